@@ -1,0 +1,40 @@
+# Two commands for a fresh machine (Python 3.11, pip, make): `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+STAMP_TEST := $(VENV)/.installed-test
+
+.PHONY: help demo test test-slow check format golden clean
+help:            ## what there is to make
+	@grep -E '^[a-z-]+: .*##|^[a-z-]+: +##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt -e .
+	touch $@
+
+$(STAMP_TEST): $(STAMP)
+	$(BIN)/pip install -q -c constraints.txt -e '.[vision,test]'
+	touch $@
+
+demo: $(STAMP)  ## install, then teacher, student alone and distilled student on the embedded digits
+	$(BIN)/tutelage distill
+
+test: $(STAMP_TEST)  ## install the test extras, then the fast and the slow tests
+	$(BIN)/python -m pytest -n 2 -m "slow or not slow" $(ARGS)
+
+check: $(STAMP_TEST)  ## formatting, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP_TEST)  ## let ruff format and fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+golden: $(STAMP_TEST)  ## write the golden curves anew (a change of behaviour)
+	$(BIN)/python -m pytest -q tests/golden --write-golden
+
+clean:           ## remove what was built here (not outputs/)
+	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,60 @@
+"""Things that are made once and shared: a trained teacher, a control.
+
+An artifact's folder is named by a digest over everything that made it, so a change of any of it is another artifact and
+a stale one is never reused. It is built under a file lock in a hidden folder beside its place, where a build that was
+killed goes on, and appears by one rename.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from tutelage import distributed
+from tutelage.files import sync_folder, write_json
+
+log = logging.getLogger(__name__)
+
+
+def recipe_digest(recipe: Mapping[str, Any]) -> str:
+    """20 hex digits of SHA-256 over the canonical JSON of ``recipe``."""
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def make(root: Path, kind: str, recipe: Mapping[str, Any], build: Callable[[Path], None]) -> tuple[Path, bool]:
+    """Finds the artifact of ``recipe`` or builds it; one build however many ask at once.
+
+    Args:
+        root: folder of all artifacts.
+        kind: such as ``teacher``.
+        recipe: JSON values that determine the outcome.
+        build: fills the folder it is given; called again on what is there after a kill. With several ranks, all call it.
+
+    Returns:
+        The folder, and whether it was there already.
+    """
+    place = root / kind / recipe_digest(recipe)
+    work = place.with_name(f".{place.name}.work")
+    lock = FileLock(place.with_name(f".{place.name}.lock")) if distributed.is_main() else nullcontext()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if distributed.broadcast(place.is_dir()):
+        return place, True
+    with lock:
+        if distributed.broadcast(place.is_dir()):
+            log.info("%s %s was built by another job meanwhile", kind, place.name)
+            return place, True
+        if distributed.is_main():
+            write_json(work / "recipe.json", recipe)
+        build(work)
+        if distributed.is_main():
+            sync_folder(work)
+            os.replace(work, place)
+            sync_folder(place.parent)
+        distributed.barrier()
+    return place, False

@@ -1,0 +1,137 @@
+"""Config → objects: the only place that instantiates."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import ProgressBar
+from omegaconf import DictConfig, OmegaConf
+
+from tutelage.callbacks.recovery import VerifiedIO
+from tutelage.data.base import ImageData
+from tutelage.modules.distillation import DistillationModule
+from tutelage.modules.supervised import SupervisedModule
+from tutelage.objective import Objective
+from tutelage.seeding import seeded
+from tutelage.sources.base import Source
+from tutelage.sources.live import Live
+from tutelage.sources.tapped import Tapped
+
+STAGES = ("teacher", "control", "student")
+
+
+def stage_config(cfg: DictConfig, name: str) -> DictConfig:
+    """The whole config as one training sees it.
+
+    ``stages.<name>`` is laid over ``optimizer``, ``scheduler`` and ``trainer``; a group that it chooses anew (one with
+    a ``_target_``) replaces, single keys merge. The control starts from the student's. Losses: the student's is
+    ``loss``; the control's is the same at alpha = 0; the teacher learns from the hard term alone.
+    """
+    stage = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
+    OmegaConf.set_struct(stage, False)
+    for layer in ("student", "control") if name == "control" else (name,):
+        for group, node in cfg.stages[layer].items():
+            if not isinstance(node, DictConfig):
+                continue
+            chosen = OmegaConf.create(OmegaConf.to_container(node, resolve=True))
+            anew = "_target_" in chosen or any(isinstance(v, DictConfig) and "_target_" in v for v in chosen.values())
+            stage[group] = chosen if anew else OmegaConf.merge(stage[group], chosen)
+    if name != "student":
+        stage.loss = _supervised_loss(stage.loss, name, cfg)
+    stage.seed = cfg.stages.teacher.seed if name == "teacher" else cfg.seed
+    stage.network = stage.teacher if name == "teacher" else stage.student
+    OmegaConf.resolve(stage)
+    return stage
+
+
+def _supervised_loss(loss: DictConfig, name: str, cfg: DictConfig) -> DictConfig:
+    if "alpha" in loss:
+        loss.alpha = 0.0
+    if name == "teacher" and "label_smoothing" in loss:
+        loss.label_smoothing = cfg.stages.teacher.label_smoothing
+    return loss
+
+
+def data(cfg: DictConfig) -> ImageData:
+    """The data, loaded and checked."""
+    made: ImageData = instantiate(cfg.data)
+    made.setup()
+    return made
+
+
+def network(node: DictConfig, *chance: int | str) -> Tapped:
+    """A network whose first weights are a pure function of ``chance``."""
+    with seeded("init", *chance):
+        made = instantiate(node)
+    return made if isinstance(made, Tapped) else Tapped(made)
+
+
+def objective(stage: DictConfig) -> Objective:
+    """The weighted terms of a stage's loss."""
+    with seeded("init", stage.seed, "objective"):
+        return Objective(instantiate(stage.loss.terms))
+
+
+def _learning(stage: DictConfig, name: str, classes: int) -> dict[str, Any]:
+    """The arguments that all modules share."""
+    return {
+        "student": Live(network(stage.network, stage.seed, "teacher" if name == "teacher" else "student")),
+        "objective": objective(stage),
+        "optimizer": instantiate(stage.optimizer),
+        "scheduler": instantiate(stage.scheduler.scheduler),
+        "interval": stage.scheduler.interval,
+        "num_classes": classes,
+        "seed": stage.seed,
+        "about": about(stage, name),
+    }
+
+
+def about(stage: DictConfig, name: str) -> dict[str, Any]:
+    """What the files of a network say of it: enough to build it again and to find its data."""
+    plain: dict[str, Any] = OmegaConf.to_container(stage, resolve=True)  # type: ignore[assignment]
+    return {"stage": name, "seed": plain["seed"], "network": plain["network"], "data": plain["data"]}
+
+
+def supervised_module(stage: DictConfig, name: str, classes: int, reference: Source | None) -> SupervisedModule:
+    """A teacher, or the student alone."""
+    return SupervisedModule(**_learning(stage, name, classes), reference=reference)
+
+
+def sources(stage: DictConfig, checkpoints: Mapping[str, str]) -> dict[str, Source]:
+    """Everything that teaches. ``checkpoints`` has the files of those that were trained here first."""
+    made = {}
+    for name, node in stage.sources.items():
+        trained = {"checkpoint": checkpoints[name]} if name in checkpoints else {}
+        with seeded("init", stage.seed, "source", name):
+            made[name] = instantiate(node, **trained)
+    return made
+
+
+def distillation_module(
+    stage: DictConfig, classes: int, teaching: Mapping[str, Source], reference: Source | None
+) -> DistillationModule:
+    """A student that learns from ``teaching``; compared on validation with ``reference``."""
+    return DistillationModule(sources=teaching, **_learning(stage, "student", classes), reference=reference)
+
+
+def trainer(stage: DictConfig, name: str, folder: Path, board: Path) -> L.Trainer:
+    """The Lightning Trainer of one stage, which writes into ``folder``, and curves into ``board/<name>``."""
+    callbacks = [instantiate(node) for node in stage.callbacks.values() if node is not None]
+    loggers = [
+        instantiate(node, save_dir=str(board), name="", version=name)
+        for node in stage.logger.values()
+        if node is not None
+    ]
+    return instantiate(
+        stage.trainer,
+        callbacks=callbacks,
+        logger=loggers,
+        default_root_dir=str(folder),
+        plugins=[VerifiedIO()],
+        use_distributed_sampler=False,  # ours shares a batch out by itself
+        enable_checkpointing=False,  # ours are Recovery and BestWeights
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
+        num_sanity_val_steps=0,  # the dry pass in setup has met every shape
+    )

@@ -1,0 +1,49 @@
+"""The weights that did best on validation."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from tutelage.errors import TutelageError, nearest
+from tutelage.weights import save_network
+
+
+class BestWeights(L.Callback):
+    """Writes ``<default_root_dir>/best.safetensors`` when validation reaches a new best; ties keep the earlier epoch.
+
+    Args:
+        monitor: the figure to go by, such as ``val/accuracy`` or ``val/nll``.
+        mode: ``max`` or ``min``.
+    """
+
+    def __init__(self, monitor: str = "val/accuracy", mode: str = "max"):
+        if mode not in ("max", "min"):
+            raise TutelageError(f"callbacks.best.mode must be 'max' or 'min'; found {mode!r}")
+        self.monitor, self.mode = monitor, mode
+        self.best: float | None = None
+        self.epoch = -1
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Compares; a figure that is not finite is never best, as no comparison with it holds."""
+        if trainer.sanity_checking:
+            return
+        if self.monitor not in trainer.callback_metrics:
+            raise TutelageError(
+                f"callbacks.best.monitor: no figure {self.monitor!r}; {nearest(self.monitor, trainer.callback_metrics)}"
+            )
+        value = float(trainer.callback_metrics[self.monitor])
+        sign = 1.0 if self.mode == "max" else -1.0
+        if sign * value > (sign * self.best if self.best is not None else float("-inf")):
+            self.best, self.epoch = value, trainer.current_epoch
+            if trainer.is_global_zero:
+                path = Path(trainer.default_root_dir) / "best.safetensors"
+                save_network(pl_module.student.net.net, path, {**pl_module.about, "epoch": self.epoch})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Best value and its epoch."""
+        return {"best": self.best, "epoch": self.epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores them."""
+        self.best, self.epoch = state_dict["best"], state_dict["epoch"]

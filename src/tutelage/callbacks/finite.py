@@ -1,0 +1,33 @@
+"""Stops a run whose loss is no number."""
+
+import math
+from typing import Any
+
+import lightning as L
+
+from tutelage.errors import TutelageError
+
+
+class FiniteLoss(L.Callback):
+    """Raises at the first loss that is NaN or infinite and names the batch.
+
+    On a CPU every step is looked at; elsewhere, where a look waits for the device, every ``log_every_n_steps`` and the
+    last of an epoch, before validation: a NaN stays in the weights, so none gets by.
+    """
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Looks at the loss.
+
+        Raises:
+            TutelageError: it is not finite; names epoch, batch, keys and which inputs are not finite.
+        """
+        due = (batch_idx + 1) % trainer.log_every_n_steps == 0 or trainer.is_last_batch
+        if (pl_module.device.type == "cpu" or due) and not math.isfinite(outputs["loss"].item()):
+            bad = batch["key"][~batch["input"].flatten(1).isfinite().all(1)].tolist()
+            cause = f"inputs that are not finite: examples {bad[:5]}" if bad else f"examples {batch['key'].tolist()[:8]} …"
+            raise TutelageError(
+                f"the loss is {outputs['loss'].item()} at epoch {trainer.current_epoch}, batch {batch_idx} "
+                f"(step {trainer.global_step}); {cause}"
+            )

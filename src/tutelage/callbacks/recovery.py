@@ -1,0 +1,121 @@
+"""Checkpoints to go on from after a crash, a kill or a preemption."""
+
+import hashlib
+import io
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from tutelage.files import write_atomically
+
+log = logging.getLogger(__name__)
+
+
+class Recovery(L.Callback):
+    """Saves the whole training state before a batch, into ``<default_root_dir>/states``.
+
+    A state is taken in ``on_train_batch_start``: the step before it is complete (optimizer, schedule, moving averages,
+    validation) and nothing of the next has begun, so a resumed run goes through the same states to the same bits.
+
+    Args:
+        every_n_steps: save before every n-th optimizer step; 0: never by steps.
+        every_n_seconds: save when this much time has passed since the last; 0: never by time.
+        keep: how many of the newest stay.
+    """
+
+    def __init__(self, every_n_steps: int = 0, every_n_seconds: float = 60.0, keep: int = 2):
+        self.every_n_steps, self.every_n_seconds, self.keep = every_n_steps, every_n_seconds, keep
+        self._saved_at, self._saved_step = 0.0, -1
+        self._started, self._seconds_before = 0.0, 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Starts the clock."""
+        self._started = self._saved_at = time.monotonic()
+        self._saved_step = trainer.global_step
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far, over all attempts."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Saves if it is time; after a SIGTERM saves and stops.
+
+        Raises:
+            SIGTERMException: the process was asked to stop; the state is saved.
+        """
+        if batch_idx % trainer.accumulate_grad_batches:
+            return  # gradients that wait for their step are in no checkpoint
+        if trainer.received_sigterm:
+            self.save(trainer)
+            raise SIGTERMException
+        if self._is_due(trainer):
+            self.save(trainer)
+
+    def _is_due(self, trainer: L.Trainer) -> bool:
+        step = trainer.global_step
+        if step == self._saved_step:
+            return False
+        if self.every_n_steps and step % self.every_n_steps == 0:
+            return True
+        if not self.every_n_seconds or trainer.world_size > 1 and step % trainer.log_every_n_steps:
+            return False  # ranks must agree on the time, and asking at every step would cost
+        return trainer.strategy.broadcast(time.monotonic() - self._saved_at >= self.every_n_seconds)
+
+    def save(self, trainer: L.Trainer) -> None:
+        """Writes the state of all ranks; the oldest beyond ``keep`` go."""
+        folder = Path(trainer.default_root_dir) / "states"
+        trainer.save_checkpoint(folder / f"step={trainer.global_step:08d}.ckpt", weights_only=False)
+        if trainer.is_global_zero:
+            for old in states(folder)[: -self.keep]:
+                old.unlink()
+        self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Corrects Lightning's logging step: it adds one on resuming, as its own checkpoints come after a batch."""
+        checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Training time so far."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on counting."""
+        self._seconds_before = state_dict["seconds"]
+
+
+class VerifiedIO(TorchCheckpointIO):
+    """Checkpoint files that appear whole or not at all, with their SHA-256 in the name."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Writes ``<path's stem>-<digest>.ckpt`` beside ``path``."""
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        content, path = buffer.getvalue(), Path(path)
+        write_atomically(path.with_name(f"{path.stem}-{_digest(content)}.ckpt"), content)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def states(folder: Path) -> list[Path]:
+    """The states in a folder, oldest first."""
+    return sorted(folder.glob("step=*.ckpt"))
+
+
+def newest_intact(folder: Path) -> Path | None:
+    """The newest state whose content has the digest in its name; says which it passes over."""
+    for path in reversed(states(folder)):
+        if _digest(path.read_bytes()) == path.stem.rpartition("-")[2]:
+            return path
+        log.warning("%s is truncated or damaged (its SHA-256 is not the one in its name): trying the one before", path)
+    return None

@@ -1,0 +1,76 @@
+"""``tutelage <verb> [hydra overrides]``. Nothing heavy is imported before the verb's config is composed."""
+
+import importlib
+import os
+import sys
+import traceback
+
+VERBS = {
+    "distill": "train a teacher, the student alone and the distilled student, and compare them",
+    "evaluate": "measure a network that distill wrote (checkpoint=…)",
+}
+
+USAGE = """tutelage – knowledge distillation for research
+
+usage: tutelage <verb> [overrides] [hydra flags]
+
+verbs:
+{verbs}
+
+examples:
+  tutelage distill                                    embedded digits, well under a minute
+  tutelage distill data=mnist model@teacher=cnn model@student=dense loss.temperature=4
+  tutelage distill -m loss.temperature=1,4,10 loss.alpha=.5,.9 'seed=range(0,5)'
+  tutelage evaluate checkpoint=outputs/distill/…/checkpoints/best.safetensors
+
+`tutelage <verb> --help` lists a verb's config groups and keys; `--cfg job` prints its config.
+Completion: eval "$(tutelage -sc install=bash)\""""
+
+
+def usage() -> str:
+    """The text of ``tutelage`` without a verb."""
+    return USAGE.format(verbs="\n".join(f"  {verb:<10} {what}" for verb, what in VERBS.items()))
+
+
+def main() -> None:
+    """The console script: dispatches to a verb, and turns errors into messages and exit codes."""
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["-sc"] or arguments[:1] == ["--shell-completion"]:
+        from tutelage.completion import complete
+
+        return complete(arguments[1])
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        sys.exit(0 if arguments else 2)
+    verb = arguments[0]
+    if verb not in VERBS:
+        from tutelage.errors import nearest
+
+        sys.exit(f"tutelage: no verb {verb!r}; {nearest(verb, VERBS)}")
+    sys.argv = [f"{sys.argv[0]} {verb}", *arguments[1:]]
+    run(verb)
+
+
+def run(verb: str) -> None:
+    """Runs a verb under Hydra.
+
+    Hydra is told to let exceptions through, so that a user's mistake is one clear message here and a fault of ours a
+    whole traceback. ``HYDRA_FULL_ERROR=1`` in the user's environment gives the traceback in both cases.
+    """
+    from hydra.errors import CompactHydraException
+
+    from tutelage import resolvers
+    from tutelage.errors import explain
+
+    resolvers.register()
+    whole = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        importlib.import_module(f"tutelage.{verb}").main()
+    except CompactHydraException as error:
+        if whole:
+            traceback.print_exc()
+        sys.exit(f"tutelage {verb}: {explain(error)}")
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)

@@ -1,0 +1,105 @@
+"""Augmentation as a pure function of (seed, view, key): the same example in the same view has the same pixels.
+
+It doesn't matter which batch, order, worker or run the example comes in, so a teacher and a student, a cache and a
+resumed run all see the same picture. Images are in [0, 1]: augmentation comes before normalisation.
+"""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tutelage import seeding
+from tutelage.errors import TutelageError
+
+
+class Step(Protocol):
+    """One augmentation: chance comes in as numbers, so a step has none of its own."""
+
+    draws: int  # how many uniform numbers it needs for each example
+
+    def __call__(self, images: Tensor, chance: Tensor) -> Tensor:
+        """Row i of the result depends on ``images[i]`` and ``chance[i]`` alone.
+
+        Args:
+            images: [B, C, H, W] float32 in [0, 1].
+            chance: [B, draws] float32, uniform in [0, 1).
+
+        Returns:
+            [B, C, H, W].
+        """
+
+
+class Augment:
+    """Steps one after the other.
+
+    Args:
+        steps: what to do.
+        seed: the run's seed.
+    """
+
+    def __init__(self, steps: Iterable[Step], seed: int):
+        self.steps, self.seed = list(steps), seed
+
+    def __call__(self, images: Tensor, keys: Tensor, view: int) -> Tensor:
+        """The pictures that the examples ``keys`` [B] are in ``view``, which in training is the epoch: [B, C, H, W]."""
+        draws = [step.draws for step in self.steps]
+        chance = seeding.uniform(seeding.mix(self.seed, "augment", view), keys, sum(draws))
+        for step, columns in zip(self.steps, chance.split(draws, dim=1), strict=True):
+            images = step(images, columns)
+        return images
+
+
+class Shift:
+    """Moves the image by whole pixels, both offsets uniform in [-pixels, pixels].
+
+    With 2 pixels it is the jitter of MNIST in Hinton et al., "Distilling the Knowledge in a Neural Network" (2015);
+    with 4 the random crop after padding of CIFAR in He et al., "Deep Residual Learning" (2016), which then flips.
+
+    Args:
+        pixels: the largest offset.
+        fill: the grey level, from 0 to 1, that comes in at the edge.
+
+    Raises:
+        TutelageError: ``pixels`` is below 1.
+    """
+
+    draws = 2
+
+    def __init__(self, pixels: int, fill: float = 0.0):
+        if pixels < 1:
+            raise TutelageError(f"Shift.pixels must be at least 1; found {pixels}")
+        self.pixels, self.fill = pixels, fill
+
+    def __call__(self, images: Tensor, chance: Tensor) -> Tensor:
+        """[B, C, H, W], [B, 2] → [B, C, H, W]."""
+        height, width = images.shape[-2:]
+        padded = F.pad(images, [self.pixels] * 4, value=self.fill)
+        windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [B, C, 2p+1, 2p+1, H, W], no copy
+        top, left = (chance.double() * (2 * self.pixels + 1)).long().unbind(1)
+        return windows[torch.arange(len(images)), :, top, left]
+
+
+class Flip:
+    """Mirrors the image left to right.
+
+    Args:
+        probability: how often.
+
+    Raises:
+        TutelageError: ``probability`` is outside [0, 1].
+    """
+
+    draws = 1
+
+    def __init__(self, probability: float = 0.5):
+        if not 0 <= probability <= 1:
+            raise TutelageError(f"Flip.probability must be in [0, 1]; found {probability}")
+        self.probability = probability
+
+    def __call__(self, images: Tensor, chance: Tensor) -> Tensor:
+        """[B, C, H, W], [B, 1] → [B, C, H, W]."""
+        rows = (chance[:, 0] < self.probability).nonzero()[:, 0]
+        return images.index_copy(0, rows, images.index_select(0, rows).flip(-1))

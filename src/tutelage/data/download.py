@@ -1,0 +1,65 @@
+"""Fetches a file from the first mirror that has the right one."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from http.client import HTTPException
+from urllib.request import urlopen
+
+from filelock import FileLock
+
+from tutelage.errors import TutelageError
+
+
+def download(name: str, md5: str, mirrors: Iterable[str], folder: Path, timeout: float = 30.0) -> Path:
+    """Puts ``name`` into ``folder`` unless it is there; a process that comes second waits for the first.
+
+    The file appears under its name only when it is complete and its checksum is right.
+
+    Args:
+        name: of the file, on the mirrors and here.
+        md5: of the whole file, in hexadecimal.
+        mirrors: addresses of folders, tried in turn.
+        folder: where to; made if need be.
+        timeout: seconds without an answer, after which a mirror is given up.
+
+    Returns:
+        The path.
+
+    Raises:
+        TutelageError: what each mirror did, when none had the file with this checksum.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    target, failures = folder / name, []
+    with FileLock(folder / f".{name}.lock"):
+        if target.exists():
+            return target
+        for mirror in mirrors:
+            url = f"{mirror.rstrip('/')}/{name}"
+            try:
+                return _fetch(url, md5, target, timeout)
+            except (
+                OSError,
+                HTTPException,
+                ValueError,
+            ) as error:  # TutelageError is a ValueError, as is "not an address"
+                failures.append(f"{url}: {error}")
+    raise TutelageError("\n  ".join([f"no mirror gave {name} with the MD5 checksum {md5}:", *failures]))
+
+
+def _fetch(url: str, md5: str, target: Path, timeout: float) -> Path:
+    partial = target.with_name(f".{target.name}.part")
+    digest = hashlib.md5(usedforsecurity=False)
+    try:
+        with urlopen(url, timeout=timeout) as answer, partial.open("wb") as file:
+            while block := answer.read(1 << 20):
+                digest.update(block)
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+        if digest.hexdigest() != md5:
+            raise TutelageError(f"its checksum is {digest.hexdigest()} ({partial.stat().st_size} bytes)")
+        return partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,182 @@
+"""Labelled images, in memory or in files, and the dataset that makes batches of them."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from tutelage import seeding
+from tutelage.data.augment import Augment
+from tutelage.data.order import Request
+from tutelage.errors import TutelageError
+from tutelage.objective import Batch
+
+
+class Pixels(Protocol):
+    """Where images come from."""
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """The images ``rows`` [B] int64, as new float32 in [0, 1]: [B, C, H, W]."""
+
+    def content(self) -> bytes:
+        """Bytes that differ when the images do."""
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryPixels:
+    """All images in one tensor.
+
+    Args:
+        images: [N, C, H, W], uint8 of 0…255, or float32 that is taken as it is.
+    """
+
+    images: Tensor
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        images = self.images.index_select(0, rows)
+        return images.float().div_(255) if images.dtype == torch.uint8 else images
+
+    def content(self) -> bytes:
+        """Type, shape and a digest of all pixels."""
+        return repr((self.images.dtype, self.images.shape)).encode() + _sha256(self.images)
+
+
+@dataclass(frozen=True, eq=False)
+class Normalise:
+    """(image − mean) / std, by channel and in place.
+
+    Args:
+        mean: [C, 1, 1].
+        std: [C, 1, 1].
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """[B, C, H, W] → the same tensor."""
+        return images.sub_(self.mean).div_(self.std)
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Images with their labels.
+
+    Args:
+        pixels: N images.
+        labels: [N], any integer type.
+    """
+
+    pixels: Pixels
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def fingerprint(self) -> bytes:
+        """A digest of all images and labels."""
+        return hashlib.sha256(self.pixels.content() + _sha256(self.labels.long())).digest()
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet(Dataset[Batch]):
+    """Some of the examples, fetched by the batch.
+
+    Args:
+        examples: all of them.
+        keys: [n] int64, which of them belong to this set.
+        normalise: what is done to pixels last; None where they are already normalised.
+        augment: what is done to pixels first.
+    """
+
+    examples: Examples
+    keys: Tensor
+    normalise: Normalise | None = None
+    augment: Augment | None = None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, request: Request) -> Batch:
+        """``{"input": [B, C, H, W] float32, "label": [B], "key": [B]}`` for (epoch, indices into this set)."""
+        epoch, indices = request
+        keys = self.keys.index_select(0, indices)
+        images = self.examples.pixels[keys]
+        if self.augment:
+            images = self.augment(images, keys, epoch)
+        if self.normalise:
+            images = self.normalise(images)
+        return {"input": images, "label": self.examples.labels.index_select(0, keys), "key": keys}
+
+
+def normalised(examples: Examples, normalise: Normalise) -> Examples:
+    """The same examples with pixels that are float32 in memory and normalised once and for all."""
+    pixels = examples.pixels[torch.arange(len(examples))]
+    return replace(examples, pixels=MemoryPixels(normalise(pixels)))
+
+
+def divide(count: int, size: float, key: str, *parts: int | str) -> tuple[Tensor, Tensor]:
+    """Splits 0 … count − 1 at random, as a function of ``parts``.
+
+    Args:
+        count: how many there are.
+        size: how many are taken; below 1 it is a fraction.
+        key: what the config calls ``size``.
+        parts: see :func:`tutelage.seeding.mix`.
+
+    Returns:
+        What is left and what is taken, each in ascending order.
+
+    Raises:
+        TutelageError: ``size`` takes nothing or everything, or isn't a whole number.
+    """
+    taken = size if size >= 1 else round(size * count, 0)
+    if not (0 < taken < count and float(taken).is_integer()):
+        raise TutelageError(
+            f"{key}={size} of {count} examples: expected a whole number below {count} or a fraction below 1"
+        )
+    order = torch.randperm(count, generator=seeding.generator(*parts))
+    return order[int(taken) :].sort().values, order[: int(taken)].sort().values
+
+
+def check_labels(name: str, labels: Tensor, num_classes: int) -> None:
+    """Refuses labels that are no class.
+
+    Raises:
+        TutelageError: names the first bad index, its label and the allowed range.
+    """
+    if labels.dtype.is_floating_point or labels.dtype == torch.bool:
+        raise TutelageError(f"{name}: labels must be integers; found {labels.dtype}")
+    wide = labels.long()
+    bad = ((wide < 0) | (wide >= num_classes)).nonzero()
+    if len(bad):
+        index = int(bad[0])
+        raise TutelageError(
+            f"{name}: the label at index {index} is {int(wide[index])}; expected 0 to {num_classes - 1} "
+            f"({len(bad)} of {len(labels)} labels are outside)"
+        )
+
+
+def check_images(name: str, images: Tensor, count: int, shape: tuple[int, ...], finite: bool) -> None:
+    """Refuses images that are not what the config says.
+
+    Raises:
+        TutelageError: names the type, the count, the shape or the first index that is not finite.
+    """
+    if images.dtype not in (torch.uint8, torch.float32):
+        raise TutelageError(f"{name}: images must be uint8 or float32; found {images.dtype}")
+    if len(images) != count:
+        raise TutelageError(f"{name}: {len(images)} images but {count} labels")
+    if tuple(images.shape[1:]) != shape:
+        raise TutelageError(f"{name}: images have shape {list(images.shape[1:])}; input_shape says {list(shape)}")
+    if finite and images.is_floating_point():
+        bad = (~images.isfinite().flatten(1).all(1)).nonzero()
+        if len(bad):
+            raise TutelageError(f"{name}: the image at index {int(bad[0])} is not finite ({len(bad)} are not)")
+
+
+def _sha256(x: Tensor) -> bytes:
+    return hashlib.sha256(x.contiguous().numpy().data).digest()

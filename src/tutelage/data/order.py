@@ -1,0 +1,161 @@
+"""The order of examples as a pure function of (seed, epoch), and a loader that can resume inside an epoch."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.distributed import DistributedSampler
+
+from tutelage import seeding
+from tutelage.errors import TutelageError
+from tutelage.objective import Batch
+
+Request = tuple[int, Tensor]  # (epoch, indices): all that a batch is made from
+
+
+class EpochOrder(DistributedSampler[Request]):
+    """Yields ``(epoch, indices)`` for each of this rank's batches.
+
+    The order is ``randperm(size)`` seeded with (seed, "order", epoch). Step k of an epoch is the same set of examples
+    on any number of ranks: each rank takes its contiguous slice of the global batch. In evaluation (neither shuffled
+    nor dropped) the batches of an epoch have nearly equal length, so that none is empty on any rank, all ranks have
+    equally many, and every example comes exactly once without padding.
+
+    It is a ``DistributedSampler`` so that Lightning, seeing that type, doesn't wrap it in another one.
+
+    Args:
+        size: the number of examples.
+        batch_size: the global batch, over all ranks.
+        seed: the run's seed.
+        shuffle: whether each epoch has its own order.
+        drop_last: whether to leave out a last batch that is not full.
+        rank: this process.
+        world_size: how many processes share a batch.
+
+    Raises:
+        TutelageError: the ranks can't have equal shares of every training batch, or not even one example each.
+    """
+
+    def __init__(
+        self, size: int, batch_size: int, seed: int, shuffle: bool, drop_last: bool, rank: int = 0, world_size: int = 1
+    ):
+        super().__init__(range(size), world_size, rank, shuffle, seed, drop_last)  # type: ignore[arg-type]
+        self.size, self.batch_size = size, batch_size
+        self.balanced = not (shuffle or drop_last)
+        self._resume: tuple[int, int] | None = None
+        self._check()
+
+    def _check(self) -> None:
+        ranks, rest = self.num_replicas, 0 if self.drop_last else self.size % self.batch_size
+        if self.balanced and self.size < ranks:
+            raise TutelageError(
+                f"{self.size} examples can't be evaluated on {ranks} ranks: give each rank at least one"
+            )
+        if not self.balanced and self.batch_size % ranks:
+            raise TutelageError(
+                f"batch_size must be a multiple of the {ranks} ranks that share it; found {self.batch_size}"
+            )
+        if not self.balanced and rest % ranks:
+            raise TutelageError(
+                f"the last batch of {rest} examples can't be shared equally by {ranks} ranks: set drop_last=true"
+            )
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch, wherever the next iteration starts."""
+        if self.drop_last:
+            return self.size // self.batch_size
+        full = math.ceil(self.size / self.batch_size)
+        return min(full, self.size // self.num_replicas) if self.balanced else full
+
+    def __iter__(self) -> Iterator[Request]:
+        # The body runs at the first `next`, as DataLoader calls `iter` more than once for one pass with workers.
+        epoch, resume, self._resume = self.epoch, self._resume, None
+        order = self._permutation(epoch)
+        for step in range(resume[1] if resume and resume[0] == epoch else 0, len(self)):
+            yield epoch, order[self._share(step)]
+
+    def resume(self, epoch: int, batch: int) -> None:
+        """Makes the next iteration, if it is of ``epoch``, begin at ``batch``; the ones after it are whole."""
+        self.set_epoch(epoch)
+        self._resume = (epoch, batch)
+
+    def _permutation(self, epoch: int) -> Tensor:
+        if not self.shuffle:
+            return torch.arange(self.size)
+        return torch.randperm(self.size, generator=seeding.generator(self.seed, "order", epoch))
+
+    def _share(self, step: int) -> slice:
+        if self.balanced:
+            begin, end = (k * self.size // len(self) for k in (step, step + 1))
+        else:
+            begin, end = step * self.batch_size, min((step + 1) * self.batch_size, self.size)
+        first, last = (begin + k * (end - begin) // self.num_replicas for k in (self.rank, self.rank + 1))
+        return slice(first, last)
+
+
+class EpochLoader(DataLoader[Batch]):
+    """Asks the dataset for whole batches by ``(epoch, indices)``, and can say and take up a position in an epoch.
+
+    An iteration starts, workers included, at its first ``next``: Lightning calls ``iter`` before it tells the sampler
+    which epoch it is. The workers draw nothing, and the global random state is not touched.
+
+    Args:
+        dataset: maps ``(epoch, indices)`` to a batch.
+        sampler: the order.
+        num_workers: processes that fetch; they live for the whole run.
+        position: gives the (epoch, batches trained on) of whoever consumes this loader; prefetched ones don't count.
+    """
+
+    sampler: EpochOrder
+
+    def __init__(
+        self,
+        dataset: Dataset[Batch],
+        sampler: EpochOrder,
+        num_workers: int = 0,
+        position: Callable[[], tuple[int, int]] | None = None,
+    ):
+        super().__init__(
+            dataset,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=num_workers,
+            collate_fn=_as_it_is,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # DataLoader draws a seed for its workers, by default from the global one
+            persistent_workers=num_workers > 0,
+        )
+        self.position = position
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        try:
+            yield from super().__iter__()
+        except TutelageError as error:  # from a worker it comes with the worker's traceback in front
+            raise TutelageError(str(error).rpartition(f"{TutelageError.__name__}: ")[2].strip()) from error
+
+    def state_dict(self) -> dict[str, int]:
+        """The consumer's position: ``{"epoch": e, "batch": k}``, k batches of epoch e being done."""
+        if self.position is None:
+            raise TutelageError("this loader can't say how far its consumer is: it was made without `position`")
+        epoch, batch = self.position()
+        return {"epoch": epoch, "batch": batch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Makes the next iteration start where ``state`` was taken.
+
+        Raises:
+            TutelageError: the epoch has fewer batches than were done, so data or batch size are not the same.
+        """
+        if state["batch"] > len(self):
+            raise TutelageError(
+                f"can't resume after batch {state['batch']} of epoch {state['epoch']}: an epoch of this data has "
+                f"{len(self)} batches. Has the dataset, its split or batch_size changed?"
+            )
+        self.sampler.resume(state["epoch"], state["batch"])
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,144 @@
+"""The ranks of a job: every one runs the same program on the job's own, already composed config.
+
+Lightning's own launcher repeats the command line, which in a multirun starts the whole sweep again in other folders
+and under a sweeper trains ranks with different hyperparameters. Here the job starts its ranks itself, once, on the
+resolved config in its folder; Lightning then finds a process group that is up and starts nothing.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig
+
+from tutelage.errors import TutelageError
+
+_ENVIRONMENT = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK", "NODE_RANK", "LOCAL_RANK")
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes files."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+
+
+def _is_up() -> bool:
+    import torch.distributed as dist
+
+    return dist.is_available() and dist.is_initialized()
+
+
+def broadcast(value: Any) -> Any:
+    """Rank 0's value, on every rank."""
+    if not _is_up():
+        return value
+    import torch.distributed as dist
+
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def barrier() -> None:
+    """Waits for all ranks."""
+    if _is_up():
+        import torch.distributed as dist
+
+        dist.barrier()
+
+
+def _world_size(trainer: DictConfig) -> int:
+    """How many ranks on this machine the trainer config asks for."""
+    strategy, devices = str(trainer.get("strategy", "auto")), trainer.get("devices", 1)
+    if any(word in strategy for word in ("spawn", "fork", "notebook")):
+        raise TutelageError(
+            f"trainer.strategy={strategy}: its ranks run only `fit` and give nothing back; use trainer.strategy=ddp"
+        )
+    if isinstance(devices, ListConfig):
+        return len(devices)
+    if str(devices) in ("auto", "-1"):
+        return max(1, _gpus(trainer))
+    return int(devices)
+
+
+def _gpus(trainer: DictConfig) -> int:
+    import torch
+
+    return torch.cuda.device_count() if trainer.get("accelerator", "auto") in ("gpu", "cuda", "auto") else 0
+
+
+@contextmanager
+def ranks(trainer: DictConfig, verb: str, folder: Path) -> Iterator[None]:
+    """Inside, the job's ranks run in step and their process group is up; after, nothing of them is left.
+
+    Args:
+        trainer: the trainer config.
+        verb: what the other ranks run.
+        folder: the job's folder, which holds ``config.yaml``, the resolved config.
+
+    Raises:
+        TutelageError: a strategy that cannot work here, or a rank that failed.
+    """
+    launched = "WORLD_SIZE" in os.environ and "RANK" in os.environ  # by us as a rank, or by torchrun
+    size = int(os.environ["WORLD_SIZE"]) if launched else _world_size(trainer)
+    if size == 1:
+        yield
+        return
+    children = [] if launched else _start(size, verb, folder)
+    failed = True
+    try:
+        _join(trainer)
+        yield
+        failed = False
+    finally:
+        _leave(children, failed)
+
+
+def _start(size: int, verb: str, folder: Path) -> list[subprocess.Popen[bytes]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size), "NODE_RANK": "0"}
+    os.environ |= {"RANK": "0", "LOCAL_RANK": "0"}
+    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+    command = [sys.executable, "-m", "tutelage", verb, "--config-path", str(folder), "--config-name", "config"]
+    command += [f"hydra.run.dir='{quoted}'", "hydra.output_subdir=null"]
+    command += ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]
+    return [
+        subprocess.Popen(command, env=os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(1, size)
+    ]
+
+
+def _join(trainer: DictConfig) -> None:
+    import torch
+    import torch.distributed as dist
+
+    if _gpus(trainer):
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if _gpus(trainer) else "gloo")
+
+
+def _leave(children: list[subprocess.Popen[bytes]], failed: bool) -> None:
+    """Ends the group and the ranks; a clean environment, or the next job of a sweep would take itself for a rank."""
+    import torch.distributed as dist
+
+    if _is_up():
+        dist.destroy_process_group()
+    for child in children:
+        if failed:
+            child.terminate()
+        try:
+            child.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+    if children:
+        for name in _ENVIRONMENT:
+            os.environ.pop(name, None)
+    if not failed and (codes := [child.returncode for child in children if child.returncode]):
+        raise TutelageError(f"ranks ended with exit codes {codes}; the run's folder has what they said")

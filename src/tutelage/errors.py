@@ -1,0 +1,31 @@
+"""Errors that a user can act on."""
+
+import difflib
+from collections.abc import Iterable
+
+from hydra.errors import CompactHydraException
+
+
+class TutelageError(CompactHydraException, ValueError):
+    """Bad input: says which key, file or index, what was expected and what was found.
+
+    Hydra prints it without a traceback (``HYDRA_FULL_ERROR=1`` brings that back) and exits with 1.
+    """
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A phrase that helps with a misspelt ``name``: the near matches among ``known``, or all of them."""
+    names = sorted(map(str, known))
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else f"known: {', '.join(names) or 'none'}"
+
+
+def explain(error: Exception) -> str:
+    """The error's message; where a key of the config is misspelt, with the nearest that there are."""
+    message = str(error)
+    cause = error.__cause__
+    node = getattr(cause, "parent_node", None)
+    key = str(getattr(cause, "key", "") or "")
+    if "Could not override" in message and node is not None and key:
+        return f"{message}\n{key!r}: {nearest(key, node)}"
+    return message

@@ -1,0 +1,71 @@
+"""``tutelage evaluate``: a file of ours carries its model and its data, so a path is all that is needed."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from tutelage import build
+from tutelage.data.base import ImageData
+from tutelage.errors import TutelageError
+from tutelage.evaluation.cost import multiply_adds, parameters
+from tutelage.evaluation.figures import figures
+from tutelage.evaluation.predictions import Predictions, predict
+from tutelage.files import write_json
+from tutelage.job import job
+from tutelage.weights import about, load_into
+
+
+def evaluate_job(cfg: DictConfig) -> float:
+    """Measures ``checkpoint`` on ``split``; prints the figures and writes ``metrics.json``."""
+    if OmegaConf.is_missing(cfg, "checkpoint"):
+        raise TutelageError("checkpoint=… is needed: a file that `tutelage distill` wrote, such as …/last.safetensors")
+    if cfg.split not in ("train", "val", "test"):
+        raise TutelageError(f"split must be train, val or test; found {cfg.split!r}")
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    with job(cfg, folder, list(HydraConfig.get().overrides.task)):
+        document = evaluate(cfg)
+        write_json(folder / "metrics.json", document)
+    Console().print(_table(document))
+    return document["figures"]["accuracy"]
+
+
+def evaluate(cfg: DictConfig) -> dict[str, Any]:
+    """The figures of one file, beside what it says of itself."""
+    header = about(cfg.checkpoint)
+    data_config = OmegaConf.merge(OmegaConf.create({"data": header["data"]}), {"data": cfg.data})
+    data = build.data(data_config)  # type: ignore[arg-type]
+    found = _predictions(cfg.checkpoint, header, data, cfg.split, cfg.device)
+    beside = _predictions(cfg.teacher, about(cfg.teacher), data, cfg.split, cfg.device)[0] if cfg.teacher else None
+    return {
+        "schema": 1,
+        "checkpoint": str(Path(cfg.checkpoint).absolute()),
+        "about": header,
+        "split": cfg.split,
+        "parameters": parameters(found[1]),
+        "multiply_adds": multiply_adds(found[1], data.input_shape),
+        "figures": figures(found[0], beside),
+    }
+
+
+def _predictions(
+    path: str, header: dict[str, Any], data: ImageData, split: str, device: str
+) -> tuple[Predictions, torch.nn.Module]:
+    net = build.network(OmegaConf.create(header["network"]), 0).net
+    load_into(net, path)
+    return predict(net.to(device), data.whole(split), device), net.cpu()
+
+
+def _table(document: dict[str, Any]) -> Table:
+    table = Table(title=f"{document['about']['stage']} on {document['split']}", title_justify="left")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    for name in ("parameters", "multiply_adds"):
+        table.add_row(name, f"{document[name]:,}")
+    for name, value in document["figures"].items():
+        table.add_row(name, f"{value:,}" if isinstance(value, int) else f"{value:.4f}")
+    return table

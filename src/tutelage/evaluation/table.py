@@ -1,0 +1,160 @@
+"""The one table that a run ends with, and one sentence on what distillation gained."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType, RenderResult
+from rich.constrain import Constrain
+from rich.table import Table
+from rich.text import Text
+
+from tutelage.errors import TutelageError
+
+MISSING = "–"
+_WIDEST = 100
+
+
+def comparison(metrics: Mapping[str, Any]) -> RenderableType:
+    """Teacher, student alone and distilled student, one row each, and below them :func:`gain_sentence`.
+
+    A row has two lines: the last weights, and those that were best on validation. It fits 80 columns and grows to 100.
+
+    Args:
+        metrics: a run's ``metrics.json``; "teacher" and "control" may be missing.
+
+    Raises:
+        TutelageError: the document has another schema, or no student.
+    """
+    _check(metrics)
+    return _Comparison(metrics)
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    metrics: Mapping[str, Any]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width = min(options.max_width, _WIDEST)
+        yield _table(self.metrics, gap=2 if width == _WIDEST else 1)
+        yield ""
+        yield Constrain(Text(_legend(self.metrics), style="dim"), width)
+        yield Constrain(Text(gain_sentence(self.metrics)), width)
+
+
+def _table(metrics: Mapping[str, Any], gap: int) -> Table:
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap - 1, 0, 0), leading=1)
+    table.add_column(
+        f"Seed {metrics['seed']}", min_width=len("Distilled")
+    )  # where it is narrow, a name takes two lines
+    for head, justify in _COLUMNS:
+        table.add_column(head, justify=justify, no_wrap=True)
+    for role, name in _names(metrics).items():
+        table.add_row(name, *_cells(metrics[role], metrics.get("teacher")))
+    return table
+
+
+def gain_sentence(metrics: Mapping[str, Any]) -> str:
+    """What distillation gained over the student alone, and how little one pair of runs says."""
+    _check(metrics)
+    if "control" not in metrics:
+        return "No student was trained alone beside this one: the run can't say what distillation gains."
+    last, best = (_points(metrics["gain"][weights]["accuracy"]) for weights in ("last", "best"))
+    return (
+        f"distilled − alone: {last} points of test accuracy (last weights), {best} (best on validation). "
+        "One pair of runs with one seed: not evidence by itself; sweep seeds to learn more."
+    )
+
+
+def _check(metrics: Mapping[str, Any]) -> None:
+    if metrics.get("schema") != 1:
+        raise TutelageError(f"metrics document: expected schema 1, found {metrics.get('schema')!r}")
+    if "student" not in metrics:
+        raise TutelageError(f"metrics document: expected a student, found {sorted(metrics)}")
+
+
+def _names(metrics: Mapping[str, Any]) -> dict[str, str]:
+    names = {"teacher": "Teacher", "control": "Student alone", "student": "Distilled student"}
+    if "teacher" not in metrics:
+        names["student"] = "Student"
+    return {role: name for role, name in names.items() if role in metrics}
+
+
+_COLUMNS: list[tuple[str, JustifyMethod]] = [
+    ("Params", "right"),
+    ("Mult-\nadds", "right"),
+    ("Weights\n(epoch)", "left"),
+    ("Acc.\n%", "right"),
+    ("Errors", "right"),
+    ("NLL", "right"),
+    ("ECE", "right"),
+    ("Agree\n%", "right"),
+    ("KL", "right"),
+    ("Secs", "right"),
+]
+
+
+def _cells(entry: Mapping[str, Any], teacher: Mapping[str, Any] | None) -> list[str]:
+    """A row of the table in the order of ``_COLUMNS``, each cell two lines."""
+
+    def cost(what: str) -> str:
+        smaller = _times(teacher[what] / entry[what]) if teacher and teacher is not entry and entry[what] else ""
+        return f"{_short(entry[what])}\n{smaller}"
+
+    def test(figure: str, show: Callable[[float], str]) -> str:
+        values = (entry[weights]["test"].get(figure) for weights in ("last", "best"))
+        return "\n".join(MISSING if value is None else show(value) for value in values)
+
+    return [
+        cost("parameters"),
+        cost("multiply_adds"),
+        f"last {entry['last']['epoch']}\nbest {entry['best']['epoch']}",
+        test("accuracy", _percent),
+        test("errors", str),
+        test("nll", _decimal),
+        test("ece", _decimal),
+        test("agreement", _percent),
+        test("kl_teacher", _decimal),
+        f"{_seconds(entry['seconds'])}\n{'reused' if entry['reused'] else ''}",
+    ]
+
+
+def _legend(metrics: Mapping[str, Any]) -> str:
+    count = metrics["student"]["last"]["test"]["count"]
+    said = [f"{count:,} test examples, with the last weights and with the best on validation."]
+    if "teacher" in metrics:
+        said.append("×: times smaller than the teacher. Agree, KL: with the teacher.")
+    if any(metrics[role]["reused"] for role in _names(metrics)):
+        said.append("reused: trained earlier, in these seconds.")
+    return " ".join(said)
+
+
+def _short(count: int) -> str:
+    """Four significant digits: 25450 → 25.45k."""
+    for scale, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= scale:
+            return f"{count / scale:.4g}{unit}"
+    return str(count)
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.3g}×" if ratio < 1000 else f"{ratio:.0f}×"
+
+
+def _percent(fraction: float) -> str:
+    """At most five characters; only what is wholly right is 100."""
+    return "100" if fraction == 1 else f"{min(100 * fraction, 99.99):.2f}"
+
+
+def _decimal(value: float) -> str:
+    return f"{value:.4f}" if value < 10 else f"{value:.4g}" if value < 10_000 else f"{value:.0e}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f}" if value < 1000 else f"{value:.0f}"
+
+
+def _points(difference: float) -> str:
+    """A signed number of percentage points, with a true minus sign and no negative zero."""
+    return f"{round(100 * difference, 2) + 0.0:+.2f}".replace("-", "−")

@@ -1,0 +1,145 @@
+"""One job's life: its folder, its status, the signals that end it, and what it ran on."""
+
+import importlib.metadata
+import logging
+import os
+import platform
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from tutelage import distributed
+from tutelage.artifacts import recipe_digest
+from tutelage.errors import TutelageError
+from tutelage.files import read_json, write_atomically, write_json
+
+log = logging.getLogger(__name__)
+
+PREEMPTED = 128 + signal.SIGTERM  # the exit code of a process that a SIGTERM ended
+_PACKAGES = ("tutelage", "torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy", "scikit-learn")
+
+
+@contextmanager
+def job(cfg: DictConfig, folder: Path, overrides: list[str]) -> Iterator[None]:
+    """Keeps ``status.json`` true: RUNNING, then COMPLETE, FAILED or PREEMPTED, whatever happens inside.
+
+    Args:
+        cfg: the composed config; its resolved form is written to ``config.yaml``.
+        folder: the job's folder.
+        overrides: the command line, for the record.
+
+    Raises:
+        TutelageError: the folder belongs to a run with another config.
+        SystemExit: with 143 after a SIGTERM.
+    """
+    if not distributed.is_main():
+        yield
+        return
+    _claim(cfg, folder)
+    write_json(folder / "provenance.json", provenance(overrides))
+    started = {"started": _now(), "pid": os.getpid(), "host": socket.gethostname()}
+    write_json(folder / "status.json", {"state": "RUNNING", **started})
+
+    def end(state: str, why: str | None = None) -> None:
+        write_json(folder / "status.json", {"state": state, "why": why, **started, "ended": _now()})
+
+    try:
+        with sigterm_ends():
+            yield
+    except SystemExit as stop:
+        preempted = stop.code == PREEMPTED or type(stop).__name__ == "SIGTERMException"
+        end("PREEMPTED" if preempted else "FAILED", "SIGTERM" if preempted else f"exit {stop.code}")
+        raise SystemExit(PREEMPTED if preempted else stop.code) from stop
+    except BaseException as error:
+        end("FAILED", (str(error) or type(error).__name__).splitlines()[0])
+        raise
+    end("COMPLETE")
+
+
+def _claim(cfg: DictConfig, folder: Path) -> None:
+    """Writes the resolved config, or finds that an earlier attempt wrote the same."""
+    folder.mkdir(parents=True, exist_ok=True)
+    resolved: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    digest = recipe_digest({key: value for key, value in resolved.items() if key not in ("paths", "callbacks")})
+    marker = folder / "config.digest"
+    if marker.is_file() and marker.read_text() != digest:
+        raise TutelageError(
+            f"{folder} holds a run with another config (see its config.yaml); choose another hydra.run.dir, or delete it"
+        )
+    write_atomically(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolved)).encode())
+    write_atomically(marker, digest.encode())
+
+
+def state(folder: Path) -> str | None:
+    """What ``status.json`` says, if it is there."""
+    path = folder / "status.json"
+    return read_json(path)["state"] if path.is_file() else None
+
+
+@contextmanager
+def sigterm_ends() -> Iterator[None]:
+    """A SIGTERM ends the process with 143, through every ``finally``.
+
+    While Lightning fits, its own handler is in charge and :class:`tutelage.callbacks.recovery.Recovery` saves first:
+    see :func:`sigterm_saves`.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(PREEMPTED)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def sigterm_saves() -> Iterator[None]:
+    """Inside, Lightning's handler alone answers a SIGTERM (it calls any other that it finds, at once)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def provenance(overrides: list[str]) -> Mapping[str, Any]:
+    """What a run needs to be repeated: command line, versions, machine, commit."""
+    return {
+        "command": sys.argv,
+        "overrides": overrides,
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "machine": f"{platform.platform()}, {os.cpu_count()} CPUs",
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    here = Path(__file__).parent
+    try:
+        command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None  # an installed wheel is in no repository
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

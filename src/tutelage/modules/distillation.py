@@ -1,0 +1,32 @@
+"""The LightningModule of a student that learns from other sources."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from tutelage.modules.supervised import SupervisedModule
+from tutelage.sources.base import Source
+
+
+class DistillationModule(SupervisedModule):
+    """A student, other sources (a frozen teacher, a moving average, a peer …) and an objective over their signals.
+
+    No branch on the method: every way of teaching is a choice of sources and terms. A source that no term reads is
+    dropped here and never runs, so that alpha = 0 is the control to the bit.
+
+    Args:
+        sources: name → source, without the student.
+        **supervised: as for :class:`SupervisedModule`.
+    """
+
+    def __init__(self, sources: Mapping[str, Source], **supervised: Any):
+        super().__init__(**supervised)
+        self.teaching = nn.ModuleDict({name: source for name, source in sources.items() if name in self.needs})
+        for name, source in self.sources().items():
+            if source is not self.student:
+                source.attach(self.needs[name], self.student)
+
+    def sources(self) -> Mapping[str, Source]:
+        """The student and all that teach it."""
+        return {"student": self.student, **dict(self.teaching.items())}  # type: ignore[dict-item]

@@ -1,0 +1,149 @@
+"""The LightningModule of a network that learns from labels: a teacher, or the student alone (the control)."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from tutelage.errors import TutelageError, nearest
+from tutelage.objective import Batch, Objective, Signals
+from tutelage.seeding import reseed
+from tutelage.sources.base import Source
+from tutelage.sources.live import Live
+
+Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+Scheduler = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
+
+
+class SupervisedModule(L.LightningModule):
+    """Trains ``student`` by an objective that reads nothing but it and the batch.
+
+    Logs ``train/loss`` and ``train/<term>`` every ``log_every_n_steps``, and on validation ``accuracy``, ``nll`` and,
+    where there is a teacher or its record, ``agreement`` and ``kl_teacher`` (as in :mod:`tutelage.evaluation.figures`).
+
+    Args:
+        student: the source whose network learns.
+        objective: what is minimised.
+        optimizer: parameters → optimizer.
+        scheduler: optimizer → learning-rate schedule, or None.
+        interval: what one step of the schedule is: ``epoch`` or ``step``.
+        num_classes: classes of the data.
+        seed: what dropout and every other chance of a step is drawn from, with epoch, batch and rank.
+        reference: whose logits the student is compared with on validation, where that is not the source ``teacher``.
+        about: plain values that the files of this network carry: model, data, seed, stage.
+    """
+
+    def __init__(
+        self,
+        student: Live,
+        objective: Objective,
+        optimizer: Optimizer,
+        scheduler: Scheduler | None = None,
+        interval: str = "epoch",
+        num_classes: int = 10,
+        seed: int = 0,
+        reference: Source | None = None,
+        about: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.student, self.objective = student, objective
+        self.optimizer, self.scheduler, self.interval = optimizer, scheduler, interval
+        self.num_classes, self.seed, self.reference = num_classes, seed, reference
+        self.needs = objective.needs()
+        student.attach(self.needs.get("student", set()), student)
+        self.figures = nn.ModuleDict({name: MeanMetric() for name in ("accuracy", "nll", "agreement", "kl_teacher")})
+        self.about = dict(about or {})
+        self._last_step = 0
+
+    def sources(self) -> Mapping[str, Source]:
+        """Every source by the name under which terms read it."""
+        return {"student": self.student}
+
+    def _check_sources(self) -> None:
+        for name in self.needs.keys() - {"batch"} - self.sources().keys():
+            raise TutelageError(
+                f"the objective reads source {name!r}; this stage has {sorted(self.sources())}: "
+                + nearest(name, self.sources())
+            )
+
+    def signals(self, batch: Batch) -> dict[str, Signals]:
+        """What every source makes of the batch."""
+        return {"batch": batch, **{name: source(batch) for name, source in self.sources().items()}}
+
+    def setup(self, stage: str) -> None:
+        """Runs the objective once on a few examples: meets lazy shapes and refuses a pair that does not fit."""
+        if stage != "fit":
+            return
+        self._check_sources()
+        batch = self.trainer.datamodule.sample(min(8, self.trainer.datamodule.batch_size))  # type: ignore[attr-defined]
+        training = self.training
+        self.eval()
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            reseed(torch.device("cpu"), self.seed, "shapes")
+            try:
+                signals = self.signals(batch)
+                self._check_classes(signals["student"]["logits"], batch["input"])
+                self.objective(signals)
+            except (RuntimeError, ValueError) as error:
+                if isinstance(error, TutelageError):
+                    raise
+                shape = list(batch["input"].shape)
+                raise TutelageError(f"the networks or the objective cannot take a batch of {shape}: {error}") from error
+        self.train(training)
+
+    def _check_classes(self, logits: Tensor, images: Tensor) -> None:
+        expected = [len(images), self.num_classes]
+        if list(logits.shape) != expected:
+            raise TutelageError(f"the network gives logits {list(logits.shape)}; the data's labels need {expected}")
+
+    def on_train_epoch_start(self) -> None:
+        """Tells losses that have a schedule which epoch begins."""
+        for module in self.objective.modules():
+            if hasattr(module, "on_epoch_start"):
+                module.on_epoch_start(self.current_epoch, self.trainer.max_epochs)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Makes every chance of this step a function of (seed, epoch, batch, rank): a resumed run draws the same."""
+        reseed(self.device, self.seed, "step", self.current_epoch, batch_idx, self.global_rank)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The objective on this batch."""
+        loss, parts = self.objective(self.signals(batch))
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            named = {"train/loss": loss.detach(), **{f"train/{name}": part.detach() for name, part in parts.items()}}
+            self.log_dict(named, prog_bar=True, sync_dist=True, batch_size=len(batch["input"]))
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Lets sources follow once per optimizer step, however many batches a step accumulates."""
+        if self.global_step != self._last_step:
+            self._last_step = self.global_step
+            for source in self.sources().values():
+                source.after_step()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Accuracy, NLL and fidelity, as means over examples."""
+        logits, label, n = self.student(batch)["logits"].float(), batch["label"], len(batch["input"])
+        figures = {"accuracy": (logits.argmax(-1) == label).float().mean(), "nll": F.cross_entropy(logits, label)}
+        if (reference := self.reference or self.sources().get("teacher")) is not None:
+            teacher = reference(batch)["logits"].float()
+            figures["agreement"] = (logits.argmax(-1) == teacher.argmax(-1)).float().mean()
+            figures["kl_teacher"] = F.kl_div(
+                logits.log_softmax(-1), teacher.log_softmax(-1), log_target=True, reduction="batchmean"
+            )
+        for name, value in figures.items():
+            self.figures[name].update(value, n)
+        for name in figures:
+            self.log(f"val/{name}", self.figures[name], prog_bar=name == "accuracy", batch_size=n)
+
+    def configure_optimizers(self) -> Any:
+        """One optimizer over all that learns: networks, and what losses learn."""
+        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
+        if self.scheduler is None:
+            return optimizer
+        schedule = {"scheduler": self.scheduler(optimizer), "interval": self.interval}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}

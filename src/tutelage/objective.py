@@ -1,0 +1,107 @@
+"""The objective: a weighted sum of terms, each a plain loss and the names of the tensors it reads."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.errors import TutelageError, nearest
+from tutelage.losses.precision import in_float32
+
+Batch = dict[str, Tensor]  # "input", "label" (where there is one), "key": which example
+Signals = dict[str, Tensor]  # "logits", and any tapped activation: "stage3", "embedding" …
+Path = str | list[str]  # "<source>.<signal>", or several
+
+
+class Term(nn.Module):
+    """One loss with its arguments bound to signals.
+
+    Args:
+        loss: any module (torch's own, too) that maps the tensors named below to a scalar.
+        inputs: argument name → ``"<source>.<signal>"``, or a list of them for a loss over several stages; gradients flow.
+        targets: the same, detached.
+        weight: the term's factor in the objective; a term of weight 0 is dropped and its sources never run.
+    """
+
+    weight: Tensor
+
+    def __init__(
+        self, loss: nn.Module, inputs: Mapping[str, Path], targets: Mapping[str, Path] | None = None, weight: float = 1.0
+    ):
+        super().__init__()
+        self.loss = loss
+        self.inputs, self.targets = _plain(inputs), _plain(targets or {})
+        self.register_buffer("weight", torch.tensor(float(weight)), persistent=False)
+        for path in self.paths():
+            if "." not in path:
+                raise TutelageError(f"a term reads '<source>.<signal>', such as 'student.logits'; found {path!r}")
+
+    def paths(self) -> list[str]:
+        """Every ``"<source>.<signal>"`` that this term reads."""
+        bound = [*self.inputs.values(), *self.targets.values()]
+        return [path for paths in bound for path in (paths if isinstance(paths, list) else [paths])]
+
+    @in_float32
+    def forward(self, signals: Mapping[str, Signals]) -> Tensor:
+        """The loss on the bound tensors: a scalar, not yet weighted."""
+        arguments = {name: _read(signals, paths) for name, paths in self.inputs.items()}
+        arguments |= {name: _detached(_read(signals, paths)) for name, paths in self.targets.items()}
+        return self.loss(**arguments)
+
+
+def _plain(bound: Mapping[str, Path]) -> dict[str, Path]:
+    """Without OmegaConf's containers, whose every access costs microseconds."""
+    return {name: path if isinstance(path, str) else list(path) for name, path in bound.items()}
+
+
+def _detached(x: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+    return [t.detach() for t in x] if isinstance(x, list) else x.detach()
+
+
+def _read(signals: Mapping[str, Signals], path: Path) -> Any:
+    if isinstance(path, list):
+        return [_read(signals, one) for one in path]
+    source, name = path.split(".", 1)
+    try:
+        return signals[source][name]
+    except KeyError:
+        raise TutelageError(
+            f"no signal {path!r}; " + nearest(path, (f"{s}.{n}" for s, named in signals.items() for n in named))
+        ) from None
+
+
+class Objective(nn.Module):
+    """The weighted sum of the terms whose weight is not 0.
+
+    Args:
+        terms: name → term; the name is what the logs call it.
+
+    Raises:
+        TutelageError: no term has a weight.
+    """
+
+    def __init__(self, terms: Mapping[str, Term]):
+        super().__init__()
+        self.terms = nn.ModuleDict({name: term for name, term in terms.items() if float(term.weight)})
+        if not self.terms:
+            raise TutelageError(f"every term of the objective has weight 0: {sorted(terms) or 'there is none'}")
+
+    def needs(self) -> dict[str, set[str]]:
+        """Source → the signals that are read of it.
+
+        Which taps are hooked, what a cache must hold and which sources never run all follow from this.
+        """
+        needs: dict[str, set[str]] = defaultdict(set)
+        for term in self.terms.values():
+            for path in term.paths():  # type: ignore[operator]
+                source, name = path.split(".", 1)
+                needs[source].add(name)
+        return dict(needs)
+
+    def forward(self, signals: Mapping[str, Signals]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Total and parts (unweighted, by term), each a scalar."""
+        parts = {name: term(signals) for name, term in self.terms.items()}
+        weighted = [self.terms[name].weight * part for name, part in parts.items()]
+        return torch.stack(weighted).sum() if len(weighted) > 1 else weighted[0], parts

@@ -1,0 +1,30 @@
+"""The one interface of everything that gives signals: student, teacher, peer, moving average, cache."""
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from tutelage.objective import Batch, Signals
+from tutelage.sources.tapped import Tapped
+
+
+class Source(nn.Module):
+    """Turns a batch into named tensors."""
+
+    def attach(self, needs: Iterable[str], student: "Source") -> None:
+        """Told once, before the first step, which signals will be read and who the student is."""
+        raise NotImplementedError
+
+    def forward(self, batch: Batch) -> Signals:
+        """The signals of ``batch``."""
+        raise NotImplementedError
+
+    def after_step(self) -> None:
+        """Called after each optimizer step."""
+
+    def made(self) -> Tapped | None:
+        """The network that this source came to be in training, to be saved and evaluated; None if it made none."""
+        return None
+
+    def verify(self) -> None:
+        """Called after the last step; raises where a promise of this source was broken."""

@@ -1,0 +1,64 @@
+"""A teacher that never learns."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from tutelage.errors import TutelageError
+from tutelage.objective import Batch, Signals
+from tutelage.sources.base import Source
+from tutelage.sources.tapped import Tapped
+from tutelage.weights import digest, load_into
+
+
+class Frozen(Source):
+    """Signals of a network whose weights stay as they are.
+
+    It is no child module: ``parameters()``, ``state_dict()``, ``train()``, a moving average, SyncBN and a DDP wrapper
+    cannot reach it; only moves of device and dtype do. Frozen is not ``no_grad``: where the input requires a gradient
+    (a generator's picture), the gradient passes through.
+
+    Args:
+        net: the tapped network.
+        checkpoint: file with its weights: of ours, a PyTorch or a safetensors state dict. ``None`` in a config means
+            the network that ``tutelage distill`` trains (or finds trained) first.
+        channels_last: store images channel by channel, which doubles the speed of convolutions on a CPU.
+    """
+
+    net: Tapped
+
+    def __init__(self, net: Tapped, checkpoint: str | None = None, channels_last: bool = False):
+        super().__init__()
+        if checkpoint is not None:
+            load_into(net.net, checkpoint)
+        net = net.eval().requires_grad_(False)
+        if channels_last:
+            net = net.to(memory_format=torch.channels_last)
+        object.__setattr__(self, "net", net)
+        self.digest = digest(net.net)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "Frozen":
+        self.net._apply(fn)
+        return super()._apply(fn, recurse)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Frozen":
+        return self  # nothing in it ever changes, so copies may share it
+
+    def attach(self, needs: Iterable[str], student: Source) -> None:
+        """Hooks the taps that are needed."""
+        self.net.want(needs)
+
+    def forward(self, batch: Batch) -> Signals:
+        """One pass in eval mode; a graph is kept only where the input asks for it."""
+        with torch.set_grad_enabled(batch["input"].requires_grad):
+            return self.net(batch["input"])
+
+    def verify(self) -> None:
+        """Checks that the weights are those it began with.
+
+        Raises:
+            TutelageError: something has changed them.
+        """
+        if (now := digest(self.net.net)) != self.digest:
+            raise TutelageError(f"the frozen teacher has changed: digest {self.digest} at the start, {now} now")

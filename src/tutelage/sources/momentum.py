@@ -1,0 +1,66 @@
+"""The student's own moving average as its teacher (mean teacher)."""
+
+import copy
+from collections.abc import Iterable
+
+import torch
+
+from tutelage.errors import TutelageError
+from tutelage.objective import Batch, Signals
+from tutelage.sources.base import Source
+from tutelage.sources.tapped import Tapped
+
+
+class Momentum(Source):
+    """Signals of an exponential moving average of the student: θ' ← d·θ' + (1 − d)·θ after every optimizer step.
+
+    Tarvainen & Valpola 2017, "Mean teachers are better role models" (arXiv:1703.01780). As there, the decay ramps up as
+    min(d, 1 − 1/(step + 1)), so that the random first weights are soon forgotten. Floating buffers (BatchNorm
+    statistics) are averaged as well, integer ones copied. Runs in eval mode.
+
+    Args:
+        decay: d, in [0, 1).
+    """
+
+    net: Tapped
+    steps: torch.Tensor
+
+    def __init__(self, decay: float = 0.999):
+        super().__init__()
+        if not 0.0 <= decay < 1.0:
+            raise TutelageError(f"sources: momentum's decay must be in [0, 1); found {decay}")
+        self.decay = decay
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+
+    def attach(self, needs: Iterable[str], student: Source) -> None:
+        """Starts as a copy of the student."""
+        net: Tapped = student.net  # type: ignore[assignment]
+        self.net = copy.deepcopy(net).requires_grad_(False).eval()
+        self.net.want(needs)
+        object.__setattr__(self, "student", net)
+
+    def train(self, mode: bool = True) -> "Momentum":
+        """Stays in eval mode."""
+        return super().train(False)
+
+    def forward(self, batch: Batch) -> Signals:
+        """One pass of the average."""
+        with torch.no_grad():
+            return self.net(batch["input"])
+
+    def made(self) -> Tapped:
+        """The average."""
+        return self.net
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Moves the average towards the student."""
+        self.steps += 1
+        decay = min(self.decay, 1.0 - 1.0 / (int(self.steps) + 1))
+        mine, theirs = self.net.net, self.student.net  # type: ignore[union-attr]
+        torch._foreach_lerp_(list(mine.parameters()), list(theirs.parameters()), 1.0 - decay)
+        for own, other in zip(mine.buffers(), theirs.buffers(), strict=True):
+            if own.is_floating_point():
+                own.lerp_(other, 1.0 - decay)
+            else:
+                own.copy_(other)

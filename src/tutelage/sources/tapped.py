@@ -1,0 +1,72 @@
+"""A network whose inner activations, and the parameters behind them, can be read by name."""
+
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor, nn
+
+from tutelage.errors import TutelageError, nearest
+from tutelage.objective import Signals
+
+
+def _keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    """A module-level hook without captured state: a copied, pickled or compiled network keeps its own taps."""
+    module.__dict__["_tap"] = output
+
+
+class Tapped(nn.Module):
+    """A network plus its vocabulary.
+
+    A signal is ``logits`` (what the network returns), the name of a tap (the output of that submodule), or
+    ``<tap>.<parameter>`` (a parameter or buffer of that submodule, such as ``classifier.weight``).
+
+    Args:
+        net: maps [B, …] to logits.
+        taps: tap name → submodule path. Only taps that are asked for are hooked.
+    """
+
+    def __init__(self, net: nn.Module, taps: Mapping[str, str] | None = None):
+        super().__init__()
+        self.net, self.taps = net, dict(taps or {})
+        self.wanted: list[str] = []
+        self.parameters_wanted: list[str] = []
+        for name, path in self.taps.items():
+            self._submodule(name, path)
+
+    def _submodule(self, tap: str, path: str) -> nn.Module:
+        try:
+            return self.net.get_submodule(path)
+        except AttributeError:
+            known = [name for name, _ in self.net.named_modules() if name]
+            raise TutelageError(
+                f"tap {tap!r} names submodule {path!r}, which {type(self.net).__name__} has not; {nearest(path, known)}"
+            ) from None
+
+    def want(self, names: Iterable[str]) -> None:
+        """Asks for signals before the first step.
+
+        Raises:
+            TutelageError: a name that is no signal, with near matches.
+        """
+        for name in sorted(set(names) - {"logits", *self.wanted, *self.parameters_wanted}):
+            if name in self.taps:
+                self._submodule(name, self.taps[name]).register_forward_hook(_keep)
+                self.wanted.append(name)
+            else:
+                self._parameter(name)
+                self.parameters_wanted.append(name)
+
+    def _parameter(self, name: str) -> Tensor:
+        tap, _, attribute = name.rpartition(".")
+        value = getattr(self.net.get_submodule(self.taps[tap]), attribute, None) if tap in self.taps else None
+        if not isinstance(value, Tensor):
+            raise TutelageError(f"no tap {name!r} in {type(self.net).__name__}; {nearest(name, ['logits', *self.taps])}")
+        return value
+
+    def forward(self, x: Tensor) -> Signals:
+        """Logits and the signals asked for."""
+        signals = {"logits": self.net(x)}
+        for name in self.wanted:
+            signals[name] = self.net.get_submodule(self.taps[name]).__dict__.pop("_tap")
+        for name in self.parameters_wanted:
+            signals[name] = self._parameter(name)
+        return signals

@@ -1,0 +1,119 @@
+"""One training from its first step to its finished folder: the teacher, the control, the student."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from omegaconf import DictConfig
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import nn
+
+from tutelage import build, distributed
+from tutelage.callbacks.recovery import Recovery, newest_intact
+from tutelage.data.base import ImageData
+from tutelage.errors import TutelageError
+from tutelage.evaluation.cost import multiply_adds, parameters
+from tutelage.evaluation.predictions import Predictions, predict
+from tutelage.files import read_json, write_atomically, write_json
+from tutelage.job import sigterm_saves
+from tutelage.modules.supervised import SupervisedModule
+from tutelage.weights import about, load_into, save_network
+
+WEIGHTS = ("last", "best")
+SPLITS = ("val", "test")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished stage: what it is and says, read from its folder.
+
+    Attributes:
+        folder: where ``last.safetensors``, ``best.safetensors``, ``predictions.safetensors`` and ``stage.json`` are.
+        reused: it was there before this job.
+        facts: parameters, multiply_adds, seconds, epochs, steps, and the epoch of each of the weights.
+        predictions: (weights, split) → logits on that split.
+    """
+
+    folder: Path
+    reused: bool
+    facts: dict[str, Any]
+    predictions: dict[tuple[str, str], Predictions]
+
+    @staticmethod
+    def read(folder: Path, reused: bool) -> "Trained":
+        """Reads the folder of a finished stage."""
+        predictions = {}
+        with safe_open(folder / "predictions.safetensors", framework="pt") as file:
+            for weights in WEIGHTS:
+                for split in SPLITS:
+                    prefix = f"{weights}.{split}."
+                    predictions[weights, split] = Predictions(
+                        **{name: file.get_tensor(prefix + name) for name in ("logits", "label", "key")}
+                    )
+        return Trained(folder, reused, read_json(folder / "stage.json"), predictions)
+
+
+def run(
+    stage: DictConfig, name: str, folder: Path, board: Path, data: ImageData, module: Callable[[], SupervisedModule]
+) -> None:
+    """Trains, or goes on where an earlier attempt was stopped, and finishes the folder.
+
+    Args:
+        stage: the config as this stage sees it.
+        name: teacher, control or student.
+        folder: for weights, predictions and ``stage.json``; the last is the sign that the stage is finished.
+        board: for TensorBoard.
+        data: loaded.
+        module: makes what learns; not called for a finished stage.
+
+    Raises:
+        TutelageError: nothing was trained, or a source broke its promise.
+    """
+    if distributed.broadcast((folder / "stage.json").is_file()):
+        return
+    learner = module()
+    trainer = build.trainer(stage, name, folder, board)
+    state = distributed.broadcast(newest_intact(folder / "states"))
+    with sigterm_saves():
+        trainer.fit(learner, datamodule=data, ckpt_path=state, weights_only=True)
+    if trainer.global_step == 0:
+        raise TutelageError(f"{name}: not one optimizer step was made")
+    for source in learner.sources().values():
+        source.verify()
+    if distributed.is_main():
+        _finish(learner, trainer, folder, data)
+    distributed.barrier()
+
+
+def _finish(learner: SupervisedModule, trainer: L.Trainer, folder: Path, data: ImageData) -> None:
+    seconds = next(callback.seconds for callback in trainer.callbacks if isinstance(callback, Recovery))
+    training = {"seconds": seconds, "epochs": trainer.current_epoch, "steps": trainer.global_step}
+    header = {**learner.about, "epoch": trainer.current_epoch - 1}
+    device = trainer.strategy.root_device
+    for name, source in learner.sources().items():
+        if source is not learner.student and (made := source.made()) is not None:
+            save_network(made.net, folder / name / "last.safetensors", {**header, "stage": name})
+            shutil.copyfile(folder / name / "last.safetensors", folder / name / "best.safetensors")
+            finish(made.net, folder / name, data, device, training)
+    save_network(learner.student.net.net, folder / "last.safetensors", header)
+    finish(learner.student.net.net, folder, data, device, training)
+    shutil.rmtree(folder / "states", ignore_errors=True)
+
+
+def finish(net: nn.Module, folder: Path, data: ImageData, device: torch.device, training: Mapping[str, Any]) -> None:
+    """Completes a folder that holds ``last`` and ``best`` weights: their predictions, then ``stage.json``."""
+    epochs = {weights: about(folder / f"{weights}.safetensors")["epoch"] for weights in WEIGHTS}
+    facts = {"parameters": parameters(net), "multiply_adds": multiply_adds(net.cpu(), data.input_shape)}
+    tensors = {}
+    for weights in WEIGHTS:
+        load_into(net, folder / f"{weights}.safetensors")
+        for split in SPLITS:
+            found = predict(net.to(device), data.whole(split), device)
+            tensors |= {f"{weights}.{split}.{field}": getattr(found, field) for field in ("logits", "label", "key")}
+    write_atomically(folder / "predictions.safetensors", save(tensors))
+    write_json(folder / "stage.json", {**facts, **training, "epoch": epochs})

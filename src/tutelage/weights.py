@@ -1,0 +1,123 @@
+"""Files of network weights: one self-describing format of ours, and the plain state dicts of others.
+
+Ours is safetensors: it cannot run code, and its header carries what made the network (model and data configs, seed,
+stage, epoch) and a SHA-256 over the tensors. It appears under its final name whole or not at all.
+"""
+
+import hashlib
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from tutelage.errors import TutelageError, nearest
+from tutelage.files import write_atomically
+
+
+def digest(state: nn.Module | Mapping[str, Tensor]) -> str:
+    """SHA-256 (64 hex digits) over names, dtypes, shapes and bytes of a module's state."""
+    tensors = state.state_dict() if isinstance(state, nn.Module) else state
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        sha.update(f"{name}:{tensor.dtype}:{list(tensor.shape)};".encode())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
+def save_network(net: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
+    """Writes ``net`` atomically, with ``about`` (plain JSON values) and the digest in the file's header."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    header = {"about": json.dumps(dict(about)), "digest": digest(state)}
+    write_atomically(path, save(state, metadata=header))
+
+
+def about(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What the header of one of our files says of the network.
+
+    Raises:
+        TutelageError: no such file, or none of ours.
+    """
+    header = _open(Path(path))[1]
+    if "about" not in header:
+        raise TutelageError(f"{path}: no file of Tutelage's (its header does not say which model it holds)")
+    return json.loads(header["about"])
+
+
+def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if not path.is_file():
+        raise TutelageError(f"checkpoint: no file {path.absolute()}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except SafetensorError as error:
+        raise TutelageError(f"{path}: truncated, damaged or no safetensors file ({error})") from error
+
+
+def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The state dict in a safetensors file (ours or not) or a PyTorch file, which is read with ``weights_only``.
+
+    Raises:
+        TutelageError: missing, damaged, changed since it was written, not a state dict, or needing to run code.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        state, header = _open(path)
+        if "digest" in header and header["digest"] != (found := digest(state)):
+            raise TutelageError(f"{path}: its tensors have digest {found}, its header says {header['digest']}")
+        return state
+    if not path.is_file():
+        raise TutelageError(f"checkpoint: no file {path.absolute()}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise TutelageError(f"{path}: not a PyTorch state dict that loads without running code ({reason})") from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise TutelageError(f"{path}: expected a state dict (name → tensor), found {type(content).__name__}")
+    return content
+
+
+def load_into(net: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Loads a file's weights into ``net``; a common prefix such as ``module.`` or ``net.`` is dropped.
+
+    Raises:
+        TutelageError: names that are missing, left over or of another shape.
+    """
+    expected, state = net.state_dict(), read_state(path)
+    if not state.keys() & expected.keys():
+        state = _without_prefix(state, expected)
+    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    if missing or extra:
+        hint = f" ({nearest(missing[0], extra)})" if missing and extra else ""
+        raise TutelageError(
+            f"{path} does not fit {type(net).__name__}: missing {missing[:3] or 'nothing'}, "
+            f"left over {extra[:3] or 'nothing'}{hint}"
+        )
+    for name, tensor in expected.items():
+        if tensor.shape != state[name].shape:
+            raise TutelageError(
+                f"{path} does not fit {type(net).__name__}: {name} has shape {list(state[name].shape)} in the file "
+                f"and {list(tensor.shape)} in the network"
+            )
+    net.load_state_dict(state)
+
+
+def _without_prefix(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our resume checkpoints say ``student.net.net.``, DDP ``module.``, torch.compile ``_orig_mod.``, others ``net.``."""
+    first = next(iter(expected), "")
+    for name in state:
+        prefix = name.removesuffix(first)
+        if first and prefix != name and prefix.endswith("."):
+            return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return state
