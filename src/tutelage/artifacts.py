@@ -39,7 +39,7 @@ def make(root: Path, kind: str, recipe: Mapping[str, Any], build: Callable[[Path
     Returns:
         The folder, and whether it was there already.
     """
-    place = root / kind / recipe_digest(recipe)
+    place = root / kind / distributed.broadcast(recipe_digest(recipe))
     work = place.with_name(f".{place.name}.work")
     lock = FileLock(place.with_name(f".{place.name}.lock")) if distributed.is_main() else nullcontext()
     place.parent.mkdir(parents=True, exist_ok=True)

@@ -38,20 +38,16 @@ def stage_config(cfg: DictConfig, name: str) -> DictConfig:
             chosen = OmegaConf.create(OmegaConf.to_container(node, resolve=True))
             anew = "_target_" in chosen or any(isinstance(v, DictConfig) and "_target_" in v for v in chosen.values())
             stage[group] = chosen if anew else OmegaConf.merge(stage[group], chosen)
-    if name != "student":
-        stage.loss = _supervised_loss(stage.loss, name, cfg)
+    if name != "student" and "alpha" in stage.loss:
+        stage.loss.alpha = 0.0
+    if name == "teacher" and "label_smoothing" in stage.loss:
+        stage.loss.label_smoothing = cfg.stages.teacher.label_smoothing
     stage.seed = cfg.stages.teacher.seed if name == "teacher" else cfg.seed
     stage.network = stage.teacher if name == "teacher" else stage.student
     OmegaConf.resolve(stage)
+    if name != "student":  # only what it learns from: a sweep over a teacher's temperature has one teacher
+        stage.loss = {"terms": {term: node for term, node in stage.loss.terms.items() if node.get("weight", 1.0)}}
     return stage
-
-
-def _supervised_loss(loss: DictConfig, name: str, cfg: DictConfig) -> DictConfig:
-    if "alpha" in loss:
-        loss.alpha = 0.0
-    if name == "teacher" and "label_smoothing" in loss:
-        loss.label_smoothing = cfg.stages.teacher.label_smoothing
-    return loss
 
 
 def data(cfg: DictConfig) -> ImageData:
@@ -116,8 +112,11 @@ def distillation_module(
     return DistillationModule(sources=teaching, **_learning(stage, "student", classes), reference=reference)
 
 
-def trainer(stage: DictConfig, name: str, folder: Path, board: Path) -> L.Trainer:
-    """The Lightning Trainer of one stage, which writes into ``folder``, and curves into ``board/<name>``."""
+def trainer(stage: DictConfig, name: str, folder: Path, board: Path, batches: int) -> L.Trainer:
+    """The Lightning Trainer of one stage, which writes into ``folder``, and curves into ``board/<name>``.
+
+    An epoch of fewer than ``log_every_n_steps`` batches is logged at its end.
+    """
     callbacks = [instantiate(node) for node in stage.callbacks.values() if node is not None]
     loggers = [
         instantiate(node, save_dir=str(board), name="", version=name)
@@ -126,6 +125,7 @@ def trainer(stage: DictConfig, name: str, folder: Path, board: Path) -> L.Traine
     ]
     return instantiate(
         stage.trainer,
+        log_every_n_steps=min(stage.trainer.log_every_n_steps, batches),
         callbacks=callbacks,
         logger=loggers,
         default_root_dir=str(folder),

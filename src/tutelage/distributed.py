@@ -2,7 +2,7 @@
 
 Lightning's own launcher repeats the command line, which in a multirun starts the whole sweep again in other folders
 and under a sweeper trains ranks with different hyperparameters. Here the job starts its ranks itself, once, on the
-resolved config in its folder; Lightning then finds a process group that is up and starts nothing.
+config in its folder; Lightning then finds a process group that is up and starts nothing.
 """
 
 import os
@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from tutelage.errors import TutelageError
+from tutelage.files import write_atomically
 
 _ENVIRONMENT = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK", "NODE_RANK", "LOCAL_RANK")
 
@@ -72,40 +73,42 @@ def _gpus(trainer: DictConfig) -> int:
 
 
 @contextmanager
-def ranks(trainer: DictConfig, verb: str, folder: Path) -> Iterator[None]:
+def ranks(cfg: DictConfig, verb: str, folder: Path) -> Iterator[None]:
     """Inside, the job's ranks run in step and their process group is up; after, nothing of them is left.
 
     Args:
-        trainer: the trainer config.
+        cfg: the job's composed config.
         verb: what the other ranks run.
-        folder: the job's folder, which holds ``config.yaml``, the resolved config.
+        folder: the job's folder.
 
     Raises:
         TutelageError: a strategy that cannot work here, or a rank that failed.
     """
     launched = "WORLD_SIZE" in os.environ and "RANK" in os.environ  # by us as a rank, or by torchrun
-    size = int(os.environ["WORLD_SIZE"]) if launched else _world_size(trainer)
+    size = int(os.environ["WORLD_SIZE"]) if launched else _world_size(cfg.trainer)
     if size == 1:
         yield
         return
-    children = [] if launched else _start(size, verb, folder)
+    children = [] if launched else _start(size, cfg, verb, folder)
     failed = True
     try:
-        _join(trainer)
+        _join(cfg.trainer)
         yield
         failed = False
     finally:
         _leave(children, failed)
 
 
-def _start(size: int, verb: str, folder: Path) -> list[subprocess.Popen[bytes]]:
+def _start(size: int, cfg: DictConfig, verb: str, folder: Path) -> list[subprocess.Popen[bytes]]:
+    replay = (folder / ".ranks" / "config.yaml").absolute()
+    write_atomically(replay, OmegaConf.to_yaml(cfg).encode())  # unresolved: stages still lay theirs over it
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size), "NODE_RANK": "0"}
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0"}
     quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
-    command = [sys.executable, "-m", "tutelage", verb, "--config-path", str(folder), "--config-name", "config"]
+    command = [sys.executable, "-m", "tutelage", verb, "--config-path", str(replay.parent), "--config-name", "config"]
     command += [f"hydra.run.dir='{quoted}'", "hydra.output_subdir=null"]
     command += ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]
     return [
@@ -130,10 +133,8 @@ def _leave(children: list[subprocess.Popen[bytes]], failed: bool) -> None:
     if _is_up():
         dist.destroy_process_group()
     for child in children:
-        if failed:
-            child.terminate()
         try:
-            child.wait(timeout=60)
+            child.wait(timeout=5 if failed else 60)  # time to say what went wrong there
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()

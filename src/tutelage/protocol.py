@@ -7,6 +7,7 @@ difference is the teacher's doing. Choices use validation; test is measured once
 
 import logging
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,12 @@ _COSMETIC = {
 def distill_job(cfg: DictConfig) -> float:
     """One job in its folder: check, train, compare."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no news of absent GPUs three times a job
+    warnings.filterwarnings("ignore", message=".*(LeafSpec|does not have many workers).*")  # nothing a user can mend
     overrides = list(HydraConfig.get().overrides.task)
     folder = Path(HydraConfig.get().runtime.output_dir)
     with job(cfg, folder, overrides):
         check(cfg, overrides)
-        with distributed.ranks(cfg.trainer, "distill", folder):
+        with distributed.ranks(cfg, "distill", folder):
             metrics = distill(cfg, folder)
     if distributed.is_main():
         Console().print(comparison(metrics))

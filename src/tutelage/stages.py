@@ -77,7 +77,7 @@ def run(
     if distributed.broadcast((folder / "stage.json").is_file()):
         return
     learner = module()
-    trainer = build.trainer(stage, name, folder, board)
+    trainer = build.trainer(stage, name, folder, board, len(data.train_dataloader()))
     state = distributed.broadcast(newest_intact(folder / "states"))
     with sigterm_saves():
         trainer.fit(learner, datamodule=data, ckpt_path=state, weights_only=True)

@@ -38,10 +38,16 @@ class Augment:
     Args:
         steps: what to do.
         seed: the run's seed.
+
+    Raises:
+        TutelageError: something else than a step.
     """
 
     def __init__(self, steps: Iterable[Step], seed: int):
         self.steps, self.seed = list(steps), seed
+        for step in self.steps:
+            if not hasattr(step, "draws"):
+                raise TutelageError(f"data.augment: {type(step).__name__} is not a tutelage.data.augment.Step")
 
     def __call__(self, images: Tensor, keys: Tensor, view: int) -> Tensor:
         """The pictures that the examples ``keys`` [B] are in ``view``, which in training is the epoch: [B, C, H, W]."""

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
@@ -141,7 +141,7 @@ class ImageData(L.LightningDataModule, ABC):
 
     def train_dataloader(self) -> EpochLoader:
         """Training batches: shuffled, augmented, resumable."""
-        if self.trainer is not None and self.trainer.overfit_batches:
+        if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
             raise TutelageError("overfit_batches replaces the order of examples: use trainer.limit_train_batches")
         order = partial(EpochOrder, batch_size=self.batch_size, shuffle=True, drop_last=self.drop_last)
         return self._loader(self.splits["train"], order, partial(position, self.trainer) if self.trainer else None)
@@ -224,7 +224,7 @@ def position(trainer: Trainer) -> tuple[int, int]:
 
     The end of an epoch is the start of the next, as Lightning doesn't read from a loader that it resumes there.
     """
-    fit = trainer.fit_loop
+    fit: Any = trainer.fit_loop
     epoch, batch = fit.epoch_progress.current, fit.epoch_loop.batch_progress.current
     if epoch.started == epoch.processed:  # between epochs; the count of batches is the last epoch's
         return epoch.processed, 0

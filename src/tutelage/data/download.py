@@ -3,8 +3,8 @@
 import hashlib
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from http.client import HTTPException
+from pathlib import Path
 from urllib.request import urlopen
 
 from filelock import FileLock

@@ -136,7 +136,8 @@ def dark_knowledge_picture(
         An RGB image.
 
     Raises:
-        TutelageError: no example, shapes that don't fit, or a temperature that is not positive.
+        TutelageError: no example, shapes that don't fit, a label out of range, a logit that is not finite or a
+            temperature that is not positive.
     """
     _check(images, labels, teacher_logits, temperature, class_names, student_logits)
     softened = {"teacher, T = 1": teacher_logits, f"teacher, T = {temperature:g}": teacher_logits / temperature}
@@ -241,10 +242,13 @@ def _check(
     n, classes = len(images), len(class_names)
     if n == 0 or images.ndim != 4 or images.shape[1] not in (1, 3):
         raise TutelageError(f"images to show are [n, 1 or 3, H, W] with n at least 1; found {list(images.shape)}")
-    found = {"labels": labels, "teacher_logits": teacher_logits, "student_logits": student_logits}
-    for name, tensor in found.items():
-        expected = (n,) if name == "labels" else (n, classes)
-        if tensor is not None and tensor.shape != expected:
-            raise TutelageError(f"{name} of {n} images and {classes} names: expected {expected}, found {tensor.shape}")
+    for name, tensor in {"teacher_logits": teacher_logits, "student_logits": student_logits}.items():
+        if tensor is not None and (tensor.shape != (n, classes) or not tensor.isfinite().all()):
+            raise TutelageError(
+                f"{name} of {n} images and {classes} class names: expected finite ones of {[n, classes]}, "
+                f"found {list(tensor.shape)}, {int((~tensor.isfinite()).sum())} not finite"
+            )
+    if labels.shape != (n,) or not ((labels >= 0) & (labels < classes)).all():
+        raise TutelageError(f"labels of {n} images: expected {n} in [0, {classes}), found {labels.tolist()}")
     if not temperature > 0:
         raise TutelageError(f"temperature must be positive, found {temperature}")

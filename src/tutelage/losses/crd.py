@@ -7,7 +7,6 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from tutelage.errors import TutelageError
 from tutelage.losses.cc import Embedding
@@ -209,7 +208,7 @@ class CRD(nn.Module):
 
 
 class _KnownGradient(torch.autograd.Function):
-    """The scalar ``loss`` as a function of ``x`` with a gradient that is known already."""
+    """The scalar ``loss`` as a function of ``x`` with a gradient that is known already; it has no second derivative."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
@@ -217,8 +216,9 @@ class _KnownGradient(torch.autograd.Function):
         return loss.clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        if torch.is_grad_enabled():  # ``once_differentiable`` lets this pass, as ``upstream`` itself needs no gradient
+            raise TutelageError("CRD: its gradient cannot be differentiated again (create_graph=True)")
         return upstream * ctx.saved_tensors[0], None, None
 
 

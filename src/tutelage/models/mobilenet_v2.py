@@ -14,8 +14,8 @@ from tutelage.models.blocks import (
     normalised,
 )
 
-# per stage, rows of (expansion 1 or as given, channels at width 1, blocks, stride of the first); stages end where the
-# image is about to shrink
+# rows of a stage: (whether blocks expand, channels at width 1, blocks, stride of the first); a new stage starts where the
+# image shrinks
 _STAGES = (
     ((False, 16, 1, 1), (True, 24, 2, 1)),
     ((True, 32, 3, 2),),

@@ -67,7 +67,7 @@ class ShuffleNetV1(nn.Sequential):
         blocks: units of each stage; the first one halves the image.
 
     Raises:
-        TutelageError: a size is not positive, the lists differ in length, or channels do not divide by the groups.
+        TutelageError: a size is not positive, the lists differ in length, or widths do not fit the groups.
     """
 
     def __init__(
@@ -82,10 +82,10 @@ class ShuffleNetV1(nn.Sequential):
         check_stages("ShuffleNetV1", widths, blocks)
         stages, inputs = {}, _STEM
         for number, (width, count) in enumerate(zip(widths, blocks, strict=True), start=1):
-            if width <= inputs or width % (4 * groups) or (width - inputs) % 4 or (width - inputs) // 4 % groups:
+            if width <= inputs or width % (4 * groups) or (width - inputs) % (4 * groups):
                 raise TutelageError(
-                    f"ShuffleNetV1: a stage's width, and what it adds to the {inputs} channels before it, "
-                    f"must divide by 4 · {groups} groups; found {width}"
+                    f"ShuffleNetV1: the width of stage {number}, and what it adds to the {inputs} channels before it, "
+                    f"must be multiples of 4 · {groups} groups; found {width}"
                 )
             first = ShuffleUnit(inputs, width, stride=2, groups=groups)
             others = [ShuffleUnit(width, width, stride=1, groups=groups) for _ in range(count - 1)]

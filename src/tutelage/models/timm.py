@@ -35,12 +35,16 @@ def create(
         options: further arguments of ``timm.create_model``, such as ``drop_path_rate`` or ``img_size``.
 
     Raises:
-        TutelageError: timm is not installed, it has no such name, or the weights are not there or do not fit.
+        TutelageError: timm is not installed, it has no such name, an option is unknown, or the weights
+            are not there or do not fit.
     """
     timm = _timm(name)
-    net = timm.create_model(
-        name, pretrained=pretrained is True, num_classes=num_classes, in_chans=in_channels, **options
-    )
+    try:
+        net = timm.create_model(
+            name, pretrained=pretrained is True, num_classes=num_classes, in_chans=in_channels, **options
+        )
+    except TypeError as error:  # an option that this network does not have
+        raise TutelageError(f"timm {name}: {error}") from error
     if isinstance(pretrained, str):
         _load(net, _weights_file(pretrained), num_classes, in_channels)
     classifier = net.get_classifier()
