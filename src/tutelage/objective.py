@@ -1,7 +1,7 @@
 """The objective: a weighted sum of terms, each a plain loss and the names of the tensors it reads."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -23,17 +23,25 @@ class Term(nn.Module):
         inputs: argument name → ``"<source>.<signal>"``, or a list of them for a loss over several stages; gradients flow.
         targets: the same, detached.
         weight: the term's factor in the objective; a term of weight 0 is dropped and its sources never run.
+        schedule: (epoch, epochs) → a further factor (:mod:`tutelage.schedules`), such as a warm-up.
     """
 
     weight: Tensor
+    factor: Tensor
 
     def __init__(
-        self, loss: nn.Module, inputs: Mapping[str, Path], targets: Mapping[str, Path] | None = None, weight: float = 1.0
+        self,
+        loss: nn.Module,
+        inputs: Mapping[str, Path],
+        targets: Mapping[str, Path] | None = None,
+        weight: float = 1.0,
+        schedule: Callable[[int, int], float] | None = None,
     ):
         super().__init__()
-        self.loss = loss
+        self.loss, self.schedule = loss, schedule
         self.inputs, self.targets = _plain(inputs), _plain(targets or {})
         self.register_buffer("weight", torch.tensor(float(weight)), persistent=False)
+        self.register_buffer("factor", torch.ones(()), persistent=False)
         for path in self.paths():
             if "." not in path:
                 raise TutelageError(f"a term reads '<source>.<signal>', such as 'student.logits'; found {path!r}")
@@ -42,6 +50,11 @@ class Term(nn.Module):
         """Every ``"<source>.<signal>"`` that this term reads."""
         bound = [*self.inputs.values(), *self.targets.values()]
         return [path for paths in bound for path in (paths if isinstance(paths, list) else [paths])]
+
+    def on_epoch_start(self, epoch: int, epochs: int) -> None:
+        """Sets the schedule's factor; counts epochs from 0."""
+        if self.schedule is not None:
+            self.factor.fill_(self.schedule(epoch, epochs))
 
     @in_float32
     def forward(self, signals: Mapping[str, Signals]) -> Tensor:
@@ -103,5 +116,5 @@ class Objective(nn.Module):
     def forward(self, signals: Mapping[str, Signals]) -> tuple[Tensor, dict[str, Tensor]]:
         """Total and parts (unweighted, by term), each a scalar."""
         parts = {name: term(signals) for name, term in self.terms.items()}
-        weighted = [self.terms[name].weight * part for name, part in parts.items()]
+        weighted = [self.terms[name].factor * self.terms[name].weight * part for name, part in parts.items()]
         return torch.stack(weighted).sum() if len(weighted) > 1 else weighted[0], parts

@@ -44,7 +44,7 @@ _COSMETIC = {
 def distill_job(cfg: DictConfig) -> float:
     """One job in its folder: check, train, compare."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no news of absent GPUs three times a job
-    warnings.filterwarnings("ignore", message=".*(LeafSpec|does not have many workers).*")  # nothing a user can mend
+    warnings.filterwarnings("ignore", message=".*(LeafSpec|does not have many workers|in eval mode at the start).*")  # nothing a user can mend
     overrides = list(HydraConfig.get().overrides.task)
     folder = Path(HydraConfig.get().runtime.output_dir)
     with job(cfg, folder, overrides):

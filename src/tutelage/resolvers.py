@@ -1,4 +1,9 @@
-"""What our yamls can compute: ``${one_minus:0.9}``, ``${product:2,3}``, ``${unique:}``, ``${folder_name:…}``."""
+"""What our yamls can compute.
+
+``${one_minus:a}`` and ``${product:a,b}``; ``${share:a}`` is min(1, 2a), for methods published as CE + w·X: with
+``share(1 − alpha)`` and ``w·share(alpha)`` alpha = ½ is the paper, 0 the control, 1 uses no label; ``${unique:}`` and
+``${folder_name:…}`` name folders.
+"""
 
 import re
 import secrets
@@ -9,6 +14,7 @@ from omegaconf import OmegaConf
 def register() -> None:
     """Makes the resolvers known to OmegaConf; may be called again."""
     OmegaConf.register_new_resolver("one_minus", lambda x: 1.0 - float(x), replace=True)
+    OmegaConf.register_new_resolver("share", lambda x: min(1.0, 2.0 * float(x)), replace=True)
     OmegaConf.register_new_resolver("product", _product, replace=True)
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), replace=True, use_cache=True)
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)

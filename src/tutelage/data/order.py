@@ -133,8 +133,13 @@ class EpochLoader(DataLoader[Batch]):
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         try:
             yield from super().__iter__()
-        except TutelageError as error:  # from a worker it comes with the worker's traceback in front
-            raise TutelageError(str(error).rpartition(f"{TutelageError.__name__}: ")[2].strip()) from error
+        except TutelageError as error:
+            if not self.num_workers:
+                raise
+            message = str(error).rpartition(f"{TutelageError.__name__}: ")[2].strip()  # behind the worker's traceback
+            # torch's own traceback forms a cycle that holds the iterator; ended by the garbage collector, which takes
+            # its queues first, the workers would not hear of it and be waited for, 5 seconds each
+            raise TutelageError(message) from error.with_traceback(None)
 
     def state_dict(self) -> dict[str, int]:
         """The consumer's position: ``{"epoch": e, "batch": k}``, k batches of epoch e being done."""

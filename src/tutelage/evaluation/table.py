@@ -45,9 +45,7 @@ class _Comparison:
 
 def _table(metrics: Mapping[str, Any], gap: int) -> Table:
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap - 1, 0, 0), leading=1)
-    table.add_column(
-        f"Seed {metrics['seed']}", min_width=len("Distilled")
-    )  # where it is narrow, a name takes two lines
+    table.add_column(f"Seed {metrics['seed']}", min_width=len("Distilled"))  # in 80 columns a name takes two lines
     for head, justify in _COLUMNS:
         table.add_column(head, justify=justify, no_wrap=True)
     for role, name in _names(metrics).items():

@@ -1,11 +1,10 @@
 """Correlation congruence (Peng et al. 2019)."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from tutelage.errors import TutelageError
+from tutelage.losses.logits import constant
 from tutelage.losses.precision import at_least_float32, in_float32
 from tutelage.losses.sp import flat_rows, unit
 
@@ -42,7 +41,7 @@ class CC(nn.Module):
 
     Args:
         dim: width of the embeddings; None for none.
-        gamma: γ of the kernel, > 0.
+        gamma: γ of the kernel, at least 1e-6.
         order: P, the order of the expansion, ≥ 1.
 
     Shape:
@@ -62,13 +61,11 @@ class CC(nn.Module):
 
     def __init__(self, dim: int | None = 128, gamma: float = 0.4, order: int = 2):
         super().__init__()
-        if not (math.isfinite(gamma) and gamma > 0):
-            raise TutelageError(f"CC: gamma must be a finite number > 0; found {gamma}")
         for name, value in (("order", order), ("dim", 1 if dim is None else dim)):
             if not isinstance(value, int) or value < 1:
-                raise TutelageError(f"CC: {name} must be an integer ≥ 1; found {value!r}")
+                raise TutelageError(f"CC.{name}: expected an integer of 1 or more, found {value!r}")
         self.order = order
-        self.register_buffer("gamma", torch.tensor(float(gamma)), persistent=False)
+        self.register_buffer("gamma", constant(gamma, "CC.gamma", low=1e-6), persistent=False)
         self.student_embedding = nn.Identity() if dim is None else Embedding(dim)
         self.teacher_embedding = nn.Identity() if dim is None else Embedding(dim)
 

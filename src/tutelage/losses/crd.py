@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tutelage.errors import TutelageError
 from tutelage.losses.cc import Embedding
+from tutelage.losses.logits import checked_temperature, constant
 from tutelage.losses.precision import in_float32
 from tutelage.losses.sp import flat_rows, unit
 
@@ -47,8 +48,8 @@ class CRD(nn.Module):
         examples: N, how many examples there are keys for, 0 … N − 1: the training set before validation is split off.
         dim: width of the embeddings.
         negatives: K.
-        temperature: τ, > 0.
-        momentum: share of the old row that a bank keeps, in [0, 1).
+        temperature: τ, at least 1e-3.
+        momentum: share of the old row that a bank keeps, in [0, 0.999].
 
     Shape:
         student [B, …], teacher [B, …], key [B] int64 (which example each row is), label [B] int64 or None. Returns
@@ -83,14 +84,10 @@ class CRD(nn.Module):
         super().__init__()
         for name, number, least in (("examples", examples, 2), ("dim", dim, 1), ("negatives", negatives, 1)):
             if not isinstance(number, int) or number < least:
-                raise TutelageError(f"CRD: {name} must be an integer ≥ {least}; found {number!r}")
-        if not (math.isfinite(temperature) and temperature > 0):
-            raise TutelageError(f"CRD: temperature must be a finite number > 0; found {temperature}")
-        if not 0 <= momentum < 1:
-            raise TutelageError(f"CRD: momentum must be in [0, 1); found {momentum}")
+                raise TutelageError(f"CRD.{name}: expected an integer of {least} or more, found {number!r}")
         self.examples, self.negatives = examples, negatives
-        self.register_buffer("temperature", torch.tensor(float(temperature)), persistent=False)
-        self.register_buffer("momentum", torch.tensor(float(momentum)), persistent=False)
+        self.register_buffer("temperature", checked_temperature(temperature, "CRD"), persistent=False)
+        self.register_buffer("momentum", constant(momentum, "CRD.momentum", 0.0, 0.999), persistent=False)
         self.student_embedding, self.teacher_embedding = Embedding(dim), Embedding(dim)
         bound = math.sqrt(3 / dim)  # variance 1/dim: rows of length about 1
         bank = torch.empty(2, examples, dim).uniform_(-bound, bound)  # the student's, the teacher's

@@ -77,7 +77,7 @@ def column(index: Tensor, logits: Tensor, what: str) -> Tensor:
 
 
 def log_softmax(logits: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
-    """log softmax(logits / temperature) by rows, finite for masked classes (logit −inf) too.
+    """Log softmax(logits / temperature) by rows, finite for masked classes (logit −inf) too.
 
     A masked class gets about ``LOWEST``, a row that is masked whole the uniform distribution. NaN stays NaN.
     """

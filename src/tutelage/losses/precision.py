@@ -15,8 +15,12 @@ from tutelage.errors import TutelageError
 Forward = TypeVar("Forward", bound=Callable[..., Any])
 
 
-def _device_type(tensors: list[Tensor]) -> str:
-    return tensors[0].device.type if tensors else "cpu"
+def _device_type(x: Any) -> str | None:
+    """The kind of device of the first tensor in nested containers."""
+    if isinstance(x, Tensor):
+        return x.device.type
+    values = x.values() if isinstance(x, dict) else x if isinstance(x, list | tuple) else ()
+    return next((kind for value in values if (kind := _device_type(value))), None)
 
 
 def at_least_float32(x: Any) -> Any:
@@ -35,9 +39,8 @@ def in_float32(forward: Forward) -> Forward:
 
     @wraps(forward)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
-        tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
         args, kwargs = at_least_float32(args), at_least_float32(kwargs)
-        kind = _device_type(tensors)
+        kind = _device_type((args, kwargs)) or "cpu"
         if not torch.is_autocast_enabled(kind):
             return forward(self, *args, **kwargs)
         with torch.autocast(kind, enabled=False):

@@ -1,12 +1,10 @@
 """Relational knowledge distillation (Park et al. 2019)."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutelage.errors import TutelageError
+from tutelage.losses.logits import constant
 from tutelage.losses.precision import in_float32
 from tutelage.losses.sp import flat_rows
 
@@ -76,9 +74,7 @@ class RKD(nn.Module):
     def __init__(self, distance_weight: float = 25.0, angle_weight: float = 50.0):
         super().__init__()
         for name, value in (("distance_weight", distance_weight), ("angle_weight", angle_weight)):
-            if not (math.isfinite(value) and value >= 0):
-                raise TutelageError(f"RKD: {name} must be a finite number ≥ 0; found {value}")
-            self.register_buffer(name, torch.tensor(float(value)), persistent=False)
+            self.register_buffer(name, constant(value, f"RKD.{name}", low=0.0), persistent=False)
 
     @in_float32
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:

@@ -13,9 +13,9 @@ from tutelage.losses.precision import in_float32
 class SoftTarget(nn.Module):
     """The student's softened distribution should be the teacher's.
 
-    ``T² · mean_b KL(q‖p)``, ``q = softmax(z_t / T)``, ``p = softmax(z_s / T)``: summed over classes, averaged over rows,
-    T² inside, so that the gradient ``T (p − q) / B`` keeps its size as T grows. torch's ``KLDivLoss(reduction="mean")``
-    would divide by B·C.
+    ``T² · mean_b KL(q‖p)``, ``q = softmax(z_t / T)``, ``p = softmax(z_s / T)``: summed over classes, averaged over
+    rows, T² inside, so that the gradient ``T (p − q) / B`` keeps its size as T grows. torch's
+    ``KLDivLoss(reduction="mean")`` would divide by B·C.
 
     A class that is masked (−inf) in both adds nothing; one that the student alone masks costs some 1e30 times the
     teacher's probability; a row that is masked whole counts as uniform. NaN stays NaN. In float32 the value of a row is
@@ -28,7 +28,7 @@ class SoftTarget(nn.Module):
         student, teacher [B, C] or [..., C]; a scalar.
 
     Raises:
-        TutelageError: T is not a finite number of 1e-3 or more, or the shapes differ.
+        TutelageError: T is not finite or below 1e-3, or the shapes differ.
 
     Published weight: 0.9 with 0.1 of cross-entropy, T = 4 (CIFAR-100; RepDistiller, mdistiller).
 
@@ -76,8 +76,7 @@ class _ClosedForm(Function):
         e = teacher.clamp(min=LOWEST).div_(temperature).log_softmax(1)
         q = e.exp()
         e.sub_(log_p).mul_(q)
-        ctx.scale = temperature / len(e)
-        loss = e.sum() * (ctx.scale * temperature)
+        loss = e.sum() * temperature**2 / len(e)
         of_student, of_teacher, _ = ctx.needs_input_grad
         ctx.save_for_backward(
             student,
@@ -95,7 +94,8 @@ class _ClosedForm(Function):
             wanted = [x for x, needed in zip(inputs, ctx.needs_input_grad, strict=True) if needed]
             found = iter(torch.autograd.grad(_composed(*inputs), wanted, grad, create_graph=True))
             return tuple(next(found) if needed else None for needed in ctx.needs_input_grad)
-        factor = grad * ctx.scale
+        student, _, temperature = inputs
+        factor = grad * temperature / len(student)
         return (
             None if of_student is None else of_student * factor,
             None if of_teacher is None else of_teacher * factor,

@@ -14,8 +14,8 @@ from tutelage.models.blocks import (
     normalised,
 )
 
-# rows of a stage: (whether blocks expand, channels at width 1, blocks, stride of the first); a new stage starts where the
-# image shrinks
+# rows of a stage: (whether blocks expand, channels at width 1, blocks, stride of the first);
+# a stage starts where the image shrinks
 _STAGES = (
     ((False, 16, 1, 1), (True, 24, 2, 1)),
     ((True, 32, 3, 2),),

@@ -21,9 +21,7 @@ log = logging.getLogger(__name__)
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
-def create(
-    name: str, num_classes: int, in_channels: int, pretrained: bool | str = False, **options: Any
-) -> nn.Module:
+def create(name: str, num_classes: int, in_channels: int, pretrained: bool | str = False, **options: Any) -> nn.Module:
     """A timm network whose classifier has a submodule ``embedding``: the vector that enters it.
 
     Args:

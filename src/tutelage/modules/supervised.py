@@ -100,8 +100,16 @@ class SupervisedModule(L.LightningModule):
         if list(logits.shape) != expected:
             raise TutelageError(f"the network gives logits {list(logits.shape)}; the data's labels need {expected}")
 
+    def on_train_start(self) -> None:
+        """A run that goes on has made its last step before: no source follows it twice."""
+        self._last_step = self.global_step
+
+    def on_train_start(self) -> None:
+        """Lightning leaves out ``on_train_epoch_start`` where it resumes inside an epoch."""
+        self.on_train_epoch_start()
+
     def on_train_epoch_start(self) -> None:
-        """Tells losses that have a schedule which epoch begins."""
+        """Tells terms and losses that have a schedule which epoch it is."""
         for module in self.objective.modules():
             if hasattr(module, "on_epoch_start"):
                 module.on_epoch_start(self.current_epoch, self.trainer.max_epochs)

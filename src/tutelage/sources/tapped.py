@@ -49,7 +49,8 @@ class Tapped(nn.Module):
         """
         for name in sorted(set(names) - {"logits", *self.wanted, *self.parameters_wanted}):
             if name in self.taps:
-                self._submodule(name, self.taps[name]).register_forward_hook(_keep)
+                if self.taps[name] not in {self.taps[other] for other in self.wanted}:
+                    self._submodule(name, self.taps[name]).register_forward_hook(_keep)
                 self.wanted.append(name)
             else:
                 self._parameter(name)
@@ -65,8 +66,9 @@ class Tapped(nn.Module):
     def forward(self, x: Tensor) -> Signals:
         """Logits and the signals asked for."""
         signals = {"logits": self.net(x)}
-        for name in self.wanted:
-            signals[name] = self.net.get_submodule(self.taps[name]).__dict__.pop("_tap")
+        tapped = {path: self.net.get_submodule(path) for path in {self.taps[name] for name in self.wanted}}
+        kept = {path: module.__dict__.pop("_tap") for path, module in tapped.items()}  # two taps may share a submodule
+        signals |= {name: kept[self.taps[name]] for name in self.wanted}
         for name in self.parameters_wanted:
             signals[name] = self._parameter(name)
         return signals

@@ -11,7 +11,9 @@ KEYS = torch.tensor([3, 0, 59_999, 7, 12, 1])
 
 def images(keys, channels=3, height=6, width=5):
     """A picture that says which example it is."""
-    return torch.stack([torch.rand(channels, height, width, generator=torch.Generator().manual_seed(int(k))) for k in keys])
+    return torch.stack(
+        [torch.rand(channels, height, width, generator=torch.Generator().manual_seed(int(k))) for k in keys]
+    )
 
 
 def augment(seed=1):
@@ -72,7 +74,9 @@ def test_flip_mirrors_as_often_as_it_is_told(probability):
     found = Augment([Flip(probability)], 1)(given, keys, 0)
     mirrored = (found == given.flip(-1)).flatten(1).all(1)
     assert torch.equal(found[~mirrored], given[~mirrored])
-    assert abs(float(mirrored.float().mean()) - probability) < 3.3 * (probability * (1 - probability) / 4000) ** 0.5 + 1e-9
+    assert (
+        abs(float(mirrored.float().mean()) - probability) < 3.3 * (probability * (1 - probability) / 4000) ** 0.5 + 1e-9
+    )
 
 
 def test_steps_have_independent_chance():

@@ -47,7 +47,7 @@ def mirror():
     Mirror.asked = Counter()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
     server.handle_error = lambda *args: None  # a client that hung up
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()

@@ -115,7 +115,8 @@ def test_a_damaged_packed_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("magic", "found"), [(b"\0\0\x08\x01", "00 00 08 01"), (b"\0\0\x0d\x03", "00 00 0d 03"), (b"\x89PNG", "89 50 4e 47")]
+    ("magic", "found"),
+    [(b"\0\0\x08\x01", "00 00 08 01"), (b"\0\0\x0d\x03", "00 00 0d 03"), (b"\x89PNG", "89 50 4e 47")],
 )
 def test_another_magic_number(tmp_path, magic, found):
     path = tmp_path / "a"
@@ -133,7 +134,7 @@ def test_dimensions_that_lie(tmp_path):
 
 def test_images_and_labels_of_different_number(tmp_path):
     write(tmp_path, **{NAMES[1]: ARRAYS[NAMES[1]][:-1]})
-    with pytest.raises(TutelageError, match="^MNIST train: 40 images but 39 labels"):
+    with pytest.raises(TutelageError, match=r"^MNIST train: 40 images but 39 labels"):
         images(tmp_path).setup()
 
 
@@ -141,7 +142,7 @@ def test_a_label_that_is_no_class(tmp_path):
     labels = ARRAYS[NAMES[3]].copy()
     labels[4] = 10
     write(tmp_path, "FashionMNIST", **{NAMES[3]: labels})
-    with pytest.raises(TutelageError, match="^FashionMNIST test: the label at index 4 is 10; expected 0 to 9"):
+    with pytest.raises(TutelageError, match=r"^FashionMNIST test: the label at index 4 is 10; expected 0 to 9"):
         images(tmp_path, "FashionMNIST").setup()
 
 
@@ -177,7 +178,7 @@ def served(tmp_path):
     folder = write(tmp_path / "server", suffix=".gz")
     handler = functools.partial(Quiet, directory=str(folder))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}", folder
         server.shutdown()

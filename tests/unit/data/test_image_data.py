@@ -1,5 +1,6 @@
 import dataclasses
 import pickle
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -39,7 +40,9 @@ def gather(loader):
 
 
 def expected_input(value):
-    return torch.stack([(value / 255 - 0.25) / 0.5, (value / 255 - 0.5) / 0.25], 1)[:, :, None, None].expand(-1, 2, 4, 4)
+    return torch.stack([(value / 255 - 0.25) / 0.5, (value / 255 - 0.5) / 0.25], 1)[:, :, None, None].expand(
+        -1, 2, 4, 4
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
@@ -271,7 +274,7 @@ def test_ranks_come_from_the_process_group(monkeypatch):
         assert gather(data.whole("val"))["key"].tolist() == data.splits["val"].keys.tolist()
     assert [a + b for a, b in zip(*train, strict=True)] == whole
     assert len(val[0]) == len(val[1])
-    assert sorted(sum(val[0] + val[1], [])) == data.splits["val"].keys.tolist()
+    assert sorted(chain(*val[0], *val[1])) == data.splits["val"].keys.tolist()
 
 
 def test_datasets_can_be_sent_to_a_spawned_worker():

@@ -120,6 +120,16 @@ def test_the_precision_of_the_module_is_taken():
     assert multiply_adds(mlp().bfloat16(), (784,)) == multiply_adds(mlp().double(), (784,)) == 25_408
 
 
+def test_a_training_module_is_counted_in_eval_mode():
+    """A batch norm refuses to train on one example, and a head for training alone is no cost of the network."""
+
+    def forward(net, x):
+        return net.body(x) if not net.training else net.head(net.body(x))
+
+    body = nn.Sequential(nn.Linear(8, 5), nn.BatchNorm1d(5))
+    assert multiply_adds(Called(forward, body=body, head=nn.Linear(5, 7)).train(), (8,)) == 8 * 5
+
+
 def test_a_shape_that_does_not_fit_is_named():
     with pytest.raises(TutelageError, match=r"Sequential does not run on shape \[1, 783\]"):
         multiply_adds(mlp(), (783,))

@@ -177,10 +177,11 @@ def test_counts_and_names_are_written_for_few_classes():
 @pytest.mark.parametrize("count", [2, 10, 20])
 def test_long_names_stay_inside_the_picture(count):
     names = [f"{i}: a name that is far too long to be written out" for i in range(count)]
-    picture = np.asarray(confusion_picture(torch.eye(count, dtype=torch.int64) * 10_000, names))
-    edge = np.concatenate(
-        [picture[:16].reshape(-1, 3), picture[:, :16].reshape(-1, 3), picture[:, -16:].reshape(-1, 3)]
-    )
+    picture = confusion_picture(torch.eye(count, dtype=torch.int64) * 10_000, names)
+    far_longer = [name + " for any reader" for name in names]
+    assert picture.tobytes() == confusion_picture(torch.eye(count, dtype=torch.int64) * 10_000, far_longer).tobytes()
+    pixels = np.asarray(picture)
+    edge = np.concatenate([pixels[:16].reshape(-1, 3), pixels[:, :16].reshape(-1, 3), pixels[:, -16:].reshape(-1, 3)])
     assert (edge == PAPER).all()
 
 

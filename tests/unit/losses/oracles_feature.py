@@ -1,7 +1,8 @@
 """The feature losses once more, from their formulas, in numpy and float64.
 
-Each oracle takes the learned state of the loss (its state_dict as arrays) and the same named signals. Nothing is shared with
-the implementations: pooling averages bins, convolutions add shifted images, the MMD compares channels one by one.
+Each oracle takes the learned state of the loss (its state_dict as arrays) and the same named signals. Nothing is
+shared with the implementations: pooling averages bins, convolutions add shifted images, the MMD compares channels one
+by one, OFD's margin is an integral.
 """
 
 import math

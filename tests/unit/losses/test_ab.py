@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from tests.unit.losses import oracles_feature as oracle
 from tutelage.errors import TutelageError
 from tutelage.losses.ab import AB
+
+from . import oracles_feature as oracle
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from tests.unit.losses import oracles_feature as oracle
 from tutelage.errors import TutelageError
 from tutelage.losses.adapt import Lazy, connector, match_size, pointwise, pool_to, stage_pairs
+
+from . import oracles_feature as oracle
 
 
 @pytest.mark.parametrize("size", [(6, 9), (3, 3), (2, 9), (4, 3), (5, 7), (1, 1)])
@@ -44,7 +45,9 @@ def test_a_connector_comes_out_normalised(size: tuple[int, ...]) -> None:
 
 
 def test_tokens_of_other_lengths_are_refused() -> None:
-    with pytest.raises(TutelageError, match=r"Mine: .* number of tokens; found student \[2, 7, 3\], teacher \[2, 6, 3\]"):
+    with pytest.raises(
+        TutelageError, match=r"Mine: .* number of tokens; found student \[2, 7, 3\], teacher \[2, 6, 3\]"
+    ):
         stage_pairs(torch.randn(2, 7, 3), torch.randn(2, 6, 3), "Mine", (2, 3, 4))
 
 

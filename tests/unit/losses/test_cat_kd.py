@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from tests.unit.losses import oracles_feature as oracle
 from tutelage.errors import TutelageError
 from tutelage.losses.cat_kd import CATKD
+
+from . import oracles_feature as oracle
 
 
 def signals(size: int = 6) -> dict[str, torch.Tensor]:

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from tests.unit.losses import oracles_feature as oracle
 from tutelage.errors import TutelageError
 from tutelage.losses.ft import FT
+
+from . import oracles_feature as oracle
 
 
 def built(rate: float = 0.5) -> tuple[FT, torch.Tensor, torch.Tensor]:

@@ -2,9 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from tests.unit.losses import oracles_feature as oracle
 from tutelage.errors import TutelageError
 from tutelage.losses.mgd import MGD
+
+from . import oracles_feature as oracle
 
 
 class Record(nn.Module):

@@ -22,7 +22,7 @@ def test_the_same_patterns_cost_nothing_and_others_more(size: tuple[int, int]) -
 
 @pytest.mark.parametrize("channels", [(3, 9), (9, 3), (9, 9)])
 def test_both_ways_to_compute_it_agree(channels: tuple[int, int]) -> None:
-    """Eight places are fewer than nine channels; with a ninth channel of zeros cut off they are not."""
+    """With eight places and nine channels the loss compares places; the sums over channels say the same."""
     s, t = (_patterns(torch.randn(2, c, 2, 4, dtype=torch.float64)) for c in channels)
     by_places = _discrepancy(s, t)
     k = [(x @ y.mT).square().mean() for x, y in ((s, s), (t, t), (s, t))]

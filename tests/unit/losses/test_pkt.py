@@ -60,6 +60,20 @@ def test_divergence_is_exact_near_and_far():
     assert divergence(target.float(), guess.float()).tolist()[2:] == pytest.approx(expected[2:], rel=1e-5)
 
 
+def test_divergence_has_a_finite_slope_at_the_smallest_guess():
+    """1 − target/guess, also where (guess − target)/target rounds to −1."""
+    guess = torch.tensor([1e-9], requires_grad=True)
+    divergence(torch.tensor([0.9]), guess).backward()
+    assert guess.grad.item() == pytest.approx(1 - 0.9 / 1e-9, rel=1e-5)
+
+
+def test_no_probability_is_0_or_negative():
+    """In float32 the cosine of opposite vectors comes out below −1 by more than ε."""
+    torch.manual_seed(0)
+    rows = torch.randn(256, 64)
+    assert (neighbours(torch.cat([rows, -rows])) > 0).all()
+
+
 def test_opposite_examples():
     """A cosine of −1 in the student where the teacher's is 1: finite, in value and gradient."""
     student = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], requires_grad=True)

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.losses import oracles_feature as oracle
 from tutelage.errors import TutelageError
 from tutelage.losses.reviewkd import ReviewKD, context_loss
+
+from . import oracles_feature as oracle
 
 
 def pyramid(*shapes: tuple[int, ...]) -> list[torch.Tensor]:

@@ -2,9 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from tests.unit.losses import oracles_feature as oracle
 from tutelage.errors import TutelageError
 from tutelage.losses.simkd import SimKD
+
+from . import oracles_feature as oracle
 
 PAIRS = {
     "equal": ((4, 3, 6, 6), (4, 8, 6, 6)),

@@ -5,9 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.unit.losses.oracles_feature import gaussian_entropy_floor
 from tutelage.errors import TutelageError
 from tutelage.losses.vid import VID
+
+from .oracles_feature import gaussian_entropy_floor
 
 
 @pytest.mark.parametrize("variance", [0.01, 1.0, 5.0, 29.0, 31.0, 1000.0])

@@ -51,5 +51,5 @@ def test_without_hidden_layers_it_is_a_linear_classifier() -> None:
 
 @pytest.mark.parametrize(("shape", "widths", "classes"), [([1, 0], [3], 2), ([4], [3, 0], 2), ([4], [3], 0)])
 def test_sizes_must_be_positive(shape: list[int], widths: list[int], classes: int) -> None:
-    with pytest.raises(TutelageError, match="MLP: .* must be positive; found .*0"):
+    with pytest.raises(TutelageError, match=r"MLP: .* must be positive; found .*0"):
         MLP(shape, widths, classes)

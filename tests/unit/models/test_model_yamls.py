@@ -104,7 +104,9 @@ def test_every_tap_gives_what_its_name_says(network: Network) -> None:
     net.eval()
     seen: dict[str, tuple[Tensor, Tensor]] = {}  # as the tap has it, and as it was when it passed
     hooks = [
-        net.get_submodule(path).register_forward_hook(lambda _, __, out, tap=tap: seen.update({tap: (out, out.clone())}))
+        net.get_submodule(path).register_forward_hook(
+            lambda _, __, out, tap=tap: seen.update({tap: (out, out.clone())})
+        )
         for tap, path in taps.items()
     ]
     with torch.no_grad():

@@ -1,0 +1,67 @@
+"""Correlation of predictions (Huang et al. 2022)."""
+
+from torch import Tensor, nn
+
+from tutelage.losses.logits import checked_temperature, constant, log_softmax, paired_rows
+from tutelage.losses.precision import in_float32
+
+_CONSTANT = 1e-6  # a vector whose spread is this little of its norm is rounding noise
+
+
+class DIST(nn.Module):
+    """The student's probabilities should correlate with the teacher's: in each row, and in each class over the batch.
+
+    ``T² · [β (1 − mean_b r(q_b, p_b)) + γ (1 − mean_c r(q_·c, p_·c))]`` of the distributions softened at T, r Pearson's
+    correlation, T² inside. A row or class in which one side is constant has no correlation: it counts as r = 0 and
+    sends no gradient (so does a class that is masked in both, and every class of a batch of one row). The published
+    code adds 1e-8 to the product of norms instead, which pulls r to 0 for rare classes.
+
+    The loss depends on the batch: with [..., C] every row of every leading dimension is one of it.
+
+    Args:
+        beta: weight of the rows.
+        gamma: weight of the classes.
+        temperature: T (the paper's τ).
+
+    Shape:
+        student, teacher [B, C] or [..., C]; a scalar.
+
+    Raises:
+        TutelageError: a weight is negative or not finite, T is not finite or below 1e-3, or the shapes differ.
+
+    Published weight: 2 with cross-entropy at 1; β = γ = T = 1.
+
+    Knowledge Distillation from A Stronger Teacher, arXiv:2205.10536.
+    """
+
+    beta: Tensor
+    gamma: Tensor
+    temperature: Tensor
+
+    def __init__(self, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0):
+        super().__init__()
+        self.register_buffer("beta", constant(beta, "DIST.beta", low=0.0), persistent=False)
+        self.register_buffer("gamma", constant(gamma, "DIST.gamma", low=0.0), persistent=False)
+        self.register_buffer("temperature", checked_temperature(temperature, "DIST"), persistent=False)
+
+    @in_float32
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The loss, a scalar."""
+        student, teacher = paired_rows(student, teacher, "DIST")
+        p = log_softmax(student, self.temperature).exp()
+        q = log_softmax(teacher, self.temperature).exp()
+        rows = 1 - _pearson(p, q, 1).mean()
+        classes = 1 - _pearson(p, q, 0).mean()
+        return self.temperature**2 * (self.beta * rows + self.gamma * classes)
+
+
+def _pearson(p: Tensor, q: Tensor, dim: int) -> Tensor:
+    return (_standard(p, dim) * _standard(q, dim)).sum(dim)
+
+
+def _standard(x: Tensor, dim: int) -> Tensor:
+    """Centred and of norm 1 along ``dim``; 0 where it is constant."""
+    centred = x - x.mean(dim, keepdim=True)
+    norm = centred.norm(dim=dim, keepdim=True)
+    constant_there = norm <= _CONSTANT * x.norm(dim=dim, keepdim=True)
+    return (centred / norm.masked_fill(constant_there, 1.0)).masked_fill(constant_there, 0.0)

@@ -1,0 +1,28 @@
+"""Regression of logits (Ba & Caruana 2014)."""
+
+from torch import Tensor, nn
+
+from tutelage.losses.logits import paired_rows
+from tutelage.losses.precision import in_float32
+
+
+class LogitMSE(nn.Module):
+    """The student's logits should be the teacher's.
+
+    ``mean_b Σ_c (z_s − z_t)²``: summed over the classes (not divided by C, unlike ``torch.nn.MSELoss``), averaged over
+    rows; Ba & Caruana have a factor ½ more. There is no T, hence no T². As T grows,
+    :class:`~tutelage.losses.soft_target.SoftTarget` tends to 1/(2C) of it, of centred logits. Classes that are masked
+    (−inf) in both add nothing; one that is masked in one of them makes the loss infinite.
+
+    Shape:
+        student, teacher [B, C] or [..., C]; a scalar.
+
+    Do Deep Nets Really Need to be Deep?, arXiv:1312.6184; Kim et al. 2021, arXiv:2105.08919.
+    """
+
+    @in_float32
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The loss, a scalar."""
+        student, teacher = paired_rows(student, teacher, "LogitMSE")
+        equal = student == teacher  # −inf − −inf is NaN
+        return (student - teacher).masked_fill(equal, 0.0).square().sum(1).mean()

@@ -1,0 +1,103 @@
+"""Progressive self-distillation (Kim et al. 2021)."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from tutelage.errors import TutelageError
+from tutelage.losses.logits import column, constant, log_softmax, rows
+from tutelage.losses.precision import in_float32
+
+
+class PSKD(nn.Module):
+    """Cross-entropy with the label mixed with what the student itself predicted an epoch ago.
+
+    ``−mean_b Σ_c [(1 − a) · 1[c = y] + a · p⁻_c] log p_c``, p⁻ the example's probabilities when it was last seen in
+    training, at T = 1; one never seen has its label alone. In epoch e of E, counted from 0,
+    ``a = mixing · (e + 1) / E``: ``on_epoch_start`` sets it, and before its first call a is 0. It takes the place of
+    the hard-label term.
+
+    p⁻ is kept by key in a float32 table [N, C], saved with the state, so that a resumed run is exact. Its size follows
+    the greatest key seen, so keys must be indices of examples: 4·N·C bytes, 20 MB for CIFAR-100, 5 GB for ImageNet.
+    Finding the greatest key costs a GPU one wait a step. On several ranks each hands its predictions to all others, so
+    all must call it with as many rows. In ``eval()`` the table is neither read nor written: plain cross-entropy.
+
+    Args:
+        mixing: a at the end of training (the paper's α_T).
+
+    Attributes:
+        previous: the table; a row of zeros has not been seen.
+        share: a, saved with the state.
+
+    Shape:
+        student [B, C] or [..., C]; label, key [B] or [...], no key twice; a scalar.
+
+    Raises:
+        TutelageError: mixing is not in [0, 1], a shape is wrong, a key is negative, or C changes.
+
+    Published weight: 1 alone, mixing 0.8.
+
+    Self-Knowledge Distillation with Progressive Refinement of Targets, arXiv:2006.12000.
+    """
+
+    mixing: Tensor
+    share: Tensor
+    previous: Tensor
+
+    def __init__(self, mixing: float = 0.8):
+        super().__init__()
+        self.register_buffer("mixing", constant(mixing, "PSKD.mixing", 0.0, 1.0), persistent=False)
+        self.register_buffer("share", torch.tensor(0.0))
+        self.register_buffer("previous", torch.empty(0, 0))
+        self.register_load_state_dict_pre_hook(_make_room)
+
+    def on_epoch_start(self, epoch: int, epochs: int) -> None:
+        """Sets a for ``epoch`` of ``epochs``, counted from 0."""
+        self.share.copy_(self.mixing * ((epoch + 1) / epochs))
+
+    @in_float32
+    def forward(self, student: Tensor, label: Tensor, key: Tensor) -> Tensor:
+        """The loss, a scalar."""
+        label, key = column(label, student, "PSKD"), column(key, student, "PSKD").squeeze(1)
+        log_p = log_softmax(rows(student, "PSKD"))
+        hard = -log_p.gather(1, label).squeeze(1)
+        if not self.training:
+            return hard.mean()
+        with torch.no_grad():
+            everyone = _of_all_ranks(key), _of_all_ranks(log_p.exp().to(self.previous.dtype))
+            self._grow(everyone[0], log_p.shape[1])
+            previous = self.previous[key]
+            share = self.share * (previous.sum(1) > 0)
+            self.previous[everyone[0]] = everyone[1]
+        soft = -(previous * log_p).sum(1)
+        return torch.lerp(hard, soft, share.to(hard.dtype)).mean()
+
+    def _grow(self, keys: Tensor, classes: int) -> None:
+        """Room in the table for ``keys``."""
+        least, greatest = torch.stack(torch.aminmax(keys)).tolist()
+        size, known = self.previous.shape
+        if least < 0 or (size and known != classes):
+            raise TutelageError(
+                f"PSKD: expected keys of 0 or more and {known or classes} classes, "
+                f"found key {least} and {classes} classes"
+            )
+        if greatest >= size:
+            # Half as much again than is there, lest every batch of a first epoch copies the table.
+            more = max(greatest + 1, size + size // 2) - size
+            self.previous = torch.cat([self.previous.reshape(size, classes), self.previous.new_zeros(more, classes)])
+
+
+def _of_all_ranks(x: Tensor) -> Tensor:
+    if not (dist.is_available() and dist.is_initialized()):
+        return x
+    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, x.contiguous())
+    return torch.cat(parts)
+
+
+def _make_room(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Gives the table the stored one's size before it is filled."""
+    if isinstance(module, PSKD) and (stored := state.get(f"{prefix}previous")) is not None:
+        module.previous = module.previous.new_empty(stored.shape)

@@ -1,0 +1,119 @@
+"""What all tests share: composed configs, the command line in its own process and in this one, and real data."""
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two workers share two cores, and sums keep their order
+HELPERS = Path(__file__).parent / "helpers"
+sys.path.insert(0, str(HELPERS))
+
+import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from tutelage import cli as console
+from tutelage import resolvers
+from tutelage.paths import conf_dir
+
+# The smallest job that still trains all three: a second of training.
+TINY = ("trainer.max_epochs=2", "teacher.net.widths=[16]", "student.net.widths=[8]")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-golden", action="store_true", help="write tests/golden/*.json anew instead of comparing")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _resolvers() -> None:
+    resolvers.register()
+
+
+@pytest.fixture
+def compose(tmp_path: Path) -> Callable[..., DictConfig]:
+    """``compose(*overrides, config="distill")`` → the config that a command line with these overrides would have."""
+
+    def make(*overrides: str, config: str = "distill") -> DictConfig:
+        with initialize_config_dir(conf_dir(), version_base="1.3"):
+            return hydra_compose(config, overrides=[f"paths.outputs={tmp_path}/outputs", *overrides])
+
+    return make
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of a fresh process: one thread, the helpers importable, nothing of a rank or of a user's."""
+    ours = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HELPERS), "COLUMNS": "200"}
+    dropped = ("HYDRA_FULL_ERROR", "TUTELAGE_DATA", "WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    return {name: value for name, value in os.environ.items() if name not in dropped} | ours | more
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``cli(*arguments, check=True)`` runs ``python -m tutelage`` in a process of its own, in ``tmp_path``."""
+
+    def run(*arguments: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "tutelage", *arguments]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment(**env), capture_output=True, text=True, timeout=240
+        )
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command line came to: exit code, message (what ``sys.exit`` was given, and stderr), stdout."""
+
+    code: int
+    message: str
+    out: str
+
+
+@pytest.fixture
+def main(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Answer]]:
+    """``main(*arguments)`` is the console script called in this process, which saves the seconds of importing torch."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.delenv("TUTELAGE_DATA", raising=False)
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+
+    def run(*arguments: str) -> Answer:
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", ["tutelage", *arguments])
+        capsys.readouterr()
+        code: object = 0
+        try:
+            console.main()
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capsys.readouterr()
+        if isinstance(code, str):
+            return Answer(1, code + err, out)
+        return Answer(int(code or 0), err, out)  # type: ignore[call-overload]
+
+    yield run
+    for handler in set(root.handlers) - set(handlers):
+        handler.close()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    GlobalHydra.instance().clear()
+
+
+@pytest.fixture(scope="session")
+def mnist_root() -> Path:
+    """The folder with MNIST and Fashion-MNIST, from the environment."""
+    root = os.environ.get("TUTELAGE_DATA")
+    if not root or not (Path(root) / "MNIST" / "raw").is_dir():
+        pytest.skip("needs TUTELAGE_DATA=<folder with MNIST/raw and FashionMNIST/raw>")
+    return Path(root).absolute()

@@ -1,0 +1,19 @@
+import math
+
+import pytest
+import torch
+
+from tutelage.losses.logit_mse import LogitMSE
+
+
+def test_summed_over_classes_and_averaged_over_rows() -> None:
+    student, teacher = (
+        torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]]),
+        torch.tensor([[0.0, 2.0, 5.0], [0.0, 1.0, 0.0]]),
+    )
+    assert LogitMSE()(student, teacher).item() == (5 + 1) / 2
+    assert LogitMSE()(student, teacher).item() == pytest.approx(3 * torch.nn.MSELoss()(student, teacher).item())
+
+
+def test_a_class_masked_on_one_side_costs_everything() -> None:
+    assert LogitMSE()(torch.tensor([[0.0, -math.inf]]), torch.zeros(1, 2)).item() == math.inf
