@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 _COSMETIC = {
     "data": ("root", "download", "num_workers", "class_names", "eval_batch_size", "verify"),
     "trainer": ("log_every_n_steps", "enable_model_summary"),
-    "callbacks": ("progress", "recovery", "pictures", "learning_rate"),
+    "callbacks": ("progress", "recovery"),
 }
 
 

@@ -1,23 +1,28 @@
 """What our yamls can compute.
 
 ``${one_minus:a}`` and ``${product:a,b}``; ``${share:a}`` is min(1, 2a), for methods published as CE + w·X: with
-``share(1 − alpha)`` and ``w·share(alpha)`` alpha = ½ is the paper, 0 the control, 1 uses no label; ``${unique:}`` and
-``${folder_name:…}`` name folders.
+``share(1 − alpha)`` and ``w·share(alpha)`` alpha = ½ is the paper, 0 the control, 1 uses no label; ``${prefixed:s,[a,b]}``
+is [s.a, s.b]; ``${unique:}`` and ``${folder_name:…}`` name folders.
 """
 
 import re
 import secrets
 
-from omegaconf import OmegaConf
+from omegaconf import ListConfig, OmegaConf
 
 
 def register() -> None:
     """Makes the resolvers known to OmegaConf; may be called again."""
     OmegaConf.register_new_resolver("one_minus", lambda x: 1.0 - float(x), replace=True)
     OmegaConf.register_new_resolver("share", lambda x: min(1.0, 2.0 * float(x)), replace=True)
+    OmegaConf.register_new_resolver("prefixed", _prefixed, replace=True)
     OmegaConf.register_new_resolver("product", _product, replace=True)
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), replace=True, use_cache=True)
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+
+
+def _prefixed(source: str, taps: ListConfig) -> ListConfig:
+    return OmegaConf.create([f"{source}.{tap}" for tap in taps])
 
 
 def _product(*factors: float) -> float:
@@ -29,4 +34,4 @@ def _product(*factors: float) -> float:
 
 def folder_name(*parts: object) -> str:
     """A readable name for a job's folder: no separators of paths, at most 120 characters."""
-    return re.sub(r"[^\w.,=+@-]+", "_", "-".join(str(part) for part in parts if str(part)))[:120]
+    return re.sub(r"[^\w.,=+@-]+", "_", "-".join(str(part) for part in parts if str(part)))[:150]

@@ -220,15 +220,12 @@ class ImageData(L.LightningDataModule, ABC):
 
 
 def position(trainer: Trainer) -> tuple[int, int]:
-    """How far ``trainer`` is in its fit: the epoch and how many of its batches have been trained on.
+    """The epoch that ``trainer`` is in and how many of its batches have been trained on, as Lightning counts them.
 
-    The end of an epoch is the start of the next, as Lightning doesn't read from a loader that it resumes there.
+    Once all are done Lightning goes on to the next epoch, which starts at its beginning whatever this says.
     """
     fit: Any = trainer.fit_loop
-    epoch, batch = fit.epoch_progress.current, fit.epoch_loop.batch_progress.current
-    if epoch.started == epoch.processed:  # between epochs; the count of batches is the last epoch's
-        return epoch.processed, 0
-    return (epoch.processed + 1, 0) if batch.processed >= fit.max_batches else (epoch.processed, batch.processed)
+    return fit.epoch_progress.current.processed, fit.epoch_loop.batch_progress.current.processed
 
 
 class _Loaded(NamedTuple):

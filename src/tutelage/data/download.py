@@ -39,11 +39,7 @@ def download(name: str, md5: str, mirrors: Iterable[str], folder: Path, timeout:
             url = f"{mirror.rstrip('/')}/{name}"
             try:
                 return _fetch(url, md5, target, timeout)
-            except (
-                OSError,
-                HTTPException,
-                ValueError,
-            ) as error:  # TutelageError is a ValueError, as is "not an address"
+            except (OSError, HTTPException, ValueError) as error:  # a TutelageError is a ValueError
                 failures.append(f"{url}: {error}")
     raise TutelageError("\n  ".join([f"no mirror gave {name} with the MD5 checksum {md5}:", *failures]))
 

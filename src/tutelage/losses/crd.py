@@ -42,7 +42,8 @@ class CRD(nn.Module):
     size.
 
     Cost: each side is scored against its whole bank in one product, B·N·dim multiplications and B·N numbers whatever
-    K. Gathering the B·(K + 1) rows instead is MEASURED
+    K. Gathering the B·(K + 1) rows instead takes 19 times as long on a CPU (B = 64, K = 16384, N = 50000:
+    ``benchmarks/losses.py --only crd``).
 
     Args:
         examples: N, how many examples there are keys for, 0 … N − 1: the training set before validation is split off.

@@ -26,7 +26,7 @@ class DKD(nn.Module):
         TutelageError: a weight is negative or not finite, T is not finite or below 1e-3, or a shape is wrong.
 
     Published weight: α = 1, β = 8 (2 or 6 for some pairs), T = 4, cross-entropy at 1; all of it grows linearly over the
-    first 20 epochs (:class:`~tutelage.losses.warm_up.WarmUp`). ImageNet: β = 0.5, T = 1, 1 epoch.
+    first 20 epochs (:func:`~tutelage.schedules.warmup`). ImageNet: β = 0.5, T = 1, 1 epoch.
 
     Decoupled Knowledge Distillation, arXiv:2203.08679.
     """

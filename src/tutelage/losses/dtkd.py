@@ -33,7 +33,7 @@ class DTKD(nn.Module):
         TutelageError: a weight is negative or not finite, T is not finite or below 1e-3, or the shapes differ.
 
     Published weight: α = 3, β = 1, T = 4, cross-entropy at 1; the first part grows over the first 20 epochs
-    (:class:`~tutelage.losses.warm_up.WarmUp`).
+    (:func:`~tutelage.schedules.warmup`).
 
     Dynamic Temperature Knowledge Distillation, arXiv:2404.12711.
     """

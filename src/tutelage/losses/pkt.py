@@ -11,7 +11,8 @@ EPSILON = 1e-7  # RepDistiller's, which adds it inside the logarithm instead
 
 def neighbours(rows: Tensor) -> Tensor:
     """P [B, B], row-stochastic: how probable example j is as a neighbour of i, ∝ (cos(x_i, x_j) + 1)/2 + ε."""
-    near = ((unit(rows) @ unit(rows).T).clamp(-1, 1) + 1) / 2 + EPSILON
+    directions = unit(rows)
+    near = ((directions @ directions.T).clamp(-1, 1) + 1) / 2 + EPSILON
     return near / near.sum(1, keepdim=True)
 
 

@@ -22,7 +22,7 @@ Scheduler = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRSchedul
 class SupervisedModule(L.LightningModule):
     """Trains ``student`` by an objective that reads nothing but it and the batch.
 
-    Logs ``train/loss`` and ``train/<term>`` every ``log_every_n_steps``, and on validation ``accuracy``, ``nll`` and,
+    Logs ``train/loss``, ``train/<term>`` and ``train/learning_rate`` every ``log_every_n_steps``, and on validation ``accuracy``, ``nll`` and,
     where there is a teacher or its record, ``agreement`` and ``kl_teacher`` (as in :mod:`tutelage.evaluation.figures`).
 
     Args:
@@ -124,6 +124,7 @@ class SupervisedModule(L.LightningModule):
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             named = {"train/loss": loss.detach(), **{f"train/{name}": part.detach() for name, part in parts.items()}}
             self.log_dict(named, prog_bar=True, sync_dist=True, batch_size=len(batch["input"]))
+            self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:

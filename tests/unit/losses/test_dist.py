@@ -33,3 +33,9 @@ def test_classes_of_one_row_correlate_with_nothing() -> None:
     both, rows = DIST()(student, teacher), DIST(gamma=0.0)(student, teacher)
     assert both.item() - rows.item() == pytest.approx(1.0)
     assert not math.isnan(both.item())
+
+
+@pytest.mark.parametrize(("spread", "found"), [(1e-5, 0.0), (1e-8, 1.0)])
+def test_constant_means_a_spread_of_a_millionth(spread: float, found: float) -> None:
+    logits = spread * torch.tensor([[0.0, 1.0, 3.0], [2.0, 0.0, 1.0]], dtype=torch.float64)
+    assert DIST(gamma=0.0)(logits, logits).item() == pytest.approx(found, abs=1e-6)

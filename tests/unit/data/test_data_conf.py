@@ -1,0 +1,49 @@
+"""Every choice of data in conf/, as the command line would make it."""
+
+import re
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+from tutelage.data.augment import Augment
+from tutelage.data.base import ImageData
+
+CONF = Path(__file__).parents[3] / "conf"
+FILES = sorted((CONF / "data").glob("*.yaml"))
+NEEDED = {"image_folder": ["data.root=/nowhere", "data.num_classes=5"]}  # what is ??? there
+
+
+def make(name, *overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("distill", [f"data={name}", "seed=7", "paths.data=/nowhere", *NEEDED.get(name, []), *overrides])
+    return instantiate(cfg.data), cfg.data
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_is_complete_and_instantiates(path):
+    data, node = make(path.stem)
+    assert isinstance(data, ImageData)
+    assert {"num_classes", "input_shape", "batch_size", "eval_batch_size", "seed", "split_seed", "val_size"} <= set(
+        node
+    )
+    assert {"drop_last", "num_workers", "augment", "mean", "std"} <= set(node)
+    assert (data.batch_size, data.seed, data.split_seed, data.drop_last, data.augment) == (64, 7, 0, True, None)
+    assert data.num_classes == node.num_classes
+    assert list(data.input_shape) == list(node.input_shape)
+    assert len(data.class_names) == data.num_classes
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_augmentation_in_its_comment_works(path):
+    [example] = re.findall(r"# (data\.augment=\[.*\])", path.read_text())
+    data, _ = make(path.stem, example)
+    assert isinstance(data.augment, Augment)
+    assert data.augment.seed == 7
+    assert len(data.augment.steps) == example.count("_target_")
+
+
+def test_digits_load_as_configured():
+    data, _ = make("digits")
+    assert {part: len(split) for part, split in data.splits.items()} == {"train": 1200, "val": 300, "test": 297}
