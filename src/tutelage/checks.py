@@ -2,17 +2,27 @@
 
 import inspect
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from tutelage.build import stage_config
 from tutelage.errors import TutelageError, nearest
 
-# Mappings whose keys are names that the user makes up, and those laid over a group.
-_OPEN = ("terms", "sources", "callbacks", "logger", "taps", "inputs", "targets", "optimizer", "scheduler", "trainer")
+# Mappings whose keys are names that the user makes up, or are laid over a group that has a _target_.
+_OPEN = re.compile(
+    r"sources|callbacks|logger|loss\.terms(\.\w+\.(inputs|targets))?|(.+\.)?taps"
+    r"|stages\.(teacher|control|student)\.(optimizer|scheduler|trainer)(\.\w+)*"
+)
+# Keys that code reads by name; what else is read has a _target_ above it or an interpolation that names it.
+_READ = ("seed", "paths.outputs", "paths.artifacts", "stages.teacher.seed", "stages.teacher.weights")
+_STAGES = ("teacher", "student", "control")  # the control follows the student: a mistake is the student's
+_ABSENT = object()
 
 
 def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> None:
@@ -25,28 +35,39 @@ def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> None:
     for path, node in targets(cfg):
         _check_arguments(path, node)
     _check_values(cfg)
+    for name in _STAGES:  # what `stages.<name>` lays over a group has met the group's _target_ only now
+        stage = stage_config(cfg, name)
+        for group in ("optimizer", "scheduler", "trainer"):
+            for path, node in targets(stage[group], f"stages.{name}.{group}"):
+                _check_arguments(path, node)
 
 
 def _check_overrides(cfg: DictConfig, overrides: list[str]) -> None:
-    keys = [o.lstrip("+~").split("=", 1)[0] for o in overrides]
+    keys = [override.lstrip("+").split("=", 1)[0] for override in overrides if not override.startswith("~")]
     for key, times in Counter(keys).items():
         if times > 1:
             raise TutelageError(f"{key} is given {times} times on the command line; only the last would count")
-    for override in overrides:
-        if override.startswith("+") and "@" not in override:
-            _check_added(cfg, override.lstrip("+").split("=", 1)[0])
+    groups = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    for override, key in zip((o for o in overrides if not o.startswith("~")), keys, strict=True):
+        if override.startswith("+") and "@" not in key and key not in groups:
+            _check_added(cfg, key)
 
 
 def _check_added(cfg: DictConfig, key: str) -> None:
-    """An added key is read by somebody if its parent is a ``_target_`` (checked elsewhere) or an open mapping."""
-    parent, _, name = key.rpartition(".")
-    node = OmegaConf.select(cfg, parent) if parent else cfg
-    if isinstance(node, DictConfig) and ("_target_" in node or parent.rpartition(".")[2] in _OPEN):
+    """An added key is read if there is a ``_target_`` above it (checked elsewhere), or its mapping is open."""
+    parts = key.split(".")
+    parents = [".".join(parts[:i]) for i in range(len(parts))]
+    above = [OmegaConf.select(cfg, parent) if parent else cfg for parent in parents]
+    if any(isinstance(node, DictConfig) and "_target_" in node for node in above):
         return
-    if isinstance(node, DictConfig) and OmegaConf.is_config(node.get(name)) and "/" not in key:
-        return  # a whole group or mapping, such as +experiment=…
-    siblings = [str(k) for k in node if k != name] if isinstance(node, DictConfig) else []
-    raise TutelageError(f"+{key}: nothing reads this key; {nearest(name, siblings)}")
+    if _OPEN.fullmatch(parents[-1]) or key in _READ or re.search(rf"\$\{{{re.escape(key)}\b", OmegaConf.to_yaml(cfg)):
+        return
+    # The first part that was not there before: what hangs below it has but one key each.
+    new = len(parts) - 1
+    while new and isinstance(above[new], DictConfig) and len(above[new]) == 1:
+        new -= 1
+    siblings = [str(name) for name in above[new] if name != parts[new]] if isinstance(above[new], DictConfig) else []
+    raise TutelageError(f"+{key}: nothing reads this key; {parts[new]!r}: {nearest(parts[new], siblings)}")
 
 
 def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
@@ -56,9 +77,9 @@ def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
             return
         if "_target_" in node:
             yield path, node
-        for key in node:
+        for key in map(str, node):
             if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
-                yield from targets(node[key], f"{path}.{key}" if path else str(key))
+                yield from targets(node[key], f"{path}.{key}" if path else key)
     elif isinstance(node, ListConfig):
         for i, item in enumerate(node):
             yield from targets(item, f"{path}[{i}]")
@@ -69,26 +90,64 @@ def _check_arguments(path: str, node: DictConfig) -> None:
         target = get_object(node._target_)
     except Exception as error:
         raise TutelageError(f"{path}._target_: cannot find {node._target_!r} ({error})") from error
-    signature = inspect.signature(target)
-    if any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
-        return
-    for key in node:
-        if not str(key).startswith("_") and key not in signature.parameters:
-            raise TutelageError(f"{path}.{key}: {node._target_} takes no {key!r}; {nearest(key, signature.parameters)}")
+    known = _parameters(target)
+    for key in map(str, node):
+        if known is not None and not key.startswith("_") and key not in known:
+            raise TutelageError(f"{path}.{key}: {node._target_} takes no {key!r}; {nearest(key, known)}")
+
+
+def _parameters(target: Any) -> set[str] | None:
+    """What ``target`` takes by name; None: anything. The ``**rest`` of a class is what its parent takes."""
+    own = (
+        [vars(c)["__init__"] for c in target.__mro__ if "__init__" in vars(c)] if inspect.isclass(target) else [target]
+    )
+    known: set[str] = set()
+    for callee in own:
+        try:
+            parameters = inspect.signature(callee).parameters
+        except ValueError:  # a builtin that does not say
+            return None
+        known |= {name for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            return known - {"self"}
+    return None
 
 
 def _check_values(cfg: DictConfig) -> None:
-    number(cfg, "seed", low=0, whole=True)
+    for key in ("seed", "stages.teacher.seed"):
+        number(cfg, key, low=0, high=2**32 - 1, whole=True)
     number(cfg, "data.batch_size", low=1, whole=True)
-    for key in ("trainer", "stages.teacher.trainer", "stages.control.trainer", "stages.student.trainer"):
+    for key in ("trainer", *(f"stages.{name}.trainer" for name in _STAGES)):
         number(cfg, f"{key}.max_epochs", low=1, whole=True)
-    for key in ("optimizer.lr", "stages.teacher.optimizer.lr", "stages.student.optimizer.lr"):
-        number(cfg, key, above=0.0)
-    if cfg.stages.teacher.weights not in ("last", "best"):
-        raise TutelageError(f"stages.teacher.weights must be 'last' or 'best'; found {cfg.stages.teacher.weights!r}")
+    for key in ("optimizer", *(f"stages.{name}.optimizer" for name in _STAGES)):
+        number(cfg, f"{key}.lr", above=0.0)
+    number(cfg, "trainer.limit_val_batches", above=0.0)
+    if (devices := OmegaConf.select(cfg, "trainer.devices")) in (0, "0"):
+        raise TutelageError(f"trainer.devices must be at least 1, or 'auto'; found {devices!r}")
+    if (weights := OmegaConf.select(cfg, "stages.teacher.weights")) not in ("last", "best"):
+        raise TutelageError(f"stages.teacher.weights must be 'last' or 'best'; found {weights!r}")
     number(cfg, "loss.alpha", low=0.0, high=1.0)
     number(cfg, "loss.temperature", above=0.0)
-    number(cfg, "loss.label_smoothing", low=0.0, high=1.0)
+    for key in ("loss.label_smoothing", "stages.teacher.label_smoothing"):
+        number(cfg, key, low=0.0, high=1.0)
+    for name in ("best", "recovery"):
+        if OmegaConf.select(cfg, f"callbacks.{name}") is None:
+            raise TutelageError(
+                f"callbacks.{name} is needed: a run writes its best weights, and can go on after a kill"
+            )
+    _check_finite(OmegaConf.to_container(cfg, resolve=True), "")
+
+
+def _check_finite(node: Any, path: str) -> None:
+    """Everything else: NaN and infinity mean nothing in a config, and can't be written into a recipe."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            _check_finite(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for i, value in enumerate(node):
+            _check_finite(value, f"{path}[{i}]")
+    elif isinstance(node, float) and not math.isfinite(node):
+        raise TutelageError(f"{path} must be a finite number; found {node}")
 
 
 def number(
@@ -104,11 +163,15 @@ def number(
     Raises:
         TutelageError: it is not.
     """
-    value = OmegaConf.select(cfg, key)
-    if value is None:
+    value = OmegaConf.select(cfg, key, default=_ABSENT)
+    if value is _ABSENT:
         return
     kind = "a whole number" if whole else "a number"
-    limits = [f"≥ {low:g}"] * (low > -math.inf) + [f"> {above:g}"] * (above > -math.inf) + [f"≤ {high:g}"] * (high < math.inf)
+    limits = (
+        [f"≥ {low:.10g}"] * (low > -math.inf)
+        + [f"> {above:g}"] * (above > -math.inf)
+        + [f"≤ {high:.10g}"] * (high < math.inf)
+    )
     fits = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
     if not fits or not math.isfinite(value) or value < low or value > high or value <= above:
         raise TutelageError(f"{key} must be {kind} {' and '.join(limits)}; found {value!r}")

@@ -58,6 +58,7 @@ def run(verb: str) -> None:
     whole traceback. ``HYDRA_FULL_ERROR=1`` in the user's environment gives the traceback in both cases.
     """
     from hydra.errors import CompactHydraException
+    from omegaconf.errors import OmegaConfBaseException
 
     from tutelage import resolvers
     from tutelage.errors import explain
@@ -67,7 +68,7 @@ def run(verb: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         importlib.import_module(f"tutelage.{verb}").main()
-    except CompactHydraException as error:
+    except (CompactHydraException, OmegaConfBaseException) as error:
         if whole:
             traceback.print_exc()
         sys.exit(f"tutelage {verb}: {explain(error)}")

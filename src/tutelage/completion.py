@@ -42,6 +42,6 @@ def query(line: str) -> None:
 
     resolvers.register()
     executable = words[0]
-    os.environ["COMP_LINE"] = executable + line.split(verb, 1)[1]
+    os.environ["COMP_LINE"] = executable + line.removeprefix(executable).split(verb, 1)[1]
     sys.argv = [executable, "-sc", "query=bash"]
     importlib.import_module(f"tutelage.{verb}").main()

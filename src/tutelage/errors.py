@@ -21,11 +21,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def explain(error: Exception) -> str:
-    """The error's message; where a key of the config is misspelt, with the nearest that there are."""
+    """The error's message; where a key or a choice of the config is misspelt, with the nearest that there are."""
     message = str(error)
     cause = error.__cause__
     node = getattr(cause, "parent_node", None)
     key = str(getattr(cause, "key", "") or "")
     if "Could not override" in message and node is not None and key:
         return f"{message}\n{key!r}: {nearest(key, node)}"
+    if (options := getattr(error, "options", None)) and (missing := getattr(error, "missing_cfg_file", None)):
+        choice = str(missing).rpartition("/")[2]
+        return f"{message}\n{choice!r}: {nearest(choice, options)}"
     return message

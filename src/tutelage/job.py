@@ -67,12 +67,13 @@ def job(cfg: DictConfig, folder: Path, overrides: list[str]) -> Iterator[None]:
 
 
 def _claim(cfg: DictConfig, folder: Path) -> None:
-    """Writes the resolved config, or finds that an earlier attempt wrote the same."""
+    """Writes the resolved config, or finds that an earlier attempt wrote the same (or got nowhere)."""
     folder.mkdir(parents=True, exist_ok=True)
     resolved: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     digest = recipe_digest({key: value for key, value in resolved.items() if key not in ("paths", "callbacks")})
     marker = folder / "config.digest"
-    if marker.is_file() and marker.read_text() != digest:
+    unused = state(folder) == "FAILED" and not (folder / "checkpoints").exists()  # such as a config that was refused
+    if marker.is_file() and marker.read_text() != digest and not unused:
         raise TutelageError(
             f"{folder} holds a run with another config (see its config.yaml); choose another hydra.run.dir, or delete it"
         )

@@ -56,11 +56,14 @@ class Term(nn.Module):
         if self.schedule is not None:
             self.factor.fill_(self.schedule(epoch, epochs))
 
-    @in_float32
     def forward(self, signals: Mapping[str, Signals]) -> Tensor:
-        """The loss on the bound tensors: a scalar, not yet weighted."""
+        """The loss on the bound tensors, in float32 or better: a scalar, not yet weighted."""
         arguments = {name: _read(signals, paths) for name, paths in self.inputs.items()}
         arguments |= {name: _detached(_read(signals, paths)) for name, paths in self.targets.items()}
+        return self._loss(**arguments)
+
+    @in_float32
+    def _loss(self, **arguments: Any) -> Tensor:
         return self.loss(**arguments)
 
 

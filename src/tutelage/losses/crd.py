@@ -114,9 +114,15 @@ class CRD(nn.Module):
             TutelageError: not one label a key, a key that is out of range or repeated, a negative label, or one
             class.
         """
-        if keys.ndim != 1 or keys.shape != labels.shape or keys.is_floating_point() or labels.is_floating_point():
+        if (
+            keys.ndim != 1
+            or not len(keys)
+            or keys.shape != labels.shape
+            or keys.is_floating_point()
+            or labels.is_floating_point()
+        ):
             raise TutelageError(
-                "CRD.bind: expected keys [n] and labels [n], both integers; "
+                "CRD.bind: expected keys [n] and labels [n], both integers, n ≥ 1; "
                 f"found {list(keys.shape)} of {keys.dtype} and {list(labels.shape)} of {labels.dtype}"
             )
         keys, labels = (x.to(self.pool.device, torch.int64) for x in (keys, labels))
@@ -198,6 +204,8 @@ class CRD(nn.Module):
                 raise TutelageError(f"CRD: {name} must be [{size}], as the signals are; found {list(index.shape)}")
             if index.device.type == "cpu":  # an accelerator would have to wait; there it is a device-side assertion
                 self._check_range(name, index, limit)
+        if key.device.type == "cpu" and bool((strange := key[self.place[key] < 0]).numel()):
+            raise TutelageError(f"CRD: expected keys that bind() was told of, found {strange[:3].tolist()}")
 
     def _check_range(self, name: str, index: Tensor, limit: int) -> None:
         low, high = map(int, index.aminmax())

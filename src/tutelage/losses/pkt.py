@@ -21,7 +21,7 @@ def divergence(target: Tensor, guess: Tensor) -> Tensor:
 
     Summed over a distribution it is the KL, but each entry is already of second order in the difference. The entries
     of the plain form are of first order and cancel, in float32 to nothing but rounding once the student is close
-    (tests, ``near``).
+    (test_pkt.py).
     """
     change = (guess - target) / target
     close = change.abs() < 0.5

@@ -20,9 +20,10 @@ class PSKD(nn.Module):
     the hard-label term.
 
     p⁻ is kept by key in a float32 table [N, C], saved with the state, so that a resumed run is exact. Its size follows
-    the greatest key seen, so keys must be indices of examples: 4·N·C bytes, 20 MB for CIFAR-100, 5 GB for ImageNet.
-    Finding the greatest key costs a GPU one wait a step. On several ranks each hands its predictions to all others, so
-    all must call it with as many rows. In ``eval()`` the table is neither read nor written: plain cross-entropy.
+    the greatest key seen, so keys must be indices of examples: 4·N·C bytes and up to half as much again, 20 MB for
+    CIFAR-100, 5 GB for ImageNet. Finding the greatest key costs a GPU one wait a step. On several ranks each hands its
+    predictions to all others, so all must call it with as many rows. In ``eval()`` the table is neither read nor
+    written: plain cross-entropy.
 
     Args:
         mixing: a at the end of training (the paper's α_T).

@@ -43,8 +43,8 @@ class RKD(nn.Module):
     the degenerate ones (zero in both) among them, as in RepDistiller.
 
     Unchanged by a rotation, shift or rescaling of either signal and by the order of the batch. Equal examples are 0
-    apart and have no angle: neither gives a gradient (RepDistiller's is 10¹² too large there). One example or two
-    have no relation that could differ: the loss is 0 at B ≤ 2.
+    apart and have no angle: neither gives a gradient (RepDistiller's is some 10¹² times too large there). One example
+    or two have no relation that could differ: the loss is 0 at B ≤ 2.
 
     Memory: a handful of [B, B, B] float32 tensors, 1 MB each at B = 64 and 67 MB at B = 256, whatever the width; on
     CUDA the backward of ``cdist`` also takes one [B, B, D].

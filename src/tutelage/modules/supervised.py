@@ -101,11 +101,8 @@ class SupervisedModule(L.LightningModule):
             raise TutelageError(f"the network gives logits {list(logits.shape)}; the data's labels need {expected}")
 
     def on_train_start(self) -> None:
-        """A run that goes on has made its last step before: no source follows it twice."""
+        """Where a run goes on: no source follows its last step twice, and Lightning leaves out the epoch's start."""
         self._last_step = self.global_step
-
-    def on_train_start(self) -> None:
-        """Lightning leaves out ``on_train_epoch_start`` where it resumes inside an epoch."""
         self.on_train_epoch_start()
 
     def on_train_epoch_start(self) -> None:

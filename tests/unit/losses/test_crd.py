@@ -205,6 +205,8 @@ def test_examples_held_out_are_never_drawn():
         assert set(draws.flatten().tolist()) <= set(training.tolist())
         assert (draws != KEY[:, None]).all()
     assert set(loss.draw(KEY)[0].tolist()) == set(training.tolist()) - {7}
+    with pytest.raises(TutelageError, match=r"bind\(\) was told of, found \[8\]"):
+        loss(*signals(), torch.tensor([7, 8, 4]))
 
 
 def test_draws_are_a_function_of_the_seed():
@@ -273,6 +275,7 @@ def test_labels_need_to_be_bound():
     [
         (torch.arange(10), LABELS[:9], r"\[10\].*\[9\]"),
         (torch.arange(10), LABELS.float(), "float32"),
+        (torch.arange(0), torch.arange(0), "n ≥ 1.*\\[0\\]"),
         (torch.arange(11), torch.arange(11), "0 … 9; found 0 … 10"),
         (torch.tensor([1, 2, 1]), torch.tensor([0, 1, 0]), "each key once; found 1 repeated"),
         (torch.arange(3), torch.tensor([0, -1, 1]), "≥ 0.*found -1 … 1"),
