@@ -23,7 +23,6 @@ from pathlib import Path
 
 os.environ["FORCE_COLOR"] = "1"  # draw the bar although nobody watches
 
-import tutelage  # noqa: F401  (sets OMP_WAIT_POLICY before torch is imported)
 import torch
 import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
@@ -32,6 +31,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+import tutelage  # noqa: F401  (sets OMP_WAIT_POLICY before torch is imported)
 from tutelage import build, resolvers
 from tutelage.data.base import ImageData
 from tutelage.paths import conf_dir
@@ -121,10 +121,16 @@ def timed(run: Callable[[], None]) -> tuple[float, float]:
 
 def measure(pair: str, root: str, rounds: int, steps: int) -> None:
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        cfg = compose("distill", overrides=[
-            "data=mnist", f"data.root={root}", "data.download=false", "data.val_size=512", *PAIRS[pair],
-            f"+trainer.limit_train_batches={steps}", "trainer.max_epochs=1", "trainer.accelerator=cpu", f"loss.temperature={T}", f"loss.alpha={ALPHA}",
-        ])  # fmt: skip
+        overrides = [
+            "data=mnist",
+            f"data.root={root}",
+            "data.download=false",
+            "data.val_size=512",
+            "trainer.max_epochs=1",
+        ]
+        overrides += [f"+trainer.limit_train_batches={steps}", "trainer.accelerator=cpu"]
+        overrides += [f"loss.temperature={T}", f"loss.alpha={ALPHA}", *PAIRS[pair]]
+        cfg = compose("distill", overrides=overrides)
     data = build.data(build.stage_config(cfg, "student"))
     train = data.splits["train"]
     batch = train[0, torch.arange(min(len(train), 64 * steps))]

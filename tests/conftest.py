@@ -6,13 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two workers share two cores, and sums keep their order
-HELPERS = Path(__file__).parent / "helpers"
-sys.path.insert(0, str(HELPERS))
+sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 
 import pytest
+from command import tutelage
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -21,9 +22,6 @@ from omegaconf import DictConfig
 from tutelage import cli as console
 from tutelage import resolvers
 from tutelage.paths import conf_dir
-
-# The smallest job that still trains all three: a second of training.
-TINY = ("trainer.max_epochs=2", "teacher.net.widths=[16]", "student.net.widths=[8]")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,33 +37,17 @@ def _resolvers() -> None:
 def compose(tmp_path: Path) -> Callable[..., DictConfig]:
     """``compose(*overrides, config="distill")`` → the config that a command line with these overrides would have."""
 
-    def make(*overrides: str, config: str = "distill") -> DictConfig:
-        with initialize_config_dir(conf_dir(), version_base="1.3"):
+    def make(*overrides: str, config: str = "distill", folder: str = conf_dir()) -> DictConfig:
+        with initialize_config_dir(folder, version_base="1.3"):
             return hydra_compose(config, overrides=[f"paths.outputs={tmp_path}/outputs", *overrides])
 
     return make
 
 
-def environment(**more: str) -> dict[str, str]:
-    """The environment of a fresh process: one thread, the helpers importable, nothing of a rank or of a user's."""
-    ours = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HELPERS), "COLUMNS": "200"}
-    dropped = ("HYDRA_FULL_ERROR", "TUTELAGE_DATA", "WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-    return {name: value for name, value in os.environ.items() if name not in dropped} | ours | more
-
-
 @pytest.fixture
 def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """``cli(*arguments, check=True)`` runs ``python -m tutelage`` in a process of its own, in ``tmp_path``."""
-
-    def run(*arguments: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "tutelage", *arguments]
-        done = subprocess.run(
-            command, cwd=tmp_path, env=environment(**env), capture_output=True, text=True, timeout=240
-        )
-        assert not check or done.returncode == 0, done.stdout + done.stderr
-        return done
-
-    return run
+    return partial(tutelage, cwd=tmp_path)
 
 
 @dataclass(frozen=True)
@@ -84,6 +66,7 @@ def main(
     """``main(*arguments)`` is the console script called in this process, which saves the seconds of importing torch."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.delenv("TUTELAGE_DATA", raising=False)
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level

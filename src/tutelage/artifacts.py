@@ -34,7 +34,7 @@ def make(root: Path, kind: str, recipe: Mapping[str, Any], build: Callable[[Path
         root: folder of all artifacts.
         kind: such as ``teacher``.
         recipe: JSON values that determine the outcome.
-        build: fills the folder it is given; called again on what is there after a kill. With several ranks, all call it.
+        build: fills the folder it is given; after a kill called again on what is there. Every rank calls it.
 
     Returns:
         The folder, and whether it was there already.

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 from hydra.utils import instantiate
@@ -47,7 +47,7 @@ def stage_config(cfg: DictConfig, name: str) -> DictConfig:
     OmegaConf.resolve(stage)
     if name != "student":  # only what it learns from: a sweep over a teacher's temperature has one teacher
         stage.loss = {"terms": {term: node for term, node in stage.loss.terms.items() if node.get("weight", 1.0)}}
-    return stage
+    return cast(DictConfig, stage)
 
 
 def data(cfg: DictConfig) -> ImageData:

@@ -38,7 +38,7 @@ def main() -> None:
     if arguments[:1] == ["-sc"] or arguments[:1] == ["--shell-completion"]:
         from tutelage.completion import complete
 
-        return complete(arguments[1])
+        return complete("".join(arguments[1:2]))
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         sys.exit(0 if arguments else 2)

@@ -1,10 +1,17 @@
-"""Bash completion for ``tutelage <verb> …``: Hydra completes a verb's overrides, we complete the verb."""
+"""Bash completion for ``tutelage <verb> …``: Hydra completes a verb's overrides, we the verb and packages."""
 
+import contextlib
 import importlib
+import io
 import os
+import re
 import sys
+from pathlib import Path
+
+import yaml
 
 from tutelage.cli import VERBS
+from tutelage.paths import conf_dir
 
 _INSTALL = """_tutelage_completion()
 {
@@ -12,7 +19,7 @@ _INSTALL = """_tutelage_completion()
     local choices=$(COMP_LINE="$COMP_LINE" COMP_POINT="$COMP_POINT" "${COMP_WORDS[0]}" -sc query=bash)
     COMPREPLY=($(compgen -o nospace -o default -W "$choices" -- "$word"))
 }
-COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
+COMP_WORDBREAKS=${COMP_WORDBREAKS//[=@]}
 complete -o nospace -o default -F _tutelage_completion tutelage"""
 
 
@@ -26,22 +33,41 @@ def complete(request: str) -> None:
     elif action == "uninstall":
         print("complete -r tutelage; unset -f _tutelage_completion")
     else:
-        query(os.environ["COMP_LINE"])
+        print(" ".join(query(os.environ.get("COMP_LINE", ""))))
 
 
-def query(line: str) -> None:
-    """Prints what could stand at the end of ``line``."""
+def query(line: str) -> list[str]:
+    """What could stand at the end of ``line``."""
     words = line.split()
     if len(words) < 2 or (len(words) == 2 and not line.endswith(" ")):
-        print(" ".join(VERBS))
-        return
-    verb = words[1]
+        return list(VERBS)
+    executable, verb = words[:2]
     if verb not in VERBS:
-        return
+        return []
+    before, _, word = line.removeprefix(executable).split(verb, 1)[1].rpartition(" ")
+    # Hydra completes group=choice, but neither the name nor the choice of a group@package.
+    group, package, choice = re.fullmatch(r"(?:([\w/]+)(@[\w.]+)(?==))?(.*)", word).groups()  # type: ignore[union-attr]
+    found = _ask_hydra(verb, f"{executable}{before} {group or ''}{choice}")
+    if package:
+        return [answer.replace(f"{group}=", f"{group}{package}=", 1) for answer in found]
+    known = _groups(verb)
+    bare = {f"{key.partition('@')[0]}=" for key in known} - {f"{key}=" for key in known}  # such as model=
+    packaged = [f"{key}=" for key in known if "@" in key and key.startswith(word)]
+    return [answer for answer in found if answer not in bare] + packaged
+
+
+def _groups(verb: str) -> list[str]:
+    """The ``group`` and ``group@package`` keys in the defaults of a verb's config."""
+    defaults = yaml.safe_load((Path(conf_dir()) / f"{verb}.yaml").read_text())["defaults"]
+    return [key for entry in defaults if isinstance(entry, dict) for key in entry if not key.startswith("override ")]
+
+
+def _ask_hydra(verb: str, line: str) -> list[str]:
     from tutelage import resolvers
 
     resolvers.register()
-    executable = words[0]
-    os.environ["COMP_LINE"] = executable + line.removeprefix(executable).split(verb, 1)[1]
-    sys.argv = [executable, "-sc", "query=bash"]
-    importlib.import_module(f"tutelage.{verb}").main()
+    os.environ["COMP_LINE"] = line
+    sys.argv = [line.split()[0], "-sc", "query=bash"]
+    with contextlib.redirect_stdout(io.StringIO()) as answer:
+        importlib.import_module(f"tutelage.{verb}").main()
+    return answer.getvalue().split()

@@ -75,7 +75,7 @@ def _claim(cfg: DictConfig, folder: Path) -> None:
     unused = state(folder) == "FAILED" and not (folder / "checkpoints").exists()  # such as a config that was refused
     if marker.is_file() and marker.read_text() != digest and not unused:
         raise TutelageError(
-            f"{folder} holds a run with another config (see its config.yaml); choose another hydra.run.dir, or delete it"
+            f"{folder} holds a run with another config (see its config.yaml); choose another hydra.run.dir"
         )
     write_atomically(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolved)).encode())
     write_atomically(marker, digest.encode())

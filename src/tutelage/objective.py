@@ -1,7 +1,7 @@
 """The objective: a weighted sum of terms, each a plain loss and the names of the tensors it reads."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ class Term(nn.Module):
 
     Args:
         loss: any module (torch's own, too) that maps the tensors named below to a scalar.
-        inputs: argument name → ``"<source>.<signal>"``, or a list of them for a loss over several stages; gradients flow.
+        inputs: argument name → ``"<source>.<signal>"``, or a list of them (several stages); gradients flow.
         targets: the same, detached.
         weight: the term's factor in the objective; a term of weight 0 is dropped and its sources never run.
         schedule: (epoch, epochs) → a further factor (:mod:`tutelage.schedules`), such as a warm-up.
@@ -104,20 +104,23 @@ class Objective(nn.Module):
         if not self.terms:
             raise TutelageError(f"every term of the objective has weight 0: {sorted(terms) or 'there is none'}")
 
+    def _named(self) -> Iterable[tuple[str, Term]]:
+        return self.terms.items()  # type: ignore[return-value]
+
     def needs(self) -> dict[str, set[str]]:
         """Source → the signals that are read of it.
 
         Which taps are hooked, what a cache must hold and which sources never run all follow from this.
         """
         needs: dict[str, set[str]] = defaultdict(set)
-        for term in self.terms.values():
-            for path in term.paths():  # type: ignore[operator]
+        for _, term in self._named():
+            for path in term.paths():
                 source, name = path.split(".", 1)
                 needs[source].add(name)
         return dict(needs)
 
     def forward(self, signals: Mapping[str, Signals]) -> tuple[Tensor, dict[str, Tensor]]:
         """Total and parts (unweighted, by term), each a scalar."""
-        parts = {name: term(signals) for name, term in self.terms.items()}
-        weighted = [self.terms[name].factor * self.terms[name].weight * part for name, part in parts.items()]
+        parts = {name: term(signals) for name, term in self._named()}
+        weighted = [term.factor * term.weight * parts[name] for name, term in self._named()]
         return torch.stack(weighted).sum() if len(weighted) > 1 else weighted[0], parts

@@ -44,7 +44,9 @@ _COSMETIC = {
 def distill_job(cfg: DictConfig) -> float:
     """One job in its folder: check, train, compare."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no news of absent GPUs three times a job
-    warnings.filterwarnings("ignore", message=".*(LeafSpec|does not have many workers|in eval mode at the start).*")  # nothing a user can mend
+    warnings.filterwarnings(
+        "ignore", message=".*(LeafSpec|does not have many workers|in eval mode at the start).*"
+    )  # nothing a user can mend
     overrides = list(HydraConfig.get().overrides.task)
     folder = Path(HydraConfig.get().runtime.output_dir)
     with job(cfg, folder, overrides):
@@ -67,7 +69,9 @@ def distill(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     teacher = teachers.get("teacher")
     reference = _record(teacher, cfg.stages.teacher.weights)
     control = _control(cfg, root, data, reference)
-    checkpoints = {name: str(made.folder / f"{cfg.stages.teacher.weights}.safetensors") for name, made in teachers.items()}
+    checkpoints = {
+        name: str(made.folder / f"{cfg.stages.teacher.weights}.safetensors") for name, made in teachers.items()
+    }
     stages.run(
         student, "student", folder / "checkpoints", folder / "tensorboard", data,
         lambda: build.distillation_module(student, data.num_classes, build.sources(student, checkpoints), reference),
@@ -111,7 +115,7 @@ def _teacher(cfg: DictConfig, node: DictConfig, root: Path, data: ImageData) -> 
 def _given(stage: DictConfig, node: DictConfig, root: Path, data: ImageData) -> Trained:
     """A teacher from a file: its predictions are an artifact as well."""
     recipe = {"weights": digest(read_state(node.checkpoint)), "network": OmegaConf.to_container(stage.network)}
-    recipe |= {"content": data.fingerprint(), "split": OmegaConf.to_container(stage.data).get("split_seed")}
+    recipe |= {"content": data.fingerprint(), "split": stage.data.get("split_seed")}
 
     def evaluate(work: Path) -> None:
         if distributed.is_main():
@@ -158,7 +162,9 @@ def _metrics(cfg: DictConfig, found: Mapping[str, Trained | None]) -> dict[str, 
         for weights in WEIGHTS:
             document[role][weights] = {"epoch": trained.facts["epoch"][weights]}
             for split in SPLITS:
-                beside = teacher.predictions[cfg.stages.teacher.weights, split] if teacher and role != "teacher" else None
+                beside = (
+                    teacher.predictions[cfg.stages.teacher.weights, split] if teacher and role != "teacher" else None
+                )
                 document[role][weights][split] = figures(trained.predictions[weights, split], beside)
     document["gain"] = {
         weights: {
@@ -173,10 +179,10 @@ def _metrics(cfg: DictConfig, found: Mapping[str, Trained | None]) -> dict[str, 
 
 def _collect(folder: Path, found: Mapping[str, Trained | None], metrics: Mapping[str, Any]) -> None:
     """Brings what the report reads into the run's folder: metrics, where the artifacts are, the curves of all three."""
-    made = {
-        role: {"folder": str(trained.folder), "recipe": read_json(path) if (path := trained.folder / "recipe.json").is_file() else None}
-        for role, trained in found.items() if trained
-    }  # fmt: skip
+    made: dict[str, Any] = {role: {"folder": str(trained.folder)} for role, trained in found.items() if trained}
+    for entry in made.values():
+        if (recipe := Path(entry["folder"]) / "recipe.json").is_file():
+            entry["recipe"] = read_json(recipe)
     write_json(folder / "artifacts.json", made)
     for trained in found.values():
         if trained and (curves := trained.folder / "tensorboard").is_dir():

@@ -1,8 +1,8 @@
 """What our yamls can compute.
 
-``${one_minus:a}`` and ``${product:a,b}``; ``${share:a}`` is min(1, 2a), for methods published as CE + w·X: with
-``share(1 − alpha)`` and ``w·share(alpha)`` alpha = ½ is the paper, 0 the control, 1 uses no label; ``${prefixed:s,[a,b]}``
-is [s.a, s.b]; ``${unique:}`` and ``${folder_name:…}`` name folders.
+``${one_minus:a}``, ``${product:a,b}`` and ``${minimum:a,b}``; ``${share:a}`` is min(1, 2a), for methods published as CE + w·X: with
+``share(1 − alpha)`` and ``w·share(alpha)`` alpha = ½ is the paper, 0 the control, 1 uses no label;
+``${prefixed:s,[a,b]}`` is [s.a, s.b]; ``${unique:}`` and ``${folder_name:…}`` name folders.
 """
 
 import re
@@ -15,6 +15,7 @@ def register() -> None:
     """Makes the resolvers known to OmegaConf; may be called again."""
     OmegaConf.register_new_resolver("one_minus", lambda x: 1.0 - float(x), replace=True)
     OmegaConf.register_new_resolver("share", lambda x: min(1.0, 2.0 * float(x)), replace=True)
+    OmegaConf.register_new_resolver("minimum", min, replace=True)
     OmegaConf.register_new_resolver("prefixed", _prefixed, replace=True)
     OmegaConf.register_new_resolver("product", _product, replace=True)
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), replace=True, use_cache=True)

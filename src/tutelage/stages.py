@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig
 from safetensors import safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from tutelage import build, distributed
 from tutelage.callbacks.recovery import Recovery, newest_intact
@@ -91,7 +91,8 @@ def run(
 
 
 def _finish(learner: SupervisedModule, trainer: L.Trainer, folder: Path, data: ImageData) -> None:
-    seconds = next(callback.seconds for callback in trainer.callbacks if isinstance(callback, Recovery))
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    seconds = next(callback.seconds for callback in callbacks if isinstance(callback, Recovery))
     training = {"seconds": seconds, "epochs": trainer.current_epoch, "steps": trainer.global_step}
     header = {**learner.about, "epoch": trainer.current_epoch - 1}
     device = trainer.strategy.root_device
@@ -109,7 +110,7 @@ def finish(net: nn.Module, folder: Path, data: ImageData, device: torch.device, 
     """Completes a folder that holds ``last`` and ``best`` weights: their predictions, then ``stage.json``."""
     epochs = {weights: about(folder / f"{weights}.safetensors")["epoch"] for weights in WEIGHTS}
     facts = {"parameters": parameters(net), "multiply_adds": multiply_adds(net.cpu(), data.input_shape)}
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for weights in WEIGHTS:
         load_into(net, folder / f"{weights}.safetensors")
         for split in SPLITS:

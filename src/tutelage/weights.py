@@ -7,7 +7,6 @@ stage, epoch) and a SHA-256 over the tensors. It appears under its final name wh
 import hashlib
 import json
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -77,8 +76,8 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise TutelageError(f"checkpoint: no file {path.absolute()}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # a damaged pickle can raise anything
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise TutelageError(f"{path}: not a PyTorch state dict that loads without running code ({reason})") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
@@ -114,7 +113,7 @@ def load_into(net: nn.Module, path: str | os.PathLike[str]) -> None:
 
 
 def _without_prefix(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our resume checkpoints say ``student.net.net.``, DDP ``module.``, torch.compile ``_orig_mod.``, others ``net.``."""
+    """Our states say ``student.net.net.``, DDP ``module.``, torch.compile ``_orig_mod.``, others ``net.``."""
     first = next(iter(expected), "")
     for name in state:
         prefix = name.removesuffix(first)

@@ -10,6 +10,8 @@ pytestmark = pytest.mark.slow
 # 18 steps an epoch; a state before every sixth step, so that some lie on an epoch's end.
 EVERYTHING = (
     "trainer.max_epochs=3",
+    "model@teacher=mlp",
+    "model@student=mlp",
     "teacher.net={widths: [24], dropout: 0.2}",
     "student.net={widths: [12], dropout: 0.3}",
     "scheduler=cosine",

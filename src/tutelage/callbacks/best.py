@@ -1,11 +1,12 @@
 """The weights that did best on validation."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 
 from tutelage.errors import TutelageError, nearest
+from tutelage.modules.supervised import SupervisedModule
 from tutelage.weights import save_network
 
 
@@ -37,8 +38,9 @@ class BestWeights(L.Callback):
         if sign * value > (sign * self.best if self.best is not None else float("-inf")):
             self.best, self.epoch = value, trainer.current_epoch
             if trainer.is_global_zero:
+                learner = cast(SupervisedModule, pl_module)
                 path = Path(trainer.default_root_dir) / "best.safetensors"
-                save_network(pl_module.student.net.net, path, {**pl_module.about, "epoch": self.epoch})
+                save_network(learner.student.net.net, path, {**learner.about, "epoch": self.epoch})
 
     def state_dict(self) -> dict[str, Any]:
         """Best value and its epoch."""

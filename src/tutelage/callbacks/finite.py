@@ -23,10 +23,13 @@ class FiniteLoss(L.Callback):
         Raises:
             TutelageError: it is not finite; names epoch, batch, keys and which inputs are not finite.
         """
-        due = (batch_idx + 1) % trainer.log_every_n_steps == 0 or trainer.is_last_batch
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        due = (batch_idx + 1) % every == 0 or trainer.is_last_batch
         if (pl_module.device.type == "cpu" or due) and not math.isfinite(outputs["loss"].item()):
             bad = batch["key"][~batch["input"].flatten(1).isfinite().all(1)].tolist()
-            cause = f"inputs that are not finite: examples {bad[:5]}" if bad else f"examples {batch['key'].tolist()[:8]} …"
+            cause = (
+                f"inputs that are not finite: examples {bad[:5]}" if bad else f"examples {batch['key'].tolist()[:8]} …"
+            )
             raise TutelageError(
                 f"the loss is {outputs['loss'].item()} at epoch {trainer.current_epoch}, batch {batch_idx} "
                 f"(step {trainer.global_step}); {cause}"

@@ -2,12 +2,15 @@
 
 import sys
 import time
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from tutelage.modules.supervised import SupervisedModule
 
 
 class Progress(ProgressBar):
@@ -68,7 +71,7 @@ class Progress(ProgressBar):
 
     @staticmethod
     def _where(trainer: L.Trainer, pl_module: L.LightningModule) -> str:
-        return f"{pl_module.about.get('stage', 'training')} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        return f"{_stage(pl_module)} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
 
     @staticmethod
     def _figures(trainer: L.Trainer) -> str:
@@ -104,8 +107,12 @@ class Progress(ProgressBar):
 
     @staticmethod
     def _where_done(trainer: L.Trainer, pl_module: L.LightningModule) -> str:
-        return f"{pl_module.about.get('stage', 'training')} trained: {trainer.max_epochs} epochs"
+        return f"{_stage(pl_module)} trained: {trainer.max_epochs} epochs"
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Leaves the terminal in order."""
         self._close()
+
+
+def _stage(module: L.LightningModule) -> str:
+    return cast(SupervisedModule, module).about.get("stage", "training")

@@ -66,7 +66,7 @@ class Recovery(L.Callback):
             return False
         if self.every_n_steps and step % self.every_n_steps == 0:
             return True
-        if not self.every_n_seconds or trainer.world_size > 1 and step % trainer.log_every_n_steps:
+        if not self.every_n_seconds or (trainer.world_size > 1 and step % trainer.log_every_n_steps):  # type: ignore[attr-defined]
             return False  # ranks must agree on the time, and asking at every step would cost
         return trainer.strategy.broadcast(time.monotonic() - self._saved_at >= self.every_n_seconds)
 

@@ -100,6 +100,11 @@ class ImageSet(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.keys)
 
+    @property
+    def labels(self) -> Tensor:
+        """[n] int64, by place in this set."""
+        return self.examples.labels.index_select(0, self.keys)
+
     def __getitem__(self, request: Request) -> Batch:
         """``{"input": [B, C, H, W] float32, "label": [B], "key": [B]}`` for (epoch, indices into this set)."""
         epoch, indices = request

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a finished run beside its curves: HParams with the final figures, and two kinds of picture."""
+"""What TensorBoard shows of a finished run beside its curves: HParams with the final figures, and pictures."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path

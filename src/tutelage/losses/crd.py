@@ -47,6 +47,7 @@ class CRD(nn.Module):
 
     Args:
         examples: N, how many examples there are keys for, 0 … N − 1: the training set before validation is split off.
+            None: told by :meth:`bind`.
         dim: width of the embeddings.
         negatives: K.
         temperature: τ, at least 1e-3.
@@ -76,33 +77,43 @@ class CRD(nn.Module):
 
     def __init__(
         self,
-        examples: int,
+        examples: int | None = None,
         dim: int = 128,
         negatives: int = 16384,
         temperature: float = 0.07,
         momentum: float = 0.5,
     ):
         super().__init__()
-        for name, number, least in (("examples", examples, 2), ("dim", dim, 1), ("negatives", negatives, 1)):
+        sizes = {"dim": (dim, 1), "negatives": (negatives, 1)} | (
+            {} if examples is None else {"examples": (examples, 2)}
+        )
+        for name, (number, least) in sizes.items():
             if not isinstance(number, int) or number < least:
                 raise TutelageError(f"CRD.{name}: expected an integer of {least} or more, found {number!r}")
-        self.examples, self.negatives = examples, negatives
+        self.dim, self.negatives = dim, negatives
         self.register_buffer("temperature", checked_temperature(temperature, "CRD"), persistent=False)
         self.register_buffer("momentum", constant(momentum, "CRD.momentum", 0.0, 0.999), persistent=False)
         self.student_embedding, self.teacher_embedding = Embedding(dim), Embedding(dim)
-        bound = math.sqrt(3 / dim)  # variance 1/dim: rows of length about 1
-        bank = torch.empty(2, examples, dim).uniform_(-bound, bound)  # the student's, the teacher's
-        self.register_buffer("bank", bank)
+        self._allocate(examples or 0)
         self.register_buffer("log_mean", torch.zeros(2, 1, 1))  # log(Z/N) of each side
         self.register_buffer("started", torch.tensor(False))  # whether log_mean is set
-        self.register_buffer("pool", torch.arange(examples), persistent=False)  # keys of which negatives are drawn
-        self.register_buffer("place", torch.arange(examples), persistent=False)  # key → its place in the pool, or −1
         nothing = torch.empty(0, dtype=torch.int64)
         self.register_buffer("first", nothing, persistent=False)  # class → where it starts in the pool
         self.register_buffer("count", nothing, persistent=False)  # class → how many of it follow there
 
+    def _allocate(self, examples: int) -> None:
+        """Makes the banks, and a pool of all keys."""
+        self.examples = examples
+        bound = math.sqrt(3 / self.dim)  # variance 1/dim: rows of length about 1
+        bank = torch.empty(2, examples, self.dim).uniform_(-bound, bound)  # the student's, the teacher's
+        self.register_buffer("bank", bank)
+        self.register_buffer("pool", torch.arange(examples), persistent=False)  # keys of which negatives are drawn
+        self.register_buffer("place", torch.arange(examples), persistent=False)  # key → its place in the pool, or −1
+
     def bind(self, keys: Tensor, labels: Tensor) -> None:
         """Tells which examples are trained on, and their classes: negatives are drawn from these alone.
+
+        Without ``examples`` the banks are made here, up to the greatest key.
 
         Without it every key below ``examples`` may be drawn, and a call with ``label`` is refused.
 
@@ -125,6 +136,8 @@ class CRD(nn.Module):
                 "CRD.bind: expected keys [n] and labels [n], both integers, n ≥ 1; "
                 f"found {list(keys.shape)} of {keys.dtype} and {list(labels.shape)} of {labels.dtype}"
             )
+        if not self.examples:
+            self._allocate(int(keys.max()) + 1)
         keys, labels = (x.to(self.pool.device, torch.int64) for x in (keys, labels))
         self._check_range("keys", keys, self.examples)
         if len(keys.unique()) < len(keys):

@@ -22,7 +22,7 @@ def _tensors(x: Any) -> Iterator[Tensor]:
     """The tensors in nested lists, tuples and dicts."""
     if isinstance(x, Tensor):
         yield x
-    elif isinstance(x, (list, tuple)):  # noqa: UP038  (a union is made anew at every call)
+    elif isinstance(x, (list, tuple)):
         for value in x:
             yield from _tensors(value)
     elif isinstance(x, dict):
@@ -33,7 +33,7 @@ def at_least_float32(x: Any) -> Any:
     """Half-precision tensors as float32 (alone or in a list, tuple or dict); everything else as it is."""
     if isinstance(x, Tensor):
         return x.float() if x.dtype in _HALF else x
-    if isinstance(x, (list, tuple)):  # noqa: UP038
+    if isinstance(x, (list, tuple)):
         return type(x)(at_least_float32(v) for v in x)
     if isinstance(x, dict):
         return {k: at_least_float32(v) for k, v in x.items()}

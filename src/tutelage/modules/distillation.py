@@ -29,4 +29,4 @@ class DistillationModule(SupervisedModule):
 
     def sources(self) -> Mapping[str, Source]:
         """The student and all that teach it."""
-        return {"student": self.student, **dict(self.teaching.items())}  # type: ignore[dict-item]
+        return {"student": self.student, **dict(self.teaching.items())}  # type: ignore[arg-type]

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from tutelage.data.base import ImageData
 from tutelage.errors import TutelageError, nearest
 from tutelage.objective import Batch, Objective, Signals
-from tutelage.seeding import reseed
+from tutelage.seeding import reseed, seeded
 from tutelage.sources.base import Source
 from tutelage.sources.live import Live
 
@@ -22,8 +23,9 @@ Scheduler = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRSchedul
 class SupervisedModule(L.LightningModule):
     """Trains ``student`` by an objective that reads nothing but it and the batch.
 
-    Logs ``train/loss``, ``train/<term>`` and ``train/learning_rate`` every ``log_every_n_steps``, and on validation ``accuracy``, ``nll`` and,
-    where there is a teacher or its record, ``agreement`` and ``kl_teacher`` (as in :mod:`tutelage.evaluation.figures`).
+    Logs ``train/loss``, ``train/<term>`` and ``train/learning_rate`` every ``log_every_n_steps``, and on validation
+    ``accuracy``, ``nll`` and, where there is a teacher or its record, ``agreement`` and ``kl_teacher`` (as in
+    :mod:`tutelage.evaluation.figures`).
 
     Args:
         student: the source whose network learns.
@@ -36,6 +38,10 @@ class SupervisedModule(L.LightningModule):
         reference: whose logits the student is compared with on validation, where that is not the source ``teacher``.
         about: plain values that the files of this network carry: model, data, seed, stage.
     """
+
+    student: Live
+    objective: Objective
+    reference: Source | None
 
     def __init__(
         self,
@@ -55,7 +61,7 @@ class SupervisedModule(L.LightningModule):
         self.num_classes, self.seed, self.reference = num_classes, seed, reference
         self.needs = objective.needs()
         student.attach(self.needs.get("student", set()), student)
-        self.figures = nn.ModuleDict({name: MeanMetric() for name in ("accuracy", "nll", "agreement", "kl_teacher")})
+        self.accuracy, self.nll, self.agreement, self.kl_teacher = (MeanMetric() for _ in range(4))
         self.about = dict(about or {})
         self._last_step = 0
 
@@ -79,11 +85,14 @@ class SupervisedModule(L.LightningModule):
         if stage != "fit":
             return
         self._check_sources()
-        batch = self.trainer.datamodule.sample(min(8, self.trainer.datamodule.batch_size))  # type: ignore[attr-defined]
+        data: ImageData = self.trainer.datamodule  # type: ignore[attr-defined]
+        batch = data.sample(min(8, data.batch_size))
         training = self.training
         self.eval()
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            reseed(torch.device("cpu"), self.seed, "shapes")
+        with torch.no_grad(), seeded(self.seed, "shapes"):
+            for loss in self.objective.modules():
+                if callable(bind := getattr(loss, "bind", None)):  # it keeps something by example
+                    bind(data.splits["train"].keys, data.splits["train"].labels)
             try:
                 signals = self.signals(batch)
                 self._check_classes(signals["student"]["logits"], batch["input"])
@@ -108,8 +117,8 @@ class SupervisedModule(L.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Tells terms and losses that have a schedule which epoch it is."""
         for module in self.objective.modules():
-            if hasattr(module, "on_epoch_start"):
-                module.on_epoch_start(self.current_epoch, self.trainer.max_epochs)
+            if callable(hear := getattr(module, "on_epoch_start", None)):
+                hear(self.current_epoch, self.trainer.max_epochs)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Makes every chance of this step a function of (seed, epoch, batch, rank): a resumed run draws the same."""
@@ -134,17 +143,17 @@ class SupervisedModule(L.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Accuracy, NLL and fidelity, as means over examples."""
         logits, label, n = self.student(batch)["logits"].float(), batch["label"], len(batch["input"])
-        figures = {"accuracy": (logits.argmax(-1) == label).float().mean(), "nll": F.cross_entropy(logits, label)}
+        self.accuracy.update((logits.argmax(-1) == label).float().mean(), n)
+        self.nll.update(F.cross_entropy(logits, label), n)
+        shown = {"val/accuracy": self.accuracy, "val/nll": self.nll}
         if (reference := self.reference or self.sources().get("teacher")) is not None:
             teacher = reference(batch)["logits"].float()
-            figures["agreement"] = (logits.argmax(-1) == teacher.argmax(-1)).float().mean()
-            figures["kl_teacher"] = F.kl_div(
-                logits.log_softmax(-1), teacher.log_softmax(-1), log_target=True, reduction="batchmean"
-            )
-        for name, value in figures.items():
-            self.figures[name].update(value, n)
-        for name in figures:
-            self.log(f"val/{name}", self.figures[name], prog_bar=name == "accuracy", batch_size=n)
+            p, q = logits.log_softmax(-1), teacher.log_softmax(-1)
+            self.agreement.update((logits.argmax(-1) == teacher.argmax(-1)).float().mean(), n)
+            self.kl_teacher.update(F.kl_div(p, q, log_target=True, reduction="batchmean"), n)
+            shown |= {"val/agreement": self.agreement, "val/kl_teacher": self.kl_teacher}
+        for name, metric in shown.items():
+            self.log(name, metric, prog_bar=name == "val/accuracy", batch_size=n)
 
     def configure_optimizers(self) -> Any:
         """One optimizer over all that learns: networks, and what losses learn."""

@@ -23,6 +23,7 @@ class Momentum(Source):
     """
 
     net: Tapped
+    student: Tapped
     steps: torch.Tensor
 
     def __init__(self, decay: float = 0.999):
@@ -37,7 +38,7 @@ class Momentum(Source):
         net: Tapped = student.net  # type: ignore[assignment]
         self.net = copy.deepcopy(net).requires_grad_(False).eval()
         self.net.want(needs)
-        object.__setattr__(self, "student", net)
+        object.__setattr__(self, "student", net)  # no child: its weights are its own source's to save
 
     def train(self, mode: bool = True) -> "Momentum":
         """Stays in eval mode."""
@@ -57,7 +58,7 @@ class Momentum(Source):
         """Moves the average towards the student."""
         self.steps += 1
         decay = min(self.decay, 1.0 - 1.0 / (int(self.steps) + 1))
-        mine, theirs = self.net.net, self.student.net  # type: ignore[union-attr]
+        mine, theirs = self.net.net, self.student.net
         torch._foreach_lerp_(list(mine.parameters()), list(theirs.parameters()), 1.0 - decay)
         for own, other in zip(mine.buffers(), theirs.buffers(), strict=True):
             if own.is_floating_point():

@@ -60,7 +60,9 @@ class Tapped(nn.Module):
         tap, _, attribute = name.rpartition(".")
         value = getattr(self.net.get_submodule(self.taps[tap]), attribute, None) if tap in self.taps else None
         if not isinstance(value, Tensor):
-            raise TutelageError(f"no tap {name!r} in {type(self.net).__name__}; {nearest(name, ['logits', *self.taps])}")
+            raise TutelageError(
+                f"no tap {name!r} in {type(self.net).__name__}; {nearest(name, ['logits', *self.taps])}"
+            )
         return value
 
     def forward(self, x: Tensor) -> Signals:

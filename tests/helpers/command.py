@@ -1,0 +1,34 @@
+"""The command line in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HELPERS = Path(__file__).parent
+
+# The smallest job that still trains all three in a second, whatever the default pair is.
+PAIR = ("model@teacher=mlp", "model@student=mlp", "teacher.net.widths=[16]", "student.net.widths=[8]")
+TINY = ("trainer.max_epochs=2", *PAIR)
+
+_NOT_INHERITED = (
+    "HYDRA_FULL_ERROR", "TUTELAGE_DATA", "WORLD_SIZE", "RANK", "LOCAL_RANK", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT",
+)  # fmt: skip
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of a fresh process: one thread, the helpers importable, nothing of a rank or of a user's."""
+    ours = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HELPERS), "COLUMNS": "200"}
+    return {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED} | ours | more
+
+
+def tutelage(
+    *arguments: str, cwd: Path, check: bool = True, timeout: float = 240, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs ``python -m tutelage`` in ``cwd``."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tutelage", *arguments],
+        cwd=cwd, env=environment(**env), capture_output=True, text=True, timeout=timeout,
+    )  # fmt: skip
+    assert not check or done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done

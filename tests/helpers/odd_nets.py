@@ -1,0 +1,27 @@
+"""Networks that a user may bring: ``model@student`` by ``_target_``."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Plain(nn.Module):
+    """Any ``nn.Module``, which knows nothing of taps."""
+
+    def __init__(self, width: int = 4, classes: int = 10):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.LazyLinear(width), nn.ReLU(), nn.Linear(width, classes))
+        self.layers(torch.zeros(1, 1, 8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class OneRow(nn.Module):
+    """One row of logits whatever the batch: [1, C] would broadcast against [B, C]."""
+
+    def __init__(self, classes: int = 10):
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(1, classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits + 0.0 * x.sum()

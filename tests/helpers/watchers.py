@@ -1,0 +1,36 @@
+"""Callbacks that look, or meddle without being meant to do harm."""
+
+import json
+from pathlib import Path
+
+import lightning as L
+
+
+class ToggleTrain(L.Callback):
+    """Calls ``train()`` on the module and on every source, the frozen ones too, around every batch."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        pl_module.train()
+        for source in pl_module.sources().values():
+            source.train()
+
+
+class WriteRank(L.Callback):
+    """Every rank of every job says what it trains with: one line a stage in ``<folder>/<rank>.jsonl``."""
+
+    def __init__(self, folder: str):
+        self.folder = Path(folder)
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        soft = getattr(pl_module.objective.terms, "soft", None)
+        said = {
+            "stage": pl_module.about["stage"],
+            "seed": pl_module.seed,
+            "temperature": None if soft is None else float(soft.loss.temperature),
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "ranks": trainer.world_size,
+            "folder": trainer.default_root_dir,
+        }
+        with (self.folder / f"{trainer.global_rank}.jsonl").open("a") as file:
+            file.write(json.dumps(said) + "\n")

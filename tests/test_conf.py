@@ -1,0 +1,89 @@
+"""Every yaml, found by glob, composes in its place, and every ``_target_`` in it takes its arguments."""
+
+import inspect
+import shutil
+from pathlib import Path
+
+import pytest
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from tutelage.checks import check, targets
+from tutelage.paths import conf_dir
+
+CONF = Path(conf_dir())
+CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name != "hydra")
+VERBS = sorted(path.stem for path in CONF.glob("*.yaml"))
+STAGES = ("teacher", "control", "student")
+
+# Where a group's choice goes; a group that is not listed goes where its name says.
+PLACES = {
+    "model": ("model@teacher", "model@student"),
+    "optimizer": ("optimizer", *(f"optimizer@stages.{stage}.optimizer" for stage in STAGES)),
+    "scheduler": ("scheduler", *(f"scheduler@stages.{stage}.scheduler" for stage in STAGES)),
+}
+GIVEN_IN_CODE = {"lightning.pytorch.loggers.TensorBoardLogger": {"save_dir"}}
+
+
+def examine(cfg: DictConfig) -> int:
+    """Raises where a target is not there or does not take its arguments; returns how many it has seen."""
+    for key in OmegaConf.missing_keys(cfg.data):
+        OmegaConf.update(cfg, key, 10)  # what only the user can know, such as data.root
+    check(cfg)
+    found = list(targets(cfg))
+    for path, node in found:
+        target = get_object(node._target_)
+        given = {str(key) for key in node if not str(key).startswith("_")} | GIVEN_IN_CODE.get(node._target_, set())
+        signature = inspect.signature(target)
+        bind = signature.bind_partial if node.get("_partial_") else signature.bind
+        try:
+            bind(**dict.fromkeys(given))
+        except TypeError as error:
+            raise TypeError(f"{path}: {node._target_}: {error}") from None
+    return len(found)
+
+
+def test_the_groups_of_the_issue_are_there():
+    groups = {"model", "data", "loss", "sources", "optimizer", "scheduler", "trainer", "callbacks", "logger"}
+    assert groups <= {group for group, _ in CHOICES}
+    assert {"distill", "evaluate"} <= set(VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_root_config_composes(compose, verb):
+    cfg = compose(config=verb)
+    assert OmegaConf.to_yaml(cfg)
+    for path, node in targets(cfg):
+        assert get_object(node._target_), path
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES, ids=map("/".join, CHOICES))
+def test_every_choice_composes_and_its_targets_take_their_arguments(compose, group, name):
+    overrides = [f"{place}={name}" for place in PLACES.get(group, (group,))]
+    assert examine(compose(*overrides)) > 5
+
+
+@pytest.mark.parametrize(
+    ("group", "content", "said"),
+    [
+        ("loss", "terms: {soft: {loss: {_target_: tutelage.losses.soft_target.SoftTarget, temprature: 1}}}", "temprat"),
+        ("loss", "terms: {mine: {_target_: tutelage.objective.Term, inputs: {x: student.logits}}}", "'loss'"),
+        ("model", "{_target_: tutelage.sources.tapped.Taped, net: {_target_: torch.nn.Flatten}}", "Taped"),
+        ("model", "{_target_: tutelage.sources.tapped.Tapped, taps: {}}", "'net'"),
+        ("optimizer", "{_target_: torch.optim.SGD, _partial_: true, lr: 0.1, momentom: 0.9}", "momentom"),
+        ("scheduler", "scheduler: {_target_: torch.optim.lr_scheduler.StepLR, _partial_: true, stepsize: 1}", "stepsize"),
+        ("trainer", "{_target_: lightning.Trainer, max_epochs: 1, divices: 1}", "divices"),
+        ("data", "{_target_: tutelage.data.digits.Digits, num_classes: 10, input_shape: [1, 8, 8], bach: 3}", "bach"),
+    ],
+)  # fmt: skip
+def test_a_planted_mistake_is_found(compose, tmp_path, group, content, said):
+    conf = shutil.copytree(CONF, tmp_path / "conf")
+    (conf / group / "planted.yaml").write_text(content)
+    overrides = [f"{place}=planted" for place in PLACES.get(group, (group,))]
+    with pytest.raises((ValueError, TypeError), match=said):
+        examine(compose(*overrides, folder=str(conf)))
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("experiment/*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_composes(compose, path):
+    assert examine(compose(f"experiment={path.stem}")) > 5

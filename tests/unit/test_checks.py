@@ -1,0 +1,142 @@
+"""Fault 23: what a user may mistype is refused before anything is built, and the nearest key is named."""
+
+import json
+
+import pytest
+from command import TINY
+
+from tutelage.checks import check
+from tutelage.errors import TutelageError
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["Tt=3"], "'Tt': known: callbacks, data"),
+        (["+Tt=3"], "+Tt: nothing reads this key"),
+        (["+Tt={a: 3}"], "+Tt: nothing reads this key"),
+        (["+temperature=3"], "+temperature: nothing reads this key"),
+        (["loss.temprature=3"], "'temprature': did you mean 'temperature'?"),
+        (["+loss.temprature=3"], "+loss.temprature: nothing reads this key; 'temprature': did you mean 'temperature'?"),
+        (["++loss.temprature=3"], "'temprature': did you mean 'temperature'?"),
+        (["+loss.terms.soft.loss.temprature=3"], "loss.terms.soft.loss.temprature: "),
+        (["loss.temperature=0"], "loss.temperature must be a number > 0; found 0"),
+        (["loss.temperature=-1"], "loss.temperature must be a number > 0; found -1"),
+        (["loss.temperature=nan"], "loss.temperature must be a number > 0; found nan"),
+        (["loss.temperature=inf"], "loss.temperature must be a number > 0; found inf"),
+        (["loss.temperature=null"], "loss.temperature must be a number > 0; found None"),
+        (["loss.temperature=hot"], "loss.temperature must be a number > 0; found 'hot'"),
+        (["loss.alpha=7"], "loss.alpha must be a number ≥ 0 and ≤ 1; found 7"),
+        (["loss.alpha=-0.1"], "loss.alpha must be a number ≥ 0 and ≤ 1; found -0.1"),
+        (["loss.alpha=nan"], "loss.alpha must be a number ≥ 0 and ≤ 1; found nan"),
+        (["loss.alpha=null"], "loss.terms.hard.weight"),
+        (["loss.label_smoothing=2"], "loss.label_smoothing must be a number ≥ 0 and ≤ 1; found 2"),
+        (["stages.teacher.label_smoothing=-1"], "stages.teacher.label_smoothing must be a number ≥ 0 and ≤ 1"),
+        (["optimizer.lr=nan"], "optimizer.lr must be a number > 0; found nan"),
+        (["optimizer.lr=0"], "optimizer.lr must be a number > 0; found 0"),
+        (["stages.control.optimizer.lr=nan"], "stages.control.optimizer.lr must be a number > 0; found nan"),
+        (["optimizer.weight_decay=nan"], "optimizer.weight_decay must be a finite number; found nan"),
+        (["student.net.dropout=nan"], "student.net.dropout must be a finite number; found nan"),
+        (["optimizer.lr=${nowhere}"], "Interpolation key 'nowhere' not found"),
+        (["los=soft_target"], "'los': did you mean 'loss'?"),
+        (["loss=soft_targt"], "'soft_targt': did you mean 'soft_target'?"),
+        (["model@studnt=mlp"], "Did you mean to override one of model@student, model@teacher?"),
+        (["model@student=mpl"], "'mpl': did you mean 'mlp'"),
+        (["student.net.widht=3"], "'widht': did you mean 'widths'?"),
+        (["+student.net.widht=3"], "tutelage.models.mlp.MLP takes no 'widht'; did you mean 'widths'?"),
+        (["student.net._target_=tutelage.models.mlp.MPL"], "student.net._target_: cannot find"),
+        (["+data.val_sise=3"], "tutelage.data.digits.Digits takes no 'val_sise'; did you mean 'val_size'"),
+        (["data.augment=[{_target_: tutelage.data.augment.Shift, pixel: 1}]"], "data.augment[0].pixel: "),
+        (["+trainer.max_epoch=3"], "lightning.Trainer takes no 'max_epoch'; did you mean 'max_epochs'"),
+        (["+stages.student.trainer.max_epoch=3"], "stages.student.trainer.max_epoch: lightning.Trainer takes no"),
+        (["+stages.student.optimizer.weight_decy=1"], "stages.student.optimizer.weight_decy: torch.optim.Adam"),
+        (["+stages.studnt.trainer.max_epochs=3"], "'studnt': did you mean 'student'?"),
+        (["+stages.student.otimizer.lr=3"], "'otimizer': did you mean 'optimizer'"),
+        (["seed=1", "seed=2"], "seed is given 2 times on the command line"),
+        (["loss.temperature=1", "loss.temperature=9"], "loss.temperature is given 2 times"),
+        (["seed=-1"], "seed must be a whole number ≥ 0"),
+        (["seed=1.5"], "seed must be a whole number ≥ 0"),
+        (["seed=null"], "seed must be a whole number ≥ 0 and ≤ 4294967295; found None"),
+        (["seed=5000000000"], "seed must be a whole number ≥ 0 and ≤ 4294967295; found 5000000000"),
+        (["stages.teacher.seed=-1"], "stages.teacher.seed must be a whole number ≥ 0"),
+        (["trainer.max_epochs=0"], "trainer.max_epochs must be a whole number ≥ 1; found 0"),
+        (["trainer.max_epochs=null"], "trainer.max_epochs must be a whole number ≥ 1; found None"),
+        (["stages.student.trainer.max_epochs=0"], "stages.student.trainer.max_epochs must be a whole number ≥ 1"),
+        (["+trainer.limit_val_batches=0"], "trainer.limit_val_batches must be a number > 0; found 0"),
+        (["trainer.devices=0"], "trainer.devices must be at least 1"),
+        (["data.batch_size=0"], "data.batch_size must be a whole number ≥ 1; found 0"),
+        (["stages.teacher.weights=first"], "stages.teacher.weights must be 'last' or 'best'; found 'first'"),
+        (["~callbacks.recovery"], "callbacks.recovery is needed"),
+        (["callbacks.best=null"], "callbacks.best is needed"),
+        (["data=image_folder"], "Missing mandatory value: data.num_classes"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_refused_from_the_command_line(main, tmp_path, overrides, said):
+    answer = main("distill", *overrides, "hydra.run.dir=run")
+    assert answer.code == 1
+    assert said in answer.message
+    assert "Traceback" not in answer.message
+    assert not list(tmp_path.rglob("*.safetensors"))
+    if (status := tmp_path / "run" / "status.json").exists():
+        assert json.loads(status.read_text())["state"] == "FAILED"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["+trainer.gradient_clip_val=1"],
+        ["+optimizer.betas=[.9,.99]"],
+        ["+stages.teacher.optimizer.weight_decay=0.1"],
+        ["++loss.alpha=0.5"],
+        ["+base=0.01", "optimizer.lr=${base}"],
+        ["+callbacks.mine={_target_: lightning.pytorch.callbacks.Timer}"],
+        ["~callbacks.finite", "+callbacks.finite={_target_: tutelage.callbacks.finite.FiniteLoss}"],
+        ["+student.taps.first=hidden.0"],
+        ["+data.check_finite=false"],
+        ["scheduler=cosine", "+stages.student.scheduler.scheduler.eta_min=0.1"],
+        ["optimizer@stages.teacher.optimizer=sgd"],
+        ["loss=[soft_target,fitnet]"],
+        ["+loss.terms.more._target_=tutelage.objective.Term", "+loss.terms.more.inputs={input: student.logits}",
+         "+loss.terms.more.loss._target_=torch.nn.Identity"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_accepted(compose, overrides):
+    check(compose(*overrides), overrides)
+
+
+def test_the_example_of_a_legal_addition_runs(main, tmp_path):
+    added = ["+trainer.gradient_clip_val=1", "+optimizer.betas=[.9,.99]", "+stages.teacher.optimizer.weight_decay=0.1"]
+    answer = main("distill", *TINY, *added, "hydra.run.dir=run")
+    assert answer.code == 0, answer.message
+    recipe = json.loads((tmp_path / "run" / "artifacts.json").read_text())
+    assert recipe["teacher"]["recipe"]["optimizer"] == recipe["control"]["recipe"]["optimizer"] | {"weight_decay": 0.1}
+    assert recipe["teacher"]["recipe"]["optimizer"]["betas"] == [0.9, 0.99]
+
+
+def test_a_refused_config_does_not_take_the_folder(main, tmp_path):
+    assert main("distill", *TINY, "loss.alpha=7", "hydra.run.dir=run").code == 1
+    assert main("distill", *TINY, "loss.alpha=.7", "hydra.run.dir=run").code == 0
+    answer = main("distill", *TINY, "loss.alpha=.6", "hydra.run.dir=run")
+    assert answer.code == 1
+    assert "holds a run with another config" in answer.message
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "COMPLETE"
+
+
+def test_an_option_of_a_user_s_own_group_is_no_lost_key(main, tmp_path):
+    group = tmp_path / "mine" / "extra"
+    group.mkdir(parents=True)
+    (group / "hot.yaml").write_text("# @package _global_\nloss: {temperature: 9}\n")
+    answer = main("distill", "--config-dir", "mine", *TINY, "+extra=hot", "hydra.run.dir=run")
+    assert answer.code == 0, answer.message
+    assert "temperature: 9" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+def test_a_target_that_takes_anything_is_left_alone(compose):
+    check(compose("+callbacks.mine={_target_: unittest.mock.Mock, anything: 1}"))
+
+
+def test_the_rest_of_a_class_s_arguments_is_its_parent_s(compose):
+    with pytest.raises(TutelageError, match="takes no 'sead'; did you mean 'seed'"):
+        check(compose("+data.sead=1"))

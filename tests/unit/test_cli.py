@@ -1,0 +1,131 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command import environment
+
+from tutelage import cli
+
+
+def test_without_a_verb_it_says_what_there_is(main):
+    answer = main()
+    assert answer.code == 2
+    assert "usage: tutelage <verb>" in answer.out
+    assert all(verb in answer.out for verb in cli.VERBS)
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help", "help"])
+def test_help(main, flag):
+    answer = main(flag)
+    assert answer.code == 0
+    assert answer.out.strip() == cli.usage()
+
+
+@pytest.mark.parametrize(
+    ("verb", "near"), [("distil", "'distill'"), ("evalute", "'evaluate'"), ("zzz", "distill, evaluate")]
+)
+def test_an_unknown_verb_is_answered_with_the_nearest(main, verb, near):
+    answer = main(verb)
+    assert answer.code == 1
+    assert f"no verb {verb!r}" in answer.message
+    assert near in answer.message
+
+
+def test_a_verb_s_help_lists_groups_and_keys(main):
+    answer = main("distill", "--help")
+    assert answer.code == 0
+    assert "distill - a verb of Tutelage" in answer.out
+    assert "loss: " in answer.out
+    assert "soft_target" in answer.out
+    assert "max_epochs:" in answer.out
+
+
+def test_cfg_prints_the_composed_config(main):
+    answer = main("distill", "--cfg", "job", "loss.temperature=7")
+    assert answer.code == 0
+    assert "temperature: 7" in answer.out
+    answer = main("distill", "--cfg", "job", "--package", "loss", "--resolve", "loss.alpha=0.25")
+    assert "weight: 0.75" in answer.out
+
+
+def test_a_fault_of_ours_has_its_whole_traceback(main, monkeypatch):
+    from tutelage import protocol
+
+    def fault(cfg):
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(protocol, "distill_job", fault)
+    answer = main("distill", "hydra.run.dir=run")
+    assert answer.code == 1
+    assert "Traceback" in answer.message
+    assert "ZeroDivisionError: ours" in answer.message
+
+
+def test_a_user_s_mistake_has_one_only_where_asked_for(main, monkeypatch):
+    assert "Traceback" not in main("distill", "loss.alpha=7", "hydra.run.dir=run").message
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    answer = main("distill", "loss.alpha=7", "hydra.run.dir=run")
+    assert "Traceback" in answer.message
+    assert "loss.alpha must be a number" in answer.message
+
+
+def test_evaluate_says_what_it_needs(main):
+    answer = main("evaluate", "hydra.run.dir=run")
+    assert answer.code == 1
+    assert "checkpoint=… is needed" in answer.message
+    answer = main("evaluate", "checkpoint=nothing.safetensors", "hydra.run.dir=run")
+    assert "no file" in answer.message
+    assert "nothing.safetensors" in answer.message
+    assert "split must be train, val or test; found 'tset'" in main("evaluate", "checkpoint=x", "split=tset").message
+
+
+HEAVY = ("torch", "lightning", "torchmetrics", "sklearn", "tensorboard", "scipy", "numpy")
+PROBE = f"""
+import sys
+from tutelage import cli
+sys.argv = ["tutelage", *sys.argv[1:]]
+try:
+    cli.main()
+finally:
+    loaded = [name for name in {HEAVY} if name in sys.modules]
+    if loaded:
+        sys.exit(f"loaded {{loaded}}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], ""),
+        (["--help"], ""),
+        (["distil"], ""),
+        (["distill", "--help"], ""),
+        (["distill", "--hydra-help"], ""),
+        (["distill", "--cfg", "job"], ""),
+        (["evaluate", "--cfg", "job"], ""),
+        (["-sc", "install=bash"], ""),
+        (["-sc", "query=bash"], "tutelage distill loss=so"),
+        (["-sc", "query=bash"], "tutelage distill model@student=res"),
+    ],
+    ids=str,
+)
+def test_answers_at_once_because_nothing_heavy_is_imported(tmp_path, arguments, line):
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, *arguments],
+        cwd=tmp_path, env=environment(COMP_LINE=line), capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert "loaded [" not in done.stderr
+    assert done.stdout + done.stderr
+
+
+def test_as_a_module_and_as_a_script(tmp_path):
+    script = [str(Path(sys.executable).with_name("tutelage"))]
+    said = [
+        subprocess.run(
+            [*command, "--help"], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
+        )
+        for command in ([sys.executable, "-m", "tutelage"], script)
+    ]
+    assert said[0].stdout == said[1].stdout
+    assert "usage: tutelage <verb>" in said[0].stdout

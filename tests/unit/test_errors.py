@@ -1,0 +1,43 @@
+import pytest
+from hydra.errors import ConfigCompositionException, MissingConfigException
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigAttributeError
+
+from tutelage.errors import TutelageError, explain, nearest
+
+
+def test_it_is_what_hydra_prints_without_a_traceback_and_what_python_calls_a_bad_value():
+    with pytest.raises(ValueError, match="why"):
+        raise TutelageError("why")
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "said"),
+    [
+        ("temprature", ["temperature", "alpha"], "did you mean 'temperature'?"),
+        ("stage", ["stage1", "stage2", "embedding"], "did you mean 'stage2' or 'stage1'?"),
+        ("xyz", ["temperature", "alpha"], "known: alpha, temperature"),
+        ("xyz", [], "known: none"),
+    ],
+)
+def test_nearest(name, known, said):
+    assert nearest(name, known) == said
+
+
+def test_explain_names_the_nearest_key():
+    node = OmegaConf.create({"temperature": 4.0})
+    OmegaConf.set_struct(node, True)
+    cause = ConfigAttributeError("no such key")
+    cause.parent_node, cause.key = node, "temprature"
+    error = ConfigCompositionException("Could not override 'loss.temprature'.")
+    error.__cause__ = cause
+    assert explain(error).endswith("'temprature': did you mean 'temperature'?")
+
+
+def test_explain_names_the_nearest_choice():
+    error = MissingConfigException("Could not find 'loss/soft_targt'", "loss/soft_targt", ["soft_target", "hard"])
+    assert explain(error).endswith("'soft_targt': did you mean 'soft_target'?")
+
+
+def test_explain_leaves_others_as_they_are():
+    assert explain(TutelageError("that is it")) == "that is it"

@@ -1,0 +1,119 @@
+import json
+import os
+import signal
+from contextlib import contextmanager
+
+import pytest
+from omegaconf import OmegaConf
+
+from tutelage.errors import TutelageError
+from tutelage.job import job, provenance, sigterm_ends, sigterm_saves, state
+
+CONFIG = {"seed": 0, "loss": {"alpha": 0.5, "twice": "${product:2,${loss.alpha}}"}, "paths": {"data": "/here"}}
+
+
+def config(**changes):
+    return OmegaConf.merge(OmegaConf.create(CONFIG), changes)
+
+
+def status(folder):
+    return json.loads((folder / "status.json").read_text())
+
+
+@contextmanager
+def closing(cleaned):
+    try:
+        yield
+        raise AssertionError("went on")
+    finally:
+        cleaned.append(True)
+
+
+def refused(folder, **changes):
+    with pytest.raises(TutelageError, match="bad"), job(config(**changes), folder, []):
+        raise TutelageError("bad")
+
+
+def test_complete(tmp_path):
+    folder = tmp_path / "run"
+    assert state(folder) is None
+    with job(config(), folder, ["seed=0"]):
+        now = status(folder)
+        assert now["state"] == "RUNNING"
+        assert now["pid"] == os.getpid()
+    ended = status(folder)
+    assert ended["state"] == state(folder) == "COMPLETE"
+    assert ended["why"] is None
+    assert ended["started"] <= ended["ended"]
+    assert OmegaConf.load(folder / "config.yaml").loss.twice == 1.0
+    assert json.loads((folder / "provenance.json").read_text())["overrides"] == ["seed=0"]
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [(TutelageError("first line\nsecond"), "first line"), (RuntimeError(), "RuntimeError"), (KeyboardInterrupt(), "K")],
+)
+def test_failed(tmp_path, error, why):
+    with pytest.raises(type(error)), job(config(), tmp_path, []):
+        raise error
+    assert status(tmp_path)["state"] == "FAILED"
+    assert status(tmp_path)["why"].startswith(why)
+
+
+@pytest.mark.parametrize(("code", "said"), [(143, "PREEMPTED"), (3, "FAILED"), (1, "FAILED")])
+def test_exit(tmp_path, code, said):
+    with pytest.raises(SystemExit) as stop, job(config(), tmp_path, []):
+        raise SystemExit(code)
+    assert stop.value.code == code
+    assert status(tmp_path)["state"] == said
+
+
+def test_a_sigterm_is_a_preemption_and_the_old_handler_comes_back(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    cleaned = []
+    with pytest.raises(SystemExit) as stop, job(config(), tmp_path, []), closing(cleaned):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.value.code == 143
+    assert cleaned
+    assert status(tmp_path)["state"] == "PREEMPTED"
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_lightning_finds_no_other_handler_inside_sigterm_saves():
+    with sigterm_ends():
+        ours = signal.getsignal(signal.SIGTERM)
+        with sigterm_saves():
+            assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) == ours
+
+
+def test_the_same_config_may_go_on_in_its_folder_another_may_not(tmp_path):
+    with job(config(), tmp_path, []):
+        pass
+    with job(config(paths={"data": "/elsewhere"}), tmp_path, []):
+        pass
+    with pytest.raises(TutelageError, match="holds a run with another config"), job(config(seed=1), tmp_path, []):
+        raise AssertionError("ran")
+    assert state(tmp_path) == "COMPLETE"
+    assert OmegaConf.load(tmp_path / "config.yaml").seed == 0
+
+
+def test_a_folder_in_which_nothing_was_trained_may_have_another_config(tmp_path):
+    refused(tmp_path)
+    with job(config(seed=1), tmp_path, []):
+        pass
+    assert OmegaConf.load(tmp_path / "config.yaml").seed == 1
+
+
+def test_a_folder_with_a_student_in_it_keeps_its_config(tmp_path):
+    (tmp_path / "checkpoints" / "states").mkdir(parents=True)
+    refused(tmp_path)
+    with pytest.raises(TutelageError, match="holds a run with another config"), job(config(seed=1), tmp_path, []):
+        raise AssertionError("ran")
+
+
+def test_provenance():
+    found = provenance(["a=1"])
+    assert found["overrides"] == ["a=1"]
+    assert {"tutelage", "torch", "lightning", "hydra-core"} <= found["versions"].keys()
+    json.dumps(found)

@@ -1,0 +1,133 @@
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from tutelage.errors import TutelageError
+from tutelage.objective import Objective, Term
+
+
+class Difference(nn.Module):
+    def forward(self, student, teacher):
+        if isinstance(student, list):
+            return sum(((s - t) ** 2).mean() for s, t in zip(student, teacher, strict=True))
+        return ((student - teacher) ** 2).mean()
+
+
+class DType(nn.Module):
+    """Remembers what it was given."""
+
+    def forward(self, x):
+        self.seen = x.dtype, torch.is_autocast_enabled("cpu")
+        return x.sum()
+
+
+def signals(dtype=torch.float32):
+    torch.manual_seed(0)
+    return {
+        "batch": {"label": torch.tensor([0, 1]), "key": torch.tensor([7, 9])},
+        "student": {"logits": torch.randn(2, 3, dtype=dtype, requires_grad=True), "stage1": torch.randn(2, 4)},
+        "teacher": {"logits": torch.randn(2, 3, dtype=dtype, requires_grad=True), "stage1": torch.randn(2, 4)},
+    }
+
+
+def hard(weight=1.0):
+    return Term(nn.CrossEntropyLoss(), {"input": "student.logits", "target": "batch.label"}, weight=weight)
+
+
+def soft(weight=1.0, **more):
+    return Term(Difference(), {"student": "student.logits"}, {"teacher": "teacher.logits"}, weight, **more)
+
+
+def test_total_is_the_weighted_sum_and_parts_are_unweighted():
+    given = signals()
+    total, parts = Objective({"hard": hard(0.25), "soft": soft(3.0)})(given)
+    logits, teacher = given["student"]["logits"], given["teacher"]["logits"]
+    expected = {
+        "hard": nn.functional.cross_entropy(logits, given["batch"]["label"]),
+        "soft": ((logits - teacher) ** 2).mean(),
+    }
+    assert parts.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(parts[name], value)
+    torch.testing.assert_close(total, 0.25 * expected["hard"] + 3.0 * expected["soft"])
+
+
+def test_gradients_flow_to_inputs_and_not_to_targets():
+    given = signals()
+    total, _ = Objective({"soft": soft()})(given)
+    total.backward()
+    assert given["student"]["logits"].grad.abs().sum() > 0
+    assert given["teacher"]["logits"].grad is None
+
+
+def test_a_list_of_signals_is_detached_as_well():
+    given = signals()
+    given["teacher"]["stage1"].requires_grad_()
+    paths = {who: [f"{who}.logits", f"{who}.stage1"] for who in ("student", "teacher")}
+    term = Term(Difference(), {"student": paths["student"]}, {"teacher": paths["teacher"]})
+    term(given).backward()
+    assert given["student"]["logits"].grad is not None
+    assert given["teacher"]["stage1"].grad is None
+    assert Objective({"x": term}).needs() == {who: {"logits", "stage1"} for who in ("student", "teacher")}
+
+
+def test_needs_is_what_the_terms_with_a_weight_read():
+    parameter = Term(Difference(), {"student": "student.embedding"}, {"teacher": "teacher.classifier.weight"})
+    objective = Objective({"hard": hard(), "soft": soft(0.0), "other": parameter})
+    assert objective.needs() == {
+        "student": {"logits", "embedding"}, "batch": {"label"}, "teacher": {"classifier.weight"},
+    }  # fmt: skip
+
+
+def test_a_term_of_weight_0_is_dropped_with_its_source():
+    objective = Objective({"hard": hard(), "soft": soft(0.0)})
+    given = signals()
+    del given["teacher"]
+    total, parts = objective(given)
+    assert list(parts) == ["hard"]
+    assert torch.equal(total, parts["hard"])
+    assert "teacher" not in objective.needs()
+    with pytest.raises(TutelageError, match=r"every term of the objective has weight 0: \['hard'\]"):
+        Objective({"hard": hard(0.0)})
+    with pytest.raises(TutelageError, match="there is none"):
+        Objective({})
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_half_precision_reaches_no_loss(dtype):
+    loss = DType()
+    with torch.autocast("cpu", torch.bfloat16):
+        Term(loss, {"x": "student.logits"})(signals(dtype))
+    assert loss.seen == (torch.float64 if dtype == torch.float64 else torch.float32, False)
+
+
+def test_a_schedule_is_a_further_factor():
+    term = soft(2.0, schedule=lambda epoch, epochs: (epoch + 1) / epochs)
+    objective, given = Objective({"soft": term}), signals()
+    for epoch in range(4):
+        term.on_epoch_start(epoch, 4)
+        total, parts = objective(given)
+        torch.testing.assert_close(total, parts["soft"] * 2.0 * (epoch + 1) / 4)
+
+
+def test_weights_are_buffers_that_are_not_saved():
+    objective = Objective({"hard": hard(0.3)})
+    assert not objective.state_dict()
+    assert {name.rpartition(".")[2] for name, _ in objective.named_buffers()} >= {"weight"}
+
+
+def test_configs_are_taken_as_plain_values():
+    inputs = OmegaConf.create({"student": ["student.logits"], "teacher": ["teacher.logits"]})
+    term = Term(Difference(), inputs)
+    assert all(type(paths) is list for paths in term.inputs.values())
+    assert term.paths() == ["student.logits", "teacher.logits"]
+
+
+def test_paths_that_read_nothing_are_named():
+    with pytest.raises(TutelageError, match="a term reads '<source>.<signal>'.*found 'logits'"):
+        Term(Difference(), {"student": "logits"})
+    with pytest.raises(TutelageError, match="no signal 'student.logit'; did you mean 'student.logits'"):
+        Term(Difference(), {"student": "student.logit"})(signals())
+    with pytest.raises(TutelageError, match="no signal 'techer.logits'; did you mean 'teacher.logits'"):
+        Term(Difference(), {"student": "techer.logits"})(signals())
