@@ -114,7 +114,7 @@ def finish(net: nn.Module, folder: Path, data: ImageData, device: torch.device, 
     for weights in WEIGHTS:
         load_into(net, folder / f"{weights}.safetensors")
         for split in SPLITS:
-            found = predict(net.to(device), data.whole(split), device)
+            found = predict(net.to(device, torch.float32), data.whole(split), device)  # also after bf16-true
             tensors |= {f"{weights}.{split}.{field}": getattr(found, field) for field in ("logits", "label", "key")}
     write_atomically(folder / "predictions.safetensors", save(tensors))
     write_json(folder / "stage.json", {**facts, **training, "epoch": epochs})

@@ -125,9 +125,9 @@ def test_configs_are_taken_as_plain_values():
 
 
 def test_paths_that_read_nothing_are_named():
-    with pytest.raises(TutelageError, match="a term reads '<source>.<signal>'.*found 'logits'"):
+    with pytest.raises(TutelageError, match=r"a term reads '<source>.<signal>'.*found 'logits'"):
         Term(Difference(), {"student": "logits"})
-    with pytest.raises(TutelageError, match="no signal 'student.logit'; did you mean 'student.logits'"):
+    with pytest.raises(TutelageError, match=r"no signal 'student\.logit'; did you mean 'student\.logits'"):
         Term(Difference(), {"student": "student.logit"})(signals())
-    with pytest.raises(TutelageError, match="no signal 'techer.logits'; did you mean 'teacher.logits'"):
+    with pytest.raises(TutelageError, match=r"no signal 'techer\.logits'; did you mean 'teacher\.logits'"):
         Term(Difference(), {"student": "techer.logits"})(signals())

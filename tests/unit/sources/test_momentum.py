@@ -31,7 +31,7 @@ def move(student, generator):
     with torch.no_grad():
         for tensor in student.state_dict().values():
             tensor.copy_(torch.randint(9, tensor.shape, generator=generator) if not tensor.is_floating_point()
-                         else torch.randn(tensor.shape, generator=generator))  # fmt: skip
+                         else torch.rand(tensor.shape, generator=generator))  # fmt: skip
 
 
 def test_it_starts_as_the_student_and_runs_in_eval_mode():

@@ -1,0 +1,64 @@
+"""Twenty steps of every loss on the digits, compared with the curves on file: a refactor leaves them as they are.
+
+``make golden`` writes them anew; a commit that does so says why.
+"""
+
+import json
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from omegaconf import open_dict
+
+from tutelage import build
+from tutelage.paths import conf_dir
+
+HERE = Path(__file__).parent
+LOSSES = sorted(path.stem for path in Path(conf_dir(), "loss").glob("*.yaml"))
+STEPS = 20
+
+
+class Curve(L.Callback):
+    """Notes the loss of every step."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        self.losses.append(float(outputs["loss"]))
+
+
+def curve(compose, loss: str, folder: Path) -> list[float]:
+    """A pair of small CNNs; where a loss reads the map before a bare classifier, of ResNet-8s."""
+    pair = "resnet8" if loss == "cat_kd" else "cnn"
+    cfg = compose(f"loss={loss}", f"model@teacher={pair}", f"model@student={pair}", "logger=none", "callbacks.progress=null")
+    with open_dict(cfg):
+        if pair == "cnn" and "stages" in cfg.loss:
+            cfg.loss.stages = [stage for stage in cfg.loss.stages if "3" not in stage]  # it has two
+        cfg.trainer.max_epochs, cfg.trainer.limit_val_batches = 2, 0
+        del cfg.callbacks.best
+    stage = build.stage_config(cfg, "student")
+    data = build.data(stage)
+    module = build.distillation_module(stage, data.num_classes, build.sources(stage, {}), None)
+    trainer = build.trainer(stage, "student", folder, folder, len(data.train_dataloader()))
+    trainer.callbacks.append(noted := Curve())
+    trainer.fit(module, datamodule=data)
+    return noted.losses[:STEPS]
+
+
+@pytest.mark.filterwarnings("ignore:.*(LeafSpec|in eval mode|val_dataloader|validation_step).*")
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_curve_is_the_one_on_file(compose, tmp_path, request, loss):
+    torch.set_num_threads(1)
+    found = curve(compose, loss, tmp_path)
+    path = HERE / f"{loss}.json"
+    if request.config.getoption("--write-golden"):
+        path.write_text(json.dumps([float(f"{value:.7g}") for value in found]) + "\n")
+    assert path.is_file(), f"no golden curve for loss={loss}: `make golden` writes {path.name}; look at it and commit it"
+    assert len(found) == STEPS
+    assert found == pytest.approx(json.loads(path.read_text()), rel=2e-5)  # CPUs differ in the last bits
+
+
+def test_no_curve_is_left_over():
+    assert sorted(path.stem for path in HERE.glob("*.json")) == LOSSES

@@ -1,0 +1,236 @@
+"""The LightningModules, and the promises that only a training shows: alpha = 0, the end points, precision."""
+
+import math
+
+import lightning as L
+import pytest
+import torch
+import torch.nn.functional as F
+from command import PAIR, TINY
+from faults import Crash
+from runs import figures, scalars, weights
+
+from tutelage import build
+from tutelage.checks import check
+from tutelage.errors import TutelageError
+from tutelage.objective import Objective
+from tutelage.protocol import distill
+from tutelage.sources.frozen import Frozen
+from tutelage.sources.momentum import Momentum
+from tutelage.weights import read_state
+
+QUIET = ("callbacks.progress=null", "logger=none")
+HARD_TO_MATCH = (
+    *PAIR, *QUIET, "trainer.max_epochs=2", "student.net.dropout=0.3",
+    "data.augment=[{_target_: tutelage.data.augment.Shift, pixels: 1}]",
+)  # fmt: skip
+
+
+@pytest.fixture
+def run(compose, tmp_path):
+    """``run(*overrides)`` → metrics; files lie in ``tmp_path / "run"`` and ``tmp_path / "shop"``."""
+
+    def go(*overrides):
+        cfg = compose(f"paths.artifacts={tmp_path}/shop", *overrides)
+        check(cfg)
+        return distill(cfg, tmp_path / "run")
+
+    return go
+
+
+@pytest.fixture
+def count(monkeypatch):
+    """How often each kind of source ran."""
+    calls = {Frozen: 0, Momentum: 0}
+    for kind in calls:
+        forward = kind.forward
+
+        def counted(self, batch, kind=kind, forward=forward):
+            calls[kind] += 1
+            return forward(self, batch)
+
+        monkeypatch.setattr(kind, "forward", counted)
+    return calls
+
+
+# -- alpha ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["soft_target", "fitnet", "[soft_target,fitnet]", "rkd", "dkd"])
+def test_alpha_0_is_the_control_to_the_bit_and_runs_no_teacher(run, count, tmp_path, loss):
+    metrics = run(*HARD_TO_MATCH, f"loss={loss}", "loss.alpha=0")
+    student, control = weights(tmp_path / "run" / "checkpoints"), weights(tmp_path / "shop" / "control")
+    assert student == control
+    assert student.keys() == {"last.safetensors", "best.safetensors"}
+    assert metrics["student"]["last"] == metrics["control"]["last"]
+    assert set(metrics["gain"]["last"].values()) == {0}
+    assert count == {Frozen: 0, Momentum: 0}
+
+
+def test_alpha_0_with_a_moving_average(run, count, tmp_path):
+    run(*HARD_TO_MATCH, "sources=momentum", "loss.alpha=0")
+    assert weights(tmp_path / "run" / "checkpoints") == weights(tmp_path / "shop" / "control")
+    assert count == {Frozen: 0, Momentum: 0}
+
+
+def test_a_small_alpha_is_no_control_and_runs_the_teacher_once_a_step(run, count, tmp_path):
+    run(*HARD_TO_MATCH, "loss.alpha=0.01")
+    assert weights(tmp_path / "run" / "checkpoints") != weights(tmp_path / "shop" / "control")
+    assert count[Frozen] == 2 * 18 + 1  # and once to meet the shapes
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1e-6, 1.0])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 100.0])
+def test_end_points_train(run, alpha, temperature):
+    metrics = run(*PAIR, *QUIET, "trainer.max_epochs=1", f"loss.alpha={alpha}", f"loss.temperature={temperature}")
+    assert all(math.isfinite(value) for value in metrics["student"]["last"]["test"].values())
+
+
+def test_the_loss_is_continuous_in_alpha_at_both_ends(compose):
+    """Some code bases drop T² at alpha = 0, and a sweep over alpha jumps there."""
+    totals = {}
+    for alpha in (0.0, 1e-4, 1 - 1e-4, 1.0):
+        stage = build.stage_config(compose(*PAIR, f"loss.alpha={alpha}", "loss.temperature=8"), "student")
+        torch.manual_seed(0)
+        given = {"student": {"logits": torch.randn(16, 10)}, "teacher": {"logits": torch.randn(16, 10)}}
+        given["batch"] = {"label": torch.arange(16) % 10}
+        totals[alpha] = float(build.objective(stage)(given)[0])
+    assert totals[0.0] == pytest.approx(totals[1e-4], rel=1e-3)
+    assert totals[1.0] == pytest.approx(totals[1 - 1e-4], rel=1e-3)
+    assert totals[0.0] != pytest.approx(totals[1.0], rel=1e-2)
+
+
+# -- the teacher in a training ----------------------------------------------------------------------------------------
+
+
+def test_a_callback_that_toggles_train_changes_no_bit(run, tmp_path):
+    teacher = ("teacher.net.dropout=0.4",)
+    run(*HARD_TO_MATCH, *teacher)
+    expected = weights(tmp_path / "run", tmp_path / "shop"), figures(tmp_path / "run")
+    for path in sorted((tmp_path / "run").rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    run(*HARD_TO_MATCH, *teacher, "+callbacks.toggle={_target_: watchers.ToggleTrain}")
+    assert (weights(tmp_path / "run", tmp_path / "shop"), figures(tmp_path / "run")) == expected
+
+
+@pytest.mark.parametrize("sources", ["frozen", "momentum"])
+def test_no_frozen_teacher_in_any_state_or_checkpoint(run, compose, tmp_path, sources):
+    crash = f"+callbacks.crash={{_target_: faults.CrashAt, stage: student, step: 5, marker: {tmp_path}/struck}}"
+    with pytest.raises(Crash):
+        run(*TINY, *QUIET, f"sources={sources}", "loss=fitnet", "callbacks.recovery.every_n_steps=2", crash)
+    states = sorted((tmp_path / "run" / "checkpoints" / "states").glob("*.ckpt"))
+    assert len(states) == 2
+    for path in states:
+        content = torch.load(path, weights_only=True)
+        names = set(content["state_dict"])
+        assert any(name.startswith("student.net.net.") for name in names)
+        assert any(name.startswith("objective.terms.hint.loss.") for name in names)  # the learned regressor
+        assert any("teacher" in name for name in names) == (sources == "momentum")
+        learned = {name for name in names if name.startswith(("student.net", "objective"))}
+        assert len(content["optimizer_states"][0]["state"]) == len(
+            [n for n in learned if n.endswith(("weight", "bias"))]
+        )
+    run(*TINY, *QUIET, f"sources={sources}", "loss=fitnet", "callbacks.recovery.every_n_steps=2", crash)
+    student = build.network(build.stage_config(compose(*TINY), "student").network, 0).net.state_dict().keys()
+    for weights_ in ("last", "best"):
+        assert read_state(tmp_path / "run" / "checkpoints" / f"{weights_}.safetensors").keys() == student
+
+
+# -- precision --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed", "bf16-true", "32-true"])
+@pytest.mark.parametrize("temperature", [1, 4, 20])
+def test_losses_match_a_float64_oracle(run, monkeypatch, precision, temperature):
+    """The logits that a training really has, and the losses that it makes of them."""
+    seen = []
+    forward = Objective.forward
+
+    def watched(self, signals):
+        total, parts = forward(self, signals)
+        seen.append((signals, total.detach(), {name: part.detach() for name, part in parts.items()}))
+        return total, parts
+
+    monkeypatch.setattr(Objective, "forward", watched)
+    run(*PAIR, *QUIET, "trainer.max_epochs=1", f"trainer.precision={precision}", f"loss.temperature={temperature}")
+    taught = [(signals, total, parts) for signals, total, parts in seen if "teacher" in signals]
+    assert len(taught) == 18 + 1
+    for signals, total, parts in taught[1:]:
+        student, teacher = (signals[who]["logits"].detach() for who in ("student", "teacher"))
+        half = {"bf16-mixed": torch.bfloat16, "bf16-true": torch.bfloat16, "16-mixed": torch.float16}
+        assert student.dtype == teacher.dtype == half.get(precision, torch.float32)
+        log_p, log_q = ((x.double() / temperature).log_softmax(1) for x in (student, teacher))
+        soft = temperature**2 * (log_q.exp() * (log_q - log_p)).sum(1).mean()
+        hard = F.cross_entropy(student.double(), signals["batch"]["label"])
+        assert parts["soft"].dtype == total.dtype == torch.float32
+        torch.testing.assert_close(parts["soft"].double(), soft, rtol=1e-3, atol=1e-6 * temperature**2)
+        torch.testing.assert_close(parts["hard"].double(), hard, rtol=1e-3, atol=0)
+        torch.testing.assert_close(total.double(), 0.1 * hard + 0.9 * soft, rtol=1e-3, atol=1e-6 * temperature**2)
+
+
+# -- the modules by themselves ----------------------------------------------------------------------------------------
+
+
+def student_module(compose, *overrides, sources=True):
+    cfg = compose(*PAIR, *QUIET, *overrides)
+    stage = build.stage_config(cfg, "student")
+    data = build.data(stage)
+    made = build.sources(stage, {}) if sources else {}
+    return build.distillation_module(stage, 10, made, None), data, stage
+
+
+def test_a_source_that_no_term_reads_is_dropped(compose):
+    module, _, _ = student_module(compose, "loss.alpha=0")
+    assert module.sources().keys() == {"student"}
+    assert module.needs.keys() == {"student", "batch"}
+    module, _, _ = student_module(compose)
+    assert module.sources().keys() == {"student", "teacher"}
+
+
+def test_a_source_that_is_not_there_is_named(compose):
+    module, data, stage = student_module(compose, sources=False)
+    with pytest.raises(TutelageError, match=r"the objective reads source 'teacher'; this stage has \['student'\]"):
+        build.trainer(stage, "student", stage.paths.outputs, stage.paths.outputs, 18).fit(module, datamodule=data)
+
+
+def test_first_weights_are_a_function_of_the_seed_alone(compose):
+    first, _, _ = student_module(compose)
+    torch.rand(3)
+    again, _, _ = student_module(compose, "teacher.net.widths=[5]", "loss.temperature=9")
+    other, _, _ = student_module(compose, "seed=1")
+    states = [module.student.state_dict() for module in (first, again, other)]
+    assert all(torch.equal(a, b) for a, b in zip(states[0].values(), states[1].values(), strict=True))
+    assert not torch.equal(states[0]["net.net.classifier.weight"], states[2]["net.net.classifier.weight"])
+
+
+def test_what_losses_learn_goes_to_the_optimizer_and_the_teacher_does_not(compose, tmp_path):
+    module, data, stage = student_module(compose, "loss=fitnet", "+trainer.max_steps=2")
+    build.trainer(stage, "student", tmp_path, tmp_path, 18).fit(module, datamodule=data)
+    held = {id(p) for group in module.optimizers().param_groups for p in group["params"]}
+    assert held == {id(p) for p in module.student.parameters()} | {id(p) for p in module.objective.parameters()}
+    assert len(list(module.objective.parameters())) > 0
+    assert not held & {id(p) for p in module.sources()["teacher"].net.parameters()}
+
+
+def test_the_dry_pass_changes_neither_weights_nor_chance(compose, tmp_path):
+    module, data, stage = student_module(compose, "student.net.dropout=0.5", "+trainer.max_steps=1")
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    module.trainer = L.Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
+    module.trainer.datamodule = data
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    module.setup("fit")
+    assert torch.equal(torch.rand(2), expected)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+    assert module.student.training
+
+
+def test_validation_figures_are_those_of_the_evaluation(run, tmp_path):
+    """What TensorBoard has of the last epoch is what metrics.json says of the last weights."""
+    metrics = run(*TINY, "callbacks.progress=null")
+    curves = scalars(tmp_path / "run" / "tensorboard")
+    for role in ("teacher", "control", "student"):
+        for name in ("accuracy", "nll", *(("agreement", "kl_teacher") if role != "teacher" else ())):
+            last = max(curves[f"{role}/val/{name}"])[1]
+            assert last == pytest.approx(metrics[role]["last"]["val"][name], rel=1e-5, abs=1e-6), (role, name)
