@@ -7,9 +7,10 @@ from pathlib import Path
 
 HELPERS = Path(__file__).parent
 
-# The smallest job that still trains all three in a second, whatever the default pair is.
+# The smallest job that still trains all three in a second, whatever the default pair and splits are: 18 steps an epoch.
 PAIR = ("model@teacher=mlp", "model@student=mlp", "teacher.net.widths=[16]", "student.net.widths=[8]")
-TINY = ("trainer.max_epochs=2", *PAIR)
+SPLITS = ("data.batch_size=64", "data.val_size=300", "data.test_size=297")
+TINY = ("trainer.max_epochs=2", *PAIR, *SPLITS)
 
 _NOT_INHERITED = (
     "HYDRA_FULL_ERROR", "TUTELAGE_DATA", "WORLD_SIZE", "RANK", "LOCAL_RANK", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT",

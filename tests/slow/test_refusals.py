@@ -6,7 +6,7 @@ import struct
 
 import pytest
 import torch
-from command import PAIR, TINY
+from command import PAIR, SPLITS, TINY
 from PIL import Image
 from runs import status
 
@@ -51,7 +51,7 @@ def test_a_nan_later_keeps_the_best_weights_from_before_it(main, tmp_path, harm,
     if harm == "PoisonInputAt":
         step -= 1  # it strikes before the step, the other one after it
     strike = f"+callbacks.harm={{_target_: faults.{harm}, stage: student, step: {step}, marker: {tmp_path}/struck}}"
-    answer = main("distill", "trainer.max_epochs=4", *PAIR, strike, "hydra.run.dir=run")
+    answer = main("distill", "trainer.max_epochs=4", *PAIR, *SPLITS, strike, "hydra.run.dir=run")
     assert answer.code == 1, answer.out
     assert "nan" in answer.message
     assert status(tmp_path / "run")["state"] == "FAILED"
@@ -125,6 +125,11 @@ def test_a_label_out_of_range_is_named_with_dataset_and_index(main, tmp_path, pa
 # -- 25: splits -------------------------------------------------------------------------------------------------------
 
 
+def splits(override):
+    """:data:`SPLITS` with one of them replaced."""
+    return [override if override.startswith(kept.partition("=")[0]) else kept for kept in SPLITS]
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
@@ -136,14 +141,15 @@ def test_a_label_out_of_range_is_named_with_dataset_and_index(main, tmp_path, pa
     ],
 )
 def test_an_empty_or_too_small_split_is_refused(main, tmp_path, override, said):
-    answer = main("distill", *TINY, override, "hydra.run.dir=run")
+    answer = main("distill", "trainer.max_epochs=2", *PAIR, *splits(override), "hydra.run.dir=run")
     assert answer.code == 1
     assert said in answer.message
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_a_batch_as_large_as_the_split_is_trained_on(main, tmp_path):
-    assert main("distill", *TINY, "data.batch_size=1200", "hydra.run.dir=run").code == 0
+    sizes = splits("data.batch_size=1200")
+    assert main("distill", "trainer.max_epochs=2", *PAIR, *sizes, "hydra.run.dir=run").code == 0
     assert status(tmp_path / "run")["state"] == "COMPLETE"
 
 
@@ -165,13 +171,21 @@ def write_idx(root, images=80, packed=False):
     return raw
 
 
-IDX = ("data=mnist", "data.download=false", "data.root=files", "data.val_size=16", "data.batch_size=32")
+IDX = (
+    "data=mnist",
+    "data.download=false",
+    "data.root=files",
+    "data.val_size=16",
+    "data.batch_size=32",
+    *PAIR,
+    "trainer.max_epochs=2",
+)
 
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_small_idx_files_are_trained_on(main, tmp_path, packed):
     write_idx(tmp_path / "files", packed=packed)
-    answer = main("distill", *IDX, *TINY, "hydra.run.dir=run")
+    answer = main("distill", *IDX, "hydra.run.dir=run")
     assert answer.code == 0, answer.message
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["student"]["last"]["test"]["count"] == 20
 
@@ -182,7 +196,7 @@ def test_a_truncated_idx_file_is_named_with_both_sizes(main, tmp_path, name, lef
     path = write_idx(tmp_path / "files") / name
     whole = path.read_bytes()
     path.write_bytes(whole[:left])
-    answer = main("distill", *IDX, *TINY, "hydra.run.dir=run")
+    answer = main("distill", *IDX, "hydra.run.dir=run")
     assert answer.code == 1
     assert name in answer.message
     assert str(len(whole[:left])) in answer.message
@@ -191,7 +205,7 @@ def test_a_truncated_idx_file_is_named_with_both_sizes(main, tmp_path, name, lef
 
 
 def test_missing_files_are_listed_with_where_they_were_looked_for(main, tmp_path):
-    answer = main("distill", *IDX, *TINY, "hydra.run.dir=run")
+    answer = main("distill", *IDX, "hydra.run.dir=run")
     assert answer.code == 1
     for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         assert f"files/MNIST/raw/{part}-ubyte" in answer.message
@@ -209,7 +223,8 @@ def test_a_corrupt_image_of_a_folder_is_named(main, tmp_path):
     bad = tmp_path / "pictures" / "dog" / "7.png"
     bad.write_bytes(bad.read_bytes()[:60])
     folder = ["data=image_folder", "data.root=pictures", "data.num_classes=2", "data.input_shape=[3,8,8]"]
-    answer = main("distill", *folder, *TINY, "data.batch_size=16", "data.num_workers=0", "hydra.run.dir=run")
+    folder += ["data.batch_size=16", "data.num_workers=0", *PAIR, "trainer.max_epochs=2"]
+    answer = main("distill", *folder, "hydra.run.dir=run")
     assert answer.code == 1
     assert "dog/7.png" in answer.message
     assert status(tmp_path / "run")["state"] == "FAILED"

@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import pytest
+from command import SPLITS
 from runs import artifacts, figures, scalars, status, weights
 
 pytestmark = pytest.mark.slow
 
 # 18 steps an epoch; a state before every sixth step, so that some lie on an epoch's end.
 EVERYTHING = (
+    *SPLITS,
     "trainer.max_epochs=3",
     "model@teacher=mlp",
     "model@student=mlp",

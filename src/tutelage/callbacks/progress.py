@@ -7,7 +7,7 @@ from typing import Any, cast
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from tutelage.modules.supervised import SupervisedModule
@@ -40,10 +40,9 @@ class Progress(ProgressBar):
         """Opens the bar."""
         self._counted_at, self._counted = time.monotonic(), trainer.global_step
         if self._enabled and trainer.is_global_zero and self.console.is_terminal:
-            self._bar = Bar(
-                TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(),
-                TextColumn("{task.fields[figures]}"), console=self.console, auto_refresh=False, transient=True,
-            )  # fmt: skip
+            columns = (TextColumn("{task.description}"), BarColumn(bar_width=12), TimeRemainingColumn(compact=True))
+            figures = TextColumn("{task.fields[figures]}")
+            self._bar = Bar(*columns, figures, console=self.console, auto_refresh=False, transient=True)
             self._task = self._bar.add_task("", total=int(trainer.estimated_stepping_batches), figures="")
             self._bar.start()
 
@@ -60,7 +59,7 @@ class Progress(ProgressBar):
         self._measure(trainer)
         self._bar.update(
             self._task, completed=trainer.global_step, description=self._where(trainer, pl_module),
-            figures=f"{self._speed:.0f} it/s  {self._figures(trainer)}", refresh=True,
+            figures=f"{self._speed:.0f}/s  {self._figures(trainer)}", refresh=True,
         )  # fmt: skip
 
     def _measure(self, trainer: L.Trainer) -> None:
@@ -76,7 +75,7 @@ class Progress(ProgressBar):
     @staticmethod
     def _figures(trainer: L.Trainer) -> str:
         return "  ".join(
-            f"{name.removeprefix('train/').replace('val/', 'val ')} {float(value):.4g}"
+            f"{name.removeprefix('train/').replace('val/', 'val ')} {float(value):.3g}"
             for name, value in trainer.progress_bar_metrics.items()
         )
 

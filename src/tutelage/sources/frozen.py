@@ -39,7 +39,10 @@ class Frozen(Source):
         self.digest = digest(net.net)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "Frozen":
+        dtypes = [parameter.dtype for parameter in self.net.parameters()]
         self.net._apply(fn)
+        if [parameter.dtype for parameter in self.net.parameters()] != dtypes:
+            self.digest = digest(self.net.net)  # the same teacher, to another precision
         return super()._apply(fn, recurse)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Frozen":
