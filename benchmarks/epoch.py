@@ -67,8 +67,11 @@ def kd_loss(student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor) -
 
 
 def networks(cfg: DictConfig) -> tuple[nn.Module, nn.Module]:
+    """Teacher and student in torch's own memory layout, as a tutorial has them."""
     stage = build.stage_config(cfg, "student")
-    return build.network(stage.teacher, 0, "teacher").net.eval(), build.network(stage.student, 0, "student").net.train()
+    teacher, student = build.network(stage.teacher, 0, "teacher").net, build.network(stage.student, 0, "student").net
+    plain = torch.contiguous_format
+    return teacher.to(memory_format=plain).eval(), student.to(memory_format=plain).train()
 
 
 def tutorial(cfg: DictConfig, images: torch.Tensor, labels: torch.Tensor) -> None:

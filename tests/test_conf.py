@@ -71,7 +71,7 @@ def test_every_choice_composes_and_its_targets_take_their_arguments(compose, gro
         ("model", "{_target_: tutelage.sources.tapped.Taped, net: {_target_: torch.nn.Flatten}}", "Taped"),
         ("model", "{_target_: tutelage.sources.tapped.Tapped, taps: {}}", "'net'"),
         ("optimizer", "{_target_: torch.optim.SGD, _partial_: true, lr: 0.1, momentom: 0.9}", "momentom"),
-        ("scheduler", "scheduler: {_target_: torch.optim.lr_scheduler.StepLR, _partial_: true, stepsize: 1}", "stepsize"),
+        ("scheduler", "scheduler: {_target_: torch.optim.lr_scheduler.StepLR, stepsize: 1}", "stepsize"),
         ("trainer", "{_target_: lightning.Trainer, max_epochs: 1, divices: 1}", "divices"),
         ("data", "{_target_: tutelage.data.digits.Digits, num_classes: 10, input_shape: [1, 8, 8], bach: 3}", "bach"),
     ],

@@ -123,6 +123,7 @@ def trainer(stage: DictConfig, name: str, folder: Path, board: Path, batches: in
 
     An epoch of fewer than ``log_every_n_steps`` batches is logged at its end.
     """
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # we read none
     callbacks = [instantiate(node) for node in stage.callbacks.values() if node is not None]
     loggers = [
         instantiate(node, save_dir=str(board), name="", version=name)

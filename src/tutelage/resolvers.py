@@ -1,7 +1,7 @@
 """What our yamls can compute.
 
-``${one_minus:a}``, ``${product:a,b}`` and ``${minimum:a,b}``; ``${share:a}`` is min(1, 2a), for methods published as CE + w·X: with
-``share(1 − alpha)`` and ``w·share(alpha)`` alpha = ½ is the paper, 0 the control, 1 uses no label;
+``${one_minus:a}``, ``${product:a,b}`` and ``${minimum:a,b}``; ``${share:a}`` is min(1, 2a), for methods published as
+CE + w·X: with ``share(1 − alpha)`` and ``w·share(alpha)`` alpha = ½ is the paper, 0 the control, 1 uses no label;
 ``${prefixed:s,[a,b]}`` is [s.a, s.b]; ``${unique:}`` and ``${folder_name:…}`` name folders.
 """
 

@@ -32,7 +32,9 @@ class Curve(L.Callback):
 def curve(compose, loss: str, folder: Path) -> list[float]:
     """A pair of small CNNs; where a loss reads the map before a bare classifier, of ResNet-8s."""
     pair = "resnet8" if loss == "cat_kd" else "cnn"
-    cfg = compose(f"loss={loss}", f"model@teacher={pair}", f"model@student={pair}", "logger=none", "callbacks.progress=null")
+    cfg = compose(
+        f"loss={loss}", f"model@teacher={pair}", f"model@student={pair}", "logger=none", "callbacks.progress=null"
+    )
     with open_dict(cfg):
         if pair == "cnn" and "stages" in cfg.loss:
             cfg.loss.stages = [stage for stage in cfg.loss.stages if "3" not in stage]  # it has two
@@ -55,7 +57,9 @@ def test_the_curve_is_the_one_on_file(compose, tmp_path, request, loss):
     path = HERE / f"{loss}.json"
     if request.config.getoption("--write-golden"):
         path.write_text(json.dumps([float(f"{value:.7g}") for value in found]) + "\n")
-    assert path.is_file(), f"no golden curve for loss={loss}: `make golden` writes {path.name}; look at it and commit it"
+    assert path.is_file(), (
+        f"no golden curve for loss={loss}: `make golden` writes {path.name}; look at it and commit it"
+    )
     assert len(found) == STEPS
     assert found == pytest.approx(json.loads(path.read_text()), rel=2e-5)  # CPUs differ in the last bits
 

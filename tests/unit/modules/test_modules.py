@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from command import PAIR, SPLITS, TINY
-from faults import Crash
+from faults import StruckError
 from runs import figures, scalars, weights
 
 from tutelage import build
@@ -118,7 +118,7 @@ def test_a_callback_that_toggles_train_changes_no_bit(run, tmp_path):
 @pytest.mark.parametrize("sources", ["frozen", "momentum"])
 def test_no_frozen_teacher_in_any_state_or_checkpoint(run, compose, tmp_path, sources):
     crash = f"+callbacks.crash={{_target_: faults.CrashAt, stage: student, step: 5, marker: {tmp_path}/struck}}"
-    with pytest.raises(Crash):
+    with pytest.raises(StruckError):
         run(*TINY, *QUIET, f"sources={sources}", "loss=fitnet", "callbacks.recovery.every_n_steps=2", crash)
     states = sorted((tmp_path / "run" / "checkpoints" / "states").glob("*.ckpt"))
     assert len(states) == 2

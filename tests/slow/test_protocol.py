@@ -1,0 +1,218 @@
+"""What a distillation job promises, tried from the command line."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from command import PAIR, TINY, environment
+from runs import artifacts, figures, scalars, status, weights
+
+from tutelage.weights import about, read_state
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One finished tiny job: (its working folder, its run folder)."""
+    folder = tmp_path_factory.mktemp("finished")
+    command = [sys.executable, "-m", "tutelage", "distill", *TINY, "hydra.run.dir=run"]
+    subprocess.run(command, cwd=folder, env=environment(), check=True, capture_output=True, timeout=240)
+    return folder, folder / "run"
+
+
+@pytest.mark.parametrize("kind", ["last", "best"])
+def test_evaluate_finds_what_the_training_said(finished, main, tmp_path, kind):
+    folder, run = finished
+    metrics = figures(run)
+    paths = {"student": run / "checkpoints"} | {
+        role: artifacts(folder / "outputs" / "artifacts", role)[0] for role in ("teacher", "control")
+    }
+    for role, split in (("student", "test"), ("student", "val"), ("teacher", "test"), ("control", "test")):
+        teacher = [] if role == "teacher" else [f"teacher={paths['teacher']}/last.safetensors"]
+        command = (
+            "evaluate",
+            f"checkpoint={paths[role]}/{kind}.safetensors",
+            f"split={split}",
+            *teacher,
+            "hydra.run.dir=evaluated",
+        )
+        assert main(*command).code == 0
+        found = json.loads((tmp_path / "evaluated" / "metrics.json").read_text())["figures"]
+        assert found == pytest.approx(metrics[role][kind][split], rel=1e-9)
+        (tmp_path / "evaluated" / "config.digest").unlink()
+
+
+def test_a_run_s_folder_says_what_it_is(finished):
+    _, run = finished
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["schema"] == 1
+    for role in ("teacher", "control", "student"):
+        assert metrics[role]["parameters"] > 0
+        assert metrics[role]["multiply_adds"] > 0
+        for kind in ("last", "best"):
+            assert {"accuracy", "errors", "nll", "ece", "count"} <= metrics[role][kind]["test"].keys()
+    gain = metrics["student"]["last"]["test"]["accuracy"] - metrics["control"]["last"]["test"]["accuracy"]
+    assert metrics["gain"]["last"]["accuracy"] == pytest.approx(gain)
+    assert status(run)["state"] == "COMPLETE"
+    assert json.loads((run / "provenance.json").read_text())["versions"]["torch"] == torch.__version__.split("+")[0]
+    logged = scalars(run / "tensorboard")
+    for tag in ("teacher/train/loss", "control/train/hard", "student/train/soft", "student/train/learning_rate"):
+        assert logged[tag], tag
+    for tag in ("student/val/agreement", "control/val/kl_teacher", "teacher/val/accuracy", "student/final/last/gain"):
+        assert logged[tag], tag
+
+
+def test_the_student_s_files_hold_the_student_alone(finished):
+    _, run = finished
+    assert all(
+        name.startswith(("hidden", "classifier")) for name in read_state(run / "checkpoints" / "last.safetensors")
+    )
+    header = about(run / "checkpoints" / "last.safetensors")
+    assert header["stage"] == "student"
+    assert header["network"]["net"]["widths"] == [8]
+
+
+def test_alpha_0_is_the_control_to_the_bit(cli, tmp_path):
+    cli("distill", *TINY, "loss.alpha=0", "student.net.dropout=0.3", "hydra.run.dir=run")
+    control = artifacts(tmp_path / "outputs" / "artifacts", "control")[0]
+    assert weights(tmp_path / "run" / "checkpoints") == weights(control)
+    assert figures(tmp_path / "run")["gain"]["last"]["accuracy"] == 0.0
+
+
+OPTIONS = ("loss.alpha=1", "loss.temperature=1", "loss.temperature=100", "loss=hard", "logger=none")
+MORE = ("trainer.precision=bf16-mixed", "+trainer.accumulate_grad_batches=2", "optimizer@stages.teacher.optimizer=sgd")
+
+
+@pytest.mark.parametrize("override", OPTIONS + MORE)
+def test_end_points_and_options_run(main, override):
+    assert main("distill", *TINY, override).code == 0
+
+
+def test_a_sweep_trains_one_teacher_and_one_control_a_seed(cli, tmp_path):
+    cli(
+        "distill",
+        "-m",
+        *TINY,
+        "loss.temperature=2,8",
+        "seed=0,1",
+        "hydra.sweep.dir=sweep",
+        "hydra.sweep.subdir=${hydra.job.num}",
+    )
+    assert [status(tmp_path / "sweep" / job)["state"] for job in "0123"] == ["COMPLETE"] * 4
+    made = tmp_path / "outputs" / "artifacts"
+    assert (len(artifacts(made, "teacher")), len(artifacts(made, "control"))) == (1, 2)
+    lasts = {weights(tmp_path / "sweep" / job / "checkpoints")["last.safetensors"] for job in "0123"}
+    assert len(lasts) == 4
+
+
+def test_four_jobs_at_once_build_one_teacher(tmp_path):
+    for round_ in range(3):
+        command = [sys.executable, "-m", "tutelage", "distill", *TINY, f"paths.artifacts=made{round_}", "logger=none"]
+        jobs = [
+            subprocess.Popen(
+                [*command, f"hydra.run.dir=run{round_}.{k}"], cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL
+            )
+            for k in range(4)
+        ]
+        assert [job.wait(timeout=240) for job in jobs] == [0] * 4
+        assert len(artifacts(tmp_path / f"made{round_}", "teacher")) == 1
+        built = [figures(tmp_path / f"run{round_}.{k}") for k in range(4)]
+        assert all(one == built[0] for one in built)
+        reused = [
+            json.loads((tmp_path / f"run{round_}.{k}" / "metrics.json").read_text())["teacher"]["reused"]
+            for k in range(4)
+        ]
+        assert sorted(reused) == [False, True, True, True]
+
+
+def test_launches_in_the_same_second_have_folders_of_their_own(tmp_path):
+    command = [sys.executable, "-m", "tutelage", "distill", *TINY, "logger=none"]
+    jobs = [subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL) for _ in range(3)]
+    assert [job.wait(timeout=240) for job in jobs] == [0] * 3
+    day = tmp_path / "outputs" / "distill" / time.strftime("%Y-%m-%d")
+    assert len(list(day.iterdir())) == 3
+
+
+def test_a_teacher_from_a_file_and_a_wrong_one(cli, finished, tmp_path):
+    folder, _ = finished
+    teacher = artifacts(folder / "outputs" / "artifacts", "teacher")[0] / "last.safetensors"
+    torch.save(read_state(teacher), tmp_path / "teacher.pt")
+    for path in (teacher, tmp_path / "teacher.pt"):
+        cli("distill", *TINY, f"sources.teacher.checkpoint={path}", "logger=none")
+    assert not (tmp_path / "outputs" / "artifacts" / "teacher").exists()
+    assert len(artifacts(tmp_path / "outputs" / "artifacts", "given")) == 1  # the same weights
+    refused = cli("distill", *PAIR[:2], "teacher.net.widths=[17]", f"sources.teacher.checkpoint={teacher}", check=False)
+    assert refused.returncode != 0
+    assert "does not fit" in refused.stderr
+
+
+def test_classes_that_differ_are_refused_before_the_first_step(cli):
+    for classes in (100, 1):
+        pair = ("teacher.net.num_classes=" + str(classes), "trainer.max_epochs=1", *PAIR)
+        done = cli("distill", *pair, check=False)
+        assert done.returncode != 0
+        assert f"{classes}]" in done.stderr
+        assert "10" in done.stderr
+
+
+def test_a_mean_teacher_is_saved_apart(cli, tmp_path):
+    cli("distill", *TINY, "sources=momentum", "hydra.run.dir=run")
+    run = tmp_path / "run"
+    assert not (tmp_path / "outputs" / "artifacts" / "teacher").exists()
+    found = weights(run / "checkpoints")
+    assert found["last.safetensors"] != found["teacher/last.safetensors"]
+    assert figures(run)["student"]["last"]["test"]["agreement"] > 0
+
+
+def test_mnist_for_an_epoch(cli, tmp_path, mnist_root):
+    command = (
+        "data=mnist",
+        f"data.root={mnist_root}",
+        "model@teacher=cnn",
+        "model@student=dense",
+        "trainer.max_epochs=1",
+    )
+    cli("distill", *command, "data.batch_size=512", "hydra.run.dir=run")
+    metrics = figures(tmp_path / "run")
+    assert metrics["teacher"]["parameters"] == 26_698
+    assert metrics["student"]["parameters"] == 25_450
+    assert metrics["student"]["last"]["test"]["count"] == 10_000
+    assert metrics["student"]["last"]["test"]["accuracy"] > 0.8
+
+
+def test_a_wheel_works_from_another_folder(tmp_path):
+    from pathlib import Path
+
+    import tutelage
+
+    root = Path(tutelage.__file__).parents[2]
+    if not (root / "pyproject.toml").is_file():
+        pytest.skip("tutelage is not installed from a checkout, so there is nothing to build a wheel from")
+    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path / "dist"), str(root)]
+    subprocess.run(build, check=True, capture_output=True, timeout=280)
+    wheel = next((tmp_path / "dist").glob("*.whl"))
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--target",
+        str(tmp_path / "site"),
+        str(wheel),
+    ]
+    subprocess.run(install, check=True, capture_output=True, timeout=120)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    where = [sys.executable, "-c", "import tutelage.paths as p; print(p.conf_dir())"]
+    env = environment(PYTHONPATH=str(tmp_path / "site"))
+    found = subprocess.run(where, cwd=elsewhere, env=env, check=True, capture_output=True, text=True).stdout.strip()
+    assert found == str(tmp_path / "site" / "tutelage" / "conf")
+    job = [sys.executable, "-m", "tutelage", "distill", *TINY, "hydra.run.dir=run"]
+    subprocess.run(job, cwd=elsewhere, env=env, check=True, capture_output=True, timeout=240)
+    assert status(elsewhere / "run")["state"] == "COMPLETE"

@@ -1,0 +1,63 @@
+"""Two gloo ranks are one process; in a multirun every rank has the job's own hyperparameters (faults 20 and 22)."""
+
+import json
+
+import pytest
+from command import TINY
+from runs import artifacts, figures, scalars, status
+
+pytestmark = pytest.mark.slow
+
+TWO = ("trainer=ddp", "trainer.accelerator=cpu")
+
+
+def values(folder, tag):
+    return [value for _, value in sorted(scalars(folder / "tensorboard")[tag])]
+
+
+def test_two_ranks_give_the_curve_and_figures_of_one_process(cli, tmp_path):
+    loss = ("loss=[soft_target,fitnet]", "trainer.log_every_n_steps=3")
+    cli("distill", *TINY, *loss, "hydra.run.dir=one")
+    done = cli("distill", *TINY, *loss, *TWO, "hydra.run.dir=two")
+    one, two = figures(tmp_path / "one"), figures(tmp_path / "two")
+    assert status(tmp_path / "two")["state"] == "COMPLETE"
+    assert "Distilled" in done.stdout
+    assert done.stdout.count("Distilled") == 1  # one rank speaks
+    for role in ("teacher", "control", "student"):
+        for split in ("val", "test"):
+            assert one[role]["last"][split] == pytest.approx(two[role]["last"][split], rel=1e-4)
+    for tag in ("student/train/loss", "student/train/hint", "teacher/train/loss", "student/val/nll", "control/val/nll"):
+        assert len(values(tmp_path / "one", tag)) >= 2
+        assert values(tmp_path / "one", tag) == pytest.approx(values(tmp_path / "two", tag), rel=1e-4), tag
+
+
+def test_a_multirun_on_two_ranks_is_one_sweep(cli, tmp_path):
+    look = f"+callbacks.look={{_target_: watchers.WriteRank, folder: {tmp_path / 'said'}}}"
+    cli(
+        "distill",
+        "-m",
+        *TINY,
+        *TWO,
+        "loss.temperature=2,6",
+        look,
+        "hydra.sweep.dir=sweep",
+        "hydra.sweep.subdir=${hydra.job.num}",
+    )
+    assert sorted(path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir()) == ["0", "1"]
+    assert [status(tmp_path / "sweep" / job)["state"] for job in "01"] == ["COMPLETE"] * 2
+    said = [
+        [json.loads(line) for line in (tmp_path / "said" / f"{rank}.jsonl").read_text().splitlines()] for rank in (0, 1)
+    ]
+    assert said[0] == said[1]
+    assert [line["temperature"] for line in said[0] if line["stage"] == "student"] == [2.0, 6.0]
+    assert {line["ranks"] for line in said[0]} == {2}
+    assert len(artifacts(tmp_path / "outputs" / "artifacts", "teacher")) == 1
+    assert len(artifacts(tmp_path / "outputs" / "artifacts", "control")) == 1
+
+
+def test_a_rank_that_fails_ends_the_job(cli, tmp_path):
+    harm = f"+callbacks.harm={{_target_: faults.KillAt, stage: control, step: 5, marker: {tmp_path / 'm'}, rank: 1}}"
+    done = cli("distill", *TINY, *TWO, harm, "hydra.run.dir=run", check=False, timeout=120)
+    assert (tmp_path / "m").exists()
+    assert done.returncode != 0
+    assert status(tmp_path / "run")["state"] == "FAILED"
