@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 $(STAMP_TEST): $(STAMP)
-	$(BIN)/pip install -q -c constraints.txt -e '.[vision,test]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[pretrained,test]'
 	touch $@
 
 demo: $(STAMP)  ## install, then teacher, student alone and distilled student on the embedded digits

@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import tutelage as package
+
 HELPERS = Path(__file__).parent
+PACKAGE = Path(package.__file__).parents[1]
 
 # The smallest job that still trains all three in a second, whatever the default pair and splits are: 18 steps an epoch.
 PAIR = ("model@teacher=mlp", "model@student=mlp", "teacher.net.widths=[16]", "student.net.widths=[8]")
@@ -18,8 +21,8 @@ _NOT_INHERITED = (
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The environment of a fresh process: one thread, the helpers importable, nothing of a rank or of a user's."""
-    ours = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HELPERS), "COLUMNS": "200"}
+    """The environment of a fresh process: one thread, the same package as here, nothing of a rank or of a user's."""
+    ours = {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HELPERS}{os.pathsep}{PACKAGE}", "COLUMNS": "200"}
     return {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED} | ours | more
 
 

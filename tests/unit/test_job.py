@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from tutelage.errors import TutelageError
-from tutelage.job import job, provenance, sigterm_ends, sigterm_saves, state
+from tutelage.job import asked_to_stop, job, provenance, sigterm_ends, sigterm_saves, state
 
 CONFIG = {"seed": 0, "loss": {"alpha": 0.5, "twice": "${product:2,${loss.alpha}}"}, "paths": {"data": "/here"}}
 
@@ -79,12 +79,24 @@ def test_a_sigterm_is_a_preemption_and_the_old_handler_comes_back(tmp_path):
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_lightning_finds_no_other_handler_inside_sigterm_saves():
+def test_inside_sigterm_saves_a_sigterm_is_noted_and_ends_the_process_after():
+    went_on = []
     with sigterm_ends():
         ours = signal.getsignal(signal.SIGTERM)
-        with sigterm_saves():
-            assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        with pytest.raises(SystemExit) as stop, sigterm_saves():
+            assert not asked_to_stop()
+            os.kill(os.getpid(), signal.SIGTERM)
+            went_on.append(asked_to_stop())
+        assert went_on == [True]
+        assert stop.value.code == 143
         assert signal.getsignal(signal.SIGTERM) == ours
+
+
+def test_a_sigterm_of_before_is_forgotten():
+    with pytest.raises(SystemExit), sigterm_saves():
+        os.kill(os.getpid(), signal.SIGTERM)
+    with sigterm_saves():
+        assert not asked_to_stop()
 
 
 def test_the_same_config_may_go_on_in_its_folder_another_may_not(tmp_path):

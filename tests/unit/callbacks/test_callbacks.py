@@ -2,7 +2,9 @@
 
 import hashlib
 import logging
+import os
 import re
+import signal
 from types import SimpleNamespace
 
 import lightning as L
@@ -18,6 +20,7 @@ from tutelage.callbacks.finite import FiniteLoss
 from tutelage.callbacks.progress import Progress
 from tutelage.callbacks.recovery import Recovery, VerifiedIO, newest_intact, states
 from tutelage.errors import TutelageError
+from tutelage.job import sigterm_saves
 from tutelage.weights import about, read_state
 
 
@@ -31,7 +34,7 @@ def trainer(folder="", **more):
     settings = {
         "sanity_checking": False, "is_global_zero": True, "current_epoch": 0, "global_step": 0,
         "default_root_dir": folder, "callback_metrics": {}, "log_every_n_steps": 5, "is_last_batch": False, "accumulate_grad_batches": 1,
-        "received_sigterm": False, "world_size": 1, "strategy": SimpleNamespace(broadcast=lambda value: value),
+        "world_size": 1, "strategy": SimpleNamespace(broadcast=lambda value: value),
     }  # fmt: skip
     return SimpleNamespace(**settings | more)
 
@@ -80,6 +83,15 @@ def test_best_goes_on_after_a_resume(tmp_path):
     assert second.epoch == about(tmp_path / "best.safetensors")["epoch"] == 1
 
 
+def test_an_epoch_with_any_figure_that_is_not_finite_is_not_best(tmp_path):
+    """Weights that are NaN answer class 0 always: an accuracy like any other."""
+    best, pl_module = BestWeights("val/accuracy"), module()
+    for nll, accuracy in ((float("nan"), 0.9), (1.0, 0.1), (float("inf"), 0.8)):
+        metrics = {"val/accuracy": torch.tensor(accuracy), "val/nll": torch.tensor(nll)}
+        best.on_validation_end(trainer(tmp_path, callback_metrics=metrics), pl_module)
+    assert best.best == pytest.approx(0.1)
+
+
 def test_a_monitor_that_is_not_logged_is_named():
     with pytest.raises(TutelageError, match="no figure 'val/acuracy'; did you mean 'val/accuracy'"):
         BestWeights("val/acuracy").on_validation_end(trainer(callback_metrics={"val/accuracy": 0}), module())
@@ -111,6 +123,15 @@ def test_a_loss_that_is_not_finite_is_reported_with_its_batch(value):
 
 def test_a_finite_loss_passes():
     FiniteLoss().on_train_batch_end(trainer(), module(), {"loss": torch.tensor(3e38)}, batch(), 7)
+
+
+def test_validation_that_is_not_finite_is_reported():
+    metrics = {"train/loss": torch.tensor(torch.nan), "val/accuracy": torch.tensor(0.1), "val/nll": torch.tensor(1.0)}
+    where = trainer(current_epoch=3, global_step=72, callback_metrics=metrics)
+    FiniteLoss().on_validation_end(where, module())
+    metrics["val/nll"] = torch.tensor(torch.nan)
+    with pytest.raises(TutelageError, match=r"val/nll is nan after epoch 3 \(step 72\)"):
+        FiniteLoss().on_validation_end(where, module())
 
 
 @pytest.mark.parametrize(("batch_idx", "last", "noticed"), [(3, False, False), (4, False, True), (17, True, True)])
@@ -178,10 +199,28 @@ def test_never_between_the_batches_of_one_step(tmp_path):
 
 
 def test_a_sigterm_is_answered_with_a_state(tmp_path):
-    saver = Saver(tmp_path, received_sigterm=True, global_step=7)
-    with pytest.raises(SIGTERMException):
-        Recovery(every_n_seconds=0).on_train_batch_start(saver, module(), None, 7)
+    recovery, saver = Recovery(every_n_seconds=0), Saver(tmp_path, global_step=7)
+    with pytest.raises(SystemExit) as stop, sigterm_saves():
+        recovery.on_train_start(saver, module())
+        recovery.on_train_batch_start(saver, module(), None, 7)
+        os.kill(os.getpid(), signal.SIGTERM)
+        recovery.on_train_batch_start(saver, module(), None, 8)
+        raise AssertionError("went on")
+    assert isinstance(stop.value, SIGTERMException)
     assert saver.saved == [7]
+
+
+def test_ranks_stop_at_the_same_step(tmp_path):
+    """Only one of them hears the signal, and they compare notes at every fifth step."""
+    recovery, saver = Recovery(every_n_seconds=0), Saver(tmp_path, world_size=2)
+    saver.strategy = SimpleNamespace(reduce_boolean_decision=lambda mine, all: True, broadcast=lambda value: value)
+    for saver.global_step in range(1, 5):
+        recovery.on_train_batch_start(saver, module(), None, saver.global_step)
+    assert not saver.saved
+    saver.global_step = 5
+    with pytest.raises(SIGTERMException):
+        recovery.on_train_batch_start(saver, module(), None, 5)
+    assert saver.saved == [5]
 
 
 def test_seconds_add_up_over_attempts(monkeypatch):
