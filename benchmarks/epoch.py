@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 import tutelage  # noqa: F401  (sets OMP_WAIT_POLICY before torch is imported)
-from tutelage import build, resolvers
+from tutelage import build, resolvers, stages
 from tutelage.data.base import ImageData
 from tutelage.paths import conf_dir
 from tutelage.seeding import seeded
@@ -110,7 +110,7 @@ def ours(cfg: DictConfig, data: ImageData) -> Callable[[], None]:
         trainer = build.trainer(stage, "student", folder, folder / "tensorboard", len(data.train_dataloader()))
 
     def epoch() -> None:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), stages.threads(module, data):
             trainer.fit(module, datamodule=data)
 
     return epoch

@@ -29,6 +29,12 @@ def closing(cleaned):
         cleaned.append(True)
 
 
+@contextmanager
+def closing_with(went_on):
+    yield
+    went_on.append(asked_to_stop())
+
+
 def refused(folder, **changes):
     with pytest.raises(TutelageError, match="bad"), job(config(**changes), folder, []):
         raise TutelageError("bad")
@@ -83,10 +89,8 @@ def test_inside_sigterm_saves_a_sigterm_is_noted_and_ends_the_process_after():
     went_on = []
     with sigterm_ends():
         ours = signal.getsignal(signal.SIGTERM)
-        with pytest.raises(SystemExit) as stop, sigterm_saves():
-            assert not asked_to_stop()
+        with pytest.raises(SystemExit) as stop, sigterm_saves(), closing_with(went_on):
             os.kill(os.getpid(), signal.SIGTERM)
-            went_on.append(asked_to_stop())
         assert went_on == [True]
         assert stop.value.code == 143
         assert signal.getsignal(signal.SIGTERM) == ours

@@ -33,8 +33,8 @@ def module(**more):
 def trainer(folder="", **more):
     settings = {
         "sanity_checking": False, "is_global_zero": True, "current_epoch": 0, "global_step": 0,
-        "default_root_dir": folder, "callback_metrics": {}, "log_every_n_steps": 5, "is_last_batch": False, "accumulate_grad_batches": 1,
-        "world_size": 1, "strategy": SimpleNamespace(broadcast=lambda value: value),
+        "default_root_dir": folder, "callback_metrics": {}, "log_every_n_steps": 5, "is_last_batch": False,
+        "accumulate_grad_batches": 1, "world_size": 1, "strategy": SimpleNamespace(broadcast=lambda value: value),
     }  # fmt: skip
     return SimpleNamespace(**settings | more)
 
@@ -200,12 +200,16 @@ def test_never_between_the_batches_of_one_step(tmp_path):
 
 def test_a_sigterm_is_answered_with_a_state(tmp_path):
     recovery, saver = Recovery(every_n_seconds=0), Saver(tmp_path, global_step=7)
-    with pytest.raises(SystemExit) as stop, sigterm_saves():
+
+    def train():
         recovery.on_train_start(saver, module())
         recovery.on_train_batch_start(saver, module(), None, 7)
+        assert not saver.saved
         os.kill(os.getpid(), signal.SIGTERM)
         recovery.on_train_batch_start(saver, module(), None, 8)
-        raise AssertionError("went on")
+
+    with pytest.raises(SystemExit) as stop, sigterm_saves():
+        train()
     assert isinstance(stop.value, SIGTERMException)
     assert saver.saved == [7]
 
