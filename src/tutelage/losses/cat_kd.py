@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from tutelage.errors import TutelageError
 from tutelage.losses.adapt import MAPS, check_pair, pool_to, width
 from tutelage.losses.precision import in_float32
+from tutelage.losses.sp import unit
 
 
 class CATKD(nn.Module):
@@ -56,4 +57,4 @@ class CATKD(nn.Module):
                 f"CAT-KD needs maps [B, C, H, W] of at least {side}×{side}, weight [K, C]; found {shapes}"
             )
         maps = weight @ pool_to(feature, (side, side)).flatten(2)
-        return F.normalize(maps, dim=2) if self.normalize else maps
+        return unit(maps) if self.normalize else maps  # a dead example's map stays zero and sends no gradient

@@ -69,3 +69,9 @@ def test_signals_that_do_not_fit_are_refused(change: dict[str, torch.Tensor], me
 def test_a_resolution_of_nothing_is_refused() -> None:
     with pytest.raises(TutelageError, match="CAT-KD's resolution must be at least 1; found 0"):
         CATKD(resolution=0)
+
+
+def test_a_dead_example_sends_no_gradient():
+    student = torch.zeros(2, 3, 4, 4, requires_grad=True)
+    CATKD()(student, torch.rand(2, 5, 4, 4), torch.rand(7, 3), torch.rand(7, 5)).backward()
+    assert float(student.grad.abs().max()) == 0.0
