@@ -108,17 +108,35 @@ def sigterm_ends() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+_asked = threading.Event()
+
+
+def asked_to_stop() -> bool:
+    """Whether a SIGTERM came since :func:`sigterm_saves` began."""
+    return _asked.is_set()
+
+
+def note_sigterm() -> None:
+    """From here on a SIGTERM is noted and nothing else; Lightning's handler would stop the fit without saving."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda number, frame: _asked.set())
+
+
 @contextmanager
 def sigterm_saves() -> Iterator[None]:
-    """Inside, Lightning's handler alone answers a SIGTERM (it calls any other that it finds, at once)."""
+    """Inside, a SIGTERM is noted, for Recovery to save and stop; one that nobody answered ends the process after."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _asked.clear()
+    before = signal.getsignal(signal.SIGTERM)
+    note_sigterm()
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+    if asked_to_stop():
+        raise SystemExit(PREEMPTED)
 
 
 def provenance(overrides: list[str]) -> Mapping[str, Any]:

@@ -21,6 +21,7 @@ from rich.console import Console
 from tutelage import artifacts, build, distributed, stages
 from tutelage.checks import check
 from tutelage.data.base import ImageData
+from tutelage.errors import TutelageError
 from tutelage.evaluation.board import write_board
 from tutelage.evaluation.figures import figures
 from tutelage.evaluation.table import comparison
@@ -65,6 +66,7 @@ def distill(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     student = build.stage_config(cfg, "student")
     root = Path(cfg.paths.artifacts)
     data = build.data(student)
+    _check_networks(cfg, student, data)
     teachers = {name: _teacher(cfg, node, root, data) for name, node in cfg.sources.items() if "checkpoint" in node}
     teacher = teachers.get("teacher")
     reference = _record(teacher, cfg.stages.teacher.weights)
@@ -85,6 +87,26 @@ def distill(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         if cfg.logger:
             write_board(folder / "tensorboard", cfg, found, metrics, data)
     return metrics
+
+
+def _check_networks(cfg: DictConfig, stage: DictConfig, data: ImageData) -> None:
+    """Tries both networks on a few images before anything is trained.
+
+    Raises:
+        TutelageError: a network cannot take the images, or its logits are not one for each class.
+    """
+    roles = ["student"] + ["teacher"] * any("checkpoint" in node for node in cfg.sources.values())
+    images = data.sample(8)["input"]
+    for role in roles:
+        net = build.network(stage[role], 0).eval()
+        try:
+            with torch.no_grad():
+                shape = list(net(images)["logits"].shape)
+        except RuntimeError as error:
+            raise TutelageError(f"the {role} cannot take images {list(images.shape)}: {error}") from error
+        expected = [len(images), data.num_classes]
+        if shape != expected:
+            raise TutelageError(f"the {role} gives logits {shape}; the data's labels need {expected}")
 
 
 def _recipe(stage: DictConfig, name: str, data: ImageData) -> dict[str, Any]:
@@ -115,7 +137,7 @@ def _teacher(cfg: DictConfig, node: DictConfig, root: Path, data: ImageData) -> 
 def _given(stage: DictConfig, node: DictConfig, root: Path, data: ImageData) -> Trained:
     """A teacher from a file: its predictions are an artifact as well."""
     recipe = {"weights": digest(read_state(node.checkpoint)), "network": OmegaConf.to_container(stage.network)}
-    recipe |= {"content": data.fingerprint(), "split": stage.data.get("split_seed")}
+    recipe |= {part: _recipe(stage, "given", data)[part] for part in ("data", "content")}
 
     def evaluate(work: Path) -> None:
         if distributed.is_main():

@@ -1,5 +1,6 @@
 """The weights that did best on validation."""
 
+import math
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,13 +27,16 @@ class BestWeights(L.Callback):
         self.epoch = -1
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Compares; a figure that is not finite is never best, as no comparison with it holds."""
+        """Compares; an epoch with a figure that is not finite is never best."""
         if trainer.sanity_checking:
             return
         if self.monitor not in trainer.callback_metrics:
             raise TutelageError(
                 f"callbacks.best.monitor: no figure {self.monitor!r}; {nearest(self.monitor, trainer.callback_metrics)}"
             )
+        figures = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        if not all(map(math.isfinite, figures.values())):
+            return  # NaN weights answer class 0 always: an accuracy like any other
         value = float(trainer.callback_metrics[self.monitor])
         sign = 1.0 if self.mode == "max" else -1.0
         if sign * value > (sign * self.best if self.best is not None else float("-inf")):

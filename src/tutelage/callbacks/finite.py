@@ -34,3 +34,14 @@ class FiniteLoss(L.Callback):
                 f"the loss is {outputs['loss'].item()} at epoch {trainer.current_epoch}, batch {batch_idx} "
                 f"(step {trainer.global_step}); {cause}"
             )
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Looks at validation: the last step of an epoch may have broken the weights after its own loss.
+
+        Raises:
+            TutelageError: it is not finite.
+        """
+        for name, value in trainer.callback_metrics.items():
+            if name.startswith("val/") and not math.isfinite(value):
+                where = f"epoch {trainer.current_epoch} (step {trainer.global_step})"
+                raise TutelageError(f"{name} is {float(value)} after {where}: the weights are broken")

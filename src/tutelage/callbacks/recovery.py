@@ -13,6 +13,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from tutelage.files import write_atomically
+from tutelage.job import asked_to_stop, note_sigterm
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,8 @@ class Recovery(L.Callback):
         self._started, self._seconds_before = 0.0, 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Starts the clock."""
+        """Starts the clock, and takes SIGTERM over from Lightning, which would stop without saving."""
+        note_sigterm()
         self._started = self._saved_at = time.monotonic()
         self._saved_step = trainer.global_step
 
@@ -54,11 +56,18 @@ class Recovery(L.Callback):
         """
         if batch_idx % trainer.accumulate_grad_batches:
             return  # gradients that wait for their step are in no checkpoint
-        if trainer.received_sigterm:
+        if self._must_stop(trainer):
             self.save(trainer)
             raise SIGTERMException
         if self._is_due(trainer):
             self.save(trainer)
+
+    @staticmethod
+    def _must_stop(trainer: L.Trainer) -> bool:
+        if trainer.world_size == 1:
+            return asked_to_stop()
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # only one rank may have heard: compare notes
+        return trainer.global_step % every == 0 and trainer.strategy.reduce_boolean_decision(asked_to_stop(), all=False)
 
     def _is_due(self, trainer: L.Trainer) -> bool:
         step = trainer.global_step

@@ -95,7 +95,6 @@ class SupervisedModule(L.LightningModule):
                     bind(data.splits["train"].keys, data.splits["train"].labels)
             try:
                 signals = self.signals(batch)
-                self._check_classes(signals["student"]["logits"], batch["input"])
                 self.objective(signals)
             except (RuntimeError, ValueError) as error:
                 if isinstance(error, TutelageError):
@@ -103,11 +102,6 @@ class SupervisedModule(L.LightningModule):
                 shape = list(batch["input"].shape)
                 raise TutelageError(f"the networks or the objective cannot take a batch of {shape}: {error}") from error
         self.train(training)
-
-    def _check_classes(self, logits: Tensor, images: Tensor) -> None:
-        expected = [len(images), self.num_classes]
-        if list(logits.shape) != expected:
-            raise TutelageError(f"the network gives logits {list(logits.shape)}; the data's labels need {expected}")
 
     def on_train_start(self) -> None:
         """Where a run goes on: no source follows its last step twice, and Lightning leaves out the epoch's start."""

@@ -1,6 +1,7 @@
 """The LightningModules, and the promises that only a training shows: alpha = 0, the end points, precision."""
 
 import math
+from contextlib import nullcontext
 
 import lightning as L
 import pytest
@@ -13,6 +14,7 @@ from runs import figures, scalars, weights
 from tutelage import build
 from tutelage.checks import check
 from tutelage.errors import TutelageError
+from tutelage.models.mlp import MLP
 from tutelage.objective import Objective
 from tutelage.protocol import distill
 from tutelage.sources.frozen import Frozen
@@ -136,6 +138,31 @@ def test_no_frozen_teacher_in_any_state_or_checkpoint(run, compose, tmp_path, so
     student = build.network(build.stage_config(compose(*TINY), "student").network, 0).net.state_dict().keys()
     for weights_ in ("last", "best"):
         assert read_state(tmp_path / "run" / "checkpoints" / f"{weights_}.safetensors").keys() == student
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_a_moving_average_goes_on_where_it_was(run, compose, tmp_path, batches):
+    """Also between two batches of one step, after which nothing has moved."""
+    steady = (*TINY, *QUIET, "sources=momentum", f"+trainer.accumulate_grad_batches={batches}")
+    distill(compose(f"paths.artifacts={tmp_path}/shop", *steady), tmp_path / "whole")
+    crash = f"+callbacks.crash={{_target_: faults.CrashAt, stage: student, step: 7, marker: {tmp_path}/struck}}"
+    for _ in range(2):
+        with nullcontext() if (tmp_path / "struck").exists() else pytest.raises(StruckError):
+            run(*steady, "callbacks.recovery.every_n_steps=3", crash)
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+
+
+def test_a_given_teacher_is_measured_anew_on_other_data(run, compose, tmp_path):
+    """Fault 18: what was predicted from other pixels, or on another split, is not used."""
+    torch.save(MLP([1, 8, 8], [16], 10).state_dict(), tmp_path / "teacher.pt")
+    given = (*PAIR, *QUIET, "trainer.max_epochs=1", f"sources.teacher.checkpoint={tmp_path}/teacher.pt")
+    found = [
+        distill(compose(f"paths.artifacts={tmp_path}/shop", *given, *other), tmp_path / str(i))["teacher"]["last"]
+        for i, other in enumerate((SPLITS, (*SPLITS, "data.mean=[0.9]"), ("data.val_size=200",), SPLITS))
+    ]
+    assert found[0]["test"]["nll"] != found[1]["test"]["nll"]
+    assert found[2]["val"]["count"] == 200
+    assert found[3] == found[0]
 
 
 # -- precision --------------------------------------------------------------------------------------------------------
