@@ -278,7 +278,6 @@ def test_swept_numbers_are_buffers_outside_the_state(make: Make, names: set[str]
         (lambda: CC(order=1.5), "order.*found 1.5"),  # type: ignore[arg-type]
         (lambda: CC(dim=0), "dim.*found 0"),
         (lambda: CRD(examples=1), "examples.*found 1"),
-        (lambda: CRD(examples=None), "examples.*found None"),  # type: ignore[arg-type]
         (lambda: CRD(examples=9, dim=0), "dim.*found 0"),
         (lambda: CRD(examples=9, negatives=0), "negatives.*found 0"),
         (lambda: CRD(examples=9, temperature=0), "temperature.*found 0"),
