@@ -17,6 +17,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.text import Text
 
 from tutelage import artifacts, build, distributed, stages
 from tutelage.checks import check
@@ -56,7 +57,7 @@ def distill_job(cfg: DictConfig) -> float:
             metrics = distill(cfg, folder)
     if distributed.is_main():
         Console().print(comparison(metrics))
-        Console().print(f"[dim]{folder}[/dim]")
+        Console(soft_wrap=True).print(Text(str(folder), style="dim"))  # whole and as it is, to be copied
     return metrics["student"]["best"]["val"]["accuracy"]
 
 
@@ -66,7 +67,7 @@ def distill(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     student = build.stage_config(cfg, "student")
     root = Path(cfg.paths.artifacts)
     data = build.data(student)
-    _check_networks(cfg, student, data)
+    _try_out(cfg, student, data)
     teachers = {name: _teacher(cfg, node, root, data) for name, node in cfg.sources.items() if "checkpoint" in node}
     teacher = teachers.get("teacher")
     reference = _record(teacher, cfg.stages.teacher.weights)
@@ -89,11 +90,12 @@ def distill(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return metrics
 
 
-def _check_networks(cfg: DictConfig, stage: DictConfig, data: ImageData) -> None:
-    """Tries both networks on a few images before anything is trained.
+def _try_out(cfg: DictConfig, stage: DictConfig, data: ImageData) -> None:
+    """Tries networks, taps and losses on a few images before anything is trained, the teacher's weights untrained.
 
     Raises:
-        TutelageError: a network cannot take the images, or its logits are not one for each class.
+        TutelageError: a network cannot take the images, its logits are not one for each class, or a loss cannot read
+            this pair.
     """
     roles = ["student"] + ["teacher"] * any("checkpoint" in node for node in cfg.sources.values())
     images = data.sample(8)["input"]
@@ -107,6 +109,7 @@ def _check_networks(cfg: DictConfig, stage: DictConfig, data: ImageData) -> None
         expected = [len(images), data.num_classes]
         if shape != expected:
             raise TutelageError(f"the {role} gives logits {shape}; the data's labels need {expected}")
+    build.distillation_module(stage, data.num_classes, build.sources(stage, {}), None).meet(data)
 
 
 def _recipe(stage: DictConfig, name: str, data: ImageData) -> dict[str, Any]:

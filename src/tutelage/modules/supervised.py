@@ -81,11 +81,17 @@ class SupervisedModule(L.LightningModule):
         return {"batch": batch, **{name: source(batch) for name, source in self.sources().items()}}
 
     def setup(self, stage: str) -> None:
-        """Runs the objective once on a few examples: meets lazy shapes and refuses a pair that does not fit."""
-        if stage != "fit":
-            return
+        """Meets the data before the first step."""
+        if stage == "fit":
+            self.meet(self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def meet(self, data: ImageData) -> None:
+        """Runs the objective once on a few examples: shapes what is lazy and refuses a pair that does not fit.
+
+        Raises:
+            TutelageError: the objective reads what is not there, or shapes do not go together.
+        """
         self._check_sources()
-        data: ImageData = self.trainer.datamodule  # type: ignore[attr-defined]
         batch = data.sample(min(8, data.batch_size))
         training = self.training
         self.eval()
@@ -94,8 +100,7 @@ class SupervisedModule(L.LightningModule):
                 if callable(bind := getattr(loss, "bind", None)):  # it keeps something by example
                     bind(data.splits["train"].keys, data.splits["train"].labels)
             try:
-                signals = self.signals(batch)
-                self.objective(signals)
+                self.objective(self.signals({name: value.to(self.device) for name, value in batch.items()}))
             except (RuntimeError, ValueError) as error:
                 if isinstance(error, TutelageError):
                     raise

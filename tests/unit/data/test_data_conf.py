@@ -29,7 +29,13 @@ def test_is_complete_and_instantiates(path):
         node
     )
     assert {"drop_last", "num_workers", "augment", "mean", "std"} <= set(node)
-    assert (data.batch_size, data.seed, data.split_seed, data.drop_last, data.augment) == (64, 7, 0, True, None)
+    assert (data.batch_size, data.seed, data.split_seed, data.drop_last, data.augment) == (
+        node.batch_size,
+        7,
+        0,
+        True,
+        None,
+    )
     assert data.num_classes == node.num_classes
     assert list(data.input_shape) == list(node.input_shape)
     assert len(data.class_names) == data.num_classes
@@ -46,4 +52,4 @@ def test_the_augmentation_in_its_comment_works(path):
 
 def test_digits_load_as_configured():
     data, _ = make("digits")
-    assert {part: len(split) for part, split in data.splits.items()} == {"train": 1200, "val": 300, "test": 297}
+    assert {part: len(split) for part, split in data.splits.items()} == {"train": 600, "val": 600, "test": 597}

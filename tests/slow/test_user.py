@@ -1,0 +1,72 @@
+"""What a user brings: a folder of configs with a model of any kind, used by both verbs from any folder."""
+
+import json
+
+import pytest
+from command import SPLITS
+from runs import figures, status
+
+from tutelage.weights import about
+
+pytestmark = pytest.mark.slow
+SHORT = ("trainer.max_epochs=1", "model@teacher=mlp", "teacher.net.widths=[16]", *SPLITS)
+
+LOSS = """
+alpha: 0.3
+terms:
+  mine:
+    _target_: tutelage.objective.Term
+    loss: {_target_: torch.nn.MSELoss}
+    inputs: {input: student.logits}
+    targets: {target: teacher.logits}
+    weight: ${loss.alpha}
+"""
+STUDY = """# @package _global_
+defaults: [{override /loss: mine}, {override /model@student: plain}]
+seed: 5
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    plain = "_target_: odd_nets.Plain\nwidth: 5\n"
+    for path, content in (("model/plain", plain), ("loss/mine", LOSS), ("experiment/study", STUDY)):
+        file = tmp_path / "mine" / f"{path}.yaml"
+        file.parent.mkdir(parents=True)
+        file.write_text(content)
+    return ("--config-dir", str(tmp_path / "mine"))
+
+
+def test_any_module_by_target_is_a_student_and_is_evaluated(main, tmp_path, mine):
+    answer = main("distill", *mine, *SHORT, "model@student=plain", "hydra.run.dir=run")
+    assert answer.code == 0, answer.message
+    metrics = figures(tmp_path / "run")
+    assert metrics["student"]["parameters"] == 64 * 5 + 5 + 5 * 10 + 10
+    path = tmp_path / "run" / "checkpoints" / "best.safetensors"
+    assert about(path)["network"] == {"_target_": "odd_nets.Plain", "width": 5}
+    assert main("evaluate", f"checkpoint={path}", "split=val", "hydra.run.dir=eval").code == 0
+    found = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    expected = {k: v for k, v in metrics["student"]["best"]["val"].items() if k not in ("agreement", "kl_teacher")}
+    assert found["figures"] == expected
+
+
+def test_an_experiment_of_loss_and_model(main, tmp_path, mine):
+    answer = main("distill", *mine, *SHORT, "experiment=study", "hydra.run.dir=run")
+    assert answer.code == 0, answer.message
+    assert status(tmp_path / "run")["state"] == "COMPLETE"
+    assert figures(tmp_path / "run")["seed"] == 5
+    assert "mine " in answer.out
+
+
+def test_a_tap_that_a_user_s_module_has_not_is_refused_before_training(main, tmp_path, mine):
+    answer = main("distill", *mine, *SHORT, "model@student=plain", "loss=fitnet", "hydra.run.dir=run")
+    assert answer.code == 1
+    assert "no tap 'embedding' in Plain" in answer.message
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_the_last_line_is_the_folder_whole_and_as_it_is(main, tmp_path):
+    folder = tmp_path / ("a[b]" + "x" * 100)
+    answer = main("distill", *SHORT, "model@student=mlp", f"hydra.run.dir='{folder}'", "paths.outputs=out")
+    assert answer.code == 0, answer.message
+    assert answer.out.splitlines()[-1] == str(folder)
