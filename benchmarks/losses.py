@@ -271,7 +271,7 @@ CASES = [
     Case("ft", "FT", ft, MAPS),
     Case("reviewkd", "ReviewKD", reviewkd, MAPS),
     Case("srrl", "SRRL", srrl, MAPS),
-    Case("simkd", "SimKD", lambda m, student, teacher: F.mse_loss(m.projector(student), teacher), MAPS),
+    Case("simkd", "SimKD", lambda m, projected, teacher: F.mse_loss(projected, teacher), MAPS),
     Case("cat_kd", "CATKD", cat_kd, MAPS),
     Case("mgd", "MGD", mgd, MAPS),
     Case("sp", "SP", sp, MAPS + EMBEDDINGS),
@@ -291,6 +291,7 @@ def signals(shape: list[int], plain: Callable[..., Tensor]) -> Signals:
     every = {
         "student": list(students) if staged else students[0].detach().requires_grad_(),
         "teacher": list(teachers) if staged else teachers[0],
+        "projected": students[0].detach().requires_grad_(),
         "label": torch.randint(min(width, 10), (size,)),
         "key": torch.arange(size),
         "bn_weight": torch.rand(width) + 0.5,
@@ -308,7 +309,7 @@ def built(case: Case, given: Signals) -> nn.Module:
     module: nn.Module = getattr(importlib.import_module(f"tutelage.losses.{case.file}"), case.name)(**case.options)
     with torch.no_grad():
         module(**given)
-    for hook, arguments in (("freeze", ()), ("on_epoch_start", (5, 10))):
+    for hook, arguments in (("prepare", (lambda epoch: [given],)), ("on_epoch_start", (5, 10))):
         if hasattr(module, hook):
             getattr(module, hook)(*arguments)
     return module
@@ -376,7 +377,8 @@ def main() -> None:
             for row in rows(case, shapes, arguments.rounds or (3 if arguments.quick else 15)):
                 print(row, flush=True)
     if arguments.only is None or "soft_target" in arguments.only:
-        memory([512, 1000] if arguments.quick else [512, 32000])
+        for shape in ([512, 1000],) if arguments.quick else ([512, 1000], [512, 32000]):
+            memory(shape)
 
 
 if __name__ == "__main__":

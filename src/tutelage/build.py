@@ -28,7 +28,8 @@ def stage_config(cfg: DictConfig, name: str) -> DictConfig:
 
     ``stages.<name>`` is laid over ``optimizer``, ``scheduler`` and ``trainer``; a group that it chooses anew (one with
     a ``_target_``) replaces, single keys merge. The control starts from the student's. Losses: the student's is
-    ``loss``; the control's is the same at alpha = 0; the teacher learns from the hard term alone.
+    ``loss``; the control's is the same at alpha = 0; the teacher learns from the hard term alone. What a method trains
+    in the student's place, ``stages.student.network``, is there above alpha = 0.
     """
     stage = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
     OmegaConf.set_struct(stage, False)
@@ -44,7 +45,8 @@ def stage_config(cfg: DictConfig, name: str) -> DictConfig:
     if name == "teacher" and "label_smoothing" in stage.loss:
         stage.loss.label_smoothing = cfg.stages.teacher.label_smoothing
     stage.seed = cfg.stages.teacher.seed if name == "teacher" else cfg.seed
-    stage.network = stage.teacher if name == "teacher" else stage.student
+    if name != "student" or stage.loss.get("alpha") == 0.0 or "network" not in stage:
+        stage.network = stage.teacher if name == "teacher" else stage.student
     OmegaConf.resolve(stage)
     if name != "student":  # only what it learns from: a sweep over a teacher's temperature has one teacher
         stage.loss = {"terms": {term: node for term, node in stage.loss.terms.items() if node.get("weight", 1.0)}}

@@ -46,10 +46,10 @@ class Term(nn.Module):
             if "." not in path:
                 raise TutelageError(f"a term reads '<source>.<signal>', such as 'student.logits'; found {path!r}")
 
-    def paths(self) -> list[str]:
-        """Every ``"<source>.<signal>"`` that this term reads."""
-        bound = [*self.inputs.values(), *self.targets.values()]
-        return [path for paths in bound for path in (paths if isinstance(paths, list) else [paths])]
+    def paths(self, bound: Mapping[str, Path] | None = None) -> list[str]:
+        """Every ``"<source>.<signal>"`` that this term reads, or those of ``bound`` alone."""
+        bound = self.inputs | self.targets if bound is None else bound
+        return [path for paths in bound.values() for path in (paths if isinstance(paths, list) else [paths])]
 
     def on_epoch_start(self, epoch: int, epochs: int) -> None:
         """Sets the schedule's factor; counts epochs from 0."""
@@ -59,8 +59,11 @@ class Term(nn.Module):
     def forward(self, signals: Mapping[str, Signals]) -> Tensor:
         """The loss on the bound tensors, in float32 or better: a scalar, not yet weighted."""
         arguments = {name: _read(signals, paths) for name, paths in self.inputs.items()}
-        arguments |= {name: _detached(_read(signals, paths)) for name, paths in self.targets.items()}
-        return self._loss(**arguments)
+        return self._loss(**arguments, **self.read_targets(signals))
+
+    def read_targets(self, signals: Mapping[str, Signals]) -> dict[str, Any]:
+        """The arguments that come from ``targets``, detached."""
+        return {name: _detached(_read(signals, paths)) for name, paths in self.targets.items()}
 
     @in_float32
     def _loss(self, **arguments: Any) -> Tensor:

@@ -2,7 +2,8 @@
 
 ``${one_minus:a}``, ``${product:a,b}`` and ``${minimum:a,b}``; ``${share:a}`` is min(1, 2a), for methods published as
 CE + w·X: with ``share(1 − alpha)`` and ``w·share(alpha)`` alpha = ½ is the paper, 0 the control, 1 uses no label;
-``${prefixed:s,[a,b]}`` is [s.a, s.b]; ``${unique:}`` and ``${folder_name:…}`` name folders.
+``${prefixed:s,[a,b]}`` is [s.a, s.b], ``${prefixed:s,[a,b],_x}`` is [s.a_x, s.b_x]; ``${unique:}`` and
+``${folder_name:…}`` name folders.
 """
 
 import re
@@ -22,8 +23,8 @@ def register() -> None:
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
 
 
-def _prefixed(source: str, taps: ListConfig) -> ListConfig:
-    return OmegaConf.create([f"{source}.{tap}" for tap in taps])
+def _prefixed(source: str, taps: ListConfig, ending: str = "") -> ListConfig:
+    return OmegaConf.create([f"{source}.{tap}{ending}" for tap in taps])
 
 
 def _product(*factors: float) -> float:

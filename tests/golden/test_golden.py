@@ -30,8 +30,8 @@ class Curve(L.Callback):
 
 
 def curve(compose, loss: str, folder: Path) -> list[float]:
-    """A pair of small CNNs; where a loss reads the map before a bare classifier, of ResNet-8s."""
-    pair = "resnet8" if loss == "cat_kd" else "cnn"
+    """A pair of small CNNs; of ResNet-8s where a loss reads batch normalisation or the map before a bare classifier."""
+    pair = "resnet8" if loss in ("cat_kd", "ft", "ofd", "simkd") else "cnn"
     cfg = compose(
         f"loss={loss}", f"model@teacher={pair}", f"model@student={pair}", "logger=none", "callbacks.progress=null"
     )

@@ -150,6 +150,13 @@ class ImageData(L.LightningDataModule, ABC):
         """Training examples in their own order and as they are."""
         return self._loader(self._loaded.train, self._eval_order)
 
+    def alike(self, epoch: int) -> EpochLoader:
+        """One epoch of whole training batches, shuffled, not augmented, the same on every rank."""
+        train = self._loaded.train
+        order = EpochOrder(len(train), self.batch_size, self.seed, shuffle=True, drop_last=self.drop_last)
+        order.set_epoch(epoch)
+        return EpochLoader(train, order)
+
     def val_dataloader(self) -> EpochLoader:
         """Validation examples."""
         return self._loader(self.splits["val"], self._eval_order)

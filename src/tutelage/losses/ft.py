@@ -1,5 +1,6 @@
 """Factor transfer (Kim et al. 2018)."""
 
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -21,21 +22,22 @@ class FT(Lazy):
     like the encoder. Without batch normalisation, as the authors released it. Factors of different sizes are pooled by
     the house rule of :mod:`tutelage.losses.adapt`.
 
-    Two phases: train the paraphraser by ``pretrain_loss(teacher)``, whose gradient reaches nothing else; then
-    :meth:`freeze`; then train the student by ``forward``, whose gradient does not reach the paraphraser. Whether it is
-    frozen is part of the state_dict, so a resumed run knows its phase.
+    The paraphraser learns first, in a phase of its own (:meth:`prepare`); the student's gradient does not reach it.
+    Whether it has learned is part of the state_dict, so a resumed run does not begin it again.
 
     Args:
         rate: k, channels of a factor over channels of the teacher.
+        epochs: of the paraphraser's phase, by SGD with momentum 0.9 and weight decay 5e-4.
+        lr: its learning rate.
 
     Shape:
         student [B, C_s, H, W], teacher [B, C_t, H', W']. A scalar.
 
     Raises:
-        TutelageError: a rate outside (0, 1]; or a gradient is asked of ``forward`` before :meth:`freeze`.
+        TutelageError: an argument out of range; or a gradient is asked of ``forward`` before :meth:`prepare`.
 
     Published weight: 500 (the authors, CIFAR). RepDistiller's 200 belongs to another quantity, the distance of the
-    factors' attention maps.
+    factors' attention maps; 30 epochs at 0.05 are its phase.
 
     Paraphrasing Complex Network: Network Compression via Factor Transfer, arXiv:1802.04977.
     """
@@ -43,54 +45,71 @@ class FT(Lazy):
     encoder: nn.Module
     decoder: nn.Module
     translator: nn.Module
-    frozen = False
+    prepared = False
 
-    def __init__(self, rate: float = 0.5):
+    def __init__(self, rate: float = 0.5, epochs: int = 30, lr: float = 0.05):
         super().__init__()
         if not 0 < rate <= 1:
             raise TutelageError(f"FT's rate must be in (0, 1]; found {rate}")
-        self.rate = rate
+        if epochs < 1 or not lr > 0:
+            raise TutelageError(f"FT's paraphraser needs at least one epoch and lr > 0; found {epochs} and {lr}")
+        self.rate, self.epochs, self.lr = rate, epochs, lr
 
     def build(self, student: Tensor, teacher: Tensor) -> None:
-        """Makes the paraphraser and the translator."""
+        """Makes the paraphraser, which no optimizer but its own moves, and the translator."""
         channels = width(teacher)
         factors = max(1, round(channels * self.rate))
-        self.encoder = _layers(nn.Conv2d, (channels, channels, factors, factors))
-        self.decoder = _layers(nn.ConvTranspose2d, (factors, factors, channels, channels))
+        self.encoder = _layers(nn.Conv2d, (channels, channels, factors, factors)).requires_grad_(False)
+        self.decoder = _layers(nn.ConvTranspose2d, (factors, factors, channels, channels)).requires_grad_(False)
         self.translator = _layers(nn.Conv2d, (width(student), width(student), factors, factors))
 
     @in_float32
-    def pretrain_loss(self, teacher: Tensor) -> Tensor:
-        """``mean (D(E(f_t)) − f_t)²``, a scalar; after the first call of ``forward``, before :meth:`freeze`."""
-        if not self.built or self.frozen:
-            state = "is frozen" if self.frozen else "has no shape before the first call of forward"
-            raise TutelageError(f"FT's paraphraser {state}; found teacher {list(teacher.shape)}")
+    def reconstruction(self, teacher: Tensor) -> Tensor:
+        """``mean (D(E(f_t)) − f_t)²``, a scalar: what the paraphraser learns by."""
         return F.mse_loss(self.decoder(self.encoder(teacher)), teacher)
 
-    def freeze(self) -> None:
-        """Ends the first phase: from here on the paraphraser does not change."""
-        self.set_extra_state({"frozen": True})
+    def prepare(self, examples: Callable[[int], Iterable[Mapping[str, Tensor]]]) -> None:
+        """Trains the paraphraser, unless a checkpoint brought a trained one.
+
+        Args:
+            examples: epoch → batches that hold ``teacher``.
+
+        Raises:
+            TutelageError: it has no shape before the first call of ``forward``, or it did not stay finite.
+        """
+        if self.prepared:
+            return
+        if not self.built:
+            raise TutelageError("FT's paraphraser has no shape before the first call of forward")
+        paraphraser = nn.ModuleList([self.encoder, self.decoder]).requires_grad_()
+        optimizer = torch.optim.SGD(paraphraser.parameters(), self.lr, momentum=0.9, weight_decay=5e-4)
+        with torch.enable_grad():
+            for epoch in range(self.epochs):
+                for batch in examples(epoch):
+                    optimizer.zero_grad()
+                    loss = self.reconstruction(batch["teacher"])
+                    loss.backward()
+                    optimizer.step()
+        if not loss.isfinite():
+            raise TutelageError(f"FT's paraphraser ended at a loss of {loss.item()}; its lr is {self.lr}")
+        paraphraser.requires_grad_(False)
+        self.prepared = True
 
     def get_extra_state(self) -> dict[str, bool]:
-        """Which phase it is."""
-        return {"frozen": self.frozen}
+        """Whether the paraphraser has learned."""
+        return {"prepared": self.prepared}
 
     def set_extra_state(self, state: Any) -> None:
-        """Takes up the phase of a checkpoint."""
-        self.frozen = state["frozen"]
-        if self.frozen and not self.built:
-            raise TutelageError("FT has no paraphraser to freeze before the first call of forward")
-        if self.built:
-            self.encoder.requires_grad_(not self.frozen)
-            self.decoder.requires_grad_(not self.frozen)
+        """Takes up what a checkpoint says."""
+        self.prepared = state["prepared"]
 
     @in_float32
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The distance of the factors, a scalar."""
         check_pair(student, teacher, "FT", (MAPS,))
         self.build_once(student, teacher)
-        if torch.is_grad_enabled() and not self.frozen:
-            raise TutelageError("FT's paraphraser must be trained by pretrain_loss and then frozen; found it unfrozen")
+        if torch.is_grad_enabled() and not self.prepared:
+            raise TutelageError("FT's paraphraser must learn first: call prepare with the teacher's maps")
         factor, target = match_size(self.translator(student), self.encoder(teacher))
         check_same_shape(factor, target, "FT's factors")
         return F.l1_loss(F.normalize(factor.flatten(1)), F.normalize(target.flatten(1)))

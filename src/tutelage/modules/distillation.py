@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
-
 from tutelage.modules.supervised import SupervisedModule
 from tutelage.sources.base import Source
 
@@ -13,7 +11,7 @@ class DistillationModule(SupervisedModule):
     """A student, other sources (a frozen teacher, a moving average, a peer …) and an objective over their signals.
 
     No branch on the method: every way of teaching is a choice of sources and terms. A source that no term reads is
-    dropped here and never runs, so that alpha = 0 is the control to the bit.
+    dropped and never runs, so that alpha = 0 is the control to the bit.
 
     Args:
         sources: name → source, without the student.
@@ -21,12 +19,4 @@ class DistillationModule(SupervisedModule):
     """
 
     def __init__(self, sources: Mapping[str, Source], **supervised: Any):
-        super().__init__(**supervised)
-        self.teaching = nn.ModuleDict({name: source for name, source in sources.items() if name in self.needs})
-        for name, source in self.sources().items():
-            if source is not self.student:
-                source.attach(self.needs[name], self.student)
-
-    def sources(self) -> Mapping[str, Source]:
-        """The student and all that teach it."""
-        return {"student": self.student, **dict(self.teaching.items())}  # type: ignore[arg-type]
+        super().__init__(teaching=sources, **supervised)

@@ -1,6 +1,8 @@
 """The LightningModule of a network that learns from labels: a teacher, or the student alone (the control)."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import lightning as L
@@ -10,8 +12,9 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from tutelage.data.base import ImageData
+from tutelage.distributed import broadcast
 from tutelage.errors import TutelageError, nearest
-from tutelage.objective import Batch, Objective, Signals
+from tutelage.objective import Batch, Objective, Signals, Term
 from tutelage.seeding import reseed, seeded
 from tutelage.sources.base import Source
 from tutelage.sources.live import Live
@@ -37,6 +40,7 @@ class SupervisedModule(L.LightningModule):
         seed: what dropout and every other chance of a step is drawn from, with epoch, batch and rank.
         reference: whose logits the student is compared with on validation, where that is not the source ``teacher``.
         about: plain values that the files of this network carry: model, data, seed, stage.
+        teaching: name → other sources; for :class:`~tutelage.modules.distillation.DistillationModule`.
     """
 
     student: Live
@@ -54,20 +58,24 @@ class SupervisedModule(L.LightningModule):
         seed: int = 0,
         reference: Source | None = None,
         about: Mapping[str, Any] | None = None,
+        teaching: Mapping[str, Source] = MappingProxyType({}),
     ):
         super().__init__()
         self.student, self.objective = student, objective
         self.optimizer, self.scheduler, self.interval = optimizer, scheduler, interval
         self.num_classes, self.seed, self.reference = num_classes, seed, reference
         self.needs = objective.needs()
-        student.attach(self.needs.get("student", set()), student)
+        self.teaching = nn.ModuleDict({name: source for name, source in teaching.items() if name in self.needs})
+        everyone = self.sources()
+        for name, source in everyone.items():
+            source.attach(self.needs.get(name, set()), everyone)
         self.accuracy, self.nll, self.agreement, self.kl_teacher = (MeanMetric() for _ in range(4))
         self.about = dict(about or {})
         self._last_step = 0
 
     def sources(self) -> Mapping[str, Source]:
         """Every source by the name under which terms read it."""
-        return {"student": self.student}
+        return {"student": self.student, **dict(self.teaching.items())}  # type: ignore[arg-type]
 
     def _check_sources(self) -> None:
         for name in self.needs.keys() - {"batch"} - self.sources().keys():
@@ -111,7 +119,24 @@ class SupervisedModule(L.LightningModule):
     def on_train_start(self) -> None:
         """Where a run goes on: no source follows its last step twice, and Lightning leaves out the epoch's start."""
         self._last_step = self.global_step
+        self._prepare()
         self.on_train_epoch_start()
+
+    def _prepare(self) -> None:
+        """Gives a loss that must learn from the teacher first its phase: whole batches, the same on every rank."""
+        for term in self.objective.modules():
+            if isinstance(term, Term) and callable(prepare := getattr(term.loss, "prepare", None)):
+                prepare(partial(self._targets, term))
+                term.loss.load_state_dict(broadcast(term.loss.state_dict()))
+
+    def _targets(self, term: Term, epoch: int) -> Iterator[dict[str, Any]]:
+        """What ``term`` reads of the teachers, over an epoch of the training images as they are."""
+        read = {path.split(".")[0] for path in term.paths(term.targets)}
+        for batch in self.trainer.datamodule.alike(epoch):  # type: ignore[attr-defined]
+            batch = self.transfer_batch_to_device(batch, self.device, 0)
+            with torch.no_grad():
+                signals = {name: source(batch) for name, source in self.sources().items() if name in read}
+            yield term.read_targets({"batch": batch, **signals})
 
     def on_train_epoch_start(self) -> None:
         """Tells terms and losses that have a schedule which epoch it is."""

@@ -1,6 +1,6 @@
 """The one interface of everything that gives signals: student, teacher, peer, moving average, cache."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from torch import nn
 
@@ -11,8 +11,8 @@ from tutelage.sources.tapped import Tapped
 class Source(nn.Module):
     """Turns a batch into named tensors."""
 
-    def attach(self, needs: Iterable[str], student: "Source") -> None:
-        """Told once, before the first step, which signals will be read and who the student is."""
+    def attach(self, needs: Iterable[str], sources: "Mapping[str, Source]") -> None:
+        """Told once, before the first step, which signals will be read, and of all sources, the student included."""
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> Signals:

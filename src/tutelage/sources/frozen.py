@@ -1,6 +1,6 @@
 """A teacher that never learns."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -48,7 +48,7 @@ class Frozen(Source):
     def __deepcopy__(self, memo: dict[int, Any]) -> "Frozen":
         return self  # nothing in it ever changes, so copies may share it
 
-    def attach(self, needs: Iterable[str], student: Source) -> None:
+    def attach(self, needs: Iterable[str], sources: Mapping[str, Source]) -> None:
         """Hooks the taps that are needed."""
         self.net.want(needs)
 

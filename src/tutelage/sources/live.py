@@ -1,6 +1,6 @@
 """A network that learns: the student, or a peer in online distillation."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from tutelage.objective import Batch, Signals
 from tutelage.sources.base import Source
@@ -18,9 +18,11 @@ class Live(Source):
         super().__init__()
         self.net = net
 
-    def attach(self, needs: Iterable[str], student: Source) -> None:
-        """Hooks the taps that are needed."""
+    def attach(self, needs: Iterable[str], sources: Mapping[str, Source]) -> None:
+        """Hooks the taps that are needed; a network that reuses a part of another source takes it."""
         self.net.want(needs)
+        if callable(adopt := getattr(self.net.net, "adopt", None)):
+            adopt(sources)
 
     def forward(self, batch: Batch) -> Signals:
         """One pass of the network, with gradients."""

@@ -1,7 +1,7 @@
 """The student's own moving average as its teacher (mean teacher)."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -33,9 +33,9 @@ class Momentum(Source):
         self.decay = decay
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
-    def attach(self, needs: Iterable[str], student: Source) -> None:
+    def attach(self, needs: Iterable[str], sources: Mapping[str, Source]) -> None:
         """Starts as a copy of the student."""
-        net: Tapped = student.net  # type: ignore[assignment]
+        net: Tapped = sources["student"].net  # type: ignore[assignment]
         self.net = copy.deepcopy(net).requires_grad_(False).eval()
         self.net.want(needs)
         object.__setattr__(self, "student", net)  # no child: its weights are its own source's to save

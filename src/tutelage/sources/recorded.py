@@ -1,6 +1,6 @@
 """Logits that were computed before, by example key."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ class Recorded(Source):
         self.register_buffer("row", row, persistent=False)
         self.register_buffer("logits", logits, persistent=False)
 
-    def attach(self, needs: Iterable[str], student: Source) -> None:
+    def attach(self, needs: Iterable[str], sources: Mapping[str, Source]) -> None:
         """Checks that nothing but logits is asked for."""
         if extra := sorted(set(needs) - {"logits"}):
             raise TutelageError(f"a record holds logits only; the objective also reads {extra}")

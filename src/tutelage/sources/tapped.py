@@ -1,11 +1,14 @@
 """A network whose inner activations, and the parameters behind them, can be read by name."""
 
+import re
 from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
 from tutelage.errors import TutelageError, nearest
 from tutelage.objective import Signals
+
+_FROM_LAST = re.compile(r"-[1-9]\d*")
 
 
 def _keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -21,7 +24,7 @@ class Tapped(nn.Module):
 
     Args:
         net: maps [B, …] to logits.
-        taps: tap name → submodule path. Only taps that are asked for are hooked.
+        taps: tap name → submodule path, in which -1 is the last child. Only taps that are asked for are hooked.
     """
 
     def __init__(self, net: nn.Module, taps: Mapping[str, str] | None = None):
@@ -30,7 +33,17 @@ class Tapped(nn.Module):
         self.wanted: list[str] = []
         self.parameters_wanted: list[str] = []
         for name, path in self.taps.items():
-            self._submodule(name, path)
+            self.taps[name] = self._counted(path)
+            self._submodule(name, self.taps[name])
+
+    def _counted(self, path: str) -> str:
+        """``path`` with the name of a child wherever it counts from the last one."""
+        module, names = self.net, []
+        for part in path.split("."):
+            children = list(dict(module.named_children()))
+            names.append(children[int(part)] if _FROM_LAST.fullmatch(part) and -int(part) <= len(children) else part)
+            module = getattr(module, names[-1], module)
+        return ".".join(names)
 
     def _submodule(self, tap: str, path: str) -> nn.Module:
         try:

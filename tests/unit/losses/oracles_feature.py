@@ -236,11 +236,6 @@ def simkd_projected(state: State, student: Array) -> Array:
     return student
 
 
-def simkd(state: State, student: Array, teacher: Array) -> float:
-    s, t = match(student, teacher)
-    return ((simkd_projected(state, s) - t) ** 2).mean()
-
-
 def cat_kd(state: State, student, teacher, student_weight, teacher_weight, side: int = 2, normalize=True) -> float:
     maps = []
     for feature, weight in ((student, student_weight), (teacher, teacher_weight)):

@@ -7,9 +7,9 @@ from tutelage.losses.ft import FT
 from . import oracles_feature as oracle
 
 
-def built(rate: float = 0.5) -> tuple[FT, torch.Tensor, torch.Tensor]:
+def built(rate: float = 0.5, **phase: float) -> tuple[FT, torch.Tensor, torch.Tensor]:
     student, teacher = torch.randn(3, 4, 5, 5), torch.randn(3, 6, 5, 5)
-    loss = FT(rate)
+    loss = FT(rate, **phase)
     with torch.no_grad():
         loss(student, teacher)
     return loss, student, teacher
@@ -19,34 +19,33 @@ def test_the_reconstruction_is_the_oracle_s() -> None:
     loss, _, teacher = built()
     state = {k: v.double().numpy() for k, v in loss.state_dict().items() if k != "_extra_state"}
     expected = oracle.ft_reconstruction(state, teacher.double().numpy())
-    assert loss.pretrain_loss(teacher).item() == pytest.approx(expected, rel=1e-5)
-    half = loss.pretrain_loss(teacher.bfloat16())
+    assert loss.reconstruction(teacher).item() == pytest.approx(expected, rel=1e-5)
+    half = loss.reconstruction(teacher.bfloat16())
     assert half.dtype == torch.float32
     assert half.item() == pytest.approx(oracle.ft_reconstruction(state, teacher.bfloat16().double().numpy()), rel=1e-5)
 
 
-def test_the_first_phase_trains_the_paraphraser_alone_and_the_second_all_but_it() -> None:
-    loss, student, teacher = built()
-    loss.pretrain_loss(teacher).backward()
-    trained = {name.split(".")[0] for name, p in loss.named_parameters() if p.grad is not None}
-    assert trained == {"encoder", "decoder"}
-    loss.zero_grad()
-    loss.freeze()
+def test_the_phases_move_what_is_theirs_alone() -> None:
+    loss, student, teacher = built(epochs=2, lr=0.1)
+    before = {name: p.clone() for name, p in loss.named_parameters()}
+    seen = []
+    loss.prepare(lambda epoch: [seen.append(epoch) or {"teacher": teacher}] * 3)
+    moved = {name.split(".")[0] for name, p in loss.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {"encoder", "decoder"}
+    assert seen == [0, 1]
     loss(student, teacher).backward()
-    trained = {name.split(".")[0] for name, p in loss.named_parameters() if p.grad is not None}
-    assert trained == {"translator"}
+    assert {name.split(".")[0] for name, p in loss.named_parameters() if p.grad is not None and p.requires_grad} == {
+        "translator"
+    }
+    assert {name.split(".")[0] for name, p in loss.named_parameters() if p.requires_grad} == {"translator"}
 
 
 def test_the_paraphraser_learns_to_reconstruct() -> None:
     torch.manual_seed(0)
-    loss, _, teacher = built(rate=1.0)
-    first = loss.pretrain_loss(teacher).item()
-    optimizer = torch.optim.Adam(loss.parameters(), lr=0.01)
-    for _ in range(60):
-        optimizer.zero_grad()
-        loss.pretrain_loss(teacher).backward()
-        optimizer.step()
-    assert loss.pretrain_loss(teacher).item() < 0.7 * first
+    loss, _, teacher = built(rate=1.0, epochs=40, lr=0.3)
+    first = loss.reconstruction(teacher).item()
+    loss.prepare(lambda epoch: [{"teacher": teacher}])
+    assert loss.reconstruction(teacher).item() < 0.95 * first
 
 
 def test_equal_factors_cost_nothing_whatever_their_scale() -> None:
@@ -54,7 +53,7 @@ def test_equal_factors_cost_nothing_whatever_their_scale() -> None:
     loss = FT()
     with torch.no_grad():
         loss(x, x)
-    loss.freeze()
+    loss.set_extra_state({"prepared": True})
     loss.translator.load_state_dict(loss.encoder.state_dict())
     assert loss(x, x).item() == 0
     with torch.no_grad():  # LeakyReLU is homogeneous: the last layer scales the factor
@@ -69,31 +68,33 @@ def test_the_rate_sets_the_factor_s_width() -> None:
         assert loss.encoder(teacher).shape == loss.translator(student).shape == (3, width, 5, 5)
 
 
-def test_the_phase_is_part_of_the_state() -> None:
-    loss, student, teacher = built()
-    resumed, _, _ = built()
-    loss.freeze()
+def test_a_resumed_run_does_not_learn_it_again() -> None:
+    loss, student, teacher = built(epochs=1)
+    loss.prepare(lambda epoch: [{"teacher": teacher}])
+    resumed, _, _ = built(epochs=1)
     resumed.load_state_dict(loss.state_dict())
-    assert resumed.frozen
-    assert not any(p.requires_grad for p in resumed.encoder.parameters())
+    resumed.prepare(lambda epoch: pytest.fail("it has learned already"))
     assert torch.equal(resumed(student, teacher), loss(student, teacher))
-    early, _, _ = built()
-    resumed.load_state_dict(early.state_dict())
-    assert not resumed.frozen
-    assert all(p.requires_grad for p in resumed.parameters())
 
 
 def test_a_phase_out_of_turn_is_refused() -> None:
     loss, student, teacher = built()
-    with pytest.raises(TutelageError, match="must be trained by pretrain_loss and then frozen"):
+    with pytest.raises(TutelageError, match="paraphraser must learn first"):
         loss(student, teacher)
-    loss.freeze()
-    with pytest.raises(TutelageError, match="paraphraser is frozen"):
-        loss.pretrain_loss(teacher)
     with pytest.raises(TutelageError, match="has no shape before the first call"):
-        FT().pretrain_loss(teacher)
-    with pytest.raises(TutelageError, match="no paraphraser to freeze before the first call"):
-        FT().freeze()
+        FT().prepare(lambda epoch: [{"teacher": teacher}])
+
+
+def test_a_paraphraser_that_diverges_is_told() -> None:
+    loss, _, teacher = built(epochs=200, lr=1e4)
+    with pytest.raises(TutelageError, match=r"ended at a loss of (nan|inf); its lr is 10000"):
+        loss.prepare(lambda epoch: [{"teacher": teacher}])
+
+
+@pytest.mark.parametrize("arguments", [{"epochs": 0}, {"lr": 0.0}, {"lr": float("nan")}])
+def test_a_phase_of_nothing_is_refused(arguments: dict) -> None:
+    with pytest.raises(TutelageError, match="at least one epoch and lr > 0"):
+        FT(**arguments)
 
 
 @pytest.mark.parametrize("rate", [0.0, -0.5, 1.5, float("nan")])

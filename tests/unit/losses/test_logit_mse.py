@@ -15,5 +15,8 @@ def test_summed_over_classes_and_averaged_over_rows() -> None:
     assert LogitMSE()(student, teacher).item() == pytest.approx(3 * torch.nn.MSELoss()(student, teacher).item())
 
 
-def test_a_class_masked_on_one_side_costs_everything() -> None:
-    assert LogitMSE()(torch.tensor([[0.0, -math.inf]]), torch.zeros(1, 2)).item() == math.inf
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_class_masked_on_one_side_costs_everything(dtype: torch.dtype) -> None:
+    masked, open_ = torch.tensor([[0.0, -math.inf]], dtype=dtype), torch.zeros(1, 2, dtype=dtype)
+    assert LogitMSE()(masked, open_).item() == LogitMSE()(open_, masked).item() == math.inf
+    assert LogitMSE()(masked, masked).item() == 0.0

@@ -71,15 +71,27 @@ def test_each_side_gets_its_gradient_alone() -> None:
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 @pytest.mark.parametrize("classes", [10, 1000, 32000])
-def test_near_equal_logits_are_right_to_rounding(classes: int, temperature: float) -> None:
-    student, _ = pair(4, classes, dtype=torch.float32)
-    same = student.clone().requires_grad_()
-    SoftTarget(temperature)(same, student).backward()
-    assert not same.grad.any()
-    noise = 1e-3 * torch.randn(student.shape, generator=torch.Generator().manual_seed(1))
-    found = SoftTarget(temperature)(student + noise, student).item()
-    exact = oracle.soft_target(*(np.float64(z.numpy()) for z in (student + noise, student)), temperature)
-    assert found == pytest.approx(exact, abs=5e-7 * temperature**2)
+@pytest.mark.parametrize("learned", [False, True])
+def test_near_equal_logits_keep_their_digits(classes: int, temperature: float, learned: bool) -> None:
+    teacher, noise = pair(4, classes, dtype=torch.float32)
+    t = torch.tensor(temperature, requires_grad=learned)
+    for size in (1e-1, 1e-2, 1e-3):
+        student = (teacher + size / 3 * noise).requires_grad_()
+        found = soft_target(student, teacher, t)
+        exact = [z.detach().double() for z in (student, teacher)]
+        expected = oracle.soft_target(*(z.numpy() for z in exact), temperature)
+        assert found.item() == pytest.approx(expected, rel=2e-7 * temperature / size)
+        p, q = (torch.softmax(z / temperature, 1) for z in exact)
+        slope, expected_slope = torch.autograd.grad(found, student)[0], (p - q) * temperature / 4
+        assert (slope - expected_slope).norm() < 2e-6 * temperature / size * expected_slope.norm()
+
+
+def test_equal_logits_have_no_loss_and_no_gradient() -> None:
+    student = pair(4, 1000, dtype=torch.float32)[0].requires_grad_()
+    loss = SoftTarget()(student, student.detach().clone())
+    loss.backward()
+    assert loss.item() == 0.0
+    assert not student.grad.any()
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)

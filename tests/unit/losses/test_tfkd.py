@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.unit.losses import oracles_logit as oracle
 
 from tutelage.errors import TutelageError
 from tutelage.losses.tfkd import TfKDReg
@@ -38,6 +39,13 @@ def test_least_where_the_student_is_the_virtual_teacher() -> None:
     loss = TfKDReg()(student, LABEL)
     assert loss.detach().item() == pytest.approx(0.0, abs=1e-10)
     assert torch.autograd.grad(loss, student)[0].abs().max() < 1e-6
+
+
+def test_near_the_virtual_teacher_float32_keeps_its_digits() -> None:
+    student = torch.full((4, 5), math.log(0.01 / 4)).scatter(1, LABEL[:, None], math.log(0.99))
+    student += 1e-3 * STUDENT.float()
+    expected = oracle.tfkd(student.double().numpy(), LABEL.numpy(), 0.99, 20.0)
+    assert TfKDReg()(student, LABEL).item() == pytest.approx(expected, rel=2e-3)
 
 
 @pytest.mark.parametrize("correct", [0.0, 1.1, -0.5])

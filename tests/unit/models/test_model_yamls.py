@@ -119,7 +119,8 @@ def test_every_tap_gives_what_its_name_says(network: Network) -> None:
     signals = {tap: after for tap, (after, _) in seen.items()}
     stages = [tap for tap in taps if re.fullmatch(r"stage\d+", tap)]
     assert stages == [f"stage{i}" for i in range(1, len(stages) + 1)]
-    assert set(taps) - set(stages) - {f"{stage}_preact" for stage in stages} == {"embedding", "classifier"}
+    known = {f"{stage}{ending}" for stage in stages for ending in ("", "_preact", "_norm")}
+    assert set(taps) - known == {"embedding", "classifier"}
     assert all(signals[stage].ndim == 4 for stage in stages)
     sides = [signals[stage].shape[-1] for stage in stages]
     assert sides == sorted(sides, reverse=True)
@@ -129,6 +130,9 @@ def test_every_tap_gives_what_its_name_says(network: Network) -> None:
             assert torch.equal(signals[stage], preact if name in LINEAR_STAGES else preact.relu())
             assert bool((preact < 0).any())
         assert name in LINEAR_STAGES or bool((signals[stage] >= 0).all())
+        if f"{stage}_norm" in signals:
+            assert isinstance(net.get_submodule(taps[f"{stage}_norm"]), nn.BatchNorm2d)
+            assert signals[f"{stage}_norm"].shape == signals[stage].shape
 
     embedding, classifier = signals["embedding"], net.get_submodule(taps["classifier"])
     assert isinstance(classifier, nn.Linear)

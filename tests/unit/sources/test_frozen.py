@@ -26,7 +26,7 @@ def net() -> nn.Module:
 
 def frozen(**more) -> Frozen:
     source = Frozen(Tapped(net(), {"embedding": "hidden"}), **more)
-    source.attach({"logits", "embedding"}, source)
+    source.attach({"logits", "embedding"}, {"student": source})
     return source
 
 

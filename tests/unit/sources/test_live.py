@@ -8,7 +8,7 @@ from tutelage.sources.tapped import Tapped
 def test_a_live_source_learns_and_gives_what_is_asked_of_it():
     net = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
     source = Live(Tapped(net, {"embedding": "0"}))
-    source.attach({"embedding"}, source)
+    source.attach({"embedding"}, {"student": source})
     found = source({"input": torch.ones(4, 2)})
     assert found.keys() == {"logits", "embedding"}
     found["logits"].sum().backward()

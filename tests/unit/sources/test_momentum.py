@@ -20,7 +20,7 @@ def live() -> Live:
 
 def attached(decay=0.9, needs=("logits",)):
     student, source = live(), Momentum(decay)
-    source.attach(set(needs), student)
+    source.attach(set(needs), {"student": student})
     return student, source
 
 

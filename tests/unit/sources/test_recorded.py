@@ -21,7 +21,7 @@ def test_an_example_that_is_not_on_record(key):
 
 def test_it_has_nothing_but_logits():
     source = Recorded(KEY, LOGITS)
-    source.attach({"logits"}, source)
+    source.attach({"logits"}, {"student": source})
     with pytest.raises(TutelageError, match=r"a record holds logits only; the objective also reads \['stage1'\]"):
-        source.attach({"logits", "stage1"}, source)
+        source.attach({"logits", "stage1"}, {"student": source})
     assert not source.state_dict()

@@ -1,0 +1,128 @@
+"""A student that answers with its teacher's classifier (SimKD, Chen et al. 2022, arXiv:2203.14001)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.errors import TutelageError, nearest
+from tutelage.losses.adapt import MAPS, VECTORS, check_pair, match_size, pool_to, width
+from tutelage.sources.tapped import Tapped
+
+
+def reused(student: Tapped, teacher: Tapped, tap: str, input_shape: Sequence[int], reduction: int = 2) -> Tapped:
+    """:class:`ReusedClassifier` with the taps ``projected`` and ``classifier`` and, by their names, the student's."""
+    taps = {name: f"backbone.{path}" for name, path in student.taps.items()}
+    net = ReusedClassifier(student, teacher, tap, input_shape, reduction)
+    return Tapped(net, {**taps, "projected": "projector", "classifier": "classifier"})
+
+
+class ReusedClassifier(nn.Module):
+    """``W_t · mean_HW P(f_s) + b_t``: the student's feature, projected to the teacher's width, and its classifier.
+
+    For maps P is a bottleneck of convolutions, 1×1, 3×3, 1×1, the inner width ``C_t // reduction``, each followed by
+    batch normalisation and ReLU; for vectors it is a linear layer. A map larger than the teacher's is average-pooled to
+    its size first. The classifier is the teacher's and does not learn; of the student, what the feature does not depend
+    on learns nothing either, and its own classifier is left out.
+
+    Args:
+        student: the tapped student.
+        teacher: a network like the teacher's, for its shapes.
+        tap: the feature, of both.
+        input_shape: [C, H, W] of the images.
+        reduction: what the teacher's width is divided by inside the bottleneck; 2 is the authors'.
+
+    Shape:
+        [B, C, H, W] → [B, K] logits.
+
+    Raises:
+        TutelageError: no tap of this name; features that do not fit one another, or the teacher's classifier.
+    """
+
+    def __init__(self, student: Tapped, teacher: Tapped, tap: str, input_shape: Sequence[int], reduction: int = 2):
+        super().__init__()
+        if reduction < 1:
+            raise TutelageError(f"SimKD's reduction must be at least 1; found {reduction}")
+        images = torch.zeros(2, *input_shape)
+        feature = _output(student, tap, images)
+        with torch.no_grad():
+            target = _output(teacher, tap, images)
+        check_pair(feature, target, "SimKD", (MAPS, VECTORS))
+        theirs: nn.Linear = teacher.net.get_submodule(teacher.taps["classifier"])  # type: ignore[assignment]
+        if theirs.weight.shape[1:] != (width(target),):
+            raise TutelageError(
+                f"SimKD: the teacher's classifier, of weight {list(theirs.weight.shape)}, does not read its tap "
+                f"{tap!r}, {list(target.shape)}: set loss.tap to what its classifier takes the mean of"
+            )
+        self.backbone, self.path = student.net, student.taps[tap]
+        self.size: tuple[int, int] | None = None
+        if feature.ndim == MAPS:
+            matched = match_size(feature, target)[0]
+            self.size = matched.shape[2], matched.shape[3]
+        self.projector = projector(feature, width(target), reduction)
+        self.classifier = nn.Linear(width(target), len(theirs.weight), bias=theirs.bias is not None)
+        self.classifier.requires_grad_(False)
+        _leave_out(self.backbone, feature, student.taps.get("classifier"))
+        self.backbone.get_submodule(self.path).register_forward_hook(_keep)
+
+    def adopt(self, sources: Mapping[str, Any]) -> None:
+        """Takes the classifier of the source ``teacher``.
+
+        Raises:
+            TutelageError: that source has no network to take it from.
+        """
+        net = getattr(sources.get("teacher"), "net", None)
+        if not isinstance(net, Tapped):
+            raise TutelageError("SimKD reuses the classifier of a network: it needs sources=frozen")
+        self.classifier.load_state_dict(net.net.get_submodule(net.taps["classifier"]).state_dict())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, K] logits."""
+        self.backbone(x)
+        feature = self.backbone.get_submodule(self.path).__dict__.pop("_feature")
+        if self.size is None:
+            return self.classifier(self.projector(feature))
+        return self.classifier(self.projector(pool_to(feature, self.size)).mean((2, 3)))
+
+
+def projector(feature: Tensor, channels: int, reduction: int) -> nn.Module:
+    """P from a feature like this one to ``channels``."""
+    if feature.ndim != MAPS:
+        return nn.Linear(width(feature), channels)
+    inner = max(1, channels // reduction)
+    return nn.Sequential(
+        *_block(width(feature), inner, 1), *_block(inner, inner, 3), *_block(inner, channels, 1)
+    )  # fmt: skip
+
+
+def _block(width_in: int, width_out: int, kernel: int) -> tuple[nn.Module, ...]:
+    convolution = nn.Conv2d(width_in, width_out, kernel, padding=kernel // 2, bias=False)
+    return convolution, nn.BatchNorm2d(width_out), nn.ReLU()
+
+
+def _keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    module.__dict__["_feature"] = output  # apart from a tap's, which may sit on the same module
+
+
+def _output(tapped: Tapped, tap: str, images: Tensor) -> Tensor:
+    """What the tap's submodule makes of the images, in eval mode."""
+    if tap not in tapped.taps:
+        raise TutelageError(f"no tap {tap!r} in {type(tapped.net).__name__}; {nearest(tap, tapped.taps)}")
+    kept: list[Tensor] = []
+    handle = tapped.net.get_submodule(tapped.taps[tap]).register_forward_hook(lambda _, __, out: kept.append(out))
+    tapped.eval()(images)
+    handle.remove()
+    tapped.train()
+    return kept[0]
+
+
+def _leave_out(net: nn.Module, feature: Tensor, classifier: str | None) -> None:
+    """Ends the learning of parameters that ``feature`` does not depend on; the classifier is replaced by nothing."""
+    parameters = list(net.parameters())
+    for parameter, found in zip(
+        parameters, torch.autograd.grad(feature.sum(), parameters, allow_unused=True), strict=True
+    ):
+        parameter.requires_grad_(found is not None)
+    if classifier and not any(p.requires_grad for p in net.get_submodule(classifier).parameters()):
+        net.set_submodule(classifier, nn.Identity())
