@@ -58,6 +58,5 @@ class AB(Lazy):
     def _stage(self, connect: nn.Module, student: Tensor, teacher: Tensor) -> Tensor:
         student = connect(student)
         check_same_shape(student, teacher, "AB after its connector")
-        above = (student + self.margin).clamp_min(0).square()  # fires, or nearly, where the teacher does not
-        below = (self.margin - student).clamp_min(0).square()
-        return torch.where(teacher > 0, below, above).sum() / len(student)
+        fires = teacher.detach().relu().sign()  # 1 where t > 0, else 0; on CPU faster than any mask
+        return (student * (1 - 2 * fires) + self.margin).relu().square().sum() / len(student)

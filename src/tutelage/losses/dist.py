@@ -1,11 +1,13 @@
 """Correlation of predictions (Huang et al. 2022)."""
 
+import math
+
 from torch import Tensor, nn
 
 from tutelage.losses.logits import checked_temperature, constant, log_softmax, paired_rows
 from tutelage.losses.precision import in_float32
 
-_CONSTANT = 1e-6  # a vector whose spread is this little of its norm is rounding noise
+_CONSTANT = 1e-6  # probabilities whose spread is this little of their mean are rounding noise
 
 
 class DIST(nn.Module):
@@ -48,20 +50,25 @@ class DIST(nn.Module):
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The loss, a scalar."""
         student, teacher = paired_rows(student, teacher, "DIST")
-        p = log_softmax(student, self.temperature).exp()
-        q = log_softmax(teacher, self.temperature).exp()
-        rows = 1 - _pearson(p, q, 1).mean()
-        classes = 1 - _pearson(p, q, 0).mean()
+        log_p, log_q = log_softmax(student, self.temperature), log_softmax(teacher, self.temperature)
+        rows = 1 - _pearson(log_p.exp(), log_q.exp(), 1).mean()
+        classes = 1 - _pearson(_of_greatest(log_p), _of_greatest(log_q), 0).mean()
         return self.temperature**2 * (self.beta * rows + self.gamma * classes)
 
 
+def _of_greatest(log_p: Tensor) -> Tensor:
+    """Each class's probabilities over the greatest of them, which changes no correlation and never underflows."""
+    return (log_p - log_p.detach().amax(0)).exp()
+
+
 def _pearson(p: Tensor, q: Tensor, dim: int) -> Tensor:
-    return (_standard(p, dim) * _standard(q, dim)).sum(dim)
+    (p, p_norm, p_constant), (q, q_norm, q_constant) = _centred(p, dim), _centred(q, dim)
+    return (p * q).sum(dim) / (p_norm * q_norm).masked_fill(p_constant | q_constant, math.inf)
 
 
-def _standard(x: Tensor, dim: int) -> Tensor:
-    """Centred and of norm 1 along ``dim``; 0 where it is constant."""
-    centred = x - x.mean(dim, keepdim=True)
-    norm = centred.norm(dim=dim, keepdim=True)
-    constant_there = norm <= _CONSTANT * x.norm(dim=dim, keepdim=True)
-    return (centred / norm.masked_fill(constant_there, 1.0)).masked_fill(constant_there, 0.0)
+def _centred(x: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Centred along ``dim``, the norm of that, and whether it is rounding noise."""
+    mean = x.mean(dim, keepdim=True)
+    centred = x - mean
+    norm = centred.norm(dim=dim)
+    return centred, norm, norm <= _CONSTANT * math.sqrt(x.shape[dim]) * mean.squeeze(dim)

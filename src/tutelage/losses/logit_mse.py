@@ -1,8 +1,10 @@
 """Regression of logits (Ba & Caruana 2014)."""
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutelage.losses.logits import paired_rows
+from tutelage.losses.logits import floored, paired_rows
 from tutelage.losses.precision import in_float32
 
 
@@ -24,5 +26,6 @@ class LogitMSE(nn.Module):
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The loss, a scalar."""
         student, teacher = paired_rows(student, teacher, "LogitMSE")
-        equal = student == teacher  # −inf − −inf is NaN
-        return (student - teacher).masked_fill(equal, 0.0).square().sum(1).mean()
+        lowest = torch.finfo(student.dtype).min  # −inf − −inf is NaN; the square of this is inf
+        student, teacher = floored(student, lowest), floored(teacher, lowest)
+        return F.mse_loss(student, teacher, reduction="sum") / len(student)

@@ -63,17 +63,21 @@ class PSKD(nn.Module):
         """The loss, a scalar."""
         label, key = column(label, student, "PSKD"), column(key, student, "PSKD").squeeze(1)
         log_p = log_softmax(rows(student, "PSKD"))
-        hard = -log_p.gather(1, label).squeeze(1)
         if not self.training:
-            return hard.mean()
+            return -log_p.gather(1, label).mean()
         with torch.no_grad():
-            everyone = _of_all_ranks(key), _of_all_ranks(log_p.exp().to(self.previous.dtype))
-            self._grow(everyone[0], log_p.shape[1])
-            previous = self.previous[key]
-            share = self.share * (previous.sum(1) > 0)
-            self.previous[everyone[0]] = everyone[1]
-        soft = -(previous * log_p).sum(1)
-        return torch.lerp(hard, soft, share.to(hard.dtype)).mean()
+            target = self._exchange(key, log_p.exp()).to(log_p.dtype)
+            share = self.share.to(log_p.dtype) * target.any(1, keepdim=True)
+            target.mul_(share).scatter_add_(1, label, 1 - share)
+        return -(target * log_p).sum() / len(log_p)
+
+    def _exchange(self, key: Tensor, p: Tensor) -> Tensor:
+        """The rows of the table; ``p``, and what other ranks predicted, takes their place."""
+        keys, predicted = _of_all_ranks(key), _of_all_ranks(p.to(self.previous.dtype))
+        self._grow(keys, p.shape[1])
+        previous = self.previous[key]
+        self.previous[keys] = predicted
+        return previous
 
     def _grow(self, keys: Tensor, classes: int) -> None:
         """Room in the table for ``keys``."""
