@@ -84,6 +84,15 @@ def test_a_planted_mistake_is_found(compose, tmp_path, group, content, said):
         examine(compose(*overrides, folder=str(conf)))
 
 
-@pytest.mark.parametrize("path", sorted(CONF.glob("experiment/*.yaml")), ids=lambda path: path.stem)
-def test_every_experiment_composes(compose, path):
-    assert examine(compose(f"experiment={path.stem}")) > 5
+EXPERIMENTS = sorted(
+    str(path.relative_to(CONF / "experiment").with_suffix("")) for path in CONF.rglob("experiment/**/*.yaml")
+)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes(compose, name):
+    assert examine(compose(f"experiment={name}")) > 5
+
+
+def test_the_published_table_is_eighteen_experiments():
+    assert len([name for name in EXPERIMENTS if name.count("/") == 2]) == 18

@@ -10,79 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cifar_writer import CLASSES, MADE, opcodes, write, written_by_python_2, written_by_python_3
 
 from tutelage.data.cifar import DATASETS, CifarImages
 from tutelage.errors import TutelageError
-
-RNG = np.random.default_rng(0)
-CLASSES = {"CIFAR10": 10, "CIFAR100": 100}
-
-
-def written_by_python_2(value):
-    """Pickle protocol 2 as cPickle writes it, from the list of opcodes."""
-    return b"\x80\x02" + _python_2(value) + b"."
-
-
-def _python_2(value):
-    match value:
-        case bool():
-            return b"\x88" if value else b"\x89"
-        case int():
-            return b"J" + value.to_bytes(4, "little", signed=True)
-        case None:
-            return b"N"
-        case bytes():
-            return b"T" + len(value).to_bytes(4, "little") + value
-        case list():
-            return b"](" + b"".join(map(_python_2, value)) + b"e"
-        case tuple():
-            return b"(" + b"".join(map(_python_2, value)) + b"t"
-        case dict():
-            return b"}(" + b"".join(_python_2(x) for item in value.items() for x in item) + b"u"
-        case np.ndarray():
-            dtype = b"cnumpy\ndtype\n" + _python_2((value.dtype.str[1:].encode(), 0, 1)) + b"R"
-            dtype += _python_2((3, b"|", None, None, None, -1, -1, 0)) + b"b"
-            empty = (
-                b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + _python_2((0,)) + _python_2(b"b") + b"tR"
-            )
-            by_column = not value.flags.c_contiguous
-            state = _python_2(1) + _python_2(value.shape) + dtype + _python_2(by_column) + _python_2(value.tobytes("A"))
-            return empty + b"(" + state + b"tb"
-
-
-def written_by_python_3(value):
-    return pickle.dumps(value, 2)
-
-
-def contents(dataset, count=8):
-    """What a folder's files hold, small."""
-    published = DATASETS[dataset]
-    classes = CLASSES[dataset]
-    made = {
-        name: {
-            b"batch_label": b"a batch",
-            published.labels: RNG.integers(0, classes, count).tolist(),
-            b"data": RNG.integers(0, 256, (count, 3072), np.uint8),
-            b"filenames": [b"a.png"] * count,
-        }
-        for name in [*published.train, *published.test]
-    }
-    if dataset == "CIFAR100":
-        for batch in made.values():
-            batch[b"coarse_labels"] = [0] * count
-    [meta] = published.meta
-    return made | {meta: {b"num_vis": 3072, published.names: [b"class %d" % c for c in range(classes)]}}
-
-
-MADE = {dataset: contents(dataset) for dataset in DATASETS}
-
-
-def write(root: Path, dataset="CIFAR10", written=written_by_python_2, **other):
-    folder = root / DATASETS[dataset].folder
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in (MADE[dataset] | other).items():
-        (folder / name).write_bytes(content if isinstance(content, bytes) else written(content))
-    return folder
 
 
 def pack(root: Path, dataset="CIFAR10", *, lacking=(), members=()):
@@ -227,7 +158,7 @@ def test_every_other_global_is_refused(tmp_path, function, name):
 def test_what_a_pickle_calls_of_numpy_is_not_called(tmp_path):
     """An object array that numpy would build around a number taken for a pointer stays data."""
     made = MADE["CIFAR10"]["test_batch"]
-    pickled = written_by_python_2(made).replace(_python_2(b"u1"), _python_2(b"O8"))
+    pickled = written_by_python_2(made).replace(opcodes(b"u1"), opcodes(b"O8"))
     path = write(tmp_path, test_batch=pickled) / "test_batch"
     assert refusal(images(tmp_path)) == (
         f"{path}: expected N rows of 3072 unsigned bytes (u1) in b'data'; found the type b'O8', the shape (8, 3072) "
@@ -240,7 +171,7 @@ def test_no_state_in_a_pickle_changes_what_the_next_one_meets(tmp_path):
     write(tmp_path)
     before = images(tmp_path).fingerprint()
     for named in (b"cnumpy\nndarray\n", b"c_codecs\nencode\n"):
-        state = _python_2((None, {b"__setstate__": 1, b"arguments": (b"u1",)}))
+        state = opcodes((None, {b"__setstate__": 1, b"arguments": (b"u1",)}))
         write(tmp_path, data_batch_1=b"\x80\x02" + named + state + b"b.")
         assert "data_batch_1: not a sound pickle" in refusal(images(tmp_path))
         write(tmp_path)
@@ -295,7 +226,7 @@ def test_a_batch_that_holds_something_else(tmp_path, change, complaint):
 
 def test_a_shape_that_lies(tmp_path):
     pickled = written_by_python_2(MADE["CIFAR10"]["test_batch"])
-    path = write(tmp_path, test_batch=pickled.replace(_python_2((8, 3072)), _python_2((9, 3072)))) / "test_batch"
+    path = write(tmp_path, test_batch=pickled.replace(opcodes((8, 3072)), opcodes((9, 3072)))) / "test_batch"
     assert refusal(images(tmp_path)).endswith("the shape (9, 3072) and 24576 bytes")
     assert str(path) in refusal(images(tmp_path))
 
