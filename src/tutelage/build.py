@@ -103,13 +103,12 @@ def supervised_module(stage: DictConfig, name: str, classes: int, reference: Sou
     return SupervisedModule(**_learning(stage, name, classes), reference=reference)
 
 
-def sources(stage: DictConfig, checkpoints: Mapping[str, str]) -> dict[str, Source]:
-    """Everything that teaches. ``checkpoints`` has the files of those that were trained here first."""
+def sources(stage: DictConfig) -> dict[str, Source]:
+    """Everything that teaches."""
     made = {}
     for name, node in stage.sources.items():
-        trained = {"checkpoint": checkpoints[name]} if name in checkpoints else {}
         with seeded("init", stage.seed, "source", name):
-            made[name] = instantiate(node, **trained)
+            made[name] = instantiate(node)
     return made
 
 

@@ -16,7 +16,7 @@ from tutelage.errors import TutelageError, nearest
 
 # Mappings whose keys are names that the user makes up, or are laid over a group that has a _target_.
 _OPEN = re.compile(
-    r"sources|callbacks|logger|loss\.terms(\.\w+\.(inputs|targets))?|(.+\.)?taps"
+    r"sources|assistants|callbacks|logger|loss\.terms(\.\w+\.(inputs|targets))?|(.+\.)?taps"
     r"|stages\.(teacher|control|student)\.(optimizer|scheduler|trainer)(\.\w+)*"
 )
 # Keys that code reads by name; what else is read has a _target_ above it or an interpolation that names it.
@@ -124,8 +124,10 @@ def _check_values(cfg: DictConfig) -> None:
     number(cfg, "trainer.limit_val_batches", above=0.0)
     if (devices := OmegaConf.select(cfg, "trainer.devices")) in (0, "0"):
         raise TutelageError(f"trainer.devices must be at least 1, or 'auto'; found {devices!r}")
-    if (weights := OmegaConf.select(cfg, "stages.teacher.weights")) not in ("last", "best"):
-        raise TutelageError(f"stages.teacher.weights must be 'last' or 'best'; found {weights!r}")
+    weights = OmegaConf.select(cfg, "stages.teacher.weights")
+    if weights not in ("last", "best") and not (type(weights) is int and weights >= 0):
+        raise TutelageError(f"stages.teacher.weights must be 'last', 'best' or an epoch from 0; found {weights!r}")
+    number(cfg, "generations", low=0, whole=True)
     number(cfg, "loss.alpha", low=0.0, high=1.0)
     number(cfg, "loss.temperature", above=0.0)
     for key in ("loss.label_smoothing", "stages.teacher.label_smoothing"):

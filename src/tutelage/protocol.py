@@ -15,7 +15,7 @@ from typing import Any
 import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.text import Text
 
@@ -29,18 +29,10 @@ from tutelage.evaluation.table import comparison
 from tutelage.files import read_json, write_json
 from tutelage.job import job
 from tutelage.sources.base import Source
-from tutelage.sources.recorded import Recorded
 from tutelage.stages import SPLITS, WEIGHTS, Trained
-from tutelage.weights import digest, load_into, read_state, save_network
+from tutelage.teachers import Teaching, assistants, engage, in_one, networks, recipe
 
 log = logging.getLogger(__name__)
-
-# What changes how a training is shown, run or found again, but not what comes of it.
-_COSMETIC = {
-    "data": ("root", "download", "num_workers", "class_names", "eval_batch_size", "verify"),
-    "trainer": ("log_every_n_steps", "enable_model_summary"),
-    "callbacks": ("progress", "recovery"),
-}
 
 
 def distill_job(cfg: DictConfig) -> float:
@@ -68,23 +60,20 @@ def distill(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     root = Path(cfg.paths.artifacts)
     data = build.data(student)
     _try_out(cfg, student, data)
-    teachers = {name: _teacher(cfg, node, root, data) for name, node in cfg.sources.items() if "checkpoint" in node}
-    teacher = teachers.get("teacher")
-    reference = _record(teacher, cfg.stages.teacher.weights)
+    teaching = engage(cfg, root, data)
+    student, reference = teaching.stage, teaching.record()
     control = _control(cfg, root, data, reference)
-    checkpoints = {
-        name: str(made.folder / f"{cfg.stages.teacher.weights}.safetensors") for name, made in teachers.items()
-    }
     stages.run(
         student, "student", folder / "checkpoints", folder / "tensorboard", data,
-        lambda: build.distillation_module(student, data.num_classes, build.sources(student, checkpoints), reference),
+        lambda: build.distillation_module(student, data.num_classes, build.sources(student), reference),
     )  # fmt: skip
-    found = {"teacher": teacher, "control": control, "student": Trained.read(folder / "checkpoints", reused=False)}
+    taught = Trained.read(folder / "checkpoints", reused=False)
+    found = {"teacher": teaching.teacher, "control": control, "student": taught}
     if (folder / "checkpoints" / "teacher").is_dir():  # a moving average came to be with the student
         found["teacher"] = Trained.read(folder / "checkpoints" / "teacher", reused=False)
-    metrics = _metrics(cfg, found)
+    metrics = _metrics(cfg, found, teaching)
     if distributed.is_main():
-        _collect(folder, found, metrics)
+        _collect(folder, {**teaching.chain, **found} if teaching.chain else found, metrics)
         if cfg.logger:
             write_board(folder / "tensorboard", cfg, found, metrics, data)
     return metrics
@@ -97,10 +86,12 @@ def _try_out(cfg: DictConfig, stage: DictConfig, data: ImageData) -> None:
         TutelageError: a network cannot take the images, its logits are not one for each class, or a loss cannot read
             this pair.
     """
-    roles = ["student"] + ["teacher"] * any("checkpoint" in node for node in cfg.sources.values())
+    nets = {"student": stage.student, **{f"assistant {name}": net for name, net in assistants(stage).items()}}
+    for number, node in enumerate(networks(stage.sources)):
+        nets[f"teacher {number}" if number else "teacher"] = node.net
     images = data.sample(8)["input"]
-    for role in roles:
-        net = build.network(stage[role], 0).eval()
+    for role, node in nets.items():
+        net = build.network(node, 0).eval()
         try:
             with torch.no_grad():
                 shape = list(net(images)["logits"].shape)
@@ -109,49 +100,7 @@ def _try_out(cfg: DictConfig, stage: DictConfig, data: ImageData) -> None:
         expected = [len(images), data.num_classes]
         if shape != expected:
             raise TutelageError(f"the {role} gives logits {shape}; the data's labels need {expected}")
-    build.distillation_module(stage, data.num_classes, build.sources(stage, {}), None).meet(data)
-
-
-def _recipe(stage: DictConfig, name: str, data: ImageData) -> dict[str, Any]:
-    plain: dict[str, Any] = OmegaConf.to_container(stage, resolve=True)  # type: ignore[assignment]
-    for group, keys in _COSMETIC.items():
-        plain[group] = {key: value for key, value in plain[group].items() if key not in keys}
-    parts = ("seed", "network", "data", "loss", "optimizer", "scheduler", "trainer", "callbacks")
-    recipe = {part: plain[part] for part in parts}
-    return recipe | {"stage": name, "content": data.fingerprint(), "torch": torch.__version__, "version": 1}
-
-
-def _teacher(cfg: DictConfig, node: DictConfig, root: Path, data: ImageData) -> Trained:
-    """The trained teacher of one source: made here, found, or given as a file."""
-    stage = build.stage_config(cfg, "teacher")
-    if node.checkpoint is not None:
-        return _given(stage, node, root, data)
-    own = build.data(stage)
-
-    def train(work: Path) -> None:
-        stages.run(
-            stage, "teacher", work, work / "tensorboard", own,
-            lambda: build.supervised_module(stage, "teacher", own.num_classes, None),
-        )  # fmt: skip
-
-    return Trained.read(*artifacts.make(root, "teacher", _recipe(stage, "teacher", own), train))
-
-
-def _given(stage: DictConfig, node: DictConfig, root: Path, data: ImageData) -> Trained:
-    """A teacher from a file: its predictions are an artifact as well."""
-    recipe = {"weights": digest(read_state(node.checkpoint)), "network": OmegaConf.to_container(stage.network)}
-    recipe |= {part: _recipe(stage, "given", data)[part] for part in ("data", "content")}
-
-    def evaluate(work: Path) -> None:
-        if distributed.is_main():
-            net = build.network(stage.network, stage.seed, "teacher").net
-            load_into(net, node.checkpoint)
-            for weights in WEIGHTS:
-                save_network(net, work / f"{weights}.safetensors", {**build.about(stage, "teacher"), "epoch": None})
-            training = {"seconds": 0.0, "epochs": 0, "steps": 0}
-            stages.finish(net, work, data, torch.device("cpu"), training)
-
-    return Trained.read(*artifacts.make(root, "given", recipe, evaluate))
+    build.distillation_module(stage, data.num_classes, build.sources(stage), None).meet(data)
 
 
 def _control(cfg: DictConfig, root: Path, data: ImageData, reference: Source | None) -> Trained:
@@ -164,33 +113,20 @@ def _control(cfg: DictConfig, root: Path, data: ImageData, reference: Source | N
             lambda: build.supervised_module(stage, "control", data.num_classes, reference),
         )  # fmt: skip
 
-    return Trained.read(*artifacts.make(root, "control", _recipe(stage, "control", data), train))
+    return Trained.read(*artifacts.make(root, "control", recipe(stage, "control", data), train))
 
 
-def _record(teacher: Trained | None, weights: str) -> Source | None:
-    """The teacher's logits on validation data, to measure fidelity while students train."""
-    if teacher is None:
-        return None
-    on_validation = teacher.predictions[weights, "val"]
-    return Recorded(on_validation.key, on_validation.logits)
-
-
-def _metrics(cfg: DictConfig, found: Mapping[str, Trained | None]) -> dict[str, Any]:
+def _metrics(cfg: DictConfig, found: Mapping[str, Trained | None], teaching: Teaching) -> dict[str, Any]:
     """The document of ``metrics.json``: schema 1, described in README."""
     document: dict[str, Any] = {"schema": 1, "seed": cfg.seed}
     teacher = found["teacher"]
+    if teaching.chain:
+        document["chain"] = {name: _entry(trained) for name, trained in teaching.chain.items()}
     for role, trained in found.items():
-        if trained is None:
-            continue
-        facts = {key: trained.facts[key] for key in ("parameters", "multiply_adds", "seconds", "epochs")}
-        document[role] = {"reused": trained.reused, **facts}
-        for weights in WEIGHTS:
-            document[role][weights] = {"epoch": trained.facts["epoch"][weights]}
-            for split in SPLITS:
-                beside = (
-                    teacher.predictions[cfg.stages.teacher.weights, split] if teacher and role != "teacher" else None
-                )
-                document[role][weights][split] = figures(trained.predictions[weights, split], beside)
+        if trained is not None:
+            document[role] = _entry(trained, None if role == "teacher" else teacher, teaching.weights)
+    if own := teaching.generations():
+        document["generations"] = _together([*own, *filter(None, [found["student"]])])
     document["gain"] = {
         weights: {
             key: document["student"][weights]["test"][key] - document["control"][weights]["test"][key]
@@ -200,6 +136,27 @@ def _metrics(cfg: DictConfig, found: Mapping[str, Trained | None]) -> dict[str, 
         for weights in WEIGHTS
     }
     return document
+
+
+def _together(generations: list[Trained]) -> dict[str, Any]:
+    """Figures of the mean of the probabilities of born-again students, the last one included."""
+    document: dict[str, Any] = {"count": len(generations)}
+    for kind in WEIGHTS:
+        said = {split: [one.predictions[kind, split] for one in generations] for split in SPLITS}
+        document[kind] = {split: figures(in_one(of_all)) for split, of_all in said.items()}
+    return document
+
+
+def _entry(trained: Trained, teacher: Trained | None = None, weights: str = "last") -> dict[str, Any]:
+    """What ``metrics.json`` says of one network: cost, and all figures of both weights on both splits."""
+    facts = {key: trained.facts[key] for key in ("parameters", "multiply_adds", "seconds", "epochs")}
+    entry: dict[str, Any] = {"reused": trained.reused, **facts}
+    for kind in WEIGHTS:
+        entry[kind] = {"epoch": trained.facts["epoch"][kind]}
+        for split in SPLITS:
+            beside = teacher.predictions[weights, split] if teacher else None
+            entry[kind][split] = figures(trained.predictions[kind, split], beside)
+    return entry
 
 
 def _collect(folder: Path, found: Mapping[str, Trained | None], metrics: Mapping[str, Any]) -> None:

@@ -2,14 +2,15 @@
 
 ``${one_minus:a}``, ``${product:a,b}`` and ``${minimum:a,b}``; ``${share:a}`` is min(1, 2a), for methods published as
 CE + w·X: with ``share(1 − alpha)`` and ``w·share(alpha)`` alpha = ½ is the paper, 0 the control, 1 uses no label;
-``${prefixed:s,[a,b]}`` is [s.a, s.b], ``${prefixed:s,[a,b],_x}`` is [s.a_x, s.b_x]; ``${unique:}`` and
+``${prefixed:s,[a,b]}`` is [s.a, s.b], ``${prefixed:s,[a,b],_x}`` is [s.a_x, s.b_x];
+``${copies:n,${net},seed}`` are n frozen networks that differ by seed; ``${unique:}`` and
 ``${folder_name:…}`` name folders.
 """
 
 import re
 import secrets
 
-from omegaconf import ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 
 def register() -> None:
@@ -18,6 +19,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("share", lambda x: min(1.0, 2.0 * float(x)), replace=True)
     OmegaConf.register_new_resolver("minimum", min, replace=True)
     OmegaConf.register_new_resolver("prefixed", _prefixed, replace=True)
+    OmegaConf.register_new_resolver("copies", _copies, replace=True)
     OmegaConf.register_new_resolver("product", _product, replace=True)
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), replace=True, use_cache=True)
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
@@ -25,6 +27,13 @@ def register() -> None:
 
 def _prefixed(source: str, taps: ListConfig, ending: str = "") -> ListConfig:
     return OmegaConf.create([f"{source}.{tap}{ending}" for tap in taps])
+
+
+def _copies(size: int, net: DictConfig, seed: int) -> ListConfig:
+    """``size`` frozen networks like ``net``, to be trained with the seeds from ``seed`` on."""
+    content = OmegaConf.to_container(net, resolve=True)
+    frozen = {"_target_": "tutelage.sources.frozen.Frozen", "net": content, "checkpoint": None}
+    return OmegaConf.create([{**frozen, "seed": seed + number} for number in range(size)])
 
 
 def _product(*factors: float) -> float:

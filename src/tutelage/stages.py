@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig
 from safetensors import safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import nn
 
 from tutelage import build, distributed
 from tutelage.callbacks.recovery import Recovery, newest_intact
@@ -135,11 +135,19 @@ def finish(net: nn.Module, folder: Path, data: ImageData, device: torch.device, 
     """Completes a folder that holds ``last`` and ``best`` weights: their predictions, then ``stage.json``."""
     epochs = {weights: about(folder / f"{weights}.safetensors")["epoch"] for weights in WEIGHTS}
     facts = {"parameters": parameters(net), "multiply_adds": multiply_adds(net.cpu(), data.input_shape)}
-    tensors: dict[str, Tensor] = {}
+    said: dict[tuple[str, str], Predictions] = {}
     for weights in WEIGHTS:
         load_into(net, folder / f"{weights}.safetensors")
         for split in SPLITS:
-            found = predict(net.to(device, torch.float32), data.whole(split), device)  # also after bf16-true
-            tensors |= {f"{weights}.{split}.{field}": getattr(found, field) for field in ("logits", "label", "key")}
-    write_atomically(folder / "predictions.safetensors", save(tensors))
-    write_json(folder / "stage.json", {**facts, **training, "epoch": epochs})
+            said[weights, split] = predict(net.to(device, torch.float32), data.whole(split), device)  # after bf16-true
+    conclude(folder, said, {**facts, **training, "epoch": epochs})
+
+
+def conclude(folder: Path, said: Mapping[tuple[str, str], Predictions], facts: Mapping[str, Any]) -> None:
+    """Writes what a :class:`Trained` reads: the predictions, then the facts."""
+    fields = ("logits", "label", "key")
+    tensors = {
+        f"{kind}.{split}.{field}": getattr(one, field) for (kind, split), one in said.items() for field in fields
+    }
+    write_atomically(folder / "predictions.safetensors", save({name: x.clone() for name, x in tensors.items()}))
+    write_json(folder / "stage.json", facts)

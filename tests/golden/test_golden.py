@@ -42,7 +42,7 @@ def curve(compose, loss: str, folder: Path) -> list[float]:
         del cfg.callbacks.best
     stage = build.stage_config(cfg, "student")
     data = build.data(stage)
-    module = build.distillation_module(stage, data.num_classes, build.sources(stage, {}), None)
+    module = build.distillation_module(stage, data.num_classes, build.sources(stage), None)
     trainer = build.trainer(stage, "student", folder, folder, len(data.train_dataloader()))
     trainer.callbacks.append(noted := Curve())
     trainer.fit(module, datamodule=data)

@@ -30,7 +30,7 @@ def module_of(cfg: DictConfig) -> tuple[DistillationModule, Batch]:
     """A student that has met its data, and 16 examples; in eval mode, where no example depends on another."""
     stage = build.stage_config(cfg, "student")
     data = build.data(stage)
-    module = build.distillation_module(stage, data.num_classes, build.sources(stage, {}), None)
+    module = build.distillation_module(stage, data.num_classes, build.sources(stage), None)
     module.meet(data)
     for loss in module.objective.modules():
         if hasattr(loss, "prepared"):

@@ -48,6 +48,8 @@ def _table(metrics: Mapping[str, Any], gap: int) -> Table:
     table.add_column(f"Seed {metrics['seed']}", min_width=len("Distilled"))  # in 80 columns a name takes two lines
     for head, justify in _COLUMNS:
         table.add_column(head, justify=justify, no_wrap=True)
+    for name, entry in metrics.get("chain", {}).items():
+        table.add_row(name.capitalize(), *_cells(entry, None))
     for role, name in _names(metrics).items():
         table.add_row(name, *_cells(metrics[role], metrics.get("teacher")))
     return table
@@ -76,6 +78,8 @@ def _names(metrics: Mapping[str, Any]) -> dict[str, str]:
     names = {"teacher": "Teacher", "control": "Student alone", "student": "Distilled student"}
     if "teacher" not in metrics:
         names["student"] = "Student"
+    if "chain" in metrics:
+        names["teacher"] = "Last teacher"
     return {role: name for role, name in names.items() if role in metrics}
 
 
@@ -107,7 +111,7 @@ def _cells(entry: Mapping[str, Any], teacher: Mapping[str, Any] | None) -> list[
     return [
         cost("parameters"),
         cost("multiply_adds"),
-        f"last {entry['last']['epoch']}\nbest {entry['best']['epoch']}",
+        "\n".join(f"{weights} {_epoch(entry[weights]['epoch'])}" for weights in ("last", "best")),
         test("accuracy", _percent),
         test("errors", str),
         test("nll", _decimal),
@@ -134,6 +138,10 @@ def _short(count: int) -> str:
         if count >= scale:
             return f"{count / scale:.4g}{unit}"
     return str(count)
+
+
+def _epoch(epoch: int | None) -> str:
+    return MISSING if epoch is None else str(epoch)  # a file, or several networks
 
 
 def _times(ratio: float) -> str:

@@ -100,6 +100,9 @@ class SupervisedModule(L.LightningModule):
             TutelageError: the objective reads what is not there, or shapes do not go together.
         """
         self._check_sources()
+        keys = torch.cat([data.splits[split].keys for split in ("train", "val")]).to(self.device)
+        for source in self.sources().values():
+            source.expect(keys)
         batch = data.sample(min(8, data.batch_size))
         training = self.training
         self.eval()

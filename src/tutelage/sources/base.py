@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from torch import nn
+from torch import Tensor, nn
 
 from tutelage.objective import Batch, Signals
 from tutelage.sources.tapped import Tapped
@@ -14,6 +14,9 @@ class Source(nn.Module):
     def attach(self, needs: Iterable[str], sources: "Mapping[str, Source]") -> None:
         """Told once, before the first step, which signals will be read, and of all sources, the student included."""
         raise NotImplementedError
+
+    def expect(self, key: Tensor) -> None:
+        """Told before the first step which examples [N] training and validation will ask for; raises if it cannot."""
 
     def forward(self, batch: Batch) -> Signals:
         """The signals of ``batch``."""

@@ -1,6 +1,10 @@
 """Logits that were computed before, by example key."""
 
+import hashlib
+import logging
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,30 +12,53 @@ from torch import Tensor
 from tutelage.errors import TutelageError
 from tutelage.objective import Batch, Signals
 from tutelage.sources.base import Source
+from tutelage.sources.outputs import FLOOR, as_logits, check_kind
+from tutelage.sources.outputs_file import read_outputs
+
+log = logging.getLogger(__name__)
 
 
 class Recorded(Source):
     """Gives each example the logits that are on record for its key.
 
     Args:
-        key: [N] int64, which examples.
+        key: [N] int64, which examples, each once.
         logits: [N, C], their logits.
+        name: what the errors call the record.
     """
 
     logits: Tensor
-    row: Tensor
+    key: Tensor
 
-    def __init__(self, key: Tensor, logits: Tensor):
+    def __init__(self, key: Tensor, logits: Tensor, name: str = "the record"):
         super().__init__()
-        row = torch.full((int(key.max()) + 1,), -1)
-        row[key] = torch.arange(len(key))
-        self.register_buffer("row", row, persistent=False)
-        self.register_buffer("logits", logits, persistent=False)
+        self.name = name
+        ascending, order = key.sort()
+        self.register_buffer("key", ascending, persistent=False)
+        self.register_buffer("logits", logits[order], persistent=False)
 
     def attach(self, needs: Iterable[str], sources: Mapping[str, Source]) -> None:
         """Checks that nothing but logits is asked for."""
         if extra := sorted(set(needs) - {"logits"}):
             raise TutelageError(f"a record holds logits only; the objective also reads {extra}")
+
+    def rows(self, key: Tensor) -> Tensor:
+        """Where the logits of the examples ``key`` [B] are.
+
+        Raises:
+            TutelageError: an example is not on record.
+        """
+        rows = torch.searchsorted(self.key, key).clamp(max=len(self.key) - 1)
+        if bool((absent := self.key[rows] != key).any()):
+            raise TutelageError(
+                f"{self.name}: no logits on record for example {int(key[absent][0])}; it holds {len(self.key)} "
+                f"examples, keys {int(self.key[0])} to {int(self.key[-1])}"
+            )
+        return rows
+
+    def expect(self, key: Tensor) -> None:
+        """Refuses examples that are not on record."""
+        self.rows(key)
 
     def forward(self, batch: Batch) -> Signals:
         """The recorded logits of the batch.
@@ -39,8 +66,38 @@ class Recorded(Source):
         Raises:
             TutelageError: an example is not on record.
         """
-        key = batch["key"]
-        rows = self.row[key.clamp(max=len(self.row) - 1)]
-        if bool(((rows < 0) | (key >= len(self.row))).any()):
-            raise TutelageError(f"no logits on record for example {int(key[(rows < 0) | (key >= len(self.row))][0])}")
-        return {"logits": self.logits[rows]}
+        return {"logits": self.logits[self.rows(batch["key"])]}
+
+
+class RecordedFile(Recorded):
+    """A teacher that is known only by its outputs, in a file (:mod:`tutelage.sources.outputs_file` has the layouts).
+
+    Validation examples have keys in the same numbering and must be there too: fidelity is measured on them.
+
+    Args:
+        path: .npy, .npz, .csv or .parquet.
+        kind: ``logits`` or ``probabilities``; these become logarithms (:func:`tutelage.sources.outputs.as_logits`).
+        num_classes: classes of the data.
+        floor: what stands for a smaller probability, zero above all. The default changes nothing at T = 1. Where a
+            file rounds its probabilities, half its last digit is better: at T > 1 a zero then weighs what it may be.
+        augment: what is done to training images. The file knows their plain form only, so this must be nothing;
+            ``null`` in its place says that plain outputs shall teach augmented images.
+
+    Raises:
+        TutelageError: the file is not what it should be, or images are augmented.
+    """
+
+    def __init__(
+        self, path: str, kind: str, num_classes: int, floor: float = FLOOR, augment: Iterable[Any] | None = None
+    ):
+        check_kind(kind, floor)
+        if augment:
+            raise TutelageError(
+                f"{path} holds outputs for images as they are, and data.augment changes them; "
+                "sources.teacher.augment=null teaches augmented images by them all the same"
+            )
+        key, values = read_outputs(Path(path), kind)
+        logits = as_logits(values, kind, num_classes, floor, path, key)
+        super().__init__(torch.from_numpy(key), torch.from_numpy(logits), path)
+        digest = hashlib.sha256(key.tobytes() + logits.tobytes()).hexdigest()
+        log.info("%s: outputs of %d examples for %d classes, SHA-256 %s", path, *logits.shape, digest)

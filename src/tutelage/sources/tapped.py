@@ -16,6 +16,16 @@ def _keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None
     module.__dict__["_tap"] = output
 
 
+class _Adapt:
+    """A hook that changes a network's input; a class, so that a copied or pickled network has a copy of its adapter."""
+
+    def __init__(self, adapter: nn.Module):
+        self.adapter = adapter
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (self.adapter(inputs[0]), *inputs[1:])
+
+
 class Tapped(nn.Module):
     """A network plus its vocabulary.
 
@@ -25,11 +35,21 @@ class Tapped(nn.Module):
     Args:
         net: maps [B, …] to logits.
         taps: tap name → submodule path, in which -1 is the last child. Only taps that are asked for are hooked.
+        adapter: what is done to x first (:mod:`tutelage.sources.adapter`): the network computes net(adapter(x)). It
+            hangs on ``net`` itself, so that whoever runs that alone, to predict or to count its cost, gives it the same
+            images; but its weights, digest and state are not the adapter's, which has none.
+
+    Raises:
+        TutelageError: a tap that names no submodule, or an adapter with a state.
     """
 
-    def __init__(self, net: nn.Module, taps: Mapping[str, str] | None = None):
+    def __init__(self, net: nn.Module, taps: Mapping[str, str] | None = None, adapter: nn.Module | None = None):
         super().__init__()
-        self.net, self.taps = net, dict(taps or {})
+        self.net, self.taps, self.adapter = net, dict(taps or {}), adapter
+        if adapter is not None:
+            if state := sorted({*adapter.state_dict(), *dict(adapter.named_parameters())}):
+                raise TutelageError(f"an adapter is not trained and not saved: it must have no state; found {state}")
+            net.register_forward_pre_hook(_Adapt(adapter))
         self.wanted: list[str] = []
         self.parameters_wanted: list[str] = []
         for name, path in self.taps.items():

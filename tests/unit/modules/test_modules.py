@@ -211,7 +211,7 @@ def student_module(compose, *overrides, sources=True):
     cfg = compose(*PAIR, *SPLITS, *QUIET, *overrides)
     stage = build.stage_config(cfg, "student")
     data = build.data(stage)
-    made = build.sources(stage, {}) if sources else {}
+    made = build.sources(stage) if sources else {}
     return build.distillation_module(stage, 10, made, None), data, stage
 
 

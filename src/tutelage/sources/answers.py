@@ -1,0 +1,97 @@
+"""Answers of black boxes on disk, by the content of the question: nothing is asked twice."""
+
+import os
+import sqlite3
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from tutelage.errors import TutelageError
+
+_WAIT = 60.0  # seconds for another process to finish its transaction
+_AT_ONCE = 500  # parameters in a statement; sqlite has allowed 999 since ever
+
+
+class Answers:
+    """A file of answers: question (a digest) → a row of float32.
+
+    Many processes may read and write at once (sqlite, write-ahead log: on a disk of this machine, not a network's). An
+    answer is there whole once :meth:`put` has returned, whatever is killed after; it carries a checksum.
+
+    Args:
+        path: the file; it and its folder come to be when first used.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._connection: sqlite3.Connection | None = None
+        self._process = 0
+
+    @contextmanager
+    def _database(self) -> Iterator[sqlite3.Connection]:
+        """A connection of this process, in a transaction."""
+        try:
+            if self._connection is None or self._process != os.getpid():  # none may cross a fork
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._connection, self._process = self._open(), os.getpid()
+            with self._connection:
+                yield self._connection
+        except sqlite3.OperationalError as error:  # locked, full, forbidden
+            raise TutelageError(f"{self.path}: answers can be neither read nor written: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(str(error)) from error
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=_WAIT)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")  # a kill loses nothing; a power cut the last answers, whole
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS answers (question BLOB PRIMARY KEY, answer BLOB NOT NULL, crc INTEGER NOT NULL)"
+        )
+        return connection
+
+    def _damaged(self, reason: str) -> TutelageError:
+        return TutelageError(
+            f"{self.path}: damaged, or no file of answers ({reason}); once it is deleted, all is asked anew"
+        )
+
+    def get(self, questions: Sequence[bytes]) -> dict[bytes, NDArray[np.float32]]:
+        """Those of ``questions`` that have an answer, with it.
+
+        Raises:
+            TutelageError: the file is damaged or cannot be read.
+        """
+        found: dict[bytes, NDArray[np.float32]] = {}
+        with self._database() as database:
+            for at in range(0, len(questions), _AT_ONCE):
+                some = questions[at : at + _AT_ONCE]
+                marks = ",".join("?" * len(some))
+                rows = database.execute(f"SELECT question, answer, crc FROM answers WHERE question IN ({marks})", some)
+                for question, answer, crc in rows:
+                    if zlib.crc32(question + answer) != crc:
+                        raise self._damaged(f"the checksum of answer {question.hex()[:12]} is wrong")
+                    found[question] = np.frombuffer(answer, np.float32)
+        return found
+
+    def put(self, answers: Mapping[bytes, NDArray[np.float32]]) -> None:
+        """Keeps ``answers``, all or none of them.
+
+        Raises:
+            TutelageError: the disk is full, or the file is damaged.
+        """
+        blobs = [(question, answer.tobytes()) for question, answer in answers.items()]
+        with self._database() as database:
+            database.executemany(
+                "INSERT OR REPLACE INTO answers VALUES (?, ?, ?)",
+                [(question, blob, zlib.crc32(question + blob)) for question, blob in blobs],
+            )
+
+    def lock(self) -> FileLock:
+        """Held while questions are asked, so that no two processes ask the same; a kill frees it."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.path.with_name(f".{self.path.name}.lock"))

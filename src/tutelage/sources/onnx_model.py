@@ -1,0 +1,77 @@
+"""A black box that is an ONNX file."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tutelage.errors import TutelageError, nearest
+
+
+class OnnxModel:
+    """Answers batches by onnxruntime on the CPU (extra ``onnx``), on as many threads as torch has.
+
+    A model whose batch has a fixed size is asked with exactly that many rows, filled up with zeros.
+
+    Args:
+        path: the file.
+        output: which of its outputs answers; by default the first.
+
+    Attributes:
+        version: SHA-256 of the file, so that the answers of another file are others. Weights that the file leaves to
+            a second one don't count.
+
+    Raises:
+        TutelageError: onnxruntime is not installed, the file is no model, or its inputs and outputs are not one batch
+            of float32 and a name among several.
+    """
+
+    def __init__(self, path: str, output: str | None = None):
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise TutelageError("an ONNX model needs onnxruntime: pip install 'tutelage[onnx]'") from error
+        if not Path(path).is_file():
+            raise TutelageError(f"{Path(path).absolute()}: no such ONNX file")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it would compete with training
+        self.path = path
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own exceptions share no other base
+            raise TutelageError(f"{path}: onnxruntime cannot load it ({_line(error)})") from error
+        self.version = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        outputs = [found.name for found in self._session.get_outputs()]
+        if output is not None and output not in outputs:
+            raise TutelageError(f"{path} has no output {output!r}; {nearest(output, outputs)}")
+        self._output = output or outputs[0]
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or inputs[0].type != "tensor(float)":
+            raise TutelageError(f"{path}: expected one input, float32; found {[(i.name, i.type) for i in inputs]}")
+        self._input: str = inputs[0].name
+        self._batch = inputs[0].shape[0] if inputs[0].shape and isinstance(inputs[0].shape[0], int) else None
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[Any]:
+        """[B, C, H, W] → what the model gives for them, [B, C].
+
+        Raises:
+            TutelageError: the model cannot take such images.
+        """
+        size = self._batch or len(images)
+        return np.concatenate([self._run(images[at : at + size], size) for at in range(0, len(images), size)])
+
+    def _run(self, images: NDArray[np.float32], size: int) -> NDArray[Any]:
+        filled = np.zeros((size, *images.shape[1:]), np.float32)
+        filled[: len(images)] = images
+        try:
+            return self._session.run([self._output], {self._input: filled})[0][: len(images)]
+        except Exception as error:  # as above
+            raise TutelageError(f"{self.path} cannot take images {list(filled.shape)}: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

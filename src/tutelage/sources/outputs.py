@@ -1,0 +1,83 @@
+"""What a black box answers, checked and turned into logits."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.errors import TutelageError
+
+KINDS = ("logits", "probabilities")
+FLOOR = 1.2e-38  # the smallest normal number of float32, rounded up
+_TOLERANCE = 1e-3  # of a row's sum: four decimals of ten classes, six of a thousand
+
+
+def check_kind(kind: str, floor: float) -> None:
+    """Refuses arguments that mean nothing.
+
+    Raises:
+        TutelageError: ``kind`` is neither of :data:`KINDS`, or ``floor`` no probability that float32 can hold.
+    """
+    if kind not in KINDS:
+        raise TutelageError(f"kind must be 'logits' or 'probabilities'; found {kind!r}")
+    if not FLOOR <= floor < 1.0:
+        raise TutelageError(f"floor must be a probability from {FLOOR} on and below 1; found {floor}")
+
+
+def as_logits(
+    values: NDArray[Any], kind: str, num_classes: int, floor: float, name: str, keys: Sequence[int] | NDArray[Any]
+) -> NDArray[np.float32]:
+    """The logits that ``values`` are, or stand for.
+
+    Probabilities p become log max(p, floor): a softmax of them at T = 1 is p again, to rounding and but for the floor,
+    and at another T it is what that T makes of the logits behind p, for those differ from log p by a constant a row.
+
+    Args:
+        values: [N, C] numbers.
+        kind: ``logits`` or ``probabilities``.
+        num_classes: what C must be.
+        floor: what stands for a smaller probability, a zero above all, whose logarithm is no number.
+        name: what the errors call the origin of ``values``.
+        keys: [N], what the errors call the rows.
+
+    Returns:
+        [N, C].
+
+    Raises:
+        TutelageError: the shape, a value that is not finite in float32, a negative probability or a row of them that
+            does not sum to 1 within 0.001.
+    """
+    if values.dtype.kind not in "fiu":
+        raise TutelageError(f"{name}: expected {kind} that are numbers, found {values.dtype}")
+    if values.shape != (expected := (len(keys), num_classes)):
+        raise TutelageError(f"{name}: expected {kind} {list(expected)} (examples, classes), found {list(values.shape)}")
+    with np.errstate(over="ignore"):  # what float32 cannot hold is told below, by its example
+        found = values.astype(np.float32)
+    _refuse(~np.isfinite(found), found, "finite " + kind, name, keys)
+    if kind == "logits":
+        return found
+    _refuse(found < 0, found, "probabilities ≥ 0", name, keys)
+    sums = found.sum(axis=1, dtype=np.float64)
+    if (wrong := np.abs(sums - 1) > _TOLERANCE).any():
+        row = int(wrong.argmax())
+        raise TutelageError(
+            f"{name}: expected probabilities that sum to 1, found {sums[row]:.6g} for example {int(keys[row])} "
+            f"(row {row}); {int(wrong.sum())} of {len(sums)} rows are like that. kind=logits?"
+        )
+    return np.log(np.maximum(found, np.float32(floor)))
+
+
+def _refuse(
+    wrong: NDArray[np.bool_],
+    values: NDArray[Any],
+    expected: str,
+    name: str,
+    keys: Sequence[int] | NDArray[Any],
+) -> None:
+    if wrong.any():
+        row, column = (int(i) for i in np.argwhere(wrong)[0])
+        raise TutelageError(
+            f"{name}: expected {expected}, found {values[row, column]} for class {column} of example "
+            f"{int(keys[row])} (row {row}); {int(wrong.any(axis=1).sum())} of {len(values)} rows are like that"
+        )

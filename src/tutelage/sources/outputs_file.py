@@ -1,0 +1,121 @@
+"""Files that hold a teacher's outputs: .npy, .npz, .csv and .parquet."""
+
+import csv
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.errors import TutelageError, nearest
+
+Columns = tuple[NDArray[Any], NDArray[Any]]  # keys [N], values [N, C]
+
+
+def read_outputs(path: Path, kind: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """The keys [N] and outputs [N, C] of a file. A key is the number of an example in the original training set.
+
+    * ``.npy``: an array [N, C]; row = key.
+    * ``.npz``: the arrays ``key`` [N] and ``logits`` or ``probabilities`` [N, C], as ``kind`` says.
+    * ``.csv``: a header, comma-separated; a column ``key`` and one column a class, of any names, class 0 first.
+    * ``.parquet``: the same columns; needs the extra ``parquet``.
+
+    Nothing is unpickled. The values are as they are in the file: :func:`tutelage.sources.outputs.as_logits` checks
+    them.
+
+    Raises:
+        TutelageError: no such file, an unknown ending, a file that is damaged or laid out otherwise, keys that are not
+            whole numbers from 0 on, each once.
+    """
+    if (reader := _READERS.get(path.suffix.lower())) is None:
+        raise TutelageError(f"{path}: unknown ending {path.suffix!r}; {nearest(path.suffix, _READERS)}")
+    if not path.is_file():
+        raise TutelageError(f"{path.absolute()}: no such file of a teacher's outputs")
+    try:
+        keys, values = reader(path, kind)
+    except TutelageError:
+        raise
+    except Exception as error:  # a damaged file can raise anything
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise TutelageError(f"{path}: truncated, damaged or no {path.suffix} file of numbers ({reason})") from error
+    return _checked(keys, values, path), values
+
+
+def _npy(path: Path, kind: str) -> Columns:
+    with path.open("rb") as file:
+        values = np.lib.format.read_array(file, allow_pickle=False)
+    return np.arange(len(values) if values.ndim else 0), values
+
+
+def _npz(path: Path, kind: str) -> Columns:
+    with zipfile.ZipFile(path) as archive:
+        arrays = {name.removesuffix(".npy"): name for name in archive.namelist()}
+        for name in ("key", kind):
+            if name not in arrays:
+                raise TutelageError(f"{path}: expected an array {name!r}; {nearest(name, arrays)}")
+        with archive.open(arrays["key"]) as keys, archive.open(arrays[kind]) as values:
+            read = np.lib.format.read_array
+            return read(keys, allow_pickle=False), read(values, allow_pickle=False)
+
+
+def _csv(path: Path, kind: str) -> Columns:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = [name.strip() for name in next(csv.reader(file), [])]
+        at = _key_column(header, path)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "loadtxt: input contained no data")  # told of every format alike
+            table = np.loadtxt(file, delimiter=",", quotechar='"', comments=None, ndmin=2, dtype=np.float64)
+    if table.size and table.shape[1] != len(header):
+        raise TutelageError(f"{path}: {len(header)} columns in the header, {table.shape[1]} below it")
+    table = table.reshape(-1, len(header))
+    return table[:, at], np.delete(table, at, axis=1)
+
+
+def _parquet(path: Path, kind: str) -> Columns:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise TutelageError(f"{path}: reading .parquet needs pyarrow: pip install 'tutelage[parquet]'") from error
+    with path.open("rb") as file:
+        table = parquet.ParquetFile(file).read()
+    at = _key_column(table.column_names, path)
+    columns = [column.to_numpy() for column in table.columns]  # a null becomes NaN
+    keys = columns.pop(at)
+    if not columns:
+        return keys, np.empty((len(keys), 0))
+    if odd := next((column.dtype for column in columns if column.dtype.kind not in "fiu"), None):
+        raise TutelageError(f"{path}: expected columns of numbers, found {odd}")
+    return keys, np.column_stack(columns)
+
+
+def _key_column(header: list[str], path: Path) -> int:
+    if (times := header.count("key")) != 1:
+        raise TutelageError(f"{path}: expected one column 'key', found {times} among {', '.join(header) or 'none'}")
+    return header.index("key")
+
+
+def _checked(keys: NDArray[Any], values: NDArray[Any], path: Path) -> NDArray[np.int64]:
+    if keys.ndim != 1 or values.ndim != 2 or len(keys) != len(values) or not len(keys):
+        raise TutelageError(
+            f"{path}: expected keys [N] and outputs [N, C], N ≥ 1; found {list(keys.shape)} and {list(values.shape)}"
+        )
+    whole = keys.dtype.kind in "iuf"
+    odd = ~((keys >= 0) & (keys < 2**53) & (keys == np.floor(keys))) if whole else np.ones(len(keys), bool)
+    if odd.any():
+        row = int(odd.argmax())
+        raise TutelageError(f"{path}: expected whole numbers from 0 on as keys, found {keys[row]} in row {row}")
+    found = keys.astype(np.int64)
+    first, times = np.unique(found, return_counts=True)
+    if len(first) < len(found):
+        twice = first[times > 1][0]
+        rows = np.flatnonzero(found == twice)
+        raise TutelageError(
+            f"{path}: example {twice} is there {len(rows)} times, in rows {rows[0]} and {rows[1]}; "
+            f"{len(found)} rows hold {len(first)} examples"
+        )
+    return found
+
+
+_READERS = {".npy": _npy, ".npz": _npz, ".csv": _csv, ".parquet": _parquet}

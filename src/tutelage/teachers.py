@@ -1,0 +1,263 @@
+"""Who teaches: every network that the config's sources name, trained here, found trained, or given as a file."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from torch import Tensor
+
+from tutelage import artifacts, build, distributed, stages
+from tutelage.data.base import ImageData
+from tutelage.errors import TutelageError
+from tutelage.evaluation.predictions import Predictions
+from tutelage.sources.ensemble import LEARNED, combined, learned_weights, scaled
+from tutelage.sources.recorded import Recorded
+from tutelage.stages import SPLITS, WEIGHTS, Trained
+from tutelage.weights import digest, load_into, read_state, save_network
+
+_GENERATION = "generation"
+_FROZEN = "tutelage.sources.frozen.Frozen"
+_EVERY_EPOCH = {"_target_": "tutelage.callbacks.every_epoch.EveryEpoch"}
+
+# What changes how a training is shown, run or found again, but not what comes of it.
+_COSMETIC = {
+    "data": ("root", "download", "num_workers", "class_names", "eval_batch_size", "verify"),
+    "trainer": ("log_every_n_steps", "enable_model_summary"),
+    "callbacks": ("progress", "recovery"),
+}
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What teaches a student.
+
+    Attributes:
+        stage: the student's stage; in its sources every network has its file.
+        teacher: what the source ``teacher`` says; None where no network stands behind it.
+        weights: which of its weights teach: ``last`` or ``best``.
+        chain: name → those who taught before it, the first first.
+        last: the name of ``teacher``.
+    """
+
+    stage: DictConfig
+    teacher: Trained | None
+    weights: str
+    chain: Mapping[str, Trained]
+    last: str = "teacher"
+
+    def generations(self) -> list[Trained]:
+        """The born-again students before the last one."""
+        taught = {**self.chain, self.last: self.teacher}
+        return [one for name, one in taught.items() if name.startswith(_GENERATION) and one]
+
+    def record(self) -> Recorded | None:
+        """The teacher's logits on validation data, to measure fidelity while students train."""
+        if self.teacher is None:
+            return None
+        on_validation = self.teacher.predictions[self.weights, "val"]
+        return Recorded(on_validation.key, on_validation.logits)
+
+
+def recipe(stage: DictConfig, name: str, data: ImageData) -> dict[str, Any]:
+    """All that determines the outcome of a training, as JSON values."""
+    plain: dict[str, Any] = OmegaConf.to_container(stage, resolve=True)  # type: ignore[assignment]
+    for group, keys in _COSMETIC.items():
+        plain[group] = {key: value for key, value in plain[group].items() if key not in keys}
+    parts = ("seed", "network", "data", "loss", "optimizer", "scheduler", "trainer", "callbacks")
+    found = {part: plain[part] for part in parts}
+    return found | {"stage": name, "content": data.fingerprint(), "torch": torch.__version__, "version": 1}
+
+
+def networks(node: Any) -> Iterator[DictConfig]:
+    """Every node of ``sources`` that stands for a network with its own weights: those with a ``checkpoint``."""
+    if isinstance(node, DictConfig):
+        if "checkpoint" in node:
+            yield node
+        else:
+            for key in node:
+                yield from networks(node[key])
+    elif isinstance(node, ListConfig):
+        for item in node:
+            yield from networks(item)
+
+
+def engage(cfg: DictConfig, root: Path, data: ImageData) -> Teaching:
+    """Trains or finds all who teach, assistants included.
+
+    Args:
+        cfg: the whole config.
+        root: folder of all artifacts.
+        data: the student's.
+
+    Raises:
+        TutelageError: assistants without a network to begin with; an epoch that the teacher has not.
+    """
+    teaching = _engage(cfg, root, data)
+    for number, (name, network) in enumerate(assistants(cfg).items(), start=1):
+        if teaching.teacher is None:
+            raise TutelageError("assistants and generations begin with a network that teaches, such as sources=frozen")
+        assistant = _assistant(cfg, number, network, teaching, root, data)
+        file = str(assistant.folder / f"{_weights(cfg)}.safetensors")
+        stage = teaching.stage.copy()
+        stage.sources = {**stage.sources, "teacher": {"_target_": _FROZEN, "net": network, "checkpoint": file}}
+        OmegaConf.resolve(stage)
+        chain = {**teaching.chain, teaching.last: teaching.teacher}
+        teaching = Teaching(stage, assistant, _weights(cfg), chain, name)
+    return teaching
+
+
+def assistants(cfg: DictConfig) -> dict[str, DictConfig]:
+    """Name → network of those between teacher and student: ``assistants``, then ``generations`` of the student."""
+    own = {f"{_GENERATION}{number}": cfg.student for number in range(1, cfg.generations + 1)}
+    return {**cfg.assistants, **own}
+
+
+def _weights(cfg: DictConfig) -> str:
+    """Which weights of what is trained for teaching are used; those of one epoch are a file of their own."""
+    chosen = cfg.stages.teacher.weights
+    return chosen if chosen in WEIGHTS else "last"
+
+
+def _with(config: DictConfig, changes: Mapping[str, Any]) -> DictConfig:
+    """A copy in which every node that ``changes`` names is replaced."""
+    copy = OmegaConf.create(OmegaConf.to_container(config, resolve=False))
+    OmegaConf.set_struct(copy, False)
+    for path, value in _leaves(changes):
+        OmegaConf.update(copy, path, value, merge=False)
+    return copy  # type: ignore[return-value]
+
+
+def _leaves(changes: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in changes.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
+
+
+def _engage(cfg: DictConfig, root: Path, data: ImageData) -> Teaching:
+    """As the sources say, without assistants."""
+    stage = build.stage_config(cfg, "student")
+    teacher = None
+    for name, node in stage.sources.items():
+        trained = []
+        for network in networks(node):
+            trained.append(_trained(cfg, network, root, data))
+            network.checkpoint = str(trained[-1].folder / f"{_weights(cfg)}.safetensors")
+        if trained and "members" in node:
+            trained = [_ensemble(node, trained, _weights(cfg), root)]
+        if name == "teacher" and trained:
+            [teacher] = trained
+    return Teaching(stage, teacher, _weights(cfg), {})
+
+
+def _trained(cfg: DictConfig, node: DictConfig, root: Path, data: ImageData) -> Trained:
+    """The network of one node of ``sources``: given, or trained on labels with the teacher's stage."""
+    seed = cfg.stages.teacher.seed if node.get("seed") is None else node.seed
+    cfg = _with(cfg, {"teacher": node.net, "stages": {"teacher": {"seed": seed}}})
+    stage = build.stage_config(cfg, "teacher")
+    if node.checkpoint is not None:
+        return _given(stage, node.checkpoint, root, data)
+    own, epoch = build.data(stage), cfg.stages.teacher.weights
+    if epoch not in WEIGHTS:
+        stage.callbacks.every_epoch = _EVERY_EPOCH
+
+    def train(work: Path) -> None:
+        stages.run(
+            stage, "teacher", work, work / "tensorboard", own,
+            lambda: build.supervised_module(stage, "teacher", own.num_classes, None),
+        )  # fmt: skip
+
+    made = Trained.read(*artifacts.make(root, "teacher", recipe(stage, "teacher", own), train))
+    if epoch in WEIGHTS:
+        return made
+    if not (file := made.folder / "epochs" / f"{epoch}.safetensors").is_file():
+        last = made.facts["epochs"] - 1
+        raise TutelageError(f"stages.teacher.weights={epoch}: the teacher has the epochs 0 to {last}")
+    return _given(stage, str(file), root, data)
+
+
+def _given(stage: DictConfig, checkpoint: str, root: Path, data: ImageData) -> Trained:
+    """A teacher from a file: its predictions are an artifact as well."""
+    state = read_state(checkpoint)
+    found = {"weights": digest(state), "network": OmegaConf.to_container(stage.network)}
+    found |= {part: recipe(stage, "given", data)[part] for part in ("data", "content")}
+
+    def evaluate(work: Path) -> None:
+        if distributed.is_main():
+            net = build.network(stage.network, stage.seed, "teacher").net
+            load_into(net, checkpoint)
+            for weights in WEIGHTS:
+                save_network(net, work / f"{weights}.safetensors", {**build.about(stage, "teacher"), "epoch": None})
+            training = {"seconds": 0.0, "epochs": 0, "steps": 0}
+            stages.finish(net, work, data, torch.device("cpu"), training)
+
+    return Trained.read(*artifacts.make(root, "given", found, evaluate))
+
+
+def _ensemble(node: DictConfig, members: list[Trained], weights: str, root: Path) -> Trained:
+    """What the members say together: an artifact; weights that are to be learned are, and are filled in."""
+    found: dict[str, Any] = {"combine": node.get("combine", "probability"), "weights": node.get("weights")}
+    if isinstance(found["weights"], ListConfig):
+        found["weights"] = list(found["weights"])
+    found["members"] = [str(member.folder) for member in members]  # named by their content
+    found["kind"] = weights
+
+    def combine(work: Path) -> None:
+        if not distributed.is_main():
+            return
+        said = {split: [member.predictions[weights, split] for member in members] for split in SPLITS}
+        shares = found["weights"]
+        if shares == LEARNED:
+            logits = torch.stack([one.logits for one in said["val"]])
+            shares = learned_weights(logits, said["val"][0].label, found["combine"])
+        shares = scaled(shares, len(members))
+        facts = {key: sum(member.facts[key] for member in members) for key in _ADDED}
+        epochs = {"epochs": max(member.facts["epochs"] for member in members), "epoch": dict.fromkeys(WEIGHTS)}
+        together = {split: in_one(of_all, shares, found["combine"]) for split, of_all in said.items()}
+        both = {(kind, split): one for kind in WEIGHTS for split, one in together.items()}
+        stages.conclude(work, both, {**facts, **epochs, "weights": shares.tolist()})
+
+    made = Trained.read(*artifacts.make(root, "ensemble", found, combine))
+    node.weights = made.facts["weights"]
+    return made
+
+
+def in_one(said: list[Predictions], weights: Tensor | None = None, combine: str = "probability") -> Predictions:
+    """What several networks say of the same examples, combined."""
+    logits = torch.stack([one.logits.double() for one in said])
+    shares = scaled(None, len(said)) if weights is None else weights
+    return replace(said[0], logits=combined(logits, shares, combine).float())
+
+
+_ADDED = ("parameters", "multiply_adds", "seconds", "steps")  # over the members of an ensemble
+
+
+def _assistant(
+    cfg: DictConfig, number: int, network: DictConfig, teaching: Teaching, root: Path, data: ImageData
+) -> Trained:
+    """One between teacher and student: taught by the one before it as the student will be, with a seed of its own."""
+    seed = cfg.stages.teacher.seed + number
+    stage = build.stage_config(_with(cfg, {"student": network, "seed": seed}), "student")
+    stage.sources = teaching.stage.sources
+    files = [digest(read_state(node.checkpoint)) for node in networks(stage.sources)]
+    own, reference = build.data(stage), teaching.record()
+
+    def train(work: Path) -> None:
+        stages.run(
+            stage, "assistant", work, work / "tensorboard", own,
+            lambda: build.distillation_module(stage, own.num_classes, build.sources(stage), reference),
+        )  # fmt: skip
+
+    found = recipe(stage, "assistant", own) | {"sources": _without_files(stage.sources), "weights": files}
+    return Trained.read(*artifacts.make(root, "assistant", found, train))
+
+
+def _without_files(sources: DictConfig) -> Any:
+    plain = OmegaConf.create(OmegaConf.to_container(sources, resolve=True))
+    for node in networks(plain):
+        node.checkpoint = None
+    return OmegaConf.to_container(plain)
