@@ -1,6 +1,6 @@
 """Config → objects: the only place that instantiates."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -8,7 +8,7 @@ import lightning as L
 import torch
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ProgressBar
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from tutelage.callbacks.recovery import VerifiedIO
 from tutelage.data.base import ImageData
@@ -110,6 +110,27 @@ def sources(stage: DictConfig) -> dict[str, Source]:
         with seeded("init", stage.seed, "source", name):
             made[name] = instantiate(node)
     return made
+
+
+def networks(node: Any) -> Iterator[DictConfig]:
+    """Every node of ``sources`` that stands for a network with its own weights: those with a ``checkpoint``."""
+    if isinstance(node, DictConfig):
+        if "checkpoint" in node:
+            yield node
+        else:
+            for key in node:
+                yield from networks(node[key])
+    elif isinstance(node, ListConfig):
+        for item in node:
+            yield from networks(item)
+
+
+def without_files(sources: DictConfig) -> Any:
+    """Plain values in which no network has a file: for a recipe, which has the digests of their weights instead."""
+    plain = OmegaConf.create(OmegaConf.to_container(sources, resolve=True))
+    for node in networks(plain):
+        node.checkpoint = node.seed = node.cache = None
+    return OmegaConf.to_container(plain)
 
 
 def distillation_module(

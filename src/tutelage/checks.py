@@ -17,7 +17,7 @@ from tutelage.errors import TutelageError, nearest
 # Mappings whose keys are names that the user makes up, or are laid over a group that has a _target_.
 _OPEN = re.compile(
     r"sources|assistants|callbacks|logger|loss\.terms(\.\w+\.(inputs|targets))?|(.+\.)?taps"
-    r"|stages\.(teacher|control|student)\.(optimizer|scheduler|trainer)(\.\w+)*"
+    r"|stages\.(teacher|control|student)\.(data|optimizer|scheduler|trainer)(\.\w+)*"
 )
 # Keys that code reads by name; what else is read has a _target_ above it or an interpolation that names it.
 _READ = ("seed", "paths.outputs", "paths.artifacts", "stages.teacher.seed", "stages.teacher.weights")
@@ -37,7 +37,7 @@ def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> None:
     _check_values(cfg)
     for name in _STAGES:  # what `stages.<name>` lays over a group has met the group's _target_ only now
         stage = stage_config(cfg, name)
-        for group in ("optimizer", "scheduler", "trainer"):
+        for group in ("data", "optimizer", "scheduler", "trainer"):
             for path, node in targets(stage[group], f"stages.{name}.{group}"):
                 _check_arguments(path, node)
 

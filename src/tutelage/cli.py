@@ -7,6 +7,7 @@ import traceback
 
 VERBS = {
     "distill": "train a teacher, the student alone and the distilled student, and compare them",
+    "cache": "write what a teacher says of every training image, for distill to find",
     "evaluate": "measure a network that distill wrote (checkpoint=…)",
 }
 

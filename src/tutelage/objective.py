@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from tutelage.errors import TutelageError, nearest
 from tutelage.losses.precision import in_float32
 
-Batch = dict[str, Tensor]  # "input", "label" (where there is one), "key": which example
+NO_LABEL = -100  # of an example without one: what torch.nn.CrossEntropyLoss ignores
+Batch = dict[str, Tensor]  # "input", "label" (NO_LABEL where there is none), "key": which example
 Signals = dict[str, Tensor]  # "logits", and any tapped activation: "stage3", "embedding" …
 Path = str | list[str]  # "<source>.<signal>", or several
 
@@ -18,8 +19,14 @@ Path = str | list[str]  # "<source>.<signal>", or several
 class Term(nn.Module):
     """One loss with its arguments bound to signals.
 
+    Where some training examples have no label (:meth:`bind`), a term that reads ``batch.label`` sees the labelled rows
+    of its signals alone; ``<source>.<tap>.<parameter>`` has no rows and stays whole. Without a labelled row the loss is
+    computed as if all labels were 0 and counts 0 times: everything that learns has its gradient, of 0. Over several
+    ranks a mean over rows is the mean over all labelled rows of the batch, however these are spread.
+
     Args:
-        loss: any module (torch's own, too) that maps the tensors named below to a scalar.
+        loss: any module (torch's own, too) that maps the tensors named below to a scalar. With an attribute
+            ``takes_unlabelled = True`` it sees every row, and the label ``NO_LABEL``.
         inputs: argument name → ``"<source>.<signal>"``, or a list of them (several stages); gradients flow.
         targets: the same, detached.
         weight: the term's factor in the objective; a term of weight 0 is dropped and its sources never run.
@@ -38,7 +45,7 @@ class Term(nn.Module):
         schedule: Callable[[int, int], float] | None = None,
     ):
         super().__init__()
-        self.loss, self.schedule = loss, schedule
+        self.loss, self.schedule, self.labelled_only = loss, schedule, False
         self.inputs, self.targets = _plain(inputs), _plain(targets or {})
         self.register_buffer("weight", torch.tensor(float(weight)), persistent=False)
         self.register_buffer("factor", torch.ones(()), persistent=False)
@@ -56,10 +63,38 @@ class Term(nn.Module):
         if self.schedule is not None:
             self.factor.fill_(self.schedule(epoch, epochs))
 
+    def bind(self, keys: Tensor, labels: Tensor) -> None:
+        """Told once of the examples that are trained on: whether rows must be left out is known before the first step.
+
+        Args:
+            keys: [n] integers.
+            labels: [n] integers, ``NO_LABEL`` for none.
+        """
+        reads = "batch.label" in self.paths() and not getattr(self.loss, "takes_unlabelled", False)
+        self.labelled_only = reads and bool((labels < 0).any())
+
     def forward(self, signals: Mapping[str, Signals]) -> Tensor:
         """The loss on the bound tensors, in float32 or better: a scalar, not yet weighted."""
+        share: float | Tensor = 1.0
+        if self.labelled_only:
+            signals, share = self._labelled(signals)
         arguments = {name: _read(signals, paths) for name, paths in self.inputs.items()}
-        return self._loss(**arguments, **self.read_targets(signals))
+        loss = self._loss(**arguments, **self.read_targets(signals))
+        return loss * share if self.labelled_only else loss
+
+    def _labelled(self, signals: Mapping[str, Signals]) -> tuple[Mapping[str, Signals], float | Tensor]:
+        """What this term reads, of the labelled rows; and the factor that the loss on them has."""
+        label: Tensor = _read(signals, "batch.label")
+        rows = (label >= 0).nonzero()[:, 0]
+        share = _share(len(rows), label.device)
+        if not len(rows):
+            return {**signals, "batch": {**signals["batch"], "label": torch.zeros_like(label)}}, share
+        kept: dict[str, Signals] = defaultdict(dict)
+        for path in self.paths():
+            source, name = path.split(".", 1)
+            signal = _read(signals, path)
+            kept[source][name] = signal if "." in name else signal.index_select(0, rows)
+        return kept, share
 
     def read_targets(self, signals: Mapping[str, Signals]) -> dict[str, Any]:
         """The arguments that come from ``targets``, detached."""
@@ -68,6 +103,15 @@ class Term(nn.Module):
     @in_float32
     def _loss(self, **arguments: Any) -> Tensor:
         return self.loss(**arguments)
+
+
+def _share(rows: int, device: torch.device) -> float | Tensor:
+    """What makes the mean over ranks of means over ``rows`` the mean over the rows of all ranks; 0 without rows."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return float(rows > 0)
+    total = torch.tensor(float(rows), device=device)
+    distributed.all_reduce(total)
+    return rows * distributed.get_world_size() / total.clamp(min=1)
 
 
 def _plain(bound: Mapping[str, Path]) -> dict[str, Path]:

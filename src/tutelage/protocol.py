@@ -20,9 +20,11 @@ from rich.console import Console
 from rich.text import Text
 
 from tutelage import artifacts, build, distributed, stages
+from tutelage.caching import cached
 from tutelage.checks import check
 from tutelage.data.base import ImageData
 from tutelage.errors import TutelageError
+from tutelage.evaluation.absent import absent_figures
 from tutelage.evaluation.board import write_board
 from tutelage.evaluation.figures import figures
 from tutelage.evaluation.table import comparison
@@ -30,7 +32,7 @@ from tutelage.files import read_json, write_json
 from tutelage.job import job
 from tutelage.sources.base import Source
 from tutelage.stages import SPLITS, WEIGHTS, Trained
-from tutelage.teachers import Teaching, assistants, engage, in_one, networks, recipe
+from tutelage.teachers import Teaching, assistants, engage, in_one, recipe
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,23 @@ def distill_job(cfg: DictConfig) -> float:
     return metrics["student"]["best"]["val"]["accuracy"]
 
 
+def cache_job(cfg: DictConfig) -> None:
+    """One job of `tutelage cache`: the teacher, then its signals; prints their folder."""
+    overrides = list(HydraConfig.get().overrides.task)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    with job(cfg, folder, overrides):
+        check(cfg, overrides)
+        stage, root = build.stage_config(cfg, "student"), Path(cfg.paths.artifacts)
+        data = build.data(stage)
+        sources = cached(engage(cfg, root, data).stage, root, data).sources
+        folders = {name: node.folder for name, node in sources.items() if node.get("folder")}
+        if not folders:
+            raise TutelageError("nothing is read of a teacher that could be written: see sources=cached and loss.alpha")
+        write_json(folder / "signals.json", folders)
+    for place in folders.values():
+        Console(soft_wrap=True).print(Text(str(place)))
+
+
 def distill(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Teacher, control, student; returns what is written to ``metrics.json``."""
     L.seed_everything(cfg.seed, verbose=False)
@@ -61,7 +80,7 @@ def distill(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     data = build.data(student)
     _try_out(cfg, student, data)
     teaching = engage(cfg, root, data)
-    student, reference = teaching.stage, teaching.record()
+    student, reference = cached(teaching.stage, root, data), teaching.record()
     control = _control(cfg, root, data, reference)
     stages.run(
         student, "student", folder / "checkpoints", folder / "tensorboard", data,
@@ -71,7 +90,7 @@ def distill(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     found = {"teacher": teaching.teacher, "control": control, "student": taught}
     if (folder / "checkpoints" / "teacher").is_dir():  # a moving average came to be with the student
         found["teacher"] = Trained.read(folder / "checkpoints" / "teacher", reused=False)
-    metrics = _metrics(cfg, found, teaching)
+    metrics = _metrics(cfg, found, teaching, data)
     if distributed.is_main():
         _collect(folder, {**teaching.chain, **found} if teaching.chain else found, metrics)
         if cfg.logger:
@@ -87,7 +106,7 @@ def _try_out(cfg: DictConfig, stage: DictConfig, data: ImageData) -> None:
             this pair.
     """
     nets = {"student": stage.student, **{f"assistant {name}": net for name, net in assistants(stage).items()}}
-    for number, node in enumerate(networks(stage.sources)):
+    for number, node in enumerate(build.networks(stage.sources)):
         nets[f"teacher {number}" if number else "teacher"] = node.net
     images = data.sample(8)["input"]
     for role, node in nets.items():
@@ -116,7 +135,9 @@ def _control(cfg: DictConfig, root: Path, data: ImageData, reference: Source | N
     return Trained.read(*artifacts.make(root, "control", recipe(stage, "control", data), train))
 
 
-def _metrics(cfg: DictConfig, found: Mapping[str, Trained | None], teaching: Teaching) -> dict[str, Any]:
+def _metrics(
+    cfg: DictConfig, found: Mapping[str, Trained | None], teaching: Teaching, data: ImageData
+) -> dict[str, Any]:
     """The document of ``metrics.json``: schema 1, described in README."""
     document: dict[str, Any] = {"schema": 1, "seed": cfg.seed}
     teacher = found["teacher"]
@@ -125,6 +146,11 @@ def _metrics(cfg: DictConfig, found: Mapping[str, Trained | None], teaching: Tea
     for role, trained in found.items():
         if trained is not None:
             document[role] = _entry(trained, None if role == "teacher" else teacher, teaching.weights)
+    if 0 < len(data.absent) < data.num_classes:
+        for role in ("control", "student"):
+            for kind in WEIGHTS:
+                said = found[role].predictions  # type: ignore[union-attr]
+                document[role][kind]["absent"] = absent_figures(said[kind, "val"], said[kind, "test"], data.absent)
     if own := teaching.generations():
         document["generations"] = _together([*own, *filter(None, [found["student"]])])
     document["gain"] = {

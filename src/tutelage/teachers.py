@@ -10,6 +10,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor
 
 from tutelage import artifacts, build, distributed, stages
+from tutelage.build import networks, without_files
+from tutelage.caching import cached
 from tutelage.data.base import ImageData
 from tutelage.errors import TutelageError
 from tutelage.evaluation.predictions import Predictions
@@ -69,19 +71,6 @@ def recipe(stage: DictConfig, name: str, data: ImageData) -> dict[str, Any]:
     parts = ("seed", "network", "data", "loss", "optimizer", "scheduler", "trainer", "callbacks")
     found = {part: plain[part] for part in parts}
     return found | {"stage": name, "content": data.fingerprint(), "torch": torch.__version__, "version": 1}
-
-
-def networks(node: Any) -> Iterator[DictConfig]:
-    """Every node of ``sources`` that stands for a network with its own weights: those with a ``checkpoint``."""
-    if isinstance(node, DictConfig):
-        if "checkpoint" in node:
-            yield node
-        else:
-            for key in node:
-                yield from networks(node[key])
-    elif isinstance(node, ListConfig):
-        for item in node:
-            yield from networks(item)
 
 
 def engage(cfg: DictConfig, root: Path, data: ImageData) -> Teaching:
@@ -147,8 +136,9 @@ def _engage(cfg: DictConfig, root: Path, data: ImageData) -> Teaching:
         for network in networks(node):
             trained.append(_trained(cfg, network, root, data))
             network.checkpoint = str(trained[-1].folder / f"{_weights(cfg)}.safetensors")
-        if trained and "members" in node:
-            trained = [_ensemble(node, trained, _weights(cfg), root)]
+        group = node.get("source") or node  # what a cache is written from
+        if trained and "members" in group:
+            trained = [_ensemble(group, trained, _weights(cfg), root)]
         if name == "teacher" and trained:
             [teacher] = trained
     return Teaching(stage, teacher, _weights(cfg), {})
@@ -245,6 +235,8 @@ def _assistant(
     stage.sources = teaching.stage.sources
     files = [digest(read_state(node.checkpoint)) for node in networks(stage.sources)]
     own, reference = build.data(stage), teaching.record()
+    found = recipe(stage, "assistant", own) | {"sources": without_files(stage.sources), "weights": files}
+    stage = cached(stage, root, own)
 
     def train(work: Path) -> None:
         stages.run(
@@ -252,12 +244,4 @@ def _assistant(
             lambda: build.distillation_module(stage, own.num_classes, build.sources(stage), reference),
         )  # fmt: skip
 
-    found = recipe(stage, "assistant", own) | {"sources": _without_files(stage.sources), "weights": files}
     return Trained.read(*artifacts.make(root, "assistant", found, train))
-
-
-def _without_files(sources: DictConfig) -> Any:
-    plain = OmegaConf.create(OmegaConf.to_container(sources, resolve=True))
-    for node in networks(plain):
-        node.checkpoint = None
-    return OmegaConf.to_container(plain)

@@ -1,10 +1,18 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from omegaconf import OmegaConf
 from torch import nn
 
 from tutelage.errors import TutelageError
-from tutelage.objective import Objective, Term
+from tutelage.losses.dkd import DKD
+from tutelage.losses.nkd import NKD
+from tutelage.losses.pskd import PSKD
+from tutelage.losses.tfkd import TfKDReg
+from tutelage.losses.wsld import WSLD
+from tutelage.objective import NO_LABEL, Objective, Term
 
 
 class Difference(nn.Module):
@@ -131,3 +139,136 @@ def test_paths_that_read_nothing_are_named():
         Term(Difference(), {"student": "student.logit"})(signals())
     with pytest.raises(TutelageError, match=r"no signal 'techer\.logits'; did you mean 'teacher\.logits'"):
         Term(Difference(), {"student": "techer.logits"})(signals())
+
+
+# -- rows without a label ---------------------------------------------------------------------------------------------
+
+LABEL = torch.tensor([2, NO_LABEL, 0, 1, NO_LABEL, NO_LABEL, 2])
+KEY = torch.arange(7)
+KNOWN = LABEL >= 0
+STUDENT, TEACHER = {"student": "student.logits"}, {"teacher": "teacher.logits"}
+CROSS_ENTROPY = {"input": "student.logits", "target": "batch.label"}
+READING = {
+    "cross-entropy": (nn.CrossEntropyLoss, CROSS_ENTROPY, {}),
+    "smoothed": (lambda: nn.CrossEntropyLoss(label_smoothing=0.1), CROSS_ENTROPY, {}),
+    "dkd": (DKD, STUDENT | {"label": "batch.label"}, TEACHER),
+    "nkd": (NKD, STUDENT | {"label": "batch.label"}, TEACHER),
+    "wsld": (WSLD, STUDENT | {"label": "batch.label"}, TEACHER),
+    "tfkd": (TfKDReg, STUDENT | {"label": "batch.label"}, {}),
+    "pskd": (PSKD, STUDENT | {"label": "batch.label", "key": "batch.key"}, {}),
+    "label as a target": (nn.CrossEntropyLoss, {"input": "student.logits"}, {"target": "batch.label"}),
+}
+
+
+def mixed(label=LABEL, rows=slice(None)):
+    g = torch.Generator().manual_seed(3)
+    found = {name: {"logits": torch.randn(7, 3, generator=g)[rows]} for name in ("student", "teacher")}
+    found["student"]["logits"].requires_grad_()
+    return found | {"batch": {"label": label[rows], "key": KEY[rows]}}
+
+
+@pytest.mark.parametrize("name", READING)
+def test_a_term_that_reads_labels_sees_the_labelled_rows_alone(name):
+    make, inputs, targets = READING[name]
+    term, by_hand = Term(make(), inputs, targets), Term(make(), inputs, targets)
+    term.bind(KEY, LABEL)
+    whole, part = mixed(), mixed(rows=KNOWN)
+    value, expected = term(whole), by_hand(part)
+    assert torch.equal(value, expected)
+    value.backward()
+    expected.backward()
+    gradient = whole["student"]["logits"].grad
+    assert torch.equal(gradient[KNOWN], part["student"]["logits"].grad)
+    assert not gradient[~KNOWN].any()
+
+
+@pytest.mark.parametrize("name", READING)
+def test_a_batch_without_a_label_is_worth_0_and_moves_nothing(name):
+    make, inputs, targets = READING[name]
+    term = Term(make(), inputs, targets)
+    term.bind(KEY, LABEL)
+    given = mixed(torch.full((7,), NO_LABEL))
+    value = term(given)
+    value.backward()
+    assert value.item() == 0
+    assert torch.equal(given["student"]["logits"].grad, torch.zeros(7, 3))
+
+
+class Learns(nn.Module):
+    """With a parameter, which a DDP rank must not leave without a gradient, and another's parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, stages, label, weight):
+        assert weight.shape == (4, 3)
+        return sum(nn.functional.cross_entropy(self.layer(stage), label) for stage in stages)
+
+
+def test_lists_are_cut_and_parameters_are_not_and_what_learns_has_its_gradient():
+    paths = {"stages": ["student.logits", "teacher.logits"], "label": "batch.label"}
+    term = Term(Learns(), paths, {"weight": "teacher.classifier.weight"})
+    term.bind(KEY, LABEL)
+    for label in (LABEL, torch.full((7,), NO_LABEL)):
+        given = mixed(label)
+        given["teacher"]["classifier.weight"] = torch.zeros(4, 3)
+        term(given).backward()
+        assert term.loss.layer.weight.grad is not None
+        assert bool(term.loss.layer.weight.grad.any()) == bool((label >= 0).any())
+        term.zero_grad()
+
+
+def test_terms_that_read_no_label_or_say_that_they_can_see_all_rows():
+    seen = nn.CrossEntropyLoss()
+    seen.takes_unlabelled = True  # torch's own leaves NO_LABEL out by itself
+    for term in (soft(), Term(seen, CROSS_ENTROPY)):
+        term.bind(KEY, LABEL)
+        assert not term.labelled_only
+    value = term(mixed())
+    torch.testing.assert_close(value, hard()(mixed(rows=KNOWN)))
+
+
+def test_only_data_with_rows_without_a_label_cost_anything():
+    term = hard()
+    for labels, expected in ((LABEL[KNOWN], False), (LABEL, True), (LABEL[KNOWN], False)):
+        term.bind(torch.arange(len(labels)), labels)
+        assert term.labelled_only == expected
+
+
+RANK = """
+import sys, torch, torch.distributed as dist
+from torch import nn
+from tutelage.losses.pskd import PSKD
+from tutelage.objective import Term
+rank, folder = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+values = []
+for loss in (nn.CrossEntropyLoss(), PSKD()):
+    name = "input" if isinstance(loss, nn.CrossEntropyLoss) else "student"
+    inputs = {name: "student.logits", "target" if name == "input" else "label": "batch.label"}
+    term = Term(loss, inputs | ({} if name == "input" else {"key": "batch.key"}))
+    for label in ([2, -100, 0, 1, -100, -100, 2, -100], [-100] * 4 + [1, 0, 1, 2], [-100] * 8):
+        label = torch.tensor(label)
+        term.bind(torch.arange(8), torch.tensor([-100, 0]))
+        logits = torch.randn(8, 3, generator=torch.Generator().manual_seed(3)).requires_grad_()
+        mine = slice(4 * rank, 4 * rank + 4)
+        value = term({"student": {"logits": logits[mine]},
+                      "batch": {"label": label[mine], "key": torch.arange(8)[mine]}})
+        value.backward()
+        for x in (value.data, logits.grad):
+            dist.all_reduce(x)
+            x /= 2                                            # as DDP does
+        known = label >= 0
+        whole = logits.detach().requires_grad_()
+        expected = nn.functional.cross_entropy(whole[known], label[known]) if known.any() else 0 * whole.sum()
+        expected.backward()
+        torch.testing.assert_close(value.detach(), expected.detach())
+        torch.testing.assert_close(logits.grad, whole.grad)
+"""
+
+
+@pytest.mark.slow
+def test_ranks_with_unequal_labels_have_the_mean_of_one_process(tmp_path):
+    ranks = [subprocess.Popen([sys.executable, "-c", RANK, str(rank), str(tmp_path)]) for rank in range(2)]
+    assert [rank.wait(timeout=60) for rank in ranks] == [0, 0]

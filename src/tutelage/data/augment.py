@@ -38,19 +38,26 @@ class Augment:
     Args:
         steps: what to do.
         seed: the run's seed.
+        views: how many different pictures an example has, view v and view v + views being the same; None: no limit.
 
     Raises:
-        TutelageError: something else than a step.
+        TutelageError: something else than a step, or no view.
     """
 
-    def __init__(self, steps: Iterable[Step], seed: int):
-        self.steps, self.seed = list(steps), seed
+    def __init__(self, steps: Iterable[Step], seed: int, views: int | None = None):
+        self.steps, self.seed, self.views = list(steps), seed, views
+        if views is not None and views < 1:
+            raise TutelageError(f"data.views must be at least 1, or null; found {views}")
         for step in self.steps:
             if not hasattr(step, "draws"):
                 raise TutelageError(f"data.augment: {type(step).__name__} is not a tutelage.data.augment.Step")
 
+    def view(self, epoch: int) -> int:
+        """Which view an epoch shows."""
+        return epoch % self.views if self.views else epoch
+
     def __call__(self, images: Tensor, keys: Tensor, view: int) -> Tensor:
-        """The pictures that the examples ``keys`` [B] are in ``view``, which in training is the epoch: [B, C, H, W]."""
+        """The pictures that the examples ``keys`` [B] are in ``view``: [B, C, H, W]."""
         draws = [step.draws for step in self.steps]
         chance = seeding.uniform(seeding.mix(self.seed, "augment", view), keys, sum(draws))
         for step, columns in zip(self.steps, chance.split(draws, dim=1), strict=True):

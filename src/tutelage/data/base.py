@@ -24,6 +24,7 @@ from tutelage.data.examples import (
     normalised,
 )
 from tutelage.data.order import EpochLoader, EpochOrder
+from tutelage.data.transfer import Transfer, Unlabelled
 from tutelage.errors import TutelageError
 from tutelage.objective import Batch
 
@@ -32,7 +33,8 @@ class ImageData(L.LightningDataModule, ABC):
     """Images with labels, as batches ``{"input": [B, C, H, W] float32 normalised, "label": [B], "key": [B]}``.
 
     A key is the number of an example in the original training set, before validation was split off; validation has the
-    same numbering, the test set its own. A subclass says in :meth:`load` what the examples are.
+    same numbering, images without labels continue it, and the test set has its own. A label is ``NO_LABEL`` (−100)
+    where the training set has none. A subclass says in :meth:`load` what the examples are.
 
     Args:
         num_classes: labels are 0 to num_classes − 1.
@@ -47,8 +49,14 @@ class ImageData(L.LightningDataModule, ABC):
         drop_last: whether a training epoch leaves out a last batch that is not full.
         num_workers: processes that fetch.
         augment: steps (:mod:`tutelage.data.augment`) on training images.
+        views: how many different pictures augmentation makes of an example; epoch e shows number e mod views.
         class_names: one a class; by default their numbers.
         check_finite: whether to refuse NaN and ±∞ among pixels that are given as floats.
+        labelled: how many training examples keep their label, as a function of ``split_seed``; a number, or a fraction
+            below 1. These four make a :class:`~tutelage.data.transfer.Transfer`; validation and test stay as they are.
+        classes: the only classes to train on.
+        unlabelled: further images to train on (:mod:`tutelage.data.unlabelled`).
+        repeat_labelled: how many times an epoch has each labelled example.
 
     Raises:
         TutelageError: an argument is out of range.
@@ -71,8 +79,13 @@ class ImageData(L.LightningDataModule, ABC):
         drop_last: bool = True,
         num_workers: int = 0,
         augment: Iterable[Step] | None = None,
+        views: int | None = None,
         class_names: Sequence[str] | None = None,
         check_finite: bool = True,
+        labelled: float | None = None,
+        classes: Iterable[int] | None = None,
+        unlabelled: Iterable[Unlabelled] | None = None,
+        repeat_labelled: int = 1,
     ):
         super().__init__()
         self.name = type(self).__name__
@@ -80,9 +93,10 @@ class ImageData(L.LightningDataModule, ABC):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_size, self.seed, self.split_seed = val_size, seed, split_seed
         self.drop_last, self.num_workers, self.check_finite = drop_last, num_workers, check_finite
-        self.augment = Augment(augment, seed) if augment else None
+        self.augment = Augment(augment, seed, views) if augment else None
         self.class_names = list(class_names) if class_names else [str(c) for c in range(num_classes)]
         self._check_arguments(mean, std)
+        self.transfer = Transfer(num_classes, labelled, classes, unlabelled, repeat_labelled)
         self.normalise = Normalise(*(torch.tensor([*x], dtype=torch.float32)[:, None, None] for x in (mean, std)))
 
     @abstractmethod
@@ -109,14 +123,15 @@ class ImageData(L.LightningDataModule, ABC):
             self._checked(part, examples) for part, examples in zip(("train", "test"), self.load(), strict=True)
         )
         train_keys, val_keys = self.split(len(pool))
-        self._check_sizes({"train": len(train_keys), "val": len(val_keys), "test": len(test)})
-        train = self._plain(pool, train_keys)
+        examples, keys = self.transfer.choose(pool, train_keys, self.input_shape, self.split_seed)
+        train = self._plain(examples, keys)
+        self._check_sizes({"train": len(self.transfer.epoch(train)), "val": len(val_keys), "test": len(test)})
         splits = {
-            "train": ImageSet(pool, train_keys, self.normalise, self.augment) if self.augment else train,
+            "train": ImageSet(examples, keys, self.normalise, self.augment) if self.augment else train,
             "val": replace(train, keys=val_keys),
             "test": self._plain(test, torch.arange(len(test))),
         }
-        return _Loaded(pool, test, train, splits)
+        return _Loaded(pool, test, examples, train, splits)
 
     def _plain(self, examples: Examples, keys: Tensor) -> ImageSet:
         if isinstance(examples.pixels, MemoryPixels):
@@ -125,17 +140,34 @@ class ImageData(L.LightningDataModule, ABC):
 
     @property
     def splits(self) -> dict[str, ImageSet]:
-        """``train`` (augmented where so configured), ``val`` and ``test``, each asked with (epoch, indices)."""
+        """``train`` (augmented where so configured), ``val`` and ``test``, each asked with (epoch, indices).
+
+        ``train`` has every example once, however often an epoch has it.
+        """
         return self._loaded.splits
+
+    @property
+    def absent(self) -> list[int]:
+        """The classes that no training example is of; a hidden label counts, images that never had one don't."""
+        pool, keys = self._loaded.pool, self._loaded.train.keys
+        present = set(pool.labels[keys[keys < len(pool)]].unique().tolist())
+        return [c for c in range(self.num_classes) if c not in present]
 
     @property
     def is_streaming(self) -> bool:
         """Whether images are read from files batch by batch."""
-        return not isinstance(self._loaded.pool.pixels, MemoryPixels)
+        return not isinstance(self._loaded.train.examples.pixels, MemoryPixels)
 
     def fingerprint(self) -> str:
-        """SHA-256 of the content that was loaded, whatever the split; of files it takes paths, sizes and times."""
-        return hashlib.sha256(self._loaded.pool.fingerprint() + self._loaded.test.fingerprint()).hexdigest()
+        """SHA-256 of the content that was loaded, whatever the split; of files it takes paths, sizes and times.
+
+        Where the transfer set is not the whole training set, its examples, labels and keys count as well.
+        """
+        content = self._loaded.pool.fingerprint() + self._loaded.test.fingerprint()
+        if not self.transfer.is_whole:
+            keys = self.transfer.epoch(self._loaded.train).keys
+            content += self._loaded.examples.fingerprint() + keys.numpy().tobytes()
+        return hashlib.sha256(content).hexdigest()
 
     # -- batches ------------------------------------------------------------------------------------------------------
 
@@ -144,7 +176,8 @@ class ImageData(L.LightningDataModule, ABC):
         if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
             raise TutelageError("overfit_batches replaces the order of examples: use trainer.limit_train_batches")
         order = partial(EpochOrder, batch_size=self.batch_size, shuffle=True, drop_last=self.drop_last)
-        return self._loader(self.splits["train"], order, partial(position, self.trainer) if self.trainer else None)
+        train = self.transfer.epoch(self.splits["train"])
+        return self._loader(train, order, partial(position, self.trainer) if self.trainer else None)
 
     def train_eval_dataloader(self) -> EpochLoader:
         """Training examples in their own order and as they are."""
@@ -152,7 +185,7 @@ class ImageData(L.LightningDataModule, ABC):
 
     def alike(self, epoch: int) -> EpochLoader:
         """One epoch of whole training batches, shuffled, not augmented, the same on every rank."""
-        train = self._loaded.train
+        train = self.transfer.epoch(self._loaded.train)
         order = EpochOrder(len(train), self.batch_size, self.seed, shuffle=True, drop_last=self.drop_last)
         order.set_epoch(epoch)
         return EpochLoader(train, order)
@@ -171,8 +204,13 @@ class ImageData(L.LightningDataModule, ABC):
         return EpochLoader(dataset, self._eval_order(size=len(dataset), seed=self.seed), self.num_workers)
 
     def sample(self, n: int) -> Batch:
-        """The first ``n`` training examples (or all) as they are, such as a lazy layer must see once."""
-        return self._loaded.train[0, torch.arange(min(n, len(self._loaded.train)))]
+        """The first ``n`` training examples (or all) as they are, such as a lazy layer must see once.
+
+        Where some have no label, these are at most the half: a loss that reads labels must see some as well.
+        """
+        train = self._loaded.train
+        rows, bare = torch.arange(len(train)), train.labels < 0
+        return train[0, torch.cat([rows[~bare][: n - n // 2 * int(bare.any())], rows[bare][: n // 2]])]
 
     @property
     def _eval_order(self) -> Callable[..., EpochOrder]:
@@ -238,5 +276,6 @@ def position(trainer: Trainer) -> tuple[int, int]:
 class _Loaded(NamedTuple):
     pool: Examples  # training and validation, pixels as loaded
     test: Examples
+    examples: Examples  # the pool with the labels and images of the transfer set
     train: ImageSet  # not augmented
     splits: dict[str, ImageSet]

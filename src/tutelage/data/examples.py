@@ -1,6 +1,7 @@
 """Labelled images, in memory or in files, and the dataset that makes batches of them."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -45,6 +46,29 @@ class MemoryPixels:
 
 
 @dataclass(frozen=True, eq=False)
+class JoinedPixels:
+    """Images of several origins, numbered through.
+
+    Args:
+        parts: where they come from.
+        counts: how many each has.
+    """
+
+    parts: tuple[Pixels, ...]
+    counts: tuple[int, ...]
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        first = torch.tensor([0, *self.counts]).cumsum(0)
+        part = torch.bucketize(rows, first[1:], right=True)
+        found = [self.parts[i][rows[part == i] - first[i]] for i in part.unique().tolist()]
+        return torch.cat(found)[part.argsort(stable=True).argsort()]
+
+    def content(self) -> bytes:
+        """That of all parts."""
+        return b"".join(hashlib.sha256(part.content()).digest() for part in self.parts)
+
+
+@dataclass(frozen=True, eq=False)
 class Normalise:
     """(image − mean) / std, by channel and in place.
 
@@ -67,7 +91,7 @@ class Examples:
 
     Args:
         pixels: N images.
-        labels: [N], any integer type.
+        labels: [N], any integer type; ``NO_LABEL`` of :mod:`tutelage.objective` where there is none.
     """
 
     pixels: Pixels
@@ -87,7 +111,7 @@ class ImageSet(Dataset[Batch]):
 
     Args:
         examples: all of them.
-        keys: [n] int64, which of them belong to this set.
+        keys: [n] int64, which of them belong to this set; one may come more than once.
         normalise: what is done to pixels last; None where they are already normalised.
         augment: what is done to pixels first.
     """
@@ -106,21 +130,38 @@ class ImageSet(Dataset[Batch]):
         return self.examples.labels.index_select(0, self.keys)
 
     def __getitem__(self, request: Request) -> Batch:
-        """``{"input": [B, C, H, W] float32, "label": [B], "key": [B]}`` for (epoch, indices into this set)."""
+        """``{"input": [B, C, H, W] float32, "label": [B], "key": [B]}`` for (epoch, indices into this set).
+
+        Augmented images also say which ``view`` [B] they are.
+        """
         epoch, indices = request
         keys = self.keys.index_select(0, indices)
         images = self.examples.pixels[keys]
+        view = {}
         if self.augment:
-            images = self.augment(images, keys, epoch)
+            view = {"view": torch.full_like(keys, self.augment.view(epoch))}
+            images = self.augment(images, keys, self.augment.view(epoch))
         if self.normalise:
             images = self.normalise(images)
-        return {"input": images, "label": self.examples.labels.index_select(0, keys), "key": keys}
+        return {"input": images, "label": self.examples.labels.index_select(0, keys), "key": keys, **view}
 
 
 def normalised(examples: Examples, normalise: Normalise) -> Examples:
     """The same examples with pixels that are float32 in memory and normalised once and for all."""
     pixels = examples.pixels[torch.arange(len(examples))]
     return replace(examples, pixels=MemoryPixels(normalise(pixels)))
+
+
+def joined(parts: Sequence[Examples]) -> Examples:
+    """All examples one after the other, in memory where all parts are."""
+    labels = torch.cat([part.labels for part in parts])
+    pixels = [part.pixels for part in parts]
+    images = [one.images for one in pixels if isinstance(one, MemoryPixels)]
+    if len(images) < len(parts):
+        return Examples(JoinedPixels(tuple(pixels), tuple(len(part) for part in parts)), labels)
+    if len({one.dtype for one in images}) > 1:
+        images = [part.pixels[torch.arange(len(part))] for part in parts]
+    return Examples(MemoryPixels(torch.cat(images)), labels)
 
 
 def divide(count: int, size: float, key: str, *parts: int | str) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -12,7 +11,10 @@ from tutelage.errors import TutelageError
 from tutelage.losses.cc import Embedding
 from tutelage.losses.logits import checked_temperature, constant
 from tutelage.losses.precision import in_float32
+from tutelage.losses.ranks import all_ranks
 from tutelage.losses.sp import flat_rows, unit
+
+_NO_LABEL = -100  # torch's ignore_index
 
 
 class CRD(nn.Module):
@@ -28,7 +30,8 @@ class CRD(nn.Module):
 
     Negatives: with ``label`` [B] they are of other classes (call :meth:`bind` first), without it any examples but the
     own; uniform and with replacement, from torch's global generator on the keys' device, which the training loop
-    reseeds per (seed, step, rank).
+    reseeds per (seed, step, rank). An example whose label is −100 has none: its negatives are any but the own, and it
+    is a negative to every class.
 
     State: in training mode a forward call moves the bank at the batch's keys, ``w ← unit(momentum·w + (1 −
     momentum)·v)`` (after scoring), and the first one sets Z. In eval mode nothing is written, and Z, if unset, is the
@@ -65,6 +68,8 @@ class CRD(nn.Module):
         TutelageError: an argument is out of range.
     """
 
+    takes_unlabelled = True  # to tutelage.objective.Term
+
     temperature: Tensor
     momentum: Tensor
     bank: Tensor
@@ -90,7 +95,7 @@ class CRD(nn.Module):
         for name, (number, least) in sizes.items():
             if not isinstance(number, int) or number < least:
                 raise TutelageError(f"CRD.{name}: expected an integer of {least} or more, found {number!r}")
-        self.dim, self.negatives = dim, negatives
+        self.dim, self.negatives, self.some_unlabelled = dim, negatives, False
         self.register_buffer("temperature", checked_temperature(temperature, "CRD"), persistent=False)
         self.register_buffer("momentum", constant(momentum, "CRD.momentum", 0.0, 0.999), persistent=False)
         self.student_embedding, self.teacher_embedding = Embedding(dim), Embedding(dim)
@@ -119,11 +124,11 @@ class CRD(nn.Module):
 
         Args:
             keys: [n] integers, each once: the keys of the training set.
-            labels: [n] integers, their labels.
+            labels: [n] integers, their labels; −100 for none.
 
         Raises:
-            TutelageError: not one label a key, a key that is out of range or repeated, a negative label, or one
-            class.
+            TutelageError: not one label a key, a key that is out of range or repeated, another negative label, or all
+            of one class.
         """
         if (
             keys.ndim != 1
@@ -142,20 +147,25 @@ class CRD(nn.Module):
         self._check_range("keys", keys, self.examples)
         if len(keys.unique()) < len(keys):
             raise TutelageError(f"CRD.bind: expected each key once; found {len(keys) - len(keys.unique())} repeated")
-        if int(labels.min()) < 0 or int(labels.min()) == int(labels.max()):
+        known = labels != _NO_LABEL
+        if bool((labels[known] < 0).any()) or int(labels.min()) == int(labels.max()):
             found = f"{int(labels.min())} … {int(labels.max())}"
-            raise TutelageError(f"CRD.bind: expected labels ≥ 0 of at least two classes; found {found}")
-        self.pool = keys[labels.argsort(stable=True)]  # class c is pool[first[c] : first[c] + count[c]]
+            raise TutelageError(f"CRD.bind: expected labels ≥ 0 (or −100: none) of at least two classes; found {found}")
+        self.some_unlabelled = not bool(known.all())
+        last = labels.where(known, labels.max() + 1)  # those without a label
+        self.pool = keys[last.argsort(stable=True)]  # class c is pool[first[c] : first[c] + count[c]]
         self.place = torch.full_like(self.place, -1)
         self.place[self.pool] = torch.arange(len(self.pool), device=self.pool.device)
-        self.count = labels.bincount()
+        self.count = labels[known].bincount()
         self.first = self.count.cumsum(0) - self.count
 
     def draw(self, key: Tensor, label: Tensor | None = None) -> Tensor:
         """Keys of the negatives [B, K], uniform over the pool: all but the class, or without labels all but the key."""
-        if label is None:
-            first, count = self.place[key], torch.ones_like(key)
-        else:
+        first, count = self.place[key], torch.ones_like(key)
+        if label is not None and self.some_unlabelled:
+            known, label = label != _NO_LABEL, self._some_class(label)
+            first, count = torch.where(known, self.first[label], first), torch.where(known, self.count[label], count)
+        elif label is not None:
             first, count = self.first[label], self.count[label]
         dice = torch.randint(1 << 62, (len(key), self.negatives), device=key.device)  # so large that % has no bias
         other = dice % (len(self.pool) - count)[:, None]
@@ -194,7 +204,7 @@ class CRD(nn.Module):
         """log(Z/N) [2, 1, 1]: as set by the first training batch, else of this one."""
         here = score.logsumexp((1, 2), keepdim=True) - math.log(score[0].numel())
         if self.training:
-            ranks = _all_ranks(here.mT)  # every rank's [2, 1, 1] side by side
+            ranks = all_ranks(here.mT)  # every rank's [2, 1, 1] side by side
             here = ranks.logsumexp(1, keepdim=True) - math.log(ranks.shape[1])
             self.log_mean.copy_(torch.where(self.started, self.log_mean, here))
             self.started.fill_(True)
@@ -204,14 +214,16 @@ class CRD(nn.Module):
     @torch.no_grad()
     def _remember(self, key: Tensor, views: Tensor) -> None:
         """Moves the banks towards ``views`` [2, B, dim] of all ranks."""
-        key, views = _all_ranks(key[None])[0], _all_ranks(views)
+        key, views = all_ranks(key[None])[0], all_ranks(views)
         rows = unit(self.momentum * self.bank[:, key] + (1 - self.momentum) * views)
         self.bank.index_copy_(1, key, rows.to(self.bank.dtype))
 
     def _check(self, size: int, key: Tensor, label: Tensor | None) -> None:
         if label is not None and not len(self.count):
             raise TutelageError("CRD: 'label' is given but no classes are known; call bind(keys, labels) first")
-        given = {"key": (key, self.examples)} | ({} if label is None else {"label": (label, len(self.count))})
+        given = {"key": (key, self.examples)}
+        if label is not None:
+            given["label"] = (self._some_class(label), len(self.count))
         for name, (index, limit) in given.items():
             if index.shape != (size,):
                 raise TutelageError(f"CRD: {name} must be [{size}], as the signals are; found {list(index.shape)}")
@@ -219,6 +231,10 @@ class CRD(nn.Module):
                 self._check_range(name, index, limit)
         if key.device.type == "cpu" and bool((strange := key[self.place[key] < 0]).numel()):
             raise TutelageError(f"CRD: expected keys that bind() was told of, found {strange[:3].tolist()}")
+
+    def _some_class(self, label: Tensor) -> Tensor:
+        """``label``, 0 where there is none."""
+        return label.where(label != _NO_LABEL, 0) if self.some_unlabelled else label
 
     def _check_range(self, name: str, index: Tensor, limit: int) -> None:
         low, high = map(int, index.aminmax())
@@ -239,16 +255,3 @@ class _KnownGradient(torch.autograd.Function):
         if torch.is_grad_enabled():  # ``once_differentiable`` lets this pass, as ``upstream`` itself needs no gradient
             raise TutelageError("CRD: its gradient cannot be differentiated again (create_graph=True)")
         return upstream * ctx.saved_tensors[0], None, None
-
-
-def _all_ranks(x: Tensor) -> Tensor:
-    """[S, B, …] of every rank, joined along B in rank order; B may differ between ranks."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return x
-    sizes = [torch.zeros(1, dtype=torch.int64, device=x.device) for _ in range(dist.get_world_size())]
-    dist.all_gather(sizes, torch.tensor([x.shape[1]], device=x.device))
-    longest = int(torch.cat(sizes).max())
-    padded = torch.cat([x, x.new_zeros(x.shape[0], longest - x.shape[1], *x.shape[2:])], 1)
-    parts = [torch.empty_like(padded) for _ in sizes]
-    dist.all_gather(parts, padded)
-    return torch.cat([part[:, : int(size)] for part, size in zip(parts, sizes, strict=True)], 1)

@@ -3,12 +3,12 @@
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from tutelage.errors import TutelageError
 from tutelage.losses.logits import column, constant, log_softmax, rows
 from tutelage.losses.precision import in_float32
+from tutelage.losses.ranks import all_ranks
 
 
 class PSKD(nn.Module):
@@ -22,7 +22,7 @@ class PSKD(nn.Module):
     p⁻ is kept by key in a float32 table [N, C], saved with the state, so that a resumed run is exact. Its size follows
     the greatest key seen, so keys must be indices of examples: 4·N·C bytes and up to half as much again, 20 MB for
     CIFAR-100, 5 GB for ImageNet. Finding the greatest key costs a GPU one wait a step. On several ranks each hands its
-    predictions to all others, so all must call it with as many rows. In ``eval()`` the table is neither read nor
+    predictions to all others, so all must call it; one may have fewer rows. In ``eval()`` the table is neither read nor
     written: plain cross-entropy.
 
     Args:
@@ -33,7 +33,7 @@ class PSKD(nn.Module):
         share: a, saved with the state.
 
     Shape:
-        student [B, C] or [..., C]; label, key [B] or [...], no key twice; a scalar.
+        student [B, C] or [..., C]; label, key [B] or [...]; a scalar. Of a key twice, one prediction is kept.
 
     Raises:
         TutelageError: mixing is not in [0, 1], a shape is wrong, a key is negative, or C changes.
@@ -73,7 +73,7 @@ class PSKD(nn.Module):
 
     def _exchange(self, key: Tensor, p: Tensor) -> Tensor:
         """The rows of the table; ``p``, and what other ranks predicted, takes their place."""
-        keys, predicted = _of_all_ranks(key), _of_all_ranks(p.to(self.previous.dtype))
+        keys, predicted = all_ranks(key[None])[0], all_ranks(p.to(self.previous.dtype)[None])[0]
         self._grow(keys, p.shape[1])
         previous = self.previous[key]
         self.previous[keys] = predicted
@@ -92,14 +92,6 @@ class PSKD(nn.Module):
             # Half as much again than is there, lest every batch of a first epoch copies the table.
             more = max(greatest + 1, size + size // 2) - size
             self.previous = torch.cat([self.previous.reshape(size, classes), self.previous.new_zeros(more, classes)])
-
-
-def _of_all_ranks(x: Tensor) -> Tensor:
-    if not (dist.is_available() and dist.is_initialized()):
-        return x
-    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, x.contiguous())
-    return torch.cat(parts)
 
 
 def _make_room(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

@@ -100,7 +100,7 @@ class SupervisedModule(L.LightningModule):
             TutelageError: the objective reads what is not there, or shapes do not go together.
         """
         self._check_sources()
-        keys = torch.cat([data.splits[split].keys for split in ("train", "val")]).to(self.device)
+        keys = {split: data.splits[split].keys.to(self.device) for split in ("train", "val")}
         for source in self.sources().values():
             source.expect(keys)
         batch = data.sample(min(8, data.batch_size))
@@ -173,7 +173,8 @@ class SupervisedModule(L.LightningModule):
         self.accuracy.update((logits.argmax(-1) == label).float().mean(), n)
         self.nll.update(F.cross_entropy(logits, label), n)
         shown = {"val/accuracy": self.accuracy, "val/nll": self.nll}
-        if (reference := self.reference or self.sources().get("teacher")) is not None:
+        reference = self.reference or self.sources().get("teacher")
+        if reference is not None and reference.everywhere:
             teacher = reference(batch)["logits"].float()
             p, q = logits.log_softmax(-1), teacher.log_softmax(-1)
             self.agreement.update((logits.argmax(-1) == teacher.argmax(-1)).float().mean(), n)

@@ -9,14 +9,20 @@ from tutelage.sources.tapped import Tapped
 
 
 class Source(nn.Module):
-    """Turns a batch into named tensors."""
+    """Turns a batch into named tensors.
+
+    Attributes:
+        everywhere: whether it can be asked about validation images, too.
+    """
+
+    everywhere = True
 
     def attach(self, needs: Iterable[str], sources: "Mapping[str, Source]") -> None:
         """Told once, before the first step, which signals will be read, and of all sources, the student included."""
         raise NotImplementedError
 
-    def expect(self, key: Tensor) -> None:
-        """Told before the first step which examples [N] training and validation will ask for; raises if it cannot."""
+    def expect(self, key: Mapping[str, Tensor]) -> None:
+        """Told before the first step which examples ``train`` and ``val`` hold; raises if one is unknown to it."""
 
     def forward(self, batch: Batch) -> Signals:
         """The signals of ``batch``."""

@@ -25,6 +25,7 @@ class Ensemble(Source):
         combine: ``probability`` or ``logit``.
         weights: one a member, at least 0, scaled to sum to 1; by default equal. ``validation`` in a config means that
             ``tutelage distill`` learns them on validation data (:func:`learned_weights`) before this is made.
+        cache: as of :class:`tutelage.sources.frozen.Frozen`.
 
     Raises:
         TutelageError: no member, or weights that don't fit.
@@ -35,7 +36,11 @@ class Ensemble(Source):
     weights: Tensor
 
     def __init__(
-        self, members: Sequence[Source], combine: str = "probability", weights: Sequence[float] | str | None = None
+        self,
+        members: Sequence[Source],
+        combine: str = "probability",
+        weights: Sequence[float] | str | None = None,
+        cache: bool = True,
     ):
         super().__init__()
         if combine not in WAYS:

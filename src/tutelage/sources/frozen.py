@@ -24,12 +24,21 @@ class Frozen(Source):
         checkpoint: file with its weights: of ours, a PyTorch or a safetensors state dict. ``None`` in a config means
             the network that ``tutelage distill`` trains (or finds trained) first.
         seed: of that training; by default ``stages.teacher.seed``. Read by ``tutelage distill`` alone.
+        cache: whether ``tutelage distill`` may write its logits down once, where images do not change
+            (:func:`tutelage.caching.cached`), so that it does not run once an epoch.
         channels_last: lay convolutions out with the channel innermost: twice the speed on a CPU, the same to rounding.
     """
 
     net: Tapped
 
-    def __init__(self, net: Tapped, checkpoint: str | None = None, seed: int | None = None, channels_last: bool = True):
+    def __init__(
+        self,
+        net: Tapped,
+        checkpoint: str | None = None,
+        seed: int | None = None,
+        cache: bool = True,
+        channels_last: bool = True,
+    ):
         super().__init__()
         if checkpoint is not None:
             load_into(net.net, checkpoint)

@@ -7,8 +7,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
+from tutelage.build import stage_config
 from tutelage.data.augment import Augment
 from tutelage.data.base import ImageData
+from tutelage.data.unlabelled import Folder
 
 CONF = Path(__file__).parents[3] / "conf"
 FILES = sorted((CONF / "data").glob("*.yaml"))
@@ -48,6 +50,21 @@ def test_the_augmentation_in_its_comment_works(path):
     assert isinstance(data.augment, Augment)
     assert data.augment.seed == 7
     assert len(data.augment.steps) == example.count("_target_")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_transfer_set_in_its_comments_is_the_students_alone(path):
+    examples = re.findall(r"# (data\.(?:classes|unlabelled)=\[.*?\])", path.read_text())
+    assert len(examples) == 2
+    overrides = ["data.labelled=1000", "data.repeat_labelled=2", *examples]
+    data, _ = make(path.stem, *overrides)
+    assert (data.transfer.labelled, data.transfer.repeat_labelled, data.transfer.classes) == (1000, 2, [0, 1])
+    assert isinstance(data.transfer.unlabelled[0], Folder)
+    assert make(path.stem)[0].transfer.is_whole
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("distill", [f"data={path.stem}", *NEEDED.get(path.stem, []), *overrides])
+    assert instantiate(stage_config(cfg, "teacher").data).transfer.is_whole
+    assert stage_config(cfg, "control").data.labelled == stage_config(cfg, "student").data.labelled == 1000
 
 
 def test_digits_load_as_configured():

@@ -196,6 +196,27 @@ def test_without_labels_negatives_are_all_but_the_own():
         assert (rest - 20000 / 9).abs().max() < 5 * math.sqrt(20000 / 9)
 
 
+def test_an_example_without_a_label_has_all_others_for_negatives_and_is_one_to_every_class():
+    """Keys 2 (label 1), 4 (2) and 7 (0); of these 7 loses its label, as do 0 and 9."""
+    labels = LABELS.clone()
+    labels[[7, 0, 9]] = -100
+    loss = made(negatives=20000)
+    loss.bind(torch.arange(10), labels)
+    torch.manual_seed(0)
+    for key, row in zip(KEY.tolist(), loss.draw(KEY, labels[KEY]), strict=True):
+        others = [k for k in range(10) if (k != key if labels[key] < 0 else labels[k] != labels[key])]
+        counts = torch.bincount(row, minlength=10)
+        assert counts.nonzero().flatten().tolist() == others
+        mean = 20000 / len(others)
+        assert (counts[others] - mean).abs().max() < 5 * math.sqrt(mean)
+    exact = expected(loss, *signals(), drawn(loss, KEY, labels[KEY]))
+    torch.manual_seed(0)
+    assert loss(*signals(), KEY, labels[KEY]).item() == pytest.approx(exact, rel=1e-6)
+    assert loss(*signals(), KEY, torch.full((3,), -100)).isfinite()  # a batch without any
+    with pytest.raises(TutelageError, match=r"label must be in 0 … 2; found -1"):
+        loss(*signals(), KEY, torch.tensor([-1, 2, -100]))
+
+
 def test_examples_held_out_are_never_drawn():
     """Keys count the training set before validation is split off."""
     loss, training = made(negatives=500), torch.tensor([9, 0, 7, 2, 4, 6])
@@ -280,6 +301,8 @@ def test_labels_need_to_be_bound():
         (torch.tensor([1, 2, 1]), torch.tensor([0, 1, 0]), "each key once; found 1 repeated"),
         (torch.arange(3), torch.tensor([0, -1, 1]), "≥ 0.*found -1 … 1"),
         (torch.arange(3), torch.tensor([2, 2, 2]), "two classes; found 2 … 2"),
+        (torch.arange(3), torch.tensor([-100, -100, -100]), "two classes; found -100 … -100"),
+        (torch.arange(3), torch.tensor([-100, -1, 2]), "none.*found -100 … 2"),
     ],
 )
 def test_bindings_that_do_not_fit_are_refused(keys: Tensor, labels: Tensor, says: str):

@@ -1,0 +1,143 @@
+"""The set that is trained on, where it is not the whole training set: fewer classes, fewer labels, more images."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from tutelage import seeding
+from tutelage.data.examples import Examples, ImageSet, joined
+from tutelage.errors import TutelageError
+from tutelage.objective import NO_LABEL
+
+
+class Unlabelled(Protocol):
+    """Images that never had a label (:mod:`tutelage.data.unlabelled`)."""
+
+    def load(self, shape: tuple[int, ...]) -> Examples:
+        """All of them, as (C, H, W) = ``shape``, labelled ``NO_LABEL``."""
+
+
+class Transfer:
+    """Makes the transfer set of a training set; with nothing but defaults it is the training set itself.
+
+    Of the training examples, those of ``classes`` stay, then ``labelled`` of these keep their label, then the images of
+    ``unlabelled`` follow. Distillation on other data than the teacher's: Hinton, Vinyals and Dean 2015, sections 2
+    and 3.
+
+    Args:
+        num_classes: of the data.
+        labelled: how many keep their label, a number or a fraction below 1; every class in proportion.
+        classes: the labels of the examples that stay.
+        unlabelled: what follows.
+        repeat_labelled: how many times an epoch has each labelled example, so that few of them are in every batch. The
+            copies of an epoch are the same picture, as augmentation is a function of key and epoch.
+
+    Raises:
+        TutelageError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        labelled: float | None = None,
+        classes: Iterable[int] | None = None,
+        unlabelled: Iterable[Unlabelled] | None = None,
+        repeat_labelled: int = 1,
+    ):
+        self.labelled, self.repeat_labelled = labelled, repeat_labelled
+        self.classes = None if classes is None else list(classes)
+        self.unlabelled = list(unlabelled or [])
+        self._check(num_classes)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the transfer set is the training set."""
+        return self.labelled is None and self.classes is None and not self.unlabelled and self.repeat_labelled == 1
+
+    def choose(self, pool: Examples, keys: Tensor, shape: tuple[int, ...], seed: int) -> tuple[Examples, Tensor]:
+        """The examples and, of these, the keys [n] that are trained on.
+
+        Args:
+            pool: the original training set, validation included.
+            keys: which of it are for training.
+            shape: (C, H, W).
+            seed: ``split_seed``.
+
+        Returns:
+            ``pool`` with labels left out and images appended: old keys mean what they meant.
+        """
+        if self.classes is not None:
+            keys = keys[torch.isin(pool.labels[keys], torch.tensor(self.classes))]
+        if self.labelled is not None:
+            kept = stratified(pool.labels[keys], self.labelled, seed)
+            labels = pool.labels.clone()
+            labels[keys] = NO_LABEL
+            labels[keys[kept]] = pool.labels[keys[kept]]
+            pool = replace(pool, labels=labels)
+        if not self.unlabelled:
+            return pool, keys
+        whole = joined([pool, *(images.load(shape) for images in self.unlabelled)])
+        return whole, torch.cat([keys, torch.arange(len(pool), len(whole))])
+
+    def epoch(self, dataset: ImageSet) -> ImageSet:
+        """``dataset`` as an epoch has it, labelled examples as often as configured."""
+        if self.repeat_labelled == 1:
+            return dataset
+        times = torch.where(dataset.labels >= 0, self.repeat_labelled, 1)
+        return replace(dataset, keys=dataset.keys.repeat_interleave(times))
+
+    def _check(self, num_classes: int) -> None:
+        size = self.labelled
+        if size is not None and (isinstance(size, bool) or not isinstance(size, int | float) or not size > 0):
+            raise TutelageError(f"data.labelled must be a number above 0, or null for all; found {size!r}")
+        if self.classes is not None:
+            known = set(range(num_classes))
+            if not self.classes or not known.issuperset(self.classes) or len({*self.classes}) < len(self.classes):
+                raise TutelageError(
+                    f"data.classes must be some of 0 to {num_classes - 1}, each once; found {self.classes}"
+                )
+        for images in self.unlabelled:
+            if not callable(getattr(images, "load", None)):
+                raise TutelageError(
+                    f"data.unlabelled: {type(images).__name__} is no source of images (tutelage.data.unlabelled)"
+                )
+        if not isinstance(self.repeat_labelled, int) or self.repeat_labelled < 1:
+            raise TutelageError(
+                f"data.repeat_labelled must be a whole number of at least 1; found {self.repeat_labelled}"
+            )
+
+
+def stratified(labels: Tensor, size: float, seed: int) -> Tensor:
+    """Draws examples, of every class in proportion, as a function of ``seed``.
+
+    A class of n_c of all N examples has n_c · size / N, rounded down; what is then missing goes one by one to the
+    classes with the largest remainders, of equal ones to the lower label.
+
+    Args:
+        labels: [N] int64, at least 0.
+        size: how many are drawn; below 1 it is a fraction.
+        seed: ``split_seed``.
+
+    Returns:
+        Indices into ``labels``, in ascending order.
+
+    Raises:
+        TutelageError: ``size`` draws nothing or more than there are, or isn't a whole number.
+    """
+    total = len(labels)
+    drawn = size if size >= 1 else round(size * total, 0)
+    if not (0 < drawn <= total and float(drawn).is_integer()):
+        raise TutelageError(
+            f"data.labelled={size} of {total} training examples: expected a whole number from 1 to {total} or a "
+            "fraction below 1 that comes to at least one"
+        )
+    count = labels.bincount()
+    quota, rest = count * int(drawn) // total, count * int(drawn) % total
+    quota[rest.argsort(descending=True, stable=True)[: int(drawn) - int(quota.sum())]] += 1
+    order = torch.randperm(total, generator=seeding.generator(seed, "labelled"))
+    by_class = order[labels[order].argsort(stable=True)]
+    place = torch.arange(total) - (count.cumsum(0) - count).repeat_interleave(count)  # within its class
+    return by_class[place < quota.repeat_interleave(count)].sort().values

@@ -1,0 +1,18 @@
+"""What losses that remember examples need of the other ranks."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def all_ranks(x: Tensor) -> Tensor:
+    """[S, B, …] of every rank, joined along B in rank order; B may differ between ranks. No gradient passes."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return x
+    sizes = [torch.zeros(1, dtype=torch.int64, device=x.device) for _ in range(dist.get_world_size())]
+    dist.all_gather(sizes, torch.tensor([x.shape[1]], device=x.device))
+    longest = int(torch.cat(sizes).max())
+    padded = torch.cat([x, x.new_zeros(x.shape[0], longest - x.shape[1], *x.shape[2:])], 1)
+    parts = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:, : int(size)] for part, size in zip(parts, sizes, strict=True)], 1)

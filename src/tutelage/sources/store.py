@@ -1,0 +1,178 @@
+"""Signals on disk: one flat file a signal, mapped into memory, checked by checksums, resumable while it is written."""
+
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from tutelage.errors import TutelageError
+from tutelage.files import read_json, write_atomically, write_json
+
+ROWS = 4096  # of a block: what is computed, checked and, after a kill, computed again
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int32": torch.int32}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One signal of N examples in V views.
+
+    Attributes:
+        name: of the signal.
+        shape: of one example.
+        dtype: a key of ``DTYPES``.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    def file(self, folder: Path) -> Path:
+        """Where it is: [V, N, *shape], row after row."""
+        return folder / f"{self.name}.bin"
+
+    def bytes(self, rows: int) -> int:
+        """Of so many rows."""
+        return rows * torch.Size(self.shape).numel() * DTYPES[self.dtype].itemsize
+
+    def mapped(self, folder: Path, views: int, rows: int) -> Tensor:
+        """The file as a tensor; its pages are shared by all processes that read them."""
+        count = views * rows * torch.Size(self.shape).numel()
+        flat = torch.from_file(str(self.file(folder)), shared=False, size=count, dtype=DTYPES[self.dtype])
+        return flat.view(views, rows, *self.shape)
+
+
+class Writer:
+    """Fills a folder block by block; made again on what a killed one left, it knows which blocks are done.
+
+    Args:
+        folder: exists.
+        columns: what is stored.
+        key: [N] the examples, in the order of their rows.
+        views: V.
+
+    Raises:
+        TutelageError: the disk has no room for all of it.
+    """
+
+    def __init__(self, folder: Path, columns: list[Column], key: Tensor, views: int):
+        self.folder, self.columns, self.key, self.views = folder, columns, key, views
+        self.progress = folder / "progress.jsonl"
+        for column in columns:
+            _allocate(column.file(folder), column.bytes(views * len(key)))
+        self.done = {(line["view"], line["start"]): line["crc"] for line in _lines(self.progress)}
+
+    def missing(self) -> Iterator[tuple[int, int]]:
+        """(view, first row) of every block that is still to be written."""
+        for view in range(self.views):
+            for start in range(0, len(self.key), ROWS):
+                if (view, start) not in self.done:
+                    yield view, start
+
+    def write(self, view: int, start: int, signals: Mapping[str, Tensor]) -> None:
+        """Writes one block [n, *shape] of each signal, and only then notes that it is there.
+
+        Raises:
+            TutelageError: a value is not finite, or becomes so in the column's dtype.
+        """
+        crc = {}
+        for column in self.columns:
+            block = signals[column.name].to(DTYPES[column.dtype]).contiguous().cpu()
+            if block.is_floating_point() and not (finite := block.flatten(1).isfinite().all(1)).all():
+                key = int(self.key[start + int((~finite).nonzero()[0])])
+                raise TutelageError(f"signal {column.name!r} of example {key} is not finite as {column.dtype}")
+            content = block.view(torch.uint8).numpy().tobytes() if block.numel() else b""
+            with open(column.file(self.folder), "r+b") as file:
+                file.seek(column.bytes(view * len(self.key) + start))
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            crc[column.name] = zlib.crc32(content)
+        with open(self.progress, "a") as file:
+            file.write(json.dumps({"view": view, "start": start, "crc": crc}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.done[view, start] = crc
+
+    def finish(self, parameters: Mapping[str, Tensor]) -> None:
+        """Writes what a reader begins with: which examples, which signals, their checksums, constant signals."""
+        write_atomically(self.folder / "constant.safetensors", save({"key": self.key, **parameters}))
+        write_json(
+            self.folder / "store.json",
+            {
+                "version": 1, "views": self.views, "rows": len(self.key), "block": ROWS,
+                "columns": [{"name": c.name, "shape": list(c.shape), "dtype": c.dtype} for c in self.columns],
+                "crc": [{"view": view, "start": start, "crc": crc} for (view, start), crc in sorted(self.done.items())],
+            },
+        )  # fmt: skip
+        self.progress.unlink()
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """A finished folder.
+
+    Attributes:
+        key: [N].
+        columns: signal → [V, N, *shape], mapped.
+        constant: signal → parameters of the teacher.
+    """
+
+    key: Tensor
+    columns: dict[str, Tensor]
+    constant: dict[str, Tensor]
+
+    @staticmethod
+    def read(folder: Path) -> "Store":
+        """Opens and checks it.
+
+        Raises:
+            TutelageError: a file is missing or damaged; names it.
+        """
+        try:
+            about: dict[str, Any] = read_json(folder / "store.json")
+            constant = load_file(folder / "constant.safetensors")
+        except Exception as error:
+            raise TutelageError(f"{folder}: no signals can be read here ({error})") from error
+        found = {}
+        for fields in about["columns"]:
+            column = Column(fields["name"], tuple(fields["shape"]), fields["dtype"])
+            path, expected = column.file(folder), column.bytes(about["views"] * about["rows"])
+            size = path.stat().st_size if path.is_file() else None
+            if size != expected:
+                raise TutelageError(f"{path}: expected {expected} bytes, found {size}; delete {folder} to have it anew")
+            tensor = column.mapped(folder, about["views"], about["rows"])
+            for line in about["crc"]:
+                block = tensor[line["view"], line["start"] : line["start"] + about["block"]]
+                if zlib.crc32(block.contiguous().view(torch.uint8).numpy().data) != line["crc"][column.name]:
+                    raise TutelageError(
+                        f"{path}: rows from {line['start']} of view {line['view']} are not what was written; "
+                        f"delete {folder} to have it anew"
+                    )
+            found[column.name] = tensor
+        return Store(constant.pop("key"), found, constant)
+
+
+def _allocate(path: Path, size: int) -> None:
+    """Reserves the room now: a full disk is met before the teacher has worked for hours."""
+    with open(path, "ab") as file:
+        try:
+            if size:
+                os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            raise TutelageError(f"{path}: no room for {size} bytes ({error.strerror})") from error
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines that were written whole."""
+    if not path.is_file():
+        return
+    for line in path.read_text().splitlines(keepends=True):
+        if line.endswith("\n"):
+            yield json.loads(line)

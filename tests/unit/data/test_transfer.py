@@ -1,0 +1,226 @@
+"""The set that is trained on, where it is not the whole training set."""
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from tutelage.data.augment import Shift
+from tutelage.data.base import ImageData
+from tutelage.data.examples import Examples, JoinedPixels, MemoryPixels, joined
+from tutelage.data.transfer import stratified
+from tutelage.errors import TutelageError
+from tutelage.objective import NO_LABEL
+
+TRUTH = torch.tensor([0, 0, 0, 1, 1, 2]).repeat(20)  # 60 of class 0, 40 of 1, 20 of 2
+
+
+def pictures(count, first=0, dtype=torch.uint8):
+    """Every pixel says which example it is."""
+    images = (torch.arange(count) + first)[:, None, None, None].expand(count, 1, 3, 3)
+    return MemoryPixels(images.to(torch.uint8) if dtype == torch.uint8 else images / 255)
+
+
+@dataclass
+class More:
+    """Images without labels; ``file`` keeps them from being joined in memory."""
+
+    count: int = 10
+    first: int = 200
+    dtype: torch.dtype = torch.uint8
+    file: bool = False
+
+    def load(self, shape):
+        assert shape == (1, 3, 3)
+        pixels = pictures(self.count, self.first, self.dtype)
+        pixels = JoinedPixels((pixels,), (self.count,)) if self.file else pixels
+        return Examples(pixels, torch.full((self.count,), NO_LABEL))
+
+
+class Toy(ImageData):
+    def __init__(self, **common):
+        defaults = {"num_classes": 3, "input_shape": (1, 3, 3), "batch_size": 8, "val_size": 20, "seed": 1}
+        super().__init__(**(defaults | {"mean": [0.0], "std": [1.0]} | common))
+
+    def load(self):
+        return Examples(pictures(120), TRUTH), Examples(pictures(12), TRUTH[:12])
+
+
+def epoch(loader, number=0):
+    loader.sampler.set_epoch(number)
+    found = list(loader)
+    return {name: torch.cat([batch[name] for batch in found]) for name in found[0]}
+
+
+def state(data):
+    """All that a run may see of the data."""
+    batches = [epoch(data.train_dataloader(), number) for number in (0, 1)]
+    batches += [epoch(loader) for loader in (data.val_dataloader(), data.test_dataloader(), data.whole("train"))]
+    return torch.cat([x.flatten().double() for batch in batches for x in batch.values()])
+
+
+# -- what is drawn ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "counts"),
+    [
+        (60, (30, 20, 10)),
+        (0.5, (30, 20, 10)),
+        (1, (1, 0, 0)),
+        (5, (2, 2, 1)),  # 2.5, 1.67 and 0.83: two are missing
+        (7, (4, 2, 1)),  # 3.5, 2.33, 1.17: one is missing
+        (120, (60, 40, 20)),
+    ],
+)
+def test_every_class_has_labels_in_proportion(size, counts):
+    kept = stratified(TRUTH, size, 0)
+    assert tuple(TRUTH[kept].bincount(minlength=3).tolist()) == counts
+    assert kept.tolist() == sorted(set(kept.tolist()))
+
+
+def test_the_draw_is_a_function_of_the_seed_and_fair():
+    assert torch.equal(stratified(TRUTH, 12, 3), stratified(TRUTH, 12, 3))
+    times = torch.zeros(120)
+    for seed in range(400):
+        times[stratified(TRUTH, 12, seed)] += 1
+    assert (times / 400 - 0.1).abs().max() < 0.06  # four standard deviations
+
+
+def test_more_labels_contain_fewer():
+    assert set(stratified(TRUTH, 12, 0).tolist()) < set(stratified(TRUTH, 60, 0).tolist())
+
+
+@pytest.mark.parametrize("size", [0.001, 1.5, 101, float("nan"), 0, -1, True, "10"])
+def test_numbers_of_labels_that_do_not_fit(size):
+    with pytest.raises(TutelageError, match=r"data\.labelled"):
+        Toy(labelled=size).setup()
+
+
+# -- what is trained on -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("augment", [None, [Shift(1)]])
+def test_labels_that_stay_are_the_true_ones_and_validation_and_test_keep_theirs(augment):
+    whole, few = Toy(augment=augment), Toy(augment=augment, labelled=10)
+    batch = epoch(few.train_dataloader())
+    known = batch["label"] >= 0
+    assert set(batch["label"][~known].tolist()) == {NO_LABEL}
+    assert torch.equal(batch["label"][known], TRUTH[batch["key"][known]])
+    assert torch.equal(batch["input"], epoch(whole.train_dataloader())["input"])
+    assert int((few.splits["train"].labels >= 0).sum()) == int((few.whole("train").dataset.labels >= 0).sum()) == 10
+    for part in ("val", "test"):
+        given, expected = epoch(few.whole(part)), epoch(whole.whole(part))
+        assert all(torch.equal(given[name], expected[name]) for name in expected)
+    assert Toy(labelled=10, seed=9).splits["train"].labels.tolist() == few.splits["train"].labels.tolist()
+    assert Toy(labelled=10, split_seed=9).splits["train"].labels.tolist() != few.splits["train"].labels.tolist()
+
+
+def test_some_classes_alone():
+    data = Toy(classes=[2, 0])
+    keys = data.splits["train"].keys
+    assert keys.tolist() == [key for key in Toy().splits["train"].keys.tolist() if TRUTH[key] != 1]
+    assert set(data.splits["train"].labels.tolist()) == {0, 2}
+    assert set(data.splits["val"].labels.tolist()) == set(data.splits["test"].labels.tolist()) == {0, 1, 2}
+    assert data.absent == [1]
+    assert Toy(classes=[2], labelled=2).absent == [0, 1]
+    assert Toy(labelled=1).absent == Toy().absent == []  # hidden labels count
+
+
+@pytest.mark.parametrize("file", [False, True])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("augment", [None, [Shift(1)]])
+def test_images_without_labels_follow_with_keys_of_their_own(augment, dtype, file):
+    data = Toy(unlabelled=[More(10, 200, dtype, file), More(5, 240)], augment=augment, drop_last=False)
+    assert data.is_streaming == file
+    batch = epoch(data.train_dataloader())
+    assert sorted(batch["key"].tolist()) == [*Toy().splits["train"].keys.tolist(), *range(120, 135)]
+    added = batch["key"] >= 120
+    assert (batch["label"][added] == NO_LABEL).all()
+    assert torch.equal(batch["label"][~added], TRUTH[batch["key"][~added]])
+    pixel = torch.cat([torch.arange(120), torch.arange(200, 210), torch.arange(240, 245)])
+    torch.testing.assert_close(batch["input"][:, 0, 1, 1], pixel[batch["key"]] / 255)  # a shift by 1 may blacken edges
+    assert data.splits["val"].keys.tolist() == Toy().splits["val"].keys.tolist()
+    torch.testing.assert_close(epoch(data.val_dataloader())["input"], epoch(Toy().val_dataloader())["input"])
+    assert data.absent == []
+
+
+def test_joined_pixels_keep_the_order_asked_for():
+    parts = [More(4, 10, file=True).load((1, 3, 3)), More(3, 50).load((1, 3, 3)), More(2, 90).load((1, 3, 3))]
+    rows = torch.tensor([8, 0, 4, 3, 6, 5, 4])
+    found = joined(parts).pixels[rows][:, 0, 0, 0] * 255
+    assert found.round().int().tolist() == [91, 10, 50, 13, 52, 51, 50]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_labelled_examples_come_several_times_an_epoch(workers):
+    data = Toy(labelled=10, repeat_labelled=5, drop_last=False, num_workers=workers)
+    loader = data.train_dataloader()
+    views = [epoch(loader, number) for number in (0, 1)]
+    for batch in views:
+        times = Counter(batch["key"].tolist())
+        labels = dict(zip(batch["key"].tolist(), batch["label"].tolist(), strict=True))
+        assert times == {key: 5 if labels[key] >= 0 else 1 for key in data.splits["train"].keys.tolist()}
+    assert views[0]["key"].tolist() != views[1]["key"].tolist()
+    assert len(data.splits["train"]) == len(data.whole("train").dataset) == 100  # as a set, once
+    assert sum(len(batch["key"]) for batch in data.alike(0)) == 140
+    loader.load_state_dict({"epoch": 1, "batch": 7})
+    assert epoch(loader, 1)["key"].tolist() == views[1]["key"].tolist()[7 * 8 :]
+
+
+def test_repeats_count_where_a_batch_must_be_full():
+    with pytest.raises(TutelageError, match="100 training examples don't fill one batch of 140"):
+        Toy(labelled=10, batch_size=140).setup()
+    assert len(Toy(labelled=10, batch_size=140, repeat_labelled=5).train_dataloader()) == 1
+
+
+def test_a_sample_has_rows_of_both_kinds():
+    sample = Toy(labelled=10).sample(8)
+    assert (sample["label"] >= 0).tolist() == [True] * 4 + [False] * 4
+    assert (Toy(labelled=1).sample(8)["label"] >= 0).tolist() == [True] + [False] * 4
+    assert (Toy(labelled=10).sample(1)["label"] >= 0).tolist() == [True]
+
+
+def test_without_a_choice_nothing_changes():
+    chosen = {"labelled": None, "classes": None, "unlabelled": None, "repeat_labelled": 1}
+    assert torch.equal(state(Toy(**chosen, augment=[Shift(1)])), state(Toy(augment=[Shift(1)])))
+    assert Toy(**chosen).fingerprint() == Toy().fingerprint()
+    pool, test = Toy().load()
+    assert Toy().fingerprint() == hashlib.sha256(pool.fingerprint() + test.fingerprint()).hexdigest()
+
+
+def test_the_fingerprint_follows_what_is_trained_on():
+    choices = [
+        {},
+        {"labelled": 10},
+        {"labelled": 11},
+        {"labelled": 10, "split_seed": 1},
+        {"labelled": 10, "repeat_labelled": 2},
+        {"classes": [0, 1]},
+        {"classes": [0, 2]},
+        {"unlabelled": [More()]},
+        {"unlabelled": [More(first=201)]},
+        {"unlabelled": [More(file=True)]},
+        {"unlabelled": [More(first=201, file=True)]},
+        {"unlabelled": [More(5), More(5, 205)], "repeat_labelled": 2},
+    ]
+    assert len({Toy(**choice).fingerprint() for choice in choices}) == len(choices)
+    assert Toy(labelled=10, seed=5, augment=[Shift(1)]).fingerprint() == Toy(labelled=10).fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"classes": []}, r"data\.classes must be some of 0 to 2, each once; found \[\]"),
+        ({"classes": [0, 3]}, r"found \[0, 3\]"),
+        ({"classes": [1, 1]}, r"found \[1, 1\]"),
+        ({"repeat_labelled": 0}, r"data\.repeat_labelled must be .* at least 1; found 0"),
+        ({"repeat_labelled": 1.5}, "found 1.5"),
+        ({"unlabelled": [torch.nn.Identity()]}, r"data\.unlabelled: Identity is no source"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(TutelageError, match=message):
+        Toy(**arguments)
