@@ -65,7 +65,10 @@ from tutelage.errors import TutelageError
         (["+trainer.limit_val_batches=0"], "trainer.limit_val_batches must be a number > 0; found 0"),
         (["trainer.devices=0"], "trainer.devices must be at least 1"),
         (["data.batch_size=0"], "data.batch_size must be a whole number ≥ 1; found 0"),
-        (["stages.teacher.weights=first"], "stages.teacher.weights must be 'last', 'best' or an epoch from 0; found 'first'"),
+        (
+            ["stages.teacher.weights=first"],
+            "stages.teacher.weights must be 'last', 'best' or an epoch from 0; found 'first'",
+        ),
         (["~callbacks.recovery"], "callbacks.recovery is needed"),
         (["callbacks.best=null"], "callbacks.best is needed"),
         (["data=image_folder"], "Missing mandatory value: data.num_classes"),

@@ -1,0 +1,92 @@
+"""The cache of a teacher's signals, from the command line: the same bits as a live teacher."""
+
+import json
+
+import pytest
+from command import TINY
+from runs import artifacts, figures, weights
+
+from tutelage.weights import digest, read_state
+
+pytestmark = pytest.mark.slow
+
+QUICK = ("logger=none", "callbacks.progress=null")
+SHIFT = "data.augment=[{_target_: tutelage.data.augment.Shift, pixels: 1}]"
+CASES = {
+    "logits": (),
+    "augmented": (SHIFT, "data.views=2", "trainer.max_epochs=3"),
+    "maps and parameters": (
+        "model@teacher=resnet14", "model@student=resnet8", "loss=[soft_target,ofd,srrl]", "trainer.max_epochs=1",
+    ),
+}  # fmt: skip
+
+
+def store(folder, kind):
+    return artifacts(folder / "outputs" / "artifacts", kind)
+
+
+@pytest.mark.parametrize("options", CASES.values(), ids=CASES)
+def test_cached_is_live_to_the_bit(main, tmp_path, options):
+    tiny = [
+        option for option in TINY if "maps" not in options and not any(o.startswith("model@teacher") for o in options)
+    ]
+    base = [*(tiny if not any("resnet" in o for o in options) else []), *QUICK, *options]
+    base = [o for i, o in enumerate(base) if o.split("=")[0] not in {later.split("=")[0] for later in base[i + 1 :]}]
+    assert main("distill", *base, "sources.teacher.cache=false", "hydra.run.dir=live").code == 0
+    assert not store(tmp_path, "signals")
+    answer = main("distill", *base, "sources=cached", "hydra.run.dir=cached")
+    assert answer.code == 0, answer.message
+    assert weights(tmp_path / "live") == weights(tmp_path / "cached")
+    assert figures(tmp_path / "live") == figures(tmp_path / "cached")
+    [folder] = store(tmp_path, "signals")
+    assert json.loads((folder / "store.json").read_text())["views"] == (2 if "data.views=2" in options else 1)
+
+
+def test_two_ranks_read_one_cache(cli, main, tmp_path):
+    base = [*TINY, *QUICK, "trainer=ddp", "trainer.accelerator=cpu"]
+    cli("distill", *base, "sources.teacher.cache=false", "hydra.run.dir=live")
+    cli("distill", *base, "hydra.run.dir=cached")
+    assert len(store(tmp_path, "signals")) == 1
+    assert weights(tmp_path / "live") == weights(tmp_path / "cached")
+
+
+def test_a_sweep_asks_its_teacher_once_and_cache_writes_it_before(main, tmp_path):
+    answer = main("cache", *TINY, *QUICK)
+    assert answer.code == 0, answer.message
+    [folder] = store(tmp_path, "signals")
+    assert answer.out.split() == [str(folder.relative_to(tmp_path))]
+    before = (folder / "store.json").stat().st_mtime_ns
+    sweep = ("hydra.sweep.dir=sweep", "hydra.sweep.subdir='${hydra.job.num}'")
+    assert main("distill", "-m", *TINY, *QUICK, "loss.temperature=1,4", *sweep).code == 0
+    assert store(tmp_path, "signals") == [folder]
+    assert (folder / "store.json").stat().st_mtime_ns == before
+    assert main("distill", *TINY, *QUICK, "stages.teacher.seed=1", "hydra.run.dir=other").code == 0
+    assert len(store(tmp_path, "signals")) == 2  # another teacher says something else
+
+
+def test_a_folder_by_name_is_used_or_refused(main, tmp_path):
+    assert main("distill", *TINY, *QUICK, "hydra.run.dir=run").code == 0
+    [folder] = store(tmp_path, "signals")
+    named = ("sources=cached", f"sources.teacher.folder={folder}")
+    assert main("distill", *TINY, *QUICK, *named, "hydra.run.dir=named").code == 0
+    assert weights(tmp_path / "run") == weights(tmp_path / "named")
+    alone = main("distill", *TINY, *QUICK, *named, "sources.teacher.source=null", "hydra.run.dir=alone")
+    assert alone.code == 0, alone.message
+    student = "checkpoints/last.safetensors"
+    assert digest(read_state(tmp_path / "alone" / student)) == digest(read_state(tmp_path / "run" / student))
+    for change, said in (
+        ("stages.teacher.seed=1", "['weights']"),
+        ("data.split_seed=1", "['keys', 'weights']"),
+        ("data.mean=[0.5]", "['mean', 'weights']"),
+    ):
+        answer = main("distill", *TINY, *QUICK, *named, change, "hydra.run.dir=stale")
+        assert answer.code == 1
+        assert f"is stale: {said} differ" in answer.message
+    answer = main("distill", *TINY, *QUICK, "sources=cached", SHIFT)
+    assert answer.code == 1
+    assert "a cache of augmented images needs data.views=K" in answer.message
+    path = folder / "logits.bin"
+    path.write_bytes(b"\x01" + path.read_bytes()[1:])
+    answer = main("distill", *TINY, *QUICK, "hydra.run.dir=damaged")
+    assert answer.code == 1
+    assert "logits.bin: rows from 0 of view 0 are not what was written" in answer.message

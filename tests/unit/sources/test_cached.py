@@ -1,0 +1,87 @@
+"""A teacher's signals from disk."""
+
+import pytest
+import torch
+from torch import nn
+
+from tutelage.errors import TutelageError
+from tutelage.sources.cached import Cached, shortened
+from tutelage.sources.frozen import Frozen
+from tutelage.sources.store import Column, Writer
+from tutelage.sources.tapped import Tapped
+
+KEY = torch.tensor([3, 5, 8, 9])
+
+
+def stored(folder, by_view: list[dict[str, torch.Tensor]], dtype="float32", constant=None):
+    columns = [
+        Column(name, tuple(x.shape[1:]), dtype if x.is_floating_point() else "int32") for name, x in by_view[0].items()
+    ]
+    writer = Writer(folder, columns, KEY, len(by_view))
+    for view, signals in enumerate(by_view):
+        writer.write(view, 0, signals)
+    writer.finish(constant or {})
+    return str(folder)
+
+
+def test_each_example_gets_its_row_of_its_view(tmp_path):
+    views = [{"logits": torch.randn(4, 3), "stage1": torch.randn(4, 2, 5, 5)} for _ in range(3)]
+    source = Cached(None, stored(tmp_path, views, constant={"classifier.weight": torch.eye(3)}))
+    source.attach({"logits", "stage1", "classifier.weight"}, {})
+    found = source({"key": torch.tensor([9, 3]), "view": torch.tensor([2, 1])})
+    assert torch.equal(found["logits"], torch.stack([views[2]["logits"][3], views[1]["logits"][0]]))
+    assert torch.equal(found["stage1"], torch.stack([views[2]["stage1"][3], views[1]["stage1"][0]]))
+    assert torch.equal(found["classifier.weight"], torch.eye(3))
+    assert torch.equal(source({"key": KEY})["logits"], views[0]["logits"])  # images as they are
+    assert not source.state_dict()
+    assert not list(source.parameters())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_comes_back_as_float32(tmp_path, dtype):
+    logits = torch.randn(4, 3)
+    found = Cached(None, stored(tmp_path, [{"logits": logits}], dtype))({"key": KEY})["logits"]
+    assert found.dtype == torch.float32
+    assert torch.equal(found, logits.to(getattr(torch, dtype)).float())
+
+
+@pytest.mark.parametrize("top", [1, 3, 7, 50])
+def test_the_top_and_the_rest_are_a_distribution_with_the_right_mass(tmp_path, caplog, top):
+    logits = torch.randn(4, 7, dtype=torch.float64) * 3
+    source = Cached(None, stored(tmp_path, [shortened(logits, top)]))
+    assert "approximate at temperatures other than 1" in caplog.text
+    source.attach({"logits"}, {})
+    p, found = logits.softmax(1), source({"key": KEY})["logits"].double().softmax(1)
+    kept = p.topk(min(top, 7), dim=1).indices
+    torch.testing.assert_close(found.gather(1, kept), p.gather(1, kept), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(found.sum(1), torch.ones(4).double())
+    others = torch.ones(4, 7).bool().scatter(1, kept, False)
+    for row in range(4):  # what is left is shared evenly
+        torch.testing.assert_close(
+            found[row, others[row]], p[row, others[row]].mean().expand(int(others[row].sum())), rtol=1e-4, atol=1e-7
+        ) if others[row].any() else None
+
+
+def test_what_is_not_there_is_refused(tmp_path):
+    source = Cached(None, stored(tmp_path, [{"logits": torch.randn(4, 3)}]))
+    with pytest.raises(TutelageError, match=r"lacks \['stage1'\]; it holds \['logits'\]"):
+        source.attach({"logits", "stage1"}, {})
+    source.expect({"train": KEY, "val": torch.tensor([1])})  # validation is not its business
+    for key in (4, 100):
+        with pytest.raises(TutelageError, match=f"lacks example {key}"):
+            source.expect({"train": torch.tensor([3, key])})
+    with pytest.raises(TutelageError, match="needs a source to write from, or a folder"):
+        Cached(None)
+    with pytest.raises(TutelageError, match="dtype must be float32, float16 or bfloat16; found 'float64'"):
+        Cached(None, str(tmp_path), dtype="float64")
+    with pytest.raises(TutelageError, match="top must be at least 1; found 0"):
+        Cached(None, str(tmp_path), top=0)
+
+
+def test_before_it_is_written_the_source_answers():
+    teacher = Frozen(Tapped(nn.Sequential(nn.Flatten(), nn.Linear(4, 3))))
+    source = Cached(teacher)
+    source.attach({"logits"}, {})
+    batch = {"input": torch.randn(2, 1, 2, 2), "key": torch.tensor([0, 1])}
+    assert torch.equal(source(batch)["logits"], teacher(batch)["logits"])
+    assert source.everywhere
