@@ -12,6 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from tutelage.callbacks.recovery import VerifiedIO
 from tutelage.data.base import ImageData
+from tutelage.loops import LeanEpochLoop
 from tutelage.modules.distillation import DistillationModule
 from tutelage.modules.supervised import SupervisedModule
 from tutelage.objective import Objective
@@ -21,19 +22,21 @@ from tutelage.sources.live import Live
 from tutelage.sources.tapped import Tapped
 
 STAGES = ("teacher", "control", "student")
+_LAYERS = {"control": ("student", "control"), "specialist": ("teacher", "specialist")}
 
 
 def stage_config(cfg: DictConfig, name: str) -> DictConfig:
     """The whole config as one training sees it.
 
     ``stages.<name>`` is laid over ``optimizer``, ``scheduler`` and ``trainer``; a group that it chooses anew (one with
-    a ``_target_``) replaces, single keys merge. The control starts from the student's. Losses: the student's is
-    ``loss``; the control's is the same at alpha = 0; the teacher learns from the hard term alone. What a method trains
-    in the student's place, ``stages.student.network``, is there above alpha = 0.
+    a ``_target_``) replaces, single keys merge. The control starts from the student's, a specialist's from the
+    teacher's. Losses: the student's is ``loss``; the control's is the same at alpha = 0; the teacher learns from the
+    hard term alone. What a method trains in the student's place, ``stages.student.network``, is there above alpha = 0.
     """
     stage = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
     OmegaConf.set_struct(stage, False)
-    for layer in ("student", "control") if name == "control" else (name,):
+    teaches = name in ("teacher", "specialist")
+    for layer in _LAYERS.get(name, (name,)):
         for group, node in cfg.stages[layer].items():
             if not isinstance(node, DictConfig):
                 continue
@@ -42,11 +45,11 @@ def stage_config(cfg: DictConfig, name: str) -> DictConfig:
             stage[group] = chosen if anew else OmegaConf.merge(stage[group], chosen)
     if name != "student" and "alpha" in stage.loss:
         stage.loss.alpha = 0.0
-    if name == "teacher" and "label_smoothing" in stage.loss:
+    if teaches and "label_smoothing" in stage.loss:
         stage.loss.label_smoothing = cfg.stages.teacher.label_smoothing
-    stage.seed = cfg.stages.teacher.seed if name == "teacher" else cfg.seed
+    stage.seed = cfg.stages.teacher.seed if teaches else cfg.seed
     if name != "student" or stage.loss.get("alpha") == 0.0 or "network" not in stage:
-        stage.network = stage.teacher if name == "teacher" else stage.student
+        stage.network = stage.teacher if teaches else stage.student
     OmegaConf.resolve(stage)
     if name != "student":  # only what it learns from: a sweep over a teacher's temperature has one teacher
         stage.loss = {"terms": {term: node for term, node in stage.loss.terms.items() if node.get("weight", 1.0)}}
@@ -152,7 +155,7 @@ def trainer(stage: DictConfig, name: str, folder: Path, board: Path, batches: in
         for node in stage.logger.values()
         if node is not None
     ]
-    return instantiate(
+    made: L.Trainer = instantiate(
         stage.trainer,
         log_every_n_steps=min(stage.trainer.log_every_n_steps, batches),
         callbacks=callbacks,
@@ -164,3 +167,5 @@ def trainer(stage: DictConfig, name: str, folder: Path, board: Path, batches: in
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         num_sanity_val_steps=0,  # the dry pass in setup has met every shape
     )
+    made.fit_loop.epoch_loop = LeanEpochLoop(made, made.min_steps, made.max_steps)
+    return made

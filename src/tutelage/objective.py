@@ -63,6 +63,11 @@ class Term(nn.Module):
         if self.schedule is not None:
             self.factor.fill_(self.schedule(epoch, epochs))
 
+    @property
+    def scale(self) -> Tensor:
+        """Weight times the schedule's factor, a scalar."""
+        return self.weight if self.schedule is None else self.factor * self.weight
+
     def bind(self, keys: Tensor, labels: Tensor) -> None:
         """Told once of the examples that are trained on: whether rows must be left out is known before the first step.
 
@@ -169,5 +174,5 @@ class Objective(nn.Module):
     def forward(self, signals: Mapping[str, Signals]) -> tuple[Tensor, dict[str, Tensor]]:
         """Total and parts (unweighted, by term), each a scalar."""
         parts = {name: term(signals) for name, term in self._named()}
-        weighted = [term.factor * term.weight * parts[name] for name, term in self._named()]
-        return torch.stack(weighted).sum() if len(weighted) > 1 else weighted[0], parts
+        first, *rest = (term.scale * parts[name] for name, term in self._named())
+        return sum(rest, start=first), parts

@@ -6,12 +6,12 @@
 import json
 from pathlib import Path
 
-import lightning as L
 import pytest
 import torch
 from omegaconf import open_dict
 
 from tutelage import build
+from tutelage.loops import Quiet
 from tutelage.paths import conf_dir
 
 HERE = Path(__file__).parent
@@ -19,7 +19,7 @@ LOSSES = sorted(path.stem for path in Path(conf_dir(), "loss").glob("*.yaml"))
 STEPS = 20
 
 
-class Curve(L.Callback):
+class Curve(Quiet):
     """Notes the loss of every step."""
 
     def __init__(self) -> None:

@@ -7,12 +7,14 @@ from pathlib import Path
 import lightning as L
 import torch
 
+from tutelage.loops import Quiet
+
 
 class StruckError(Exception):
     """What :class:`CrashAt` raises."""
 
 
-class _Once(L.Callback):
+class _Once(Quiet):
     """Strikes after one step of one stage, on one rank; the marker file keeps it from striking twice."""
 
     def __init__(self, stage: str, step: int, marker: str, rank: int = 0):

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import lightning as L
 
+from tutelage.loops import Quiet
 
-class ToggleTrain(L.Callback):
+
+class ToggleTrain(Quiet):
     """Calls ``train()`` on the module and on every source, the frozen ones too, around every batch."""
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
@@ -16,7 +18,7 @@ class ToggleTrain(L.Callback):
             source.train()
 
 
-class Slow(L.Callback):
+class Slow(Quiet):
     """Waits before every batch of one stage, so that a signal finds it at work; ``marker`` appears when it is."""
 
     def __init__(self, stage: str, marker: str, seconds: float = 0.2):

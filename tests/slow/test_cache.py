@@ -54,7 +54,7 @@ def test_a_sweep_asks_its_teacher_once_and_cache_writes_it_before(main, tmp_path
     answer = main("cache", *TINY, *QUICK)
     assert answer.code == 0, answer.message
     [folder] = store(tmp_path, "signals")
-    assert answer.out.split() == [str(folder.relative_to(tmp_path))]
+    assert answer.out.split()[-1] == str(folder.relative_to(tmp_path))
     before = (folder / "store.json").stat().st_mtime_ns
     sweep = ("hydra.sweep.dir=sweep", "hydra.sweep.subdir='${hydra.job.num}'")
     assert main("distill", "-m", *TINY, *QUICK, "loss.temperature=1,4", *sweep).code == 0
@@ -75,13 +75,13 @@ def test_a_folder_by_name_is_used_or_refused(main, tmp_path):
     student = "checkpoints/last.safetensors"
     assert digest(read_state(tmp_path / "alone" / student)) == digest(read_state(tmp_path / "run" / student))
     for change, said in (
-        ("stages.teacher.seed=1", "['weights']"),
-        ("data.split_seed=1", "['keys', 'weights']"),
-        ("data.mean=[0.5]", "['mean', 'weights']"),
+        ("stages.teacher.seed=1", "is stale: ['weights'] differ"),
+        ("data.split_seed=1", "lacks example"),
+        ("data.mean=[0.5]", "is stale: ['mean', 'weights'] differ"),
     ):
         answer = main("distill", *TINY, *QUICK, *named, change, "hydra.run.dir=stale")
         assert answer.code == 1
-        assert f"is stale: {said} differ" in answer.message
+        assert said in answer.message
     answer = main("distill", *TINY, *QUICK, "sources=cached", SHIFT)
     assert answer.code == 1
     assert "a cache of augmented images needs data.views=K" in answer.message

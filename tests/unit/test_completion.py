@@ -26,7 +26,7 @@ def _restored(monkeypatch):
 @pytest.mark.parametrize(
     ("line", "among", "not_among"),
     [
-        ("tutelage ", {"distill", "evaluate"}, set()),
+        ("tutelage ", {"distill", "evaluate", "cache"}, set()),
         ("tutelage dis", {"distill"}, set()),
         ("tutelage foo ", set(), {"distill"}),
         ("tutelage distill ", {"loss=", "data=", "model@teacher=", "model@student=", "seed=", "loss."}, {"model="}),
@@ -49,7 +49,11 @@ def test_answers(line, among, not_among):
     assert among <= found
     assert not not_among & found
     last = line.rpartition(" ")[2]
-    assert all(answer.startswith(last) for answer in found if "." not in last and answer not in ("distill", "evaluate"))
+    assert all(
+        answer.startswith(last)
+        for answer in found
+        if "." not in last and answer not in ("distill", "evaluate", "cache")
+    )
 
 
 def tutelage(*arguments, line=None):
@@ -88,7 +92,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("tutelage ", ["distill", "evaluate"]),
+        ("tutelage ", ["distill", "cache", "evaluate"]),
         ("tutelage ev", ["evaluate"]),
         ("tutelage distill loss=soft", ["loss=soft_target"]),
         ("tutelage distill model@student=resnet8x", ["model@student=resnet8x4"]),

@@ -6,9 +6,10 @@ from typing import Any
 import lightning as L
 
 from tutelage.errors import TutelageError
+from tutelage.loops import Quiet
 
 
-class FiniteLoss(L.Callback):
+class FiniteLoss(Quiet):
     """Raises at the first loss that is NaN or infinite and names the batch.
 
     On a CPU every step is looked at; elsewhere, where a look waits for the device, every ``log_every_n_steps`` and the

@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from tutelage.loops import Quiet
 from tutelage.modules.supervised import SupervisedModule
 
 
-class Progress(ProgressBar):
+class Progress(ProgressBar, Quiet):
     """A rich bar with epoch, speed, loss parts and validation accuracy; in a file or a pipe, ten plain lines instead.
 
     It is redrawn by the clock, not by the batch: a bar that follows every batch costs a small network half its speed.

@@ -14,11 +14,12 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from tutelage.files import write_atomically
 from tutelage.job import asked_to_stop, note_sigterm
+from tutelage.loops import Quiet
 
 log = logging.getLogger(__name__)
 
 
-class Recovery(L.Callback):
+class Recovery(Quiet):
     """Saves the whole training state before a batch, into ``<default_root_dir>/states``.
 
     A state is taken in ``on_train_batch_start``: the step before it is complete (optimizer, schedule, moving averages,

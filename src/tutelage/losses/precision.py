@@ -45,7 +45,8 @@ def in_float32(forward: Forward) -> Forward:
 
     @wraps(forward)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
-        found = list(_tensors((args, kwargs)))
+        given = [*args, *kwargs.values()]
+        found = given if all(type(x) is Tensor for x in given) else list(_tensors(given))
         if any(tensor.dtype in _HALF for tensor in found):
             args, kwargs = at_least_float32(args), at_least_float32(kwargs)
         kind = found[0].device.type if found else "cpu"
