@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from command import TINY
+from command import PAIR, SPLITS, TINY
 from runs import artifacts, figures, weights
 
 from tutelage.weights import digest, read_state
@@ -12,9 +12,10 @@ pytestmark = pytest.mark.slow
 
 QUICK = ("logger=none", "callbacks.progress=null")
 SHIFT = "data.augment=[{_target_: tutelage.data.augment.Shift, pixels: 1}]"
+AUGMENTED = (*PAIR, *SPLITS, "trainer.max_epochs=3", SHIFT, "data.views=2")
 CASES = {
-    "logits": (),
-    "augmented": (SHIFT, "data.views=2", "trainer.max_epochs=3"),
+    "logits": TINY,
+    "augmented": AUGMENTED,
     "maps and parameters": (
         "model@teacher=resnet14", "model@student=resnet8", "loss=[soft_target,ofd,srrl]", "trainer.max_epochs=1",
     ),
@@ -27,11 +28,7 @@ def store(folder, kind):
 
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES)
 def test_cached_is_live_to_the_bit(main, tmp_path, options):
-    tiny = [
-        option for option in TINY if "maps" not in options and not any(o.startswith("model@teacher") for o in options)
-    ]
-    base = [*(tiny if not any("resnet" in o for o in options) else []), *QUICK, *options]
-    base = [o for i, o in enumerate(base) if o.split("=")[0] not in {later.split("=")[0] for later in base[i + 1 :]}]
+    base = (*options, *QUICK)
     assert main("distill", *base, "sources.teacher.cache=false", "hydra.run.dir=live").code == 0
     assert not store(tmp_path, "signals")
     answer = main("distill", *base, "sources=cached", "hydra.run.dir=cached")
@@ -42,10 +39,11 @@ def test_cached_is_live_to_the_bit(main, tmp_path, options):
     assert json.loads((folder / "store.json").read_text())["views"] == (2 if "data.views=2" in options else 1)
 
 
-def test_two_ranks_read_one_cache(cli, main, tmp_path):
-    base = [*TINY, *QUICK, "trainer=ddp", "trainer.accelerator=cpu"]
-    cli("distill", *base, "sources.teacher.cache=false", "hydra.run.dir=live")
-    cli("distill", *base, "hydra.run.dir=cached")
+def test_two_ranks_read_one_cache_of_two_views(cli, tmp_path):
+    base = [*AUGMENTED, *QUICK, "trainer=ddp", "trainer.accelerator=cpu"]
+    cli("distill", *base, "hydra.run.dir=live")
+    assert not store(tmp_path, "signals")  # augmented images are cached where that is asked for
+    cli("distill", *base, "sources=cached", "hydra.run.dir=cached")
     assert len(store(tmp_path, "signals")) == 1
     assert weights(tmp_path / "live") == weights(tmp_path / "cached")
 
