@@ -1,0 +1,213 @@
+"""README.md and docs/*.md: every command composes or runs, every key, test and link is there, every choice is named."""
+
+import re
+import runpy
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from itertools import islice, product
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from tutelage import cli as console
+from tutelage.checks import check
+from tutelage.errors import TutelageError
+from tutelage.paths import conf_dir
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXT = {page.name: page.read_text() for page in PAGES}
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+FILES = {"teacher.pt"}  # with a name that begins like a key
+COMMAND = re.compile(r"(?:PYTHONPATH=\. )?tutelage (\w+.*)")
+CHOICES = {group: sorted(Path(conf_dir(), group).glob("*.yaml")) for group in ("loss", "sources", "data")}
+
+
+class Command(NamedTuple):
+    """A line of a page, as a shell splits it."""
+
+    verb: str
+    arguments: tuple[str, ...]
+
+    @property
+    def overrides(self) -> list[str]:
+        """Without Hydra's flags."""
+        rest = list(self.arguments)
+        if "--config-dir" in rest:
+            at = rest.index("--config-dir")
+            folder = rest[at + 1]
+            rest[at : at + 2] = [f"hydra.searchpath=[file://{Path(folder).absolute()}]"]
+        return [argument for argument in rest if not argument.startswith("-")]
+
+    @property
+    def sweeps(self) -> bool:
+        return "-m" in self.arguments
+
+
+def commands(text: str) -> Iterator[Command]:
+    """Of a page, in fences and in the text."""
+    lines = [line for _, block in FENCE.findall(text) for line in block.splitlines()]
+    for line in lines + INLINE.findall(FENCE.sub("", text)):
+        if found := COMMAND.fullmatch(line.strip()):
+            verb, *arguments = shlex.split(found[1], comments=True)
+            yield Command(verb, tuple(arguments))
+
+
+def files(folder: Path) -> list[Path]:
+    """Writes the files that the pages show: blocks whose first line is a comment with a path."""
+    made = []
+    for text in TEXT.values():
+        for language, block in FENCE.findall(text):
+            if language and (found := re.match(r"# (\S+\.\w+)\n", block)):
+                made.append(folder / found[1])
+                made[-1].parent.mkdir(parents=True, exist_ok=True)
+                made[-1].write_text(block)
+    return made
+
+
+def label(command: Command) -> str:
+    return " ".join([command.verb, *command.arguments])[:80]
+
+
+COMMANDS = list(dict.fromkeys(command for text in TEXT.values() for command in commands(text)))
+
+
+@pytest.fixture
+def shown(tmp_path, monkeypatch):
+    """A folder with the files that the pages show, as the current one and on the path."""
+    made = files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield made
+    for name in {path.relative_to(tmp_path).parts[0].removesuffix(".py") for path in made}:
+        for module in [known for known in sys.modules if known.split(".")[0] == name]:
+            del sys.modules[module]
+
+
+def jobs(command: Command, compose: Callable[..., DictConfig]) -> list[tuple[list[str], DictConfig]]:
+    """The overrides and the config of each job, of a sweep two at most."""
+    if not command.sweeps:
+        return [(command.overrides, compose(*command.overrides, config=command.verb))]
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        parsed = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(command.overrides)
+        swept = [
+            [f"{one.input_line.split('=')[0]}={value}" for value in one.sweep_string_iterator()]
+            for one in parsed
+            if one.is_sweep_override()
+        ]
+    fixed = [str(one.input_line) for one in parsed if not one.is_sweep_override()]
+    compose(*fixed, config=command.verb)  # Hydra begins with the config without the swept keys
+    each = [[*fixed, *one] for one in islice(product(*swept), 2)]
+    return [(overrides, compose(*overrides, config=command.verb)) for overrides in each]
+
+
+def examine(command: Command, compose: Callable[..., DictConfig], known: set[str]) -> None:
+    """Raises where a key, a choice or an argument is not there, or a sweep is empty."""
+    found = jobs(command, compose)
+    if not found:
+        raise TutelageError(f"{command} has no job")
+    for overrides, cfg in found:
+        if strange := {str(name) for name in cfg} - known:
+            raise TutelageError(f"nothing reads {strange}")
+        if command.verb != "evaluate":
+            check(cfg, [one for one in overrides if one.startswith("+") and "@" not in one and "/" not in one])
+
+
+@pytest.fixture(scope="module")
+def known() -> set[str]:
+    """Every key of all verbs and of all choices of the groups that the pages speak of."""
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        verbs = [OmegaConf.to_container(hydra_compose(verb)) for verb in console.VERBS]
+    found = {key for verb in verbs for key in keys(verb)}
+    for group, paths in CHOICES.items():
+        for path in paths:
+            place = "" if path.read_text().startswith("# @package _global_") else f"{group}."
+            found.update(keys(OmegaConf.to_container(OmegaConf.load(path)), place))
+    return found
+
+
+def keys(node: object, path: str = "") -> Iterator[str]:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield f"{path}{name}"
+            yield from keys(value, f"{path}{name}.")
+
+
+def test_the_pages_have_commands():
+    assert len(COMMANDS) > 30
+    assert len(RUN) == 4
+    assert all(any(commands(text)) for text in TEXT.values())
+    assert {command.verb for command in COMMANDS} == console.VERBS.keys()
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=label)
+def test_a_command_composes(command, compose, known, shown):
+    examine(command, compose, known)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "distill loss.temprature=8", "distill loss=soft_targets", "distill sources=ensemble ensemble.sise=3",
+        "distill +model@asistants.first=cnn", "distill '+teachr.adapter={_target_: torch.nn.Flatten}'",
+        "distill 'data.unlabelled=[{_target_: tutelage.data.unlabelled.Npz, path: a.npz, aray: x}]'",
+        "distill 'data.augment=[{_target_: tutelage.data.augment.Shft, pixels: 1}]'",
+        "distill -m 'experiment=glob(cifar100/*/*)'", "distill -m data=mnist,cifar10 data.rooot=a",
+        "distill -m 'sed=range(0,3)'", "cache sources.teacher.tpo=5", "evaluate chekpoint=a",
+    ],
+)  # fmt: skip
+def test_a_misspelt_command_is_found(line, compose, known):
+    verb, *arguments = shlex.split(line)
+    with pytest.raises((HydraException, OmegaConfBaseException, TutelageError)):
+        examine(Command(verb, tuple(arguments)), compose, known)
+
+
+def test_every_key_in_the_text_is_one(known):
+    roots = {key for key in known if "." not in key}
+    for page, text in TEXT.items():
+        words = {word for span in INLINE.findall(FENCE.sub("", text)) for word in span.split()}
+        dotted = [found[1] for word in words if (found := re.fullmatch(r"(\w+(?:\.\w+)+)(?:=.*)?", word))]
+        dotted = [key for key in dotted if key.split(".")[0] in roots and key not in FILES]
+        assert dotted
+        assert set(dotted) <= known, page
+
+
+@pytest.mark.parametrize("group", CHOICES)
+def test_every_choice_is_named_in_the_readme(group):
+    spans = {word for span in INLINE.findall(TEXT["README.md"]) for word in span.split()}
+    for path in CHOICES[group]:
+        assert {path.stem, f"{group}={path.stem}"} & spans, f"{group}={path.stem} has no row"
+
+
+def test_every_test_and_every_file_that_a_page_names_is_there():
+    tests = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    for page in PAGES:
+        named = set(re.findall(r"\btest_\w+\.py", page.read_text()))
+        assert named <= tests, page
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+            if not target.startswith("http"):
+                assert (page.parent / target.split("#")[0]).exists(), f"{page}: {target}"
+
+
+# Those that need a file which a page shows; the others' likes are run by the tests that the tables name.
+RUN = [one for one in COMMANDS if re.search(r"my_\w+|teacher\.npz|more\.npz", " ".join(one.arguments))]
+QUICK = ("trainer.max_epochs=1", "stages.teacher.trainer.max_epochs=1", "logger=none", "callbacks.progress=null")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", RUN, ids=label)
+def test_a_command_runs(command, main, shown):
+    for script in (path for path in shown if path.name.startswith("write_")):
+        runpy.run_path(str(script))
+    answer = main(command.verb, *command.arguments, *QUICK)
+    assert answer.code == 0, answer.message
