@@ -3,7 +3,6 @@
 import inspect
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -17,11 +16,13 @@ from tutelage.errors import TutelageError, nearest
 # Mappings whose keys are names that the user makes up, or are laid over a group that has a _target_.
 _OPEN = re.compile(
     r"sources|assistants|callbacks|logger|loss\.terms(\.\w+\.(inputs|targets))?|(.+\.)?taps"
-    r"|stages\.(teacher|control|student)\.(data|optimizer|scheduler|trainer)(\.\w+)*"
+    r"|stages\.(teacher|control|student|specialist)\.(data|optimizer|scheduler|trainer)(\.\w+)*"
 )
 # Keys that code reads by name; what else is read has a _target_ above it or an interpolation that names it.
-_READ = ("seed", "paths.outputs", "paths.artifacts", "stages.teacher.seed", "stages.teacher.weights")
-_STAGES = ("teacher", "student", "control")  # the control follows the student: a mistake is the student's
+_READ = (
+    "seed", "paths.outputs", "paths.artifacts",
+    "stages.teacher.seed", "stages.teacher.weights", "stages.teacher.workers",
+)  # fmt: skip
 _ABSENT = object()
 
 
@@ -35,7 +36,7 @@ def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> None:
     for path, node in targets(cfg):
         _check_arguments(path, node)
     _check_values(cfg)
-    for name in _STAGES:  # what `stages.<name>` lays over a group has met the group's _target_ only now
+    for name in cfg.stages:  # what `stages.<name>` lays over a group has met the group's _target_ only now
         stage = stage_config(cfg, name)
         for group in ("data", "optimizer", "scheduler", "trainer"):
             for path, node in targets(stage[group], f"stages.{name}.{group}"):
@@ -43,14 +44,11 @@ def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> None:
 
 
 def _check_overrides(cfg: DictConfig, overrides: list[str]) -> None:
-    keys = [override.lstrip("+").split("=", 1)[0] for override in overrides if not override.startswith("~")]
-    for key, times in Counter(keys).items():
-        if times > 1:
-            raise TutelageError(f"{key} is given {times} times on the command line; only the last would count")
     groups = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
-    for override, key in zip((o for o in overrides if not o.startswith("~")), keys, strict=True):
-        if override.startswith("+") and "@" not in key and key not in groups:
-            _check_added(cfg, key)
+    for override in overrides:
+        group, _, package = override.lstrip("+").split("=", 1)[0].partition("@")
+        if override.startswith("+") and (package or group not in groups) and not package.startswith("_"):
+            _check_added(cfg, package or group)
 
 
 def _check_added(cfg: DictConfig, key: str) -> None:
@@ -117,9 +115,9 @@ def _check_values(cfg: DictConfig) -> None:
     for key in ("seed", "stages.teacher.seed"):
         number(cfg, key, low=0, high=2**32 - 1, whole=True)
     number(cfg, "data.batch_size", low=1, whole=True)
-    for key in ("trainer", *(f"stages.{name}.trainer" for name in _STAGES)):
+    for key in ("trainer", *(f"stages.{name}.trainer" for name in cfg.stages)):
         number(cfg, f"{key}.max_epochs", low=1, whole=True)
-    for key in ("optimizer", *(f"stages.{name}.optimizer" for name in _STAGES)):
+    for key in ("optimizer", *(f"stages.{name}.optimizer" for name in cfg.stages)):
         number(cfg, f"{key}.lr", above=0.0)
     number(cfg, "trainer.limit_val_batches", above=0.0)
     if (devices := OmegaConf.select(cfg, "trainer.devices")) in (0, "0"):
@@ -127,6 +125,8 @@ def _check_values(cfg: DictConfig) -> None:
     weights = OmegaConf.select(cfg, "stages.teacher.weights")
     if weights not in ("last", "best") and not (type(weights) is int and weights >= 0):
         raise TutelageError(f"stages.teacher.weights must be 'last', 'best' or an epoch from 0; found {weights!r}")
+    if cfg.stages.teacher.get("workers") is not None:
+        number(cfg, "stages.teacher.workers", low=1, whole=True)
     number(cfg, "generations", low=0, whole=True)
     number(cfg, "loss.alpha", low=0.0, high=1.0)
     number(cfg, "loss.temperature", above=0.0)

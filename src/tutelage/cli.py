@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 import traceback
+from collections import Counter
 
 VERBS = {
     "distill": "train a teacher, the student alone and the distilled student, and compare them",
@@ -48,6 +49,10 @@ def main() -> None:
         from tutelage.errors import nearest
 
         sys.exit(f"tutelage: no verb {verb!r}; {nearest(verb, VERBS)}")
+    keys = Counter(word.lstrip("+").partition("=")[0] for word in arguments[1:] if "=" in word and word[0] not in "-~")
+    for key, times in keys.items():
+        if times > 1:
+            sys.exit(f"tutelage {verb}: {key} is given {times} times on the command line; only the last would count")
     sys.argv = [f"{sys.argv[0]} {verb}", *arguments[1:]]
     run(verb)
 
