@@ -27,6 +27,11 @@ def recipe_digest(recipe: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:20]
 
 
+def place(root: Path, kind: str, recipe: Mapping[str, Any]) -> Path:
+    """Where the artifact of ``recipe`` is, once it is made."""
+    return root / kind / recipe_digest(recipe)
+
+
 def make(root: Path, kind: str, recipe: Mapping[str, Any], build: Callable[[Path], None]) -> tuple[Path, bool]:
     """Finds the artifact of ``recipe`` or builds it; one build however many ask at once.
 
@@ -39,22 +44,22 @@ def make(root: Path, kind: str, recipe: Mapping[str, Any], build: Callable[[Path
     Returns:
         The folder, and whether it was there already.
     """
-    place = root / kind / distributed.broadcast(recipe_digest(recipe))
-    work = place.with_name(f".{place.name}.work")
-    lock = FileLock(place.with_name(f".{place.name}.lock")) if distributed.is_main() else nullcontext()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if distributed.broadcast(place.is_dir()):
-        return place, True
+    folder = distributed.broadcast(place(root, kind, recipe))
+    work = folder.with_name(f".{folder.name}.work")
+    lock = FileLock(folder.with_name(f".{folder.name}.lock")) if distributed.is_main() else nullcontext()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if distributed.broadcast(folder.is_dir()):
+        return folder, True
     with lock:
-        if distributed.broadcast(place.is_dir()):
-            log.info("%s %s was built by another job meanwhile", kind, place.name)
-            return place, True
+        if distributed.broadcast(folder.is_dir()):
+            log.info("%s %s was built by another job meanwhile", kind, folder.name)
+            return folder, True
         if distributed.is_main():
             write_json(work / "recipe.json", recipe)
         build(work)
         if distributed.is_main():
             sync_folder(work)
-            os.replace(work, place)
-            sync_folder(place.parent)
+            os.replace(work, folder)
+            sync_folder(folder.parent)
         distributed.barrier()
-    return place, False
+    return folder, False

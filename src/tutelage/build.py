@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from tutelage.callbacks.heartbeat import Heartbeat
 from tutelage.callbacks.recovery import VerifiedIO
 from tutelage.data.base import ImageData
 from tutelage.loops import LeanEpochLoop
@@ -152,7 +153,7 @@ def trainer(stage: DictConfig, name: str, folder: Path, board: Path, batches: in
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # we read none
     if not torch.cuda.is_available():  # every optimizer step asks; through NVML, as Lightning wants it, for 33 µs
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
-    callbacks = [instantiate(node) for node in stage.callbacks.values() if node is not None]
+    callbacks = [instantiate(node) for node in stage.callbacks.values() if node is not None] + [Heartbeat()]
     loggers = [
         instantiate(node, save_dir=str(board), name="", version=name)
         for node in stage.logger.values()

@@ -61,7 +61,7 @@ def cached(stage: DictConfig, root: Path, data: ImageData) -> DictConfig:
 
 def _by_itself(stage: DictConfig, node: DictConfig, needs: set[str], data: ImageData) -> bool:
     return (
-        ("checkpoint" in node or "members" in node)
+        any(key in node for key in ("checkpoint", "members", "generalist"))
         and any(True for _ in networks(node))
         and node.get("cache", True)
         and needs == {"logits"}

@@ -10,6 +10,7 @@ VERBS = {
     "distill": "train a teacher, the student alone and the distilled student, and compare them",
     "cache": "write what a teacher says of every training image, for distill to find",
     "evaluate": "measure a network that distill wrote (checkpoint=…)",
+    "status": "how the jobs below a folder are doing (DIR…)",
 }
 
 USAGE = """tutelage – knowledge distillation for research
@@ -68,6 +69,7 @@ def run(verb: str) -> None:
 
     from tutelage import resolvers
     from tutelage.errors import explain
+    from tutelage.sweep import failures
 
     resolvers.register()
     whole = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -77,7 +79,9 @@ def run(verb: str) -> None:
     except (CompactHydraException, OmegaConfBaseException) as error:
         if whole:
             traceback.print_exc()
+        print(failures(), end="", file=sys.stderr)
         sys.exit(f"tutelage {verb}: {explain(error)}")
     except Exception:
         traceback.print_exc()
+        print(failures(), end="", file=sys.stderr)
         sys.exit(1)

@@ -42,7 +42,7 @@ def query(line: str) -> list[str]:
     if len(words) < 2 or (len(words) == 2 and not line.endswith(" ")):
         return list(VERBS)
     executable, verb = words[:2]
-    if verb not in VERBS:
+    if verb not in VERBS or not (Path(conf_dir()) / f"{verb}.yaml").is_file():  # bash goes on with names of files
         return []
     before, _, word = line.removeprefix(executable).split(verb, 1)[1].rpartition(" ")
     # Hydra completes group=choice, but neither the name nor the choice of a group@package.

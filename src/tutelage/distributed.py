@@ -27,7 +27,8 @@ def is_main() -> bool:
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
 
 
-def _is_up() -> bool:
+def is_up() -> bool:
+    """Whether this process is one of several ranks in step."""
     import torch.distributed as dist
 
     return dist.is_available() and dist.is_initialized()
@@ -35,7 +36,7 @@ def _is_up() -> bool:
 
 def broadcast(value: Any) -> Any:
     """Rank 0's value, on every rank."""
-    if not _is_up():
+    if not is_up():
         return value
     import torch.distributed as dist
 
@@ -46,7 +47,7 @@ def broadcast(value: Any) -> Any:
 
 def barrier() -> None:
     """Waits for all ranks."""
-    if _is_up():
+    if is_up():
         import torch.distributed as dist
 
         dist.barrier()
@@ -62,11 +63,12 @@ def _world_size(trainer: DictConfig) -> int:
     if isinstance(devices, ListConfig):
         return len(devices)
     if str(devices) in ("auto", "-1"):
-        return max(1, _gpus(trainer))
+        return max(1, gpus(trainer))
     return int(devices)
 
 
-def _gpus(trainer: DictConfig) -> int:
+def gpus(trainer: DictConfig) -> int:
+    """How many GPUs this machine has for the trainer."""
     import torch
 
     return torch.cuda.device_count() if trainer.get("accelerator", "auto") in ("gpu", "cuda", "auto") else 0
@@ -121,16 +123,16 @@ def _join(trainer: DictConfig) -> None:
     import torch
     import torch.distributed as dist
 
-    if _gpus(trainer):
+    if gpus(trainer):
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if _gpus(trainer) else "gloo")
+    dist.init_process_group("nccl" if gpus(trainer) else "gloo")
 
 
 def _leave(children: list[subprocess.Popen[bytes]], failed: bool) -> None:
     """Ends the group and the ranks; a clean environment, or the next job of a sweep would take itself for a rank."""
     import torch.distributed as dist
 
-    if _is_up():
+    if is_up():
         dist.destroy_process_group()
     for child in children:
         try:

@@ -6,6 +6,16 @@ from collections.abc import Iterable
 from hydra.errors import CompactHydraException
 
 
+# Hydra's plugins that an extra of ours brings.
+_EXTRAS = {
+    "launcher/joblib": "sweep",
+    "sweeper/optuna": "sweep",
+    "launcher/submitit_local": "slurm",
+    "launcher/submitit_slurm": "slurm",
+    "launcher/ray": "ray",
+}
+
+
 class TutelageError(CompactHydraException, ValueError):
     """Bad input: says which key, file or index, what was expected and what was found.
 
@@ -28,6 +38,9 @@ def explain(error: Exception) -> str:
     key = str(getattr(cause, "key", "") or "")
     if "Could not override" in message and node is not None and key:
         return f"{message}\n{key!r}: {nearest(key, node)}"
+    for choice, extra in _EXTRAS.items():
+        if f"'hydra/{choice}'" in message:
+            return f"{message}\n{choice} comes with: pip install 'tutelage[{extra}]'"
     if (options := getattr(error, "options", None)) and (missing := getattr(error, "missing_cfg_file", None)):
         choice = str(missing).rpartition("/")[2]
         return f"{message}\n{choice!r}: {nearest(choice, options)}"

@@ -10,7 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -25,6 +26,8 @@ from tutelage.files import read_json, write_atomically, write_json
 
 log = logging.getLogger(__name__)
 
+
+BEAT = 10.0  # seconds between signs of life
 PREEMPTED = 128 + signal.SIGTERM  # the exit code of a process that a SIGTERM ended
 _PACKAGES = ("tutelage", "torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy", "scikit-learn")
 
@@ -54,7 +57,7 @@ def job(cfg: DictConfig, folder: Path, overrides: list[str]) -> Iterator[None]:
         write_json(folder / "status.json", {"state": state, "why": why, **started, "ended": _now()})
 
     try:
-        with sigterm_ends():
+        with sigterm_ends(), _heart(folder):
             yield
     except SystemExit as stop:
         preempted = stop.code == PREEMPTED or type(stop).__name__ == "SIGTERMException"
@@ -66,11 +69,21 @@ def job(cfg: DictConfig, folder: Path, overrides: list[str]) -> Iterator[None]:
     end("COMPLETE")
 
 
+def is_complete(cfg: DictConfig, folder: Path) -> bool:
+    """Whether an earlier attempt at this very config came to its end in ``folder``."""
+    return state(folder) == "COMPLETE" and (folder / "config.digest").read_text() == _resolved(cfg)[1]
+
+
+def _resolved(cfg: DictConfig) -> tuple[dict[str, Any], str]:
+    """The config as plain values, and the digest of what matters to the outcome."""
+    resolved: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    return resolved, recipe_digest({k: value for k, value in resolved.items() if k not in ("paths", "callbacks")})
+
+
 def _claim(cfg: DictConfig, folder: Path) -> None:
     """Writes the resolved config, or finds that an earlier attempt wrote the same (or got nowhere)."""
     folder.mkdir(parents=True, exist_ok=True)
-    resolved: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    digest = recipe_digest({key: value for key, value in resolved.items() if key not in ("paths", "callbacks")})
+    resolved, digest = _resolved(cfg)
     marker = folder / "config.digest"
     unused = state(folder) == "FAILED" and not (folder / "checkpoints").exists()  # such as a config that was refused
     if marker.is_file() and marker.read_text() != digest and not unused:
@@ -85,6 +98,39 @@ def state(folder: Path) -> str | None:
     """What ``status.json`` says, if it is there."""
     path = folder / "status.json"
     return read_json(path)["state"] if path.is_file() else None
+
+
+_figures: Callable[[], Mapping[str, Any]] = dict  # of what trains at the moment
+
+
+def show(figures: Callable[[], Mapping[str, Any]]) -> None:
+    """From here on the sign of life carries what ``figures`` says."""
+    global _figures
+    _figures = figures
+
+
+@contextmanager
+def _heart(folder: Path) -> Iterator[None]:
+    """Inside, ``heartbeat.json`` is written every ten seconds: a job that was killed can be told from one that runs."""
+    stopped = threading.Event()
+
+    def beat() -> None:
+        while True:
+            try:
+                write_json(folder / "heartbeat.json", {"time": time.time(), "progress": dict(_figures())})
+            except (OSError, RuntimeError, ValueError) as error:  # it must not end the job
+                log.debug("no sign of life: %s", error)
+            if stopped.wait(BEAT):
+                return
+
+    show(dict)
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
 
 
 @contextmanager
@@ -137,6 +183,12 @@ def sigterm_saves() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
     if asked_to_stop():
         raise SystemExit(PREEMPTED)
+
+
+def quiet() -> None:
+    """No news of absent GPUs three times a job, no warnings of what a user can't mend."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*(LeafSpec|does not have many workers|in eval mode at the start).*")
 
 
 def provenance(overrides: list[str]) -> Mapping[str, Any]:

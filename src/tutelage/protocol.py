@@ -7,7 +7,6 @@ difference is the teacher's doing. Choices use validation; test is measured once
 
 import logging
 import shutil
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,25 +25,26 @@ from tutelage.data.base import ImageData
 from tutelage.errors import TutelageError
 from tutelage.evaluation.absent import absent_figures
 from tutelage.evaluation.board import write_board
-from tutelage.evaluation.figures import figures
+from tutelage.evaluation.figures import figures, figures_of_own
 from tutelage.evaluation.table import comparison
 from tutelage.files import read_json, write_json
-from tutelage.job import job
+from tutelage.job import is_complete, job, quiet
 from tutelage.sources.base import Source
-from tutelage.stages import SPLITS, WEIGHTS, Trained
-from tutelage.teachers import Teaching, assistants, engage, in_one, recipe
+from tutelage.stages import SPLITS, TRAIN, WEIGHTS, Trained
+from tutelage.teachers import Teaching, assistants, engage, in_one
+from tutelage.trainings import recipe
 
 log = logging.getLogger(__name__)
 
 
 def distill_job(cfg: DictConfig) -> float:
     """One job in its folder: check, train, compare."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no news of absent GPUs three times a job
-    warnings.filterwarnings(
-        "ignore", message=".*(LeafSpec|does not have many workers|in eval mode at the start).*"
-    )  # nothing a user can mend
+    quiet()
     overrides = list(HydraConfig.get().overrides.task)
     folder = Path(HydraConfig.get().runtime.output_dir)
+    if is_complete(cfg, folder):
+        log.info("complete, and left as it is: %s", folder)
+        return read_json(folder / "metrics.json")["student"]["best"]["val"]["accuracy"]
     with job(cfg, folder, overrides):
         check(cfg, overrides)
         with distributed.ranks(cfg, "distill", folder):
@@ -141,6 +141,9 @@ def _metrics(
     """The document of ``metrics.json``: schema 1, described in README."""
     document: dict[str, Any] = {"schema": 1, "seed": cfg.seed}
     teacher = found["teacher"]
+    for one in (*teaching.chain.values(), *filter(None, [teacher])):
+        if "specialists" in one.facts:
+            document["specialists"] = one.facts["specialists"]
     if teaching.chain:
         document["chain"] = {name: _entry(trained) for name, trained in teaching.chain.items()}
     for role, trained in found.items():
@@ -182,6 +185,8 @@ def _entry(trained: Trained, teacher: Trained | None = None, weights: str = "las
         for split in SPLITS:
             beside = teacher.predictions[weights, split] if teacher else None
             entry[kind][split] = figures(trained.predictions[kind, split], beside)
+        if (own := trained.predictions.get((kind, TRAIN))) is not None:
+            entry[kind][TRAIN] = figures_of_own(own, teacher.predictions.get((weights, TRAIN)) if teacher else None)
     return entry
 
 

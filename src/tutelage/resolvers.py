@@ -7,6 +7,7 @@ CE + w·X: with ``share(1 − alpha)`` and ``w·share(alpha)`` alpha = ½ is the
 ``${folder_name:…}`` name folders.
 """
 
+import hashlib
 import re
 import secrets
 
@@ -43,6 +44,10 @@ def _product(*factors: float) -> float:
     return result
 
 
-def folder_name(*parts: object) -> str:
-    """A readable name for a job's folder: no separators of paths, at most 120 characters."""
-    return re.sub(r"[^\w.,=+@-]+", "_", "-".join(str(part) for part in parts if str(part)))[:150]
+def folder_name(name: str, number: object = "") -> str:
+    """A readable name for a job's folder without separators of paths: ``name``, or ``number`` where that is empty.
+
+    A name beyond 120 characters is cut, and ends in a digest of all of it.
+    """
+    plain = re.sub(r"[^\w.,=+@-]+", "_", name) or str(number)
+    return plain if len(plain) <= 120 else f"{plain[:113]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"

@@ -29,6 +29,8 @@ from tutelage.weights import about, load_into, save_network
 
 WEIGHTS = ("last", "best")
 SPLITS = ("val", "test")
+TRAIN = "train"  # a third one, of what was trained on: of most networks there is a sample
+_SAMPLE = 10_000  # of the training examples
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Trained:
         folder: where ``last.safetensors``, ``best.safetensors``, ``predictions.safetensors`` and ``stage.json`` are.
         reused: it was there before this job.
         facts: parameters, multiply_adds, seconds, epochs, steps, and the epoch of each of the weights.
-        predictions: (weights, split) → logits on that split.
+        predictions: (weights, split) → logits on that split; on ``train`` where the folder has them.
     """
 
     folder: Path
@@ -52,8 +54,9 @@ class Trained:
         """Reads the folder of a finished stage."""
         predictions = {}
         with safe_open(folder / "predictions.safetensors", framework="pt") as file:
+            kept = {name.rpartition(".")[0] for name in file.keys()}  # noqa: SIM118
             for weights in WEIGHTS:
-                for split in SPLITS:
+                for split in (*SPLITS, *([TRAIN] if f"{weights}.{TRAIN}" in kept else [])):
                     prefix = f"{weights}.{split}."
                     predictions[weights, split] = Predictions(
                         **{name: file.get_tensor(prefix + name) for name in ("logits", "label", "key")}
@@ -136,10 +139,13 @@ def finish(net: nn.Module, folder: Path, data: ImageData, device: torch.device, 
     epochs = {weights: about(folder / f"{weights}.safetensors")["epoch"] for weights in WEIGHTS}
     facts = {"parameters": parameters(net), "multiply_adds": multiply_adds(net.cpu(), data.input_shape)}
     said: dict[tuple[str, str], Predictions] = {}
+    loaders = {split: data.whole(split) for split in SPLITS}
+    if (sample := data.labelled(_SAMPLE)) is not None:
+        loaders[TRAIN] = sample
     for weights in WEIGHTS:
         load_into(net, folder / f"{weights}.safetensors")
-        for split in SPLITS:
-            said[weights, split] = predict(net.to(device, torch.float32), data.whole(split), device)  # after bf16-true
+        for split, loader in loaders.items():
+            said[weights, split] = predict(net.to(device, torch.float32), loader, device)  # after bf16-true
     conclude(folder, said, {**facts, **training, "epoch": epochs})
 
 

@@ -17,19 +17,14 @@ from tutelage.errors import TutelageError
 from tutelage.evaluation.predictions import Predictions
 from tutelage.sources.ensemble import LEARNED, combined, learned_weights, scaled
 from tutelage.sources.recorded import Recorded
+from tutelage.specialists import specialise
 from tutelage.stages import SPLITS, WEIGHTS, Trained
+from tutelage.trainings import Training, ahead, recipe
 from tutelage.weights import digest, load_into, read_state, save_network
 
 _GENERATION = "generation"
 _FROZEN = "tutelage.sources.frozen.Frozen"
 _EVERY_EPOCH = {"_target_": "tutelage.callbacks.every_epoch.EveryEpoch"}
-
-# What changes how a training is shown, run or found again, but not what comes of it.
-_COSMETIC = {
-    "data": ("root", "download", "num_workers", "class_names", "eval_batch_size", "verify"),
-    "trainer": ("log_every_n_steps", "enable_model_summary"),
-    "callbacks": ("progress", "recovery"),
-}
 
 
 @dataclass(frozen=True)
@@ -61,16 +56,6 @@ class Teaching:
             return None
         on_validation = self.teacher.predictions[self.weights, "val"]
         return Recorded(on_validation.key, on_validation.logits)
-
-
-def recipe(stage: DictConfig, name: str, data: ImageData) -> dict[str, Any]:
-    """All that determines the outcome of a training, as JSON values."""
-    plain: dict[str, Any] = OmegaConf.to_container(stage, resolve=True)  # type: ignore[assignment]
-    for group, keys in _COSMETIC.items():
-        plain[group] = {key: value for key, value in plain[group].items() if key not in keys}
-    parts = ("seed", "network", "data", "loss", "optimizer", "scheduler", "trainer", "callbacks")
-    found = {part: plain[part] for part in parts}
-    return found | {"stage": name, "content": data.fingerprint(), "torch": torch.__version__, "version": 1}
 
 
 def engage(cfg: DictConfig, root: Path, data: ImageData) -> Teaching:
@@ -130,7 +115,9 @@ def _leaves(changes: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, A
 def _engage(cfg: DictConfig, root: Path, data: ImageData) -> Teaching:
     """As the sources say, without assistants."""
     stage = build.stage_config(cfg, "student")
-    teacher = None
+    teacher, chain = None, dict[str, Trained]()
+    untrained = [node for node in networks(stage.sources) if node.checkpoint is None]
+    ahead([_training(_with_teacher(cfg, node), root) for node in untrained], cfg)
     for name, node in stage.sources.items():
         trained = []
         for network in networks(node):
@@ -139,35 +126,44 @@ def _engage(cfg: DictConfig, root: Path, data: ImageData) -> Teaching:
         group = node.get("source") or node  # what a cache is written from
         if trained and "members" in group:
             trained = [_ensemble(group, trained, _weights(cfg), root)]
+        if "generalist" in group:
+            if len(trained) != 1:
+                raise TutelageError(
+                    f"sources.{name}: the generalist is one frozen network, its specialists start there"
+                )
+            chain = {"generalist": trained[0]} if name == "teacher" else chain
+            trained = [specialise(_with_teacher(cfg, group.generalist), group, trained[0], _weights(cfg), root)]
         if name == "teacher" and trained:
             [teacher] = trained
-    return Teaching(stage, teacher, _weights(cfg), {})
+    return Teaching(stage, teacher, _weights(cfg), chain)
+
+
+def _with_teacher(cfg: DictConfig, node: DictConfig) -> DictConfig:
+    """The whole config with the network of one node of ``sources`` as its teacher."""
+    seed = cfg.stages.teacher.seed if node.get("seed") is None else node.seed
+    return _with(cfg, {"teacher": node.net, "stages": {"teacher": {"seed": seed}}})
+
+
+def _training(cfg: DictConfig, root: Path) -> Training:
+    """Of the config's teacher, on labels."""
+    stage = build.stage_config(cfg, "teacher")
+    if cfg.stages.teacher.weights not in WEIGHTS:
+        stage.callbacks.every_epoch = _EVERY_EPOCH
+    return Training(stage, "teacher", root)
 
 
 def _trained(cfg: DictConfig, node: DictConfig, root: Path, data: ImageData) -> Trained:
     """The network of one node of ``sources``: given, or trained on labels with the teacher's stage."""
-    seed = cfg.stages.teacher.seed if node.get("seed") is None else node.seed
-    cfg = _with(cfg, {"teacher": node.net, "stages": {"teacher": {"seed": seed}}})
-    stage = build.stage_config(cfg, "teacher")
+    training, epoch = _training(_with_teacher(cfg, node), root), cfg.stages.teacher.weights
     if node.checkpoint is not None:
-        return _given(stage, node.checkpoint, root, data)
-    own, epoch = build.data(stage), cfg.stages.teacher.weights
-    if epoch not in WEIGHTS:
-        stage.callbacks.every_epoch = _EVERY_EPOCH
-
-    def train(work: Path) -> None:
-        stages.run(
-            stage, "teacher", work, work / "tensorboard", own,
-            lambda: build.supervised_module(stage, "teacher", own.num_classes, None),
-        )  # fmt: skip
-
-    made = Trained.read(*artifacts.make(root, "teacher", recipe(stage, "teacher", own), train))
+        return _given(training.stage, node.checkpoint, root, data)
+    made = training()
     if epoch in WEIGHTS:
         return made
     if not (file := made.folder / "epochs" / f"{epoch}.safetensors").is_file():
         last = made.facts["epochs"] - 1
         raise TutelageError(f"stages.teacher.weights={epoch}: the teacher has the epochs 0 to {last}")
-    return _given(stage, str(file), root, data)
+    return _given(training.stage, str(file), root, data)
 
 
 def _given(stage: DictConfig, checkpoint: str, root: Path, data: ImageData) -> Trained:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from command import environment
 
+from tutelage.cli import VERBS
 from tutelage.completion import query
 
 
@@ -49,11 +50,7 @@ def test_answers(line, among, not_among):
     assert among <= found
     assert not not_among & found
     last = line.rpartition(" ")[2]
-    assert all(
-        answer.startswith(last)
-        for answer in found
-        if "." not in last and answer not in ("distill", "evaluate", "cache")
-    )
+    assert all(answer.startswith(last) for answer in found if "." not in last and answer not in VERBS)
 
 
 def tutelage(*arguments, line=None):
@@ -92,7 +89,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("tutelage ", ["distill", "cache", "evaluate"]),
+        ("tutelage ", list(VERBS)),
         ("tutelage ev", ["evaluate"]),
         ("tutelage distill loss=soft", ["loss=soft_target"]),
         ("tutelage distill model@student=resnet8x", ["model@student=resnet8x4"]),

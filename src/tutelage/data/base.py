@@ -53,10 +53,11 @@ class ImageData(L.LightningDataModule, ABC):
         class_names: one a class; by default their numbers.
         check_finite: whether to refuse NaN and ±∞ among pixels that are given as floats.
         labelled: how many training examples keep their label, as a function of ``split_seed``; a number, or a fraction
-            below 1. These four make a :class:`~tutelage.data.transfer.Transfer`; validation and test stay as they are.
+            below 1. These five make a :class:`~tutelage.data.transfer.Transfer`; validation and test stay as they are.
         classes: the only classes to train on.
         unlabelled: further images to train on (:mod:`tutelage.data.unlabelled`).
         repeat_labelled: how many times an epoch has each labelled example.
+        focus: the classes of half of an epoch's examples, for a specialist.
 
     Raises:
         TutelageError: an argument is out of range.
@@ -86,6 +87,7 @@ class ImageData(L.LightningDataModule, ABC):
         classes: Iterable[int] | None = None,
         unlabelled: Iterable[Unlabelled] | None = None,
         repeat_labelled: int = 1,
+        focus: Iterable[int] | None = None,
     ):
         super().__init__()
         self.name = type(self).__name__
@@ -96,7 +98,7 @@ class ImageData(L.LightningDataModule, ABC):
         self.augment = Augment(augment, seed, views) if augment else None
         self.class_names = list(class_names) if class_names else [str(c) for c in range(num_classes)]
         self._check_arguments(mean, std)
-        self.transfer = Transfer(num_classes, labelled, classes, unlabelled, repeat_labelled)
+        self.transfer = Transfer(num_classes, labelled, classes, unlabelled, repeat_labelled, focus)
         self.normalise = Normalise(*(torch.tensor([*x], dtype=torch.float32)[:, None, None] for x in (mean, std)))
 
     @abstractmethod
@@ -125,7 +127,9 @@ class ImageData(L.LightningDataModule, ABC):
         train_keys, val_keys = self.split(len(pool))
         examples, keys = self.transfer.choose(pool, train_keys, self.input_shape, self.split_seed)
         train = self._plain(examples, keys)
-        self._check_sizes({"train": len(self.transfer.epoch(train)), "val": len(val_keys), "test": len(test)})
+        self._check_sizes(
+            {"train": len(self.transfer.epoch(train, self.split_seed)), "val": len(val_keys), "test": len(test)}
+        )
         splits = {
             "train": ImageSet(examples, keys, self.normalise, self.augment) if self.augment else train,
             "val": replace(train, keys=val_keys),
@@ -165,7 +169,7 @@ class ImageData(L.LightningDataModule, ABC):
         """
         content = self._loaded.pool.fingerprint() + self._loaded.test.fingerprint()
         if not self.transfer.is_whole:
-            keys = self.transfer.epoch(self._loaded.train).keys
+            keys = self.transfer.epoch(self._loaded.train, self.split_seed).keys
             content += self._loaded.examples.fingerprint() + keys.numpy().tobytes()
         return hashlib.sha256(content).hexdigest()
 
@@ -176,7 +180,7 @@ class ImageData(L.LightningDataModule, ABC):
         if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
             raise TutelageError("overfit_batches replaces the order of examples: use trainer.limit_train_batches")
         order = partial(EpochOrder, batch_size=self.batch_size, shuffle=True, drop_last=self.drop_last)
-        train = self.transfer.epoch(self.splits["train"])
+        train = self.transfer.epoch(self.splits["train"], self.split_seed)
         return self._loader(train, order, partial(position, self.trainer) if self.trainer else None)
 
     def train_eval_dataloader(self) -> EpochLoader:
@@ -185,7 +189,7 @@ class ImageData(L.LightningDataModule, ABC):
 
     def alike(self, epoch: int) -> EpochLoader:
         """One epoch of whole training batches, shuffled, not augmented, the same on every rank."""
-        train = self.transfer.epoch(self._loaded.train)
+        train = self.transfer.epoch(self._loaded.train, self.split_seed)
         order = EpochOrder(len(train), self.batch_size, self.seed, shuffle=True, drop_last=self.drop_last)
         order.set_epoch(epoch)
         return EpochLoader(train, order)
@@ -202,6 +206,14 @@ class ImageData(L.LightningDataModule, ABC):
         """All of ``train``, ``val`` or ``test`` in its own order and as it is, on one rank, however many there are."""
         dataset = self._loaded.train if split == "train" else self.splits[split]
         return EpochLoader(dataset, self._eval_order(size=len(dataset), seed=self.seed), self.num_workers)
+
+    def labelled(self, most: int) -> EpochLoader | None:
+        """The first ``most`` training examples that have a label, as :meth:`whole` gives them; None without one."""
+        train = self._loaded.train
+        if not len(rows := (train.labels >= 0).nonzero().flatten()[:most]):
+            return None
+        chosen = replace(train, keys=train.keys[rows])
+        return EpochLoader(chosen, self._eval_order(size=len(chosen), seed=self.seed), self.num_workers)
 
     def sample(self, n: int) -> Batch:
         """The first ``n`` training examples (or all) as they are, such as a lazy layer must see once.

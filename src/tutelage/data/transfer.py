@@ -34,6 +34,8 @@ class Transfer:
         unlabelled: what follows.
         repeat_labelled: how many times an epoch has each labelled example, so that few of them are in every batch. The
             copies of an epoch are the same picture, as augmentation is a function of key and epoch.
+        focus: classes of which half of an epoch's examples are, as a specialist is trained (section 5): every one of
+            them, and as many others, drawn once; where these are fewer they come again.
 
     Raises:
         TutelageError: an argument is out of range.
@@ -46,16 +48,18 @@ class Transfer:
         classes: Iterable[int] | None = None,
         unlabelled: Iterable[Unlabelled] | None = None,
         repeat_labelled: int = 1,
+        focus: Iterable[int] | None = None,
     ):
         self.labelled, self.repeat_labelled = labelled, repeat_labelled
-        self.classes = None if classes is None else list(classes)
+        self.classes, self.focus = (None if chosen is None else list(chosen) for chosen in (classes, focus))
         self.unlabelled = list(unlabelled or [])
         self._check(num_classes)
 
     @property
     def is_whole(self) -> bool:
         """Whether the transfer set is the training set."""
-        return self.labelled is None and self.classes is None and not self.unlabelled and self.repeat_labelled == 1
+        chosen = (self.labelled, self.classes, self.focus)
+        return chosen == (None,) * 3 and not self.unlabelled and self.repeat_labelled == 1
 
     def choose(self, pool: Examples, keys: Tensor, shape: tuple[int, ...], seed: int) -> tuple[Examples, Tensor]:
         """The examples and, of these, the keys [n] that are trained on.
@@ -82,8 +86,18 @@ class Transfer:
         whole = joined([pool, *(images.load(shape) for images in self.unlabelled)])
         return whole, torch.cat([keys, torch.arange(len(pool), len(whole))])
 
-    def epoch(self, dataset: ImageSet) -> ImageSet:
-        """``dataset`` as an epoch has it, labelled examples as often as configured."""
+    def epoch(self, dataset: ImageSet, seed: int) -> ImageSet:
+        """``dataset`` as an epoch has it: half of the focus, labelled examples as often as configured.
+
+        Args:
+            dataset: has every example once.
+            seed: ``split_seed``.
+
+        Raises:
+            TutelageError: no example is of the focus, or every one is.
+        """
+        if self.focus is not None:
+            dataset = replace(dataset, keys=dataset.keys[focused(dataset.labels, self.focus, seed)])
         if self.repeat_labelled == 1:
             return dataset
         times = torch.where(dataset.labels >= 0, self.repeat_labelled, 1)
@@ -93,12 +107,10 @@ class Transfer:
         size = self.labelled
         if size is not None and (isinstance(size, bool) or not isinstance(size, int | float) or not size > 0):
             raise TutelageError(f"data.labelled must be a number above 0, or null for all; found {size!r}")
-        if self.classes is not None:
-            known = set(range(num_classes))
-            if not self.classes or not known.issuperset(self.classes) or len({*self.classes}) < len(self.classes):
-                raise TutelageError(
-                    f"data.classes must be some of 0 to {num_classes - 1}, each once; found {self.classes}"
-                )
+        known = set(range(num_classes))
+        for key, chosen in (("classes", self.classes), ("focus", self.focus)):
+            if chosen is not None and (not chosen or not known.issuperset(chosen) or len({*chosen}) < len(chosen)):
+                raise TutelageError(f"data.{key} must be some of 0 to {num_classes - 1}, each once; found {chosen}")
         for images in self.unlabelled:
             if not callable(getattr(images, "load", None)):
                 raise TutelageError(
@@ -108,6 +120,32 @@ class Transfer:
             raise TutelageError(
                 f"data.repeat_labelled must be a whole number of at least 1; found {self.repeat_labelled}"
             )
+
+
+def focused(labels: Tensor, classes: list[int], seed: int) -> Tensor:
+    """All examples of ``classes`` and as many others, drawn as a function of ``seed``.
+
+    Args:
+        labels: [N] int64; one without a label is another.
+        classes: of the first half.
+        seed: ``split_seed``.
+
+    Returns:
+        Indices into ``labels``; where there are fewer others than examples of ``classes`` they come several times, as
+        often as each other or once more.
+
+    Raises:
+        TutelageError: one of the halves is empty.
+    """
+    first = torch.isin(labels, torch.tensor(classes))
+    special, others = first.nonzero()[:, 0], (~first).nonzero()[:, 0]
+    if not len(special) or not len(others):
+        raise TutelageError(
+            f"data.focus={classes}: {len(special)} training examples are of these classes and {len(others)} of others; "
+            "both are needed"
+        )
+    drawn = others[torch.randperm(len(others), generator=seeding.generator(seed, "focus"))]
+    return torch.cat([special, drawn.repeat(-(-len(special) // len(others)))[: len(special)]])
 
 
 def stratified(labels: Tensor, size: float, seed: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.errors import TutelageError
-from tutelage.evaluation.predictions import Predictions
+from tutelage.evaluation.predictions import Predictions, shared
 
 
 def figures(p: Predictions, teacher: Predictions | None = None) -> dict[str, float]:
@@ -42,6 +42,15 @@ def figures(p: Predictions, teacher: Predictions | None = None) -> dict[str, flo
         log_q = F.log_softmax(teacher.logits.double(), 1)
         found["agreement"] = float((p.choice == teacher.choice).double().mean())
         found["kl_teacher"] = float(F.kl_div(log_p, log_q, reduction="batchmean", log_target=True))
+    return found
+
+
+def figures_of_own(p: Predictions, teacher: Predictions | None = None) -> dict[str, float]:
+    """:func:`figures` on training examples, of which the teacher's may be others: it is compared on those of both."""
+    found = figures(p)
+    if teacher is not None and (pair := shared(p, teacher)) is not None:
+        both = figures(*pair)
+        found |= {name: both[name] for name in ("agreement", "kl_teacher")}
     return found
 
 

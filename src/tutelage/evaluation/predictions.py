@@ -55,6 +55,23 @@ class Predictions:
         return self.logits.argmax(1)
 
 
+def shared(a: Predictions, b: Predictions) -> tuple[Predictions, Predictions] | None:
+    """The examples that both answered, in the order of their keys; None where there is none.
+
+    A key comes at most once in each.
+    """
+    both = a.key[torch.isin(a.key, b.key)].sort().values
+    if not len(both):
+        return None
+    return _of_keys(a, both), _of_keys(b, both)
+
+
+def _of_keys(p: Predictions, keys: Tensor) -> Predictions:
+    known, order = p.key.sort()
+    rows = order[torch.searchsorted(known, keys)]
+    return Predictions(p.logits[rows], p.label[rows], p.key[rows])
+
+
 @contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
     """Eval mode meanwhile; then each submodule gets its own mode back (a frozen part may differ from the rest)."""

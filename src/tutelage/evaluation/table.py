@@ -78,7 +78,7 @@ def _names(metrics: Mapping[str, Any]) -> dict[str, str]:
     names = {"teacher": "Teacher", "control": "Student alone", "student": "Distilled student"}
     if "teacher" not in metrics:
         names["student"] = "Student"
-    if "chain" in metrics:
+    if metrics.get("chain", {}).keys() - {"generalist"}:
         names["teacher"] = "Last teacher"
     return {role: name for role, name in names.items() if role in metrics}
 

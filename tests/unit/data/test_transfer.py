@@ -10,7 +10,7 @@ import torch
 from tutelage.data.augment import Shift
 from tutelage.data.base import ImageData
 from tutelage.data.examples import Examples, JoinedPixels, MemoryPixels, joined
-from tutelage.data.transfer import stratified
+from tutelage.data.transfer import focused, stratified
 from tutelage.errors import TutelageError
 from tutelage.objective import NO_LABEL
 
@@ -170,6 +170,62 @@ def test_labelled_examples_come_several_times_an_epoch(workers):
     assert epoch(loader, 1)["key"].tolist() == views[1]["key"].tolist()[7 * 8 :]
 
 
+@pytest.mark.parametrize("augment", [None, [Shift(1)]])
+def test_half_of_an_epoch_is_of_the_focus(augment):
+    data = Toy(focus=[2], drop_last=False, augment=augment)
+    whole = data.splits["train"]
+    special = set(whole.keys[whole.labels == 2].tolist())
+    epochs = [epoch(data.train_dataloader(), number) for number in (0, 1)]
+    for batch in epochs:
+        keys = batch["key"].tolist()
+        assert len(keys) == len(set(keys)) == 2 * len(special)  # as many others, none twice
+        assert special < set(keys)
+        assert torch.equal(batch["label"], TRUTH[batch["key"]])
+    assert set(epochs[0]["key"].tolist()) == set(epochs[1]["key"].tolist())
+    assert epochs[0]["key"].tolist() != epochs[1]["key"].tolist()
+    assert torch.equal(whole.keys, Toy().splits["train"].keys)  # as a set, all of them once
+    assert set(data.splits["val"].labels.tolist()) == {0, 1, 2}
+    same, other = Toy(focus=[2], seed=9), Toy(focus=[2], split_seed=9)
+    assert same.fingerprint() == Toy(focus=[2]).fingerprint() != other.fingerprint()
+
+
+def test_others_come_again_where_there_are_too_few():
+    data = Toy(focus=[0, 1], drop_last=False)
+    times = Counter(epoch(data.train_dataloader())["key"].tolist())
+    assert sum(times.values()) == len(data.alike(0).dataset) == 2 * sum(TRUTH[key] < 2 for key in times)
+    others = [count for key, count in times.items() if TRUTH[key] == 2]
+    assert len(others) == int((data.splits["train"].labels == 2).sum())
+    assert max(others) - min(others) <= 1
+    assert {count for key, count in times.items() if TRUTH[key] < 2} == {1}
+
+
+def test_others_are_drawn_fairly():
+    labels, times = torch.tensor([1] * 10 + [0] * 40), torch.zeros(50)
+    for seed in range(400):
+        drawn = focused(labels, [1], seed)
+        assert torch.equal(drawn, focused(labels, [1], seed))
+        times[drawn] += 1
+    assert (times[:10] == 400).all()
+    assert (times[10:] / 400 - 0.25).abs().max() < 0.09  # four standard deviations
+
+
+def test_a_focus_and_repeated_labels_go_together():
+    data = Toy(focus=[2], labelled=50, repeat_labelled=3, drop_last=False)
+    labels = epoch(data.train_dataloader())["label"]
+    assert (labels == 2).sum() == 3 * (data.splits["train"].labels == 2).sum()
+
+
+@pytest.mark.parametrize(("choice", "said"), [({"classes": [0, 1]}, "0 training .* and 100"), ({}, "100 .* and 0")])
+def test_a_focus_needs_both_halves(choice, said):
+    class Two(Toy):
+        def load(self):
+            few = TRUTH.clamp(max=1)
+            return Examples(pictures(120), few), Examples(pictures(12), few[:12])
+
+    with pytest.raises(TutelageError, match=rf"data\.focus=\[.*\]: {said} of others; both are needed"):
+        Two(focus=[2] if choice else [0, 1], **choice).setup()
+
+
 def test_repeats_count_where_a_batch_must_be_full():
     with pytest.raises(TutelageError, match="100 training examples don't fill one batch of 140"):
         Toy(labelled=10, batch_size=140).setup()
@@ -184,7 +240,7 @@ def test_a_sample_has_rows_of_both_kinds():
 
 
 def test_without_a_choice_nothing_changes():
-    chosen = {"labelled": None, "classes": None, "unlabelled": None, "repeat_labelled": 1}
+    chosen = {"labelled": None, "classes": None, "unlabelled": None, "repeat_labelled": 1, "focus": None}
     assert torch.equal(state(Toy(**chosen, augment=[Shift(1)])), state(Toy(augment=[Shift(1)])))
     assert Toy(**chosen).fingerprint() == Toy().fingerprint()
     pool, test = Toy().load()
@@ -205,6 +261,8 @@ def test_the_fingerprint_follows_what_is_trained_on():
         {"unlabelled": [More(file=True)]},
         {"unlabelled": [More(first=201, file=True)]},
         {"unlabelled": [More(5), More(5, 205)], "repeat_labelled": 2},
+        {"focus": [2]},
+        {"focus": [1]},
     ]
     assert len({Toy(**choice).fingerprint() for choice in choices}) == len(choices)
     assert Toy(labelled=10, seed=5, augment=[Shift(1)]).fingerprint() == Toy(labelled=10).fingerprint()
@@ -216,6 +274,7 @@ def test_the_fingerprint_follows_what_is_trained_on():
         ({"classes": []}, r"data\.classes must be some of 0 to 2, each once; found \[\]"),
         ({"classes": [0, 3]}, r"found \[0, 3\]"),
         ({"classes": [1, 1]}, r"found \[1, 1\]"),
+        ({"focus": [3]}, r"data\.focus must be some of 0 to 2, each once; found \[3\]"),
         ({"repeat_labelled": 0}, r"data\.repeat_labelled must be .* at least 1; found 0"),
         ({"repeat_labelled": 1.5}, "found 1.5"),
         ({"unlabelled": [torch.nn.Identity()]}, r"data\.unlabelled: Identity is no source"),

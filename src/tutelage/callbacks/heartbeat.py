@@ -1,0 +1,43 @@
+"""What a job that trains is at, for `tutelage status`."""
+
+import time
+from typing import Any
+
+import lightning as L
+
+from tutelage import job
+from tutelage.callbacks.best import BestWeights
+
+
+class Heartbeat(L.Callback):
+    """Lets :func:`tutelage.job.job`, which writes down every few seconds that it lives, say where the training is.
+
+    It has no part in the steps: the figures are taken when they are asked for.
+    """
+
+    def __init__(self) -> None:
+        self._began, self._from, self._steps = 0.0, 0, 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Offers the figures."""
+        self._began, self._from = time.monotonic(), trainer.global_step
+        self._steps = int(trainer.estimated_stepping_batches)
+        job.show(lambda: self._figures(trainer, pl_module))
+
+    def _figures(self, trainer: L.Trainer, pl_module: Any) -> dict[str, Any]:
+        done, seconds = trainer.global_step - self._from, time.monotonic() - self._began
+        best = [one.best for one in trainer.callbacks if isinstance(one, BestWeights)]  # type: ignore[attr-defined]
+        return {
+            "stage": pl_module.about["stage"],
+            "epoch": trainer.current_epoch,
+            "epochs": trainer.max_epochs,
+            "step": trainer.global_step,
+            "steps": self._steps,
+            "seconds_left": (self._steps - trainer.global_step) * seconds / done if done else None,
+            "best": best[0] if best else None,
+        }
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """What follows is evaluation or another stage; the last figures stay."""
+        last = self._figures(trainer, pl_module)
+        job.show(lambda: last)

@@ -1,0 +1,129 @@
+"""``tutelage status DIR…``: how the jobs below some folders are doing, while they run and afterwards."""
+
+import argparse
+import os
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from tutelage.errors import TutelageError
+from tutelage.files import read_json
+
+DEAD_AFTER = 60.0  # seconds without a sign of life; a job gives one every ten
+_COLOURS = {"COMPLETE": "green", "RUNNING": "cyan", "PREEMPTED": "yellow", "FAILED": "red", "DEAD": "red"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a job's folder says of it.
+
+    Attributes:
+        folder: of the job.
+        state: COMPLETE, RUNNING, PREEMPTED, FAILED, or DEAD: it says RUNNING and has not given a sign of life.
+        why: of a job that stopped.
+        progress: its last figures (:class:`tutelage.callbacks.heartbeat.Heartbeat`), or nothing.
+        best: the student's best accuracy on validation, once it is complete.
+    """
+
+    folder: Path
+    state: str
+    why: str
+    progress: dict[str, Any]
+    best: float | None
+
+    @staticmethod
+    def read(folder: Path) -> "Job":
+        """From ``status.json``, ``heartbeat.json`` and ``metrics.json``."""
+        status = read_json(folder / "status.json")
+        state, why = status["state"], status.get("why") or ""
+        beat = read_json(folder / "heartbeat.json") if (folder / "heartbeat.json").is_file() else {}
+        if state == "RUNNING" and (cause := _dead(status, beat)):
+            state, why = "DEAD", cause
+        best = None
+        if state == "COMPLETE" and (folder / "metrics.json").is_file():
+            best = read_json(folder / "metrics.json")["student"]["best"]["val"]["accuracy"]
+        return Job(folder, state, why, beat.get("progress") or {}, best)
+
+
+def _dead(status: dict[str, Any], beat: dict[str, Any]) -> str:
+    """Why a job that says RUNNING is not; empty if it is."""
+    if status["host"] == socket.gethostname() and not _alive(status["pid"]):
+        return f"process {status['pid']} is gone"
+    silent = time.time() - beat.get("time", 0.0)
+    return f"no sign of life for {_duration(silent)}" if beat and silent > DEAD_AFTER else ""
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+def jobs(folder: Path) -> Iterator[Job]:
+    """All jobs in ``folder`` or below it, by name."""
+    for path in sorted(folder.rglob("status.json"), key=lambda path: str(path)):
+        yield Job.read(path.parent)
+
+
+def table(found: list[Job], root: Path) -> Table:
+    """One row a job."""
+    made = Table(box=box.SIMPLE_HEAD)
+    for name in ("job", "state", "at", "left", "best on validation"):
+        made.add_column(name, overflow="fold", no_wrap=name == "job")
+    for one in found:
+        name = os.path.relpath(one.folder, root)
+        best = one.best if one.best is not None else one.progress.get("best")
+        left = one.progress.get("seconds_left") if one.state == "RUNNING" else None
+        made.add_row(
+            escape(name), f"[{_COLOURS[one.state]}]{one.state}[/]", escape(one.why or _where(one)),
+            "" if left is None else _duration(left), "" if best is None else f"{100 * best:.2f} %",
+        )  # fmt: skip
+    return made
+
+
+def terminal(stream: TextIO) -> Console:
+    """A console as wide as the terminal; in a file or a pipe wide enough."""
+    return Console(file=stream, width=None if stream.isatty() else 160)
+
+
+def _where(one: Job) -> str:
+    at = one.progress
+    if not at or one.state == "COMPLETE":
+        return ""
+    return f"{at['stage']}: epoch {min(at['epoch'] + 1, at['epochs'])}/{at['epochs']}, step {at['step']}/{at['steps']}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
+
+
+def main() -> None:
+    """Prints the table and how many jobs are in each state.
+
+    Raises:
+        TutelageError: no job is there.
+    """
+    parser = argparse.ArgumentParser(prog="tutelage status", description=__doc__)
+    parser.add_argument("folders", nargs="*", type=Path, default=[Path("outputs")], metavar="DIR")
+    console = terminal(sys.stdout)
+    for folder in parser.parse_args().folders:
+        if not (found := list(jobs(folder))):
+            raise TutelageError(f"no job in {folder}: there is no status.json below it")
+        console.print(table(found, folder))
+        console.print(", ".join(f"{n} {state}" for state, n in Counter(one.state for one in found).items()))

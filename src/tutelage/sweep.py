@@ -1,0 +1,54 @@
+"""What concerns a multirun as a whole: its folder, its jobs' names, and which of them failed."""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, open_dict, read_write
+
+_folder: Path | None = None
+
+
+class Sweep(Callback):
+    """Notes where the jobs of a multirun are, and names their folders by what varies among them.
+
+    Hydra calls it in the process that launches, whatever the launcher.
+    """
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Before the first job."""
+        global _folder
+        _folder = Path(str(config.hydra.sweep.dir)).absolute()
+        _folder.mkdir(parents=True, exist_ok=True)  # a sweeper's data base may lie there
+        constant = ",".join(f"'{key}'" for key in same(config.hydra.overrides.task))
+        with read_write(config), open_dict(config):  # every job's config is composed anew from these
+            config.hydra.overrides.hydra.append(f"hydra.job.config.override_dirname.exclude_keys=[{constant}]")
+
+
+def same(overrides: Iterable[str]) -> list[str]:
+    """The keys and groups for which the command line gives one value, whatever their package."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    swept = {one.key_or_group for one in parsed if one.is_sweep_override()}
+    return sorted({one.key_or_group for one in parsed} - swept)
+
+
+def failures() -> str:
+    """After a multirun: its jobs that did not end well, as a table; empty if there are none, or it was no multirun."""
+    if _folder is None or not _folder.is_dir():
+        return ""
+    from tutelage.status import jobs, table, terminal
+
+    found = list(jobs(_folder))
+    bad = [one for one in found if one.state != "COMPLETE"]
+    if not bad:
+        return ""
+    console = terminal(sys.stderr)
+    with console.capture() as text:
+        console.print(table(bad, Path.cwd()))
+        console.print(
+            f"{len(bad)} of {len(found)} jobs did not complete; to go on with them: hydra.sweep.dir={_folder}"
+        )
+    return text.get()

@@ -1,0 +1,48 @@
+"""Tasks for processes of :mod:`tutelage.parallel`; importable there by ``PYTHONPATH``."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from tutelage.errors import TutelageError
+
+
+def note(path: Path) -> None:
+    """Who does it, what it sees and how many threads it has."""
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    path.write_text(f"{os.getpid()} {seen} {torch.get_num_threads()} {sys.stdout.isatty()}")
+
+
+def refuse(path: Path) -> None:
+    raise TutelageError(f"cannot do {path.name}\nbecause of the second line")
+
+
+def die(path: Path) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def written(path: Path) -> str:
+    """What is in the file, once there is something."""
+    end = time.monotonic() + 60
+    while not (path.exists() and path.read_text()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return path.read_text()
+
+
+def after(other: Path, task: Callable[[Path], None], path: Path) -> None:
+    written(other)
+    task(path)
+
+
+def wait(path: Path) -> None:
+    """Until it is ended, which it notes."""
+    path.write_text(str(os.getpid()))
+    try:
+        time.sleep(120)
+    finally:
+        path.with_suffix(".ended").touch()

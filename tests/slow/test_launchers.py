@@ -1,0 +1,43 @@
+"""Sweeps with Hydra's launchers and sweepers: every job in its folder, teacher and controls made once."""
+
+import sqlite3
+
+import pytest
+import yaml
+from command import TINY
+from runs import artifacts, status
+
+pytestmark = pytest.mark.slow
+
+QUICK = (*TINY, "logger=none", "callbacks.progress=null", "hydra.sweep.dir=sweep")
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_jobs_at_the_same_time(cli, tmp_path, launcher):
+    command = ("distill", "-m", f"launcher={launcher}", *QUICK, "seed=0,1")
+    cli(*command, "loss.temperature=1,4")
+    folders = [tmp_path / "sweep" / f"loss.temperature={t},seed={seed}" for t in (1, 4) for seed in (0, 1)]
+    assert [status(folder)["state"] for folder in folders] == ["COMPLETE"] * 4
+    made = tmp_path / "outputs" / "artifacts"
+    assert [len(artifacts(made, kind)) for kind in ("teacher", "control")] == [1, 2]
+    answer = cli(*command, "loss.temperature=1,-1", check=False)
+    assert answer.returncode == 1
+    assert "2 of 6 jobs did not complete" in answer.stderr
+    assert answer.stderr.count("loss.temperature must be a number > 0; found -1") >= 2
+
+
+def test_a_search_goes_on(cli, tmp_path):
+    search = (
+        "sweeper=optuna",
+        "hydra.sweeper.n_trials=2",
+        "loss.temperature=interval(1,20)",
+        "loss.alpha=choice(.1,.9)",
+    )
+    for trials in (2, 4):
+        cli("distill", "-m", *search, *QUICK)
+        with sqlite3.connect(tmp_path / "sweep" / "study.db") as study:
+            values = [value for (value,) in study.execute("select value from trial_values")]
+        assert len(values) == trials
+        best = yaml.safe_load((tmp_path / "sweep" / "optimization_results.yaml").read_text())
+        assert best["best_value"] == pytest.approx(max(values))
+    assert len(artifacts(tmp_path / "outputs" / "artifacts", "control")) == 1

@@ -1,0 +1,82 @@
+"""`tutelage status`: what a job's folder says of it, and which jobs have died."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tutelage.status import Job, jobs
+
+AT = {"stage": "student", "epoch": 2, "epochs": 10, "step": 250, "steps": 1000, "seconds_left": 3725.0, "best": 0.915}
+
+
+def write(folder, state, beat=0.0, pid=None, host=None, why=None, progress=AT):
+    folder.mkdir(parents=True)
+    status = {"state": state, "pid": pid or os.getpid(), "host": host or socket.gethostname(), "why": why}
+    (folder / "status.json").write_text(json.dumps(status))
+    (folder / "heartbeat.json").write_text(json.dumps({"time": time.time() - beat, "progress": progress}))
+    if state == "COMPLETE":
+        figures = {"student": {"best": {"val": {"accuracy": 0.875}}}}
+        (folder / "metrics.json").write_text(json.dumps(figures))
+    return folder
+
+
+@pytest.fixture
+def gone():
+    """The number of a process that is no more."""
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    return child.pid
+
+
+def test_a_job_that_gives_signs_of_life_runs(tmp_path):
+    one = Job.read(write(tmp_path / "a", "RUNNING"))
+    assert (one.state, one.progress, one.best) == ("RUNNING", AT, None)
+
+
+@pytest.mark.parametrize("state", ["COMPLETE", "FAILED", "PREEMPTED"])
+def test_a_job_that_ended_is_not_dead_however_long_ago(tmp_path, gone, state):
+    assert Job.read(write(tmp_path / "a", state, beat=1e6, pid=gone)).state == state
+
+
+def test_a_job_whose_process_is_gone_is_dead(tmp_path, gone):
+    one = Job.read(write(tmp_path / "a", "RUNNING", pid=gone))
+    assert (one.state, one.why) == ("DEAD", f"process {gone} is gone")
+
+
+def test_a_job_elsewhere_is_dead_once_it_is_silent(tmp_path, gone):
+    assert Job.read(write(tmp_path / "a", "RUNNING", pid=gone, host="elsewhere")).state == "RUNNING"
+    one = Job.read(write(tmp_path / "b", "RUNNING", pid=gone, host="elsewhere", beat=200))
+    assert (one.state, one.why) == ("DEAD", "no sign of life for 3 min 20 s")
+
+
+def test_a_job_that_has_not_begun_to_train_runs(tmp_path):
+    folder = write(tmp_path / "a", "RUNNING", progress={})
+    (folder / "heartbeat.json").unlink()
+    assert Job.read(folder).state == "RUNNING"
+
+
+def test_the_command_shows_all_jobs_and_counts_them(main, tmp_path, gone):
+    write(tmp_path / "s/seed=0", "COMPLETE")
+    write(tmp_path / "s/seed=1", "RUNNING")
+    write(tmp_path / "s/seed=2", "RUNNING", pid=gone)
+    write(tmp_path / "s/seed=3", "FAILED", why="loss.temperature must be a number > 0; found -1 [sic]")
+    assert [one.folder.name for one in jobs(tmp_path / "s")] == [f"seed={n}" for n in range(4)]
+    answer = main("status", "s")
+    assert answer.code == 0
+    rows = {line.split()[0]: " ".join(line.split()) for line in answer.out.splitlines() if line.split()}
+    assert rows["seed=0"] == "seed=0 COMPLETE 87.50 %"
+    assert rows["seed=1"] == "seed=1 RUNNING student: epoch 3/10, step 250/1000 1 h 02 min 91.50 %"
+    assert rows["seed=2"].startswith(f"seed=2 DEAD process {gone} is gone")
+    assert "found -1 [sic]" in rows["seed=3"]
+    assert answer.out.splitlines()[-1] == "1 COMPLETE, 1 RUNNING, 1 DEAD, 1 FAILED"
+
+
+def test_a_folder_without_jobs_is_named(main):
+    answer = main("status", "nowhere")
+    assert answer.code == 1
+    assert "no job in nowhere: there is no status.json below it" in answer.message
