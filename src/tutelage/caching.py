@@ -37,10 +37,7 @@ def cached(stage: DictConfig, root: Path, data: ImageData) -> DictConfig:
     Args:
         stage: in its sources every network has its file.
         root: folder of all artifacts.
-        data: the stage's.
-
-    Raises:
-        TutelageError: images are augmented without end, so that no signal comes twice.
+        data: the stage's, of whose augmentation there are so many views (:func:`check_views`).
     """
     needs = build.objective(stage).needs()
     changed = {}
@@ -59,6 +56,17 @@ def cached(stage: DictConfig, root: Path, data: ImageData) -> DictConfig:
     return copy
 
 
+def check_views(stage: DictConfig, data: ImageData) -> None:
+    """Looks before anything is trained whether what ``sources=cached`` asks for has an end.
+
+    Raises:
+        TutelageError: images are augmented without end, so that no signal comes twice.
+    """
+    asked = [node for node in stage.sources.values() if node.get("_target_") == _CACHED]
+    if data.augment is not None and any(node.views is None for node in asked):
+        raise TutelageError("a cache of augmented images needs data.views=K: epoch e then shows view e mod K")
+
+
 def _by_itself(stage: DictConfig, node: DictConfig, needs: set[str], data: ImageData) -> bool:
     return (
         any(key in node for key in ("checkpoint", "members", "generalist"))
@@ -73,8 +81,6 @@ def _by_itself(stage: DictConfig, node: DictConfig, needs: set[str], data: Image
 
 def _recipe(stage: DictConfig, node: DictConfig, signals: list[str], data: ImageData) -> dict[str, Any]:
     """All that determines the signals, as JSON values."""
-    if data.augment is not None and node.views is None:
-        raise TutelageError("a cache of augmented images needs data.views=K: epoch e then shows view e mod K")
     keys = hashlib.sha256(data.splits["train"].keys.numpy().tobytes()).hexdigest()
     seen: dict[str, Any] = {
         "content": data.fingerprint(),

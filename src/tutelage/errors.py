@@ -5,7 +5,6 @@ from collections.abc import Iterable
 
 from hydra.errors import CompactHydraException
 
-
 # Hydra's plugins that an extra of ours brings.
 _EXTRAS = {
     "launcher/joblib": "sweep",

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tutelage import artifacts, build, distributed, stages
-from tutelage.caching import cached
+from tutelage.caching import cached, check_views
 from tutelage.checks import check
 from tutelage.data.base import ImageData
 from tutelage.errors import TutelageError
@@ -63,6 +63,7 @@ def cache_job(cfg: DictConfig) -> None:
         check(cfg, overrides)
         stage, root = build.stage_config(cfg, "student"), Path(cfg.paths.artifacts)
         data = build.data(stage)
+        _try_out(cfg, stage, data)
         sources = cached(engage(cfg, root, data).stage, root, data).sources
         folders = {name: node.folder for name, node in sources.items() if node.get("folder")}
         if not folders:
@@ -92,7 +93,7 @@ def distill(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         found["teacher"] = Trained.read(folder / "checkpoints" / "teacher", reused=False)
     metrics = _metrics(cfg, found, teaching, data)
     if distributed.is_main():
-        _collect(folder, {**teaching.chain, **found} if teaching.chain else found, metrics)
+        _collect(folder, {**{f"chain.{name}": trained for name, trained in teaching.chain.items()}, **found}, metrics)
         if cfg.logger:
             write_board(folder / "tensorboard", cfg, found, metrics, data)
     return metrics
@@ -120,6 +121,7 @@ def _try_out(cfg: DictConfig, stage: DictConfig, data: ImageData) -> None:
         if shape != expected:
             raise TutelageError(f"the {role} gives logits {shape}; the data's labels need {expected}")
     build.distillation_module(stage, data.num_classes, build.sources(stage), None).meet(data)
+    check_views(stage, data)
 
 
 def _control(cfg: DictConfig, root: Path, data: ImageData, reference: Source | None) -> Trained:

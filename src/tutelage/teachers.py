@@ -73,10 +73,11 @@ def engage(cfg: DictConfig, root: Path, data: ImageData) -> Teaching:
     for number, (name, network) in enumerate(assistants(cfg).items(), start=1):
         if teaching.teacher is None:
             raise TutelageError("assistants and generations begin with a network that teaches, such as sources=frozen")
-        assistant = _assistant(cfg, number, network, teaching, root, data)
+        own = _assistant_stage(cfg, number, network, teaching)
+        assistant = _assistant(own, name, teaching, root)
         file = str(assistant.folder / f"{_weights(cfg)}.safetensors")
         stage = teaching.stage.copy()
-        stage.sources = {**stage.sources, "teacher": {"_target_": _FROZEN, "net": network, "checkpoint": file}}
+        stage.sources = {**stage.sources, "teacher": {"_target_": _FROZEN, "net": own.network, "checkpoint": file}}
         OmegaConf.resolve(stage)
         chain = {**teaching.chain, teaching.last: teaching.teacher}
         teaching = Teaching(stage, assistant, _weights(cfg), chain, name)
@@ -222,22 +223,24 @@ def in_one(said: list[Predictions], weights: Tensor | None = None, combine: str 
 _ADDED = ("parameters", "multiply_adds", "seconds", "steps")  # over the members of an ensemble
 
 
-def _assistant(
-    cfg: DictConfig, number: int, network: DictConfig, teaching: Teaching, root: Path, data: ImageData
-) -> Trained:
+def _assistant_stage(cfg: DictConfig, number: int, network: DictConfig, teaching: Teaching) -> DictConfig:
     """One between teacher and student: taught by the one before it as the student will be, with a seed of its own."""
     seed = cfg.stages.teacher.seed + number
     stage = build.stage_config(_with(cfg, {"student": network, "seed": seed}), "student")
     stage.sources = teaching.stage.sources
+    return stage
+
+
+def _assistant(stage: DictConfig, name: str, teaching: Teaching, root: Path) -> Trained:
     files = [digest(read_state(node.checkpoint)) for node in networks(stage.sources)]
-    own, reference = build.data(stage), teaching.record()
-    found = recipe(stage, "assistant", own) | {"sources": without_files(stage.sources), "weights": files}
-    stage = cached(stage, root, own)
+    data, reference = build.data(stage), teaching.record()
+    found = recipe(stage, "assistant", data) | {"sources": without_files(stage.sources), "weights": files}
+    stage = cached(stage, root, data)
 
     def train(work: Path) -> None:
         stages.run(
-            stage, "assistant", work, work / "tensorboard", own,
-            lambda: build.distillation_module(stage, own.num_classes, build.sources(stage), reference),
+            stage, name, work, work / "tensorboard", data,
+            lambda: build.distillation_module(stage, data.num_classes, build.sources(stage), reference),
         )  # fmt: skip
 
     return Trained.read(*artifacts.make(root, "assistant", found, train))

@@ -80,9 +80,10 @@ def test_a_folder_by_name_is_used_or_refused(main, tmp_path):
         answer = main("distill", *TINY, *QUICK, *named, change, "hydra.run.dir=stale")
         assert answer.code == 1
         assert said in answer.message
-    answer = main("distill", *TINY, *QUICK, "sources=cached", SHIFT)
+    answer = main("distill", *TINY, *QUICK, "sources=cached", SHIFT, "paths.artifacts=none")
     assert answer.code == 1
     assert "a cache of augmented images needs data.views=K" in answer.message
+    assert not artifacts(tmp_path / "none", "teacher")  # said before anything is trained
     path = folder / "logits.bin"
     path.write_bytes(b"\x01" + path.read_bytes()[1:])
     answer = main("distill", *TINY, *QUICK, "hydra.run.dir=damaged")

@@ -52,12 +52,16 @@ def test_an_early_stopped_teacher_is_one_of_the_epochs_of_one_training(main, tmp
 
 
 def test_a_chain_teaches_one_by_one_and_is_found_again(main, tmp_path):
-    command = ("distill", *TINY, "logger=none", "+model@assistants.middle=mlp", "assistants.middle.net.widths=[12]")
+    command = ("distill", *TINY, "+model@assistants.middle=mlp", "assistants.middle.net.widths=[12]")
     answer = main(*command, "generations=1", "hydra.run.dir=run")
     assert answer.code == 0, answer.message
     metrics = figures(tmp_path / "run")
     sizes = {name: entry["parameters"] for name, entry in metrics["chain"].items()}
     assert sizes == {"teacher": 64 * 16 + 16 + 170, "middle": 64 * 12 + 12 + 130}
+    told = json.loads((tmp_path / "run" / "artifacts.json").read_text())
+    assert set(told) == {"chain.teacher", "chain.middle", "teacher", "control", "student"}
+    curves = {path.name for path in (tmp_path / "run" / "tensorboard").iterdir() if path.is_dir()}
+    assert curves == {"teacher", "middle", "generation1", "control", "student"}
     assert metrics["teacher"]["parameters"] == metrics["student"]["parameters"] == 64 * 8 + 8 + 90  # born again
     assert metrics["generations"]["count"] == 2
     made = {
@@ -87,3 +91,11 @@ def test_a_chain_without_a_network_to_begin_with_is_refused(main, tmp_path):
     answer = main("distill", *TINY, "sources=momentum", "generations=1")
     assert answer.code == 1
     assert "begin with a network that teaches" in answer.message
+
+
+def test_a_generation_that_reuses_its_teacher_s_classifier_teaches_the_next(main, tmp_path):
+    quick = ("logger=none", "callbacks.progress=null", "trainer.max_epochs=1", "hydra.run.dir=run")
+    answer = main("distill", *quick, "model@teacher=vgg4", "model@student=vgg4", "loss=simkd", "generations=1")
+    assert answer.code == 0, answer.message
+    [generation] = store(tmp_path, "assistant")
+    assert "ReusedClassifier" in str(about(generation / "last.safetensors")["network"])
