@@ -98,4 +98,4 @@ def test_a_generation_that_reuses_its_teacher_s_classifier_teaches_the_next(main
     answer = main("distill", *quick, "model@teacher=vgg4", "model@student=vgg4", "loss=simkd", "generations=1")
     assert answer.code == 0, answer.message
     [generation] = store(tmp_path, "assistant")
-    assert "ReusedClassifier" in str(about(generation / "last.safetensors")["network"])
+    assert "tutelage.models.reused.reused" in str(about(generation / "last.safetensors")["network"])
