@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STAMP_TEST := $(VENV)/.installed-test
 
-.PHONY: help demo test test-slow check format golden clean
+.PHONY: help demo test test-cluster check format golden clean
 help:            ## what there is to make
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+: +##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -22,7 +22,11 @@ demo: $(STAMP)  ## install, then teacher, student alone and distilled student on
 	$(BIN)/tutelage distill
 
 test: $(STAMP_TEST)  ## install the test extras, then the fast and the slow tests
-	$(BIN)/python -m pytest -n 2 -m "slow or not slow" $(ARGS)
+	$(BIN)/python -m pytest -n 2 -m "not cluster" $(ARGS)
+
+test-cluster: $(STAMP_TEST)  ## tests on a real SLURM (Debian's slurm-wlm and munge) and a local Ray cluster
+	$(BIN)/pip install -q -c constraints.txt -e '.[ray]'
+	$(BIN)/python -m pytest -m cluster -v $(ARGS)
 
 check: $(STAMP_TEST)  ## formatting, lint, types
 	$(BIN)/ruff format --check .

@@ -8,6 +8,7 @@ from typing import Any, cast
 import lightning as L
 import torch
 from hydra.utils import instantiate
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -165,7 +166,7 @@ def trainer(stage: DictConfig, name: str, folder: Path, board: Path, batches: in
         callbacks=callbacks,
         logger=loggers,
         default_root_dir=str(folder),
-        plugins=[VerifiedIO()],
+        plugins=[VerifiedIO(), LightningEnvironment()],  # ranks are ours (distributed.py), under SLURM, too
         use_distributed_sampler=False,  # ours shares a batch out by itself
         enable_checkpointing=False,  # ours are Recovery and BestWeights
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),

@@ -11,6 +11,7 @@ VERBS = {
     "cache": "write what a teacher says of every training image, for distill to find",
     "evaluate": "measure a network that distill wrote (checkpoint=…)",
     "status": "how the jobs below a folder are doing (DIR…)",
+    "report": "what finished jobs say together, as one page, markdown and CSV (DIR…)",
 }
 
 USAGE = """tutelage – knowledge distillation for research
@@ -50,7 +51,8 @@ def main() -> None:
         from tutelage.errors import nearest
 
         sys.exit(f"tutelage: no verb {verb!r}; {nearest(verb, VERBS)}")
-    keys = Counter(word.lstrip("+").partition("=")[0] for word in arguments[1:] if "=" in word and word[0] not in "-~")
+    words = [word for word in arguments[1:] if "=" in word and word[0] not in "-~" and not os.path.exists(word)]
+    keys = Counter(word.lstrip("+").partition("=")[0] for word in words)
     for key, times in keys.items():
         if times > 1:
             sys.exit(f"tutelage {verb}: {key} is given {times} times on the command line; only the last would count")

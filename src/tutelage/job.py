@@ -19,7 +19,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tutelage import distributed
+from tutelage import distributed, slurm
 from tutelage.artifacts import recipe_digest
 from tutelage.errors import TutelageError
 from tutelage.files import read_json, write_atomically, write_json
@@ -46,7 +46,8 @@ def job(cfg: DictConfig, folder: Path, overrides: list[str]) -> Iterator[None]:
         SystemExit: with 143 after a SIGTERM.
     """
     if not distributed.is_main():
-        yield
+        with sigterm_ends():
+            yield
         return
     _claim(cfg, folder)
     write_json(folder / "provenance.json", provenance(overrides))
@@ -62,6 +63,8 @@ def job(cfg: DictConfig, folder: Path, overrides: list[str]) -> Iterator[None]:
     except SystemExit as stop:
         preempted = stop.code == PREEMPTED or type(stop).__name__ == "SIGTERMException"
         end("PREEMPTED" if preempted else "FAILED", "SIGTERM" if preempted else f"exit {stop.code}")
+        if preempted:
+            slurm.queue_again(signal.SIGUSR1 in _noted)
         raise SystemExit(PREEMPTED if preempted else stop.code) from stop
     except BaseException as error:
         end("FAILED", (str(error) or type(error).__name__).splitlines()[0])
@@ -135,37 +138,18 @@ def _heart(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def sigterm_ends() -> Iterator[None]:
-    """A SIGTERM ends the process with 143, through every ``finally``.
+    """A SIGTERM ends the process with 143, through every ``finally``; under SLURM also its notice, a SIGUSR1.
 
     While Lightning fits, its own handler is in charge and :class:`tutelage.callbacks.recovery.Recovery` saves first:
     see :func:`sigterm_saves`.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
     def stop(number: int, frame: FrameType | None) -> None:
+        _noted.add(number)
         raise SystemExit(PREEMPTED)
 
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
+    with _handled(stop):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-_asked = threading.Event()
-
-
-def asked_to_stop() -> bool:
-    """Whether a SIGTERM came since :func:`sigterm_saves` began."""
-    return _asked.is_set()
-
-
-def note_sigterm() -> None:
-    """From here on a SIGTERM is noted and nothing else; Lightning's handler would stop the fit without saving."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda number, frame: _asked.set())
 
 
 @contextmanager
@@ -174,21 +158,50 @@ def sigterm_saves() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _asked.clear()
-    before = signal.getsignal(signal.SIGTERM)
-    note_sigterm()
+    _noted.clear()
+    with _handled(_note):
+        yield
+    if asked_to_stop():
+        raise SystemExit(PREEMPTED)
+
+
+_noted: set[int] = set()
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    _noted.add(number)
+
+
+def asked_to_stop() -> bool:
+    """Whether a signal to end came since :func:`sigterm_saves` began."""
+    return bool(_noted)
+
+
+def note_sigterm() -> None:
+    """From here on a SIGTERM is noted and nothing else; Lightning's handler would stop the fit without saving."""
+    if threading.current_thread() is threading.main_thread():
+        for number in slurm.signals():
+            signal.signal(number, _note)
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Inside, ``handler`` answers the signals to end; in a thread, which gets none, nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in slurm.signals()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
-    if asked_to_stop():
-        raise SystemExit(PREEMPTED)
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 def quiet() -> None:
     """No news of absent GPUs three times a job, no warnings of what a user can't mend."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*(LeafSpec|does not have many workers|in eval mode at the start).*")
+    warnings.filterwarnings("ignore", message=".*(LeafSpec|does not have many workers|in eval mode at the start|srun).*")
 
 
 def provenance(overrides: list[str]) -> Mapping[str, Any]:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.text import Text
 
-from tutelage import artifacts, build, distributed, stages
+from tutelage import artifacts, build, distributed, slurm, stages
 from tutelage.caching import cached, check_views
 from tutelage.checks import check
 from tutelage.data.base import ImageData
@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 def distill_job(cfg: DictConfig) -> float:
     """One job in its folder: check, train, compare."""
     quiet()
+    slurm.take_rank()
     overrides = list(HydraConfig.get().overrides.task)
     folder = Path(HydraConfig.get().runtime.output_dir)
     if is_complete(cfg, folder):

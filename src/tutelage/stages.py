@@ -52,16 +52,18 @@ class Trained:
     @staticmethod
     def read(folder: Path, reused: bool) -> "Trained":
         """Reads the folder of a finished stage."""
-        predictions = {}
-        with safe_open(folder / "predictions.safetensors", framework="pt") as file:
-            kept = {name.rpartition(".")[0] for name in file.keys()}  # noqa: SIM118
-            for weights in WEIGHTS:
-                for split in (*SPLITS, *([TRAIN] if f"{weights}.{TRAIN}" in kept else [])):
-                    prefix = f"{weights}.{split}."
-                    predictions[weights, split] = Predictions(
-                        **{name: file.get_tensor(prefix + name) for name in ("logits", "label", "key")}
-                    )
+        kinds = [(weights, split) for weights in WEIGHTS for split in (*SPLITS, TRAIN)]
+        read = {kind: read_answers(folder, *kind) for kind in kinds}
+        predictions = {kind: answers for kind, answers in read.items() if answers is not None}
         return Trained(folder, reused, read_json(folder / "stage.json"), predictions)
+
+
+def read_answers(folder: Path, weights: str, split: str) -> Predictions | None:
+    """What the network of a finished stage says of one split; None of ``train`` where its folder does not have it."""
+    with safe_open(folder / "predictions.safetensors", framework="pt") as file:
+        if split == TRAIN and f"{weights}.{TRAIN}.logits" not in file.keys():  # noqa: SIM118
+            return None
+        return Predictions(*(file.get_tensor(f"{weights}.{split}.{name}") for name in ("logits", "label", "key")))
 
 
 def run(

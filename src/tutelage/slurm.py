@@ -1,0 +1,57 @@
+"""SLURM, where a job runs under it: its notice of the end, its queue, its ranks. Elsewhere nothing of this happens."""
+
+import logging
+import os
+import signal
+import subprocess
+
+log = logging.getLogger(__name__)
+
+
+def signals() -> tuple[signal.Signals, ...]:
+    """Those that ask a job to end: SIGTERM, and under SLURM the notice that ``--signal=USR1@…`` gives before it."""
+    return (signal.SIGTERM, signal.SIGUSR1) if "SLURM_JOB_ID" in os.environ else (signal.SIGTERM,)
+
+
+def queue_again(noticed: bool) -> None:
+    """Puts this job back into the queue, once its state is saved: after a notice, and where it is preempted.
+
+    SLURM itself does so only with a job that it had to kill; one that ends in its grace time it takes for finished.
+
+    Args:
+        noticed: a SIGUSR1 came.
+    """
+    if "SLURM_JOB_ID" not in os.environ:
+        return
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    name = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
+    said = _scontrol("-o", "show", "job", name)
+    facts = dict(word.split("=", 1) for word in said.split() if "=" in word)
+    preempted = facts.get("PreemptTime", "None") not in ("None", "Unknown")
+    if facts.get("Requeue") == "1" and facts.get("JobState") == "RUNNING" and (noticed or preempted):
+        log.info("queued again: SLURM job %s", name)
+        _scontrol("requeue", name)
+
+
+def _scontrol(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["scontrol", *arguments], capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        log.warning("scontrol %s: %s", " ".join(arguments), error)
+        return ""
+    return done.stdout
+
+
+def take_rank() -> None:
+    """Where SLURM itself started several tasks of a job, this process is one rank of it, as torchrun would say so."""
+    if int(os.environ.get("SLURM_NTASKS", "1")) == 1 or "SLURM_PROCID" not in os.environ or "RANK" in os.environ:
+        return
+    nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ["SLURM_JOB_NODELIST"]
+    os.environ |= {
+        "RANK": os.environ["SLURM_PROCID"],
+        "LOCAL_RANK": os.environ["SLURM_LOCALID"],
+        "NODE_RANK": os.environ["SLURM_NODEID"],
+        "WORLD_SIZE": os.environ["SLURM_NTASKS"],
+        "MASTER_ADDR": _scontrol("show", "hostnames", nodes).split()[0],
+        "MASTER_PORT": str(20_000 + int(os.environ["SLURM_JOB_ID"]) % 20_000),
+    }
