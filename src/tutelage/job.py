@@ -201,7 +201,9 @@ def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
 def quiet() -> None:
     """No news of absent GPUs three times a job, no warnings of what a user can't mend."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*(LeafSpec|does not have many workers|in eval mode at the start|srun).*")
+    warnings.filterwarnings(
+        "ignore", message=".*(LeafSpec|does not have many workers|in eval mode at the start|srun).*"
+    )
 
 
 def provenance(overrides: list[str]) -> Mapping[str, Any]:

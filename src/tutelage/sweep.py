@@ -24,8 +24,12 @@ class Sweep(Callback):
         _folder = Path(str(config.hydra.sweep.dir)).absolute()
         _folder.mkdir(parents=True, exist_ok=True)  # a sweeper's data base may lie there
         constant = ",".join(f"'{key}'" for key in same(config.hydra.overrides.task))
-        with read_write(config), open_dict(config):  # every job's config is composed anew from these
-            config.hydra.overrides.hydra.append(f"hydra.job.config.override_dirname.exclude_keys=[{constant}]")
+        quoted = str(_folder).replace("\\", "\\\\").replace("'", "\\'")
+        given = [one for one in config.hydra.overrides.hydra if not one.startswith("hydra.sweep.dir=")]
+        with read_write(config), open_dict(config):  # every job's config is composed anew from these, maybe elsewhere
+            config.hydra.overrides.hydra = [
+                *given, f"hydra.job.config.override_dirname.exclude_keys=[{constant}]", f"hydra.sweep.dir='{quoted}'"
+            ]  # fmt: skip
 
 
 def same(overrides: Iterable[str]) -> list[str]:
