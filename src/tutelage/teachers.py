@@ -18,7 +18,7 @@ from tutelage.evaluation.predictions import Predictions
 from tutelage.sources.ensemble import LEARNED, combined, learned_weights, scaled
 from tutelage.sources.recorded import Recorded
 from tutelage.specialists import specialise
-from tutelage.stages import SPLITS, WEIGHTS, Trained
+from tutelage.stages import SPLITS, TRAIN, WEIGHTS, Trained
 from tutelage.trainings import Training, ahead, recipe
 from tutelage.weights import digest, load_into, read_state, save_network
 
@@ -196,7 +196,8 @@ def _ensemble(node: DictConfig, members: list[Trained], weights: str, root: Path
     def combine(work: Path) -> None:
         if not distributed.is_main():
             return
-        said = {split: [member.predictions[weights, split] for member in members] for split in SPLITS}
+        known = [split for split in (*SPLITS, TRAIN) if all((weights, split) in one.predictions for one in members)]
+        said = {split: [member.predictions[weights, split] for member in members] for split in known}
         shares = found["weights"]
         if shares == LEARNED:
             logits = torch.stack([one.logits for one in said["val"]])

@@ -104,6 +104,8 @@ finally:
         (["distill", "--hydra-help"], ""),
         (["distill", "--cfg", "job"], ""),
         (["evaluate", "--cfg", "job"], ""),
+        (["report", "--help"], ""),
+        (["report", "no/such/folder"], ""),
         (["-sc", "install=bash"], ""),
         (["-sc", "query=bash"], "tutelage distill loss=so"),
         (["-sc", "query=bash"], "tutelage distill model@student=res"),

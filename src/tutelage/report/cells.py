@@ -1,0 +1,181 @@
+"""Sorts runs into cells: all that was varied, seed apart."""
+
+import itertools
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from tutelage.report.runs import Run
+
+# What changes where and how a run is shown, but not what comes of it.
+_COSMETIC = ("paths.", "callbacks.progress", "callbacks.recovery", "logger", "data.root", "data.num_workers", "hydra.")
+_LARGEST_GRID = 1000
+_FEW_KEYS = 2
+_SHORT = {"loss.temperature": "T", "loss.alpha": "α"}
+TEMPERATURE, ALPHA = "loss.temperature", "loss.alpha"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of what was varied.
+
+    Attributes:
+        values: key → value.
+        runs: seed → the run, those with figures alone.
+        named: the keys that its name has; by default all.
+    """
+
+    values: Mapping[str, Any]
+    runs: Mapping[int, Run]
+    named: Sequence[str] | None = None
+
+    @property
+    def name(self) -> str:
+        """Such as ``T = 4, α = 0.9``."""
+        keys = self.values if self.named is None else self.named
+        said = [f"{_SHORT.get(key, key)} = {show(self.values[key])}" for key in keys]
+        return ", ".join(said) or ("the defaults" if self.values else "the only setting")
+
+    def setting(self, key: str) -> Any:
+        """What its runs' config says at a dotted key; None where it says nothing."""
+        return select(next(iter(self.runs.values())).config, key)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Runs in order.
+
+    Attributes:
+        cells: with at least one run with figures.
+        keys: what was varied.
+        failed: distillations without figures.
+        missing: (cell's name, seed) of which there is no figure, though there is of others.
+        never: names of combinations of the values found that no run has tried.
+        repeated: runs that were left out because a later one has the same cell and seed.
+        others: evaluations.
+    """
+
+    cells: Sequence[Cell]
+    keys: Sequence[str]
+    failed: Sequence[Run] = ()
+    missing: Sequence[tuple[str, int]] = ()
+    never: Sequence[str] = ()
+    repeated: Sequence[Run] = ()
+    others: Sequence[Run] = ()
+
+    @property
+    def runs(self) -> list[Run]:
+        """Every run with figures."""
+        return [run for cell in self.cells for run in cell.runs.values()]
+
+
+def sort_runs(runs: Iterable[Run]) -> Sweep:
+    """Cells, and what is missing."""
+    everyone = list(runs)
+    trained = [run for run in everyone if run.verb == "distill"]
+    keys = varied(trained)
+    groups: dict[str, list[Run]] = {}
+    values = {run.folder: {key: value_of(run, key) for key in keys} for run in trained}
+    for run in trained:
+        groups.setdefault(json.dumps(values[run.folder], sort_keys=True), []).append(run)
+    cells, failed, repeated, missing = [], [], [], []
+    seeds = sorted({run.seed for run in trained if run.seed is not None})
+    for group in groups.values():
+        kept: dict[int, Run] = {}
+        for run in sorted(group, key=lambda run: run.ended):
+            if run.problem or run.seed is None:
+                failed.append(run)
+                continue
+            if run.seed in kept:
+                repeated.append(kept[run.seed])
+            kept[run.seed] = run
+        cell = Cell(values[group[0].folder], dict(sorted(kept.items())), _named(group, keys))
+        missing += [(cell.name, seed) for seed in seeds if seed not in kept]
+        if kept:
+            cells.append(cell)
+    cells.sort(key=lambda cell: [_rank(value) for value in cell.values.values()])
+    others = [run for run in everyone if run.verb == "evaluate" and not run.problem]
+    return Sweep(cells, keys, failed, missing, _never([*values.values()], keys), repeated, others)
+
+
+def _named(group: Sequence[Run], keys: Sequence[str]) -> list[str]:
+    """What tells a cell from others: of many keys those that its own runs override."""
+    return [key for key in keys if len(keys) <= _FEW_KEYS or any(key in run.overrides for run in group)]
+
+
+def varied(runs: Sequence[Run]) -> list[str]:
+    """The keys of overrides whose value is not the same in all runs; temperature and alpha first."""
+    keys = dict.fromkeys(key for run in runs for key in run.overrides)
+    chosen = [key for key in keys if key != "seed" and not key.startswith(_COSMETIC)]
+    differ = [key for key in chosen if len({json.dumps(value_of(run, key), default=str) for run in runs}) > 1]
+    return sorted(differ, key=lambda key: {TEMPERATURE: 0, ALPHA: 1}.get(key, 2))
+
+
+def value_of(run: Run, key: str) -> Any:
+    """What ``key`` is in a run, overridden there or not: a group's choice, or the config's value.
+
+    An override that points elsewhere (``${seed}``) is what it says, not what came of it.
+    """
+    text = run.overrides.get(key)
+    if text is not None and "${" in text:
+        return text
+    if key in run.choices:
+        return run.choices[key]
+    found = select(run.config, key)
+    return parsed(text) if found is None and text is not None else found
+
+
+def parsed(text: str) -> Any:
+    """An override's value, as YAML where it is that: of a run that never got as far as a config."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def select(config: Mapping[str, Any], key: str) -> Any:
+    """The value at a dotted key."""
+    node: Any = config
+    for part in key.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return None
+        node = node[part]
+    return node
+
+
+def show(value: Any) -> str:
+    """A value in a few characters."""
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | dict):
+        value = json.dumps(value, separators=(",", ":")).replace('"', "")
+    text = str(value)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _rank(value: Any) -> tuple[int, float, str]:
+    """Numbers by size, then the rest by name."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return 0, float(value), ""
+    return 1, 0.0, str(value)
+
+
+def _never(found: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:
+    """Combinations that a full grid of these values would have."""
+    if len(keys) < 2:
+        return []
+    tried = {json.dumps(values, sort_keys=True) for values in found}
+    levels = [{json.dumps(values[key]): values[key] for values in found}.values() for key in keys]
+    if math.prod(map(len, levels)) > _LARGEST_GRID:  # no grid was meant
+        return []
+    grid = (dict(zip(keys, combination, strict=True)) for combination in itertools.product(*levels))
+    untried = [values for values in grid if json.dumps(values, sort_keys=True) not in tried]
+    if len(untried) > len(tried):  # a search, or several sweeps
+        return []
+    return [Cell(values, {}).name for values in untried if None not in values.values()]

@@ -1,0 +1,168 @@
+"""What a report is made of, before it is a page, markdown or CSV."""
+
+import csv
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+MISSING = "–"
+Format = Callable[[Any], str]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A sentence or more; ``kind``: plain, lead (the answer), note (a caveat); ``label`` says what it is about."""
+
+    text: str
+    kind: str = "plain"
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing, as the HTML of an ``<svg>`` or of pictures that say what they show."""
+
+    name: str
+    title: str
+    html: str
+    caption: str = ""
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of plain values; its name is its CSV file's and its anchor.
+
+    Args:
+        name: lower case, no spaces.
+        caption: what it shows.
+        columns: heading → how a value is written on the page; the CSV has it as it is.
+        rows: as many values as columns; None is written as a dash. The first is the row's heading.
+        shown: so many rows are on the page; the CSV has all.
+        folded: whether the page shows it on request.
+    """
+
+    name: str
+    caption: str
+    columns: Mapping[str, Format]
+    rows: Sequence[Sequence[Any]]
+    shown: int = 200
+    folded: bool = False
+
+    def written(self) -> list[list[str]]:
+        """The rows that are shown, as text."""
+        formats = list(self.columns.values())
+        return [
+            [MISSING if value is None else form(value) for form, value in zip(formats, row, strict=True)]
+            for row in self.rows[: self.shown]
+        ]
+
+    def words(self) -> list[bool]:
+        """Of every column, whether it holds words rather than numbers."""
+        return [any(isinstance(value, str) for value in column) for column in zip(*self.rows, strict=True)]
+
+    @property
+    def left_out(self) -> str:
+        """Says where the other rows are."""
+        more = len(self.rows) - self.shown
+        return f"{plural(more, 'more row')} in tables/{self.name}.csv." if more > 0 else ""
+
+    def csv(self) -> str:
+        """All rows, values as they are."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows([["" if value is None else value for value in row] for row in self.rows])
+        return out.getvalue()
+
+
+Block = Text | Figure | Table
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands below it."""
+
+    name: str
+    title: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All of it."""
+
+    title: str
+    subtitle: str
+    sections: Sequence[Section]
+
+    def tables(self) -> list[Table]:
+        """Every table, in order."""
+        return [block for section in self.sections for block in section.blocks if isinstance(block, Table)]
+
+
+def plural(count: int, what: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{count:,} {what}{'s' * (count != 1)}"
+
+
+# -- how values are written ------------------------------------------------------------------------------------------
+
+
+def text(value: Any) -> str:
+    """As it is; a whole number with commas."""
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def percent(value: float) -> str:
+    """A fraction, as 98.76."""
+    return f"{100 * value:.2f}"
+
+
+def points(value: float) -> str:
+    """A difference of fractions in percentage points, signed, with a true minus."""
+    return f"{round(100 * value, 2) + 0.0:+.2f}".replace("-", "−")
+
+
+def spread(value: float) -> str:
+    """A standard deviation of fractions, in points."""
+    return f"{100 * value:.2f}"
+
+
+def number(value: float) -> str:
+    """Three significant digits or four decimals, whichever is shorter."""
+    if not math.isfinite(value):
+        return str(value)
+    shown = f"{value:.4f}" if abs(value) < 10 else f"{value:.4g}"
+    return shown.replace("-", "−")
+
+
+def probability(p: float) -> str:
+    """A p-value."""
+    return "< 0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.1 else f"{p:.2f}"
+
+
+# -- markdown --------------------------------------------------------------------------------------------------------
+
+
+def markdown(report: Report) -> str:
+    """The report without its drawings, whose titles stand in their place."""
+    parts = [f"# {report.title}", report.subtitle]
+    for section in report.sections:
+        parts.append(f"## {section.title}")
+        parts += [_block(block) for block in section.blocks]
+    return "\n\n".join(parts) + "\n"
+
+
+def _block(block: Block) -> str:
+    if isinstance(block, Text):
+        said = f"**{block.label}** {block.text}" if block.label else block.text
+        return {"lead": f"**{said}**", "note": f"> {said}"}.get(block.kind, said)
+    if isinstance(block, Figure):
+        return f"*(Drawn in index.html: {block.title}.)* {block.caption}".rstrip()
+    rules = ["---" if words else "---:" for words in block.words() or [True] * len(block.columns)]
+    rows = [list(block.columns), rules, *block.written()]
+    lines = ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows]
+    return "\n".join([f"**{block.caption}**", "", *lines, *([f"\n{block.left_out}"] if block.left_out else [])])

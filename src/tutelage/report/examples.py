@@ -1,0 +1,119 @@
+"""Test images on which teacher and student disagree."""
+
+import warnings
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+from torch import Tensor
+
+from tutelage import build
+from tutelage.data.base import ImageData
+from tutelage.errors import TutelageError
+from tutelage.evaluation.predictions import Predictions
+from tutelage.report.answers import Answers, both
+from tutelage.report.cells import Cell, select
+from tutelage.report.document import Block, Figure, Text
+from tutelage.report.matrices import data_uri
+from tutelage.report.runs import Run
+
+MOST = 8  # pictures of a kind
+_SIDE = 160  # pixels; a larger image is made smaller
+
+
+def class_names(run: Run, count: int) -> list[str]:
+    """The names of the classes, or their numbers."""
+    names = select(run.config, "data.class_names")
+    return (
+        [str(name) for name in names]
+        if isinstance(names, list) and len(names) == count
+        else list(map(str, range(count)))
+    )
+
+
+def examples(cell: Cell, answers: Answers, names: Sequence[str]) -> list[Block]:
+    """Pictures of one seed's disagreements, those of which both are surest first; or why there are none."""
+    seed, run = next(iter(cell.runs.items()))
+    student, teacher = (answers.of(run, role, "test") for role in ("student", "teacher"))
+    if student is None or teacher is None or (pair := both(student, teacher)) is None:
+        return [Text("No pictures of disagreements: predictions of teacher and student are needed.", "note")]
+    try:
+        data = _data(run)
+        kinds = disagreements(*pair)
+        return [
+            _figure(name, f"{title} (seed {seed})", rows, *pair, data, names) for name, (title, rows) in kinds.items()
+        ]
+    except Exception as error:  # a data set is anyone's code
+        return [
+            Text(f"No pictures of disagreements: the test images can't be read: {str(error).splitlines()[0]}", "note")
+        ]
+
+
+def disagreements(student: Predictions, teacher: Predictions) -> dict[str, tuple[str, Tensor]]:
+    """Name → (title, row numbers): the teacher right and the student not, and the other way round.
+
+    First where both are surest of their own answer: the smaller of the two probabilities decides.
+    """
+    own, told = (p.logits.double().softmax(1).amax(1) for p in (student, teacher))
+    sure = torch.minimum(own, told)
+    good, taught = student.choice == student.label, teacher.choice == student.label
+    found = {}
+    for name, title, kind in (
+        ("teacher-right", "The teacher is right, the student is not", taught & ~good),
+        ("student-right", "The student is right, the teacher is not", good & ~taught),
+    ):
+        rows = kind.nonzero().flatten()
+        if len(rows):
+            found[name] = title, rows[sure[rows].argsort(descending=True, stable=True)[:MOST]]
+    return found
+
+
+def _data(run: Run) -> ImageData:
+    """The run's data, read and not fetched, and the same as then."""
+    plain: Any = dict(run.config["data"])
+    if "download" in plain:
+        plain["download"] = False
+    root = plain.get("root")
+    if isinstance(root, str):
+        plain["root"] = str(run.cwd / root)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return build.data(OmegaConf.create({"data": plain}))
+
+
+def _figure(
+    name: str,
+    title: str,
+    rows: Tensor,
+    student: Predictions,
+    teacher: Predictions,
+    data: ImageData,
+    names: Sequence[str],
+) -> Figure:
+    test = data.splits["test"]
+    places = {int(key): place for place, key in enumerate(test.keys.tolist())}
+    batch = test[0, torch.tensor([places[int(key)] for key in student.key[rows]])]
+    if not torch.equal(batch["label"], student.label[rows]):
+        raise TutelageError("the data are not those of the run: labels differ")
+    images = (batch["input"] * data.normalise.std + data.normalise.mean).clamp(0, 1)
+    shown = []
+    for row, image in zip(rows.tolist(), images, strict=True):
+        said = [f"true: {names[int(student.label[row])]}"]
+        for who, p in (("teacher", teacher), ("student", student)):
+            sure = float(p.logits[row].double().softmax(0).max())
+            said.append(f"{who}: {names[int(p.choice[row])]} ({100 * sure:.0f} %)")
+        alt = escape(f"Test image {int(student.key[row])}; {'; '.join(said)}", quote=True)
+        picture = f'<img src="{_picture(image)}" alt="{alt}" title="{alt}" width="96" height="96">'
+        shown.append(f"<li>{picture}<span>{'<br>'.join(map(escape, said))}</span></li>")
+    caption = "The percentage is what each gives its own answer; the surest disagreements come first."
+    return Figure(name, title, f'<ul class="pictures">{"".join(shown)}</ul>', caption, wide=True)
+
+
+def _picture(image: Tensor) -> str:
+    pixels = (image * 255).round().byte().permute(1, 2, 0)
+    made = Image.fromarray(pixels.squeeze(2).numpy() if pixels.shape[2] == 1 else pixels.numpy())
+    made.thumbnail((_SIDE, _SIDE))
+    return data_uri(made)

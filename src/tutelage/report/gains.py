@@ -1,0 +1,109 @@
+"""What each cell gains over the student alone, and which cell validation chooses."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, stdev
+from typing import Any
+
+from tutelage.report.cells import Cell, Sweep
+from tutelage.report.runs import Run
+from tutelage.report.statistics import Paired, holm, paired
+
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Of a figure over seeds; no sd of one."""
+
+    mean: float
+    sd: float | None
+    count: int
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One cell's figures.
+
+    Attributes:
+        cell: which.
+        val: the student's validation accuracy, what is chosen by.
+        val_gain: over the control, paired by seed.
+        test_gain: the same on test.
+        holm_t: its t-test's p, corrected over the cells.
+        holm_wilcoxon: that of the signed-rank test.
+        complete: whether it has as many seeds as any cell.
+        unpaired: seeds without a control of the same seed.
+    """
+
+    cell: Cell
+    val: Mean
+    val_gain: Paired
+    test_gain: Paired
+    complete: bool
+    unpaired: Sequence[int]
+    holm_t: float | None = None
+    holm_wilcoxon: float | None = None
+
+    @property
+    def significant(self) -> bool:
+        """At 5 %, corrected, by the t-test."""
+        return self.holm_t is not None and self.holm_t < ALPHA
+
+
+def figure(run: Run, role: str, weights: str, split: str, name: str) -> float | None:
+    """A number of ``metrics.json`` (:meth:`Run.weights`); None where it is not there."""
+    node: Any = run.metrics
+    for part in (role, run.weights(role, weights), split, name):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return None if node is None else float(node)
+
+
+def mean(cell: Cell, role: str, weights: str, split: str, name: str) -> Mean | None:
+    """Of a figure over the cell's seeds; a network that several runs share counts once for each."""
+    found = [figure(run, role, weights, split, name) for run in cell.runs.values()]
+    values = [value for value in found if value is not None]
+    if not values:
+        return None
+    return Mean(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
+
+
+def is_paired(run: Run) -> bool:
+    """Whether the run has a control, of its own seed."""
+    seed = run.artifacts.get("control", {}).get("recipe", {}).get("seed", run.seed)
+    return "control" in run.metrics and seed == run.seed
+
+
+def gains(cell: Cell, weights: str, split: str) -> dict[int, float]:
+    """Seed → accuracy of the student − accuracy of its control."""
+    found = {}
+    for seed, run in cell.runs.items():
+        pair = [figure(run, role, weights, split, "accuracy") for role in ("student", "control")]
+        if is_paired(run) and None not in pair:
+            found[seed] = pair[0] - pair[1]  # type: ignore[operator]
+    return found
+
+
+def standings(sweep: Sweep, weights: str) -> list[Standing]:
+    """One a cell, in the sweep's order."""
+    most = max((len(cell.runs) for cell in sweep.cells), default=0)
+    found = []
+    for cell in sweep.cells:
+        val = mean(cell, "student", weights, "val", "accuracy")
+        if val is None:
+            continue
+        paired_test = gains(cell, weights, "test")
+        found.append(
+            Standing(
+                cell, val, paired([*gains(cell, weights, "val").values()]), paired([*paired_test.values()]),
+                len(cell.runs) == most, [seed for seed in cell.runs if seed not in paired_test],
+            )
+        )  # fmt: skip
+    t = holm([one.test_gain.p_t for one in found])
+    w = holm([one.test_gain.p_wilcoxon for one in found])
+    return [replace(one, holm_t=a, holm_wilcoxon=b) for one, a, b in zip(found, t, w, strict=True)]
+
+
+def choose(found: Sequence[Standing]) -> Standing | None:
+    """The complete cell with the highest mean validation accuracy; of equal ones the first. Test has no say."""
+    return max((one for one in found if one.complete), key=lambda one: one.val.mean, default=None)

@@ -1,0 +1,24 @@
+"""The report as one page: HTML with its style inside, no script, nothing from elsewhere."""
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+
+from tutelage.report.document import Figure, Report, Table, Text
+
+_HERE = Path(__file__).parent
+
+
+def page(report: Report) -> str:
+    """The document."""
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.tests |= {
+        kind.__name__.lower(): lambda block, kind=kind: isinstance(block, kind) for kind in (Text, Figure, Table)
+    }
+    environment.filters["drawn"] = lambda figure: Markup(figure.html)  # built by our own drawings, which escape
+    style = Markup((_HERE / "page.css").read_text())
+    return environment.get_template("page.html").render(report=report, style=style)

@@ -1,0 +1,191 @@
+"""Reads the folders of runs: whatever is in them, a run comes of it, with what is wrong in words."""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tutelage.errors import TutelageError
+from tutelage.status import Job
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_INSIDE = {"checkpoints", "tensorboard", "artifacts", ".hydra", "report"}  # no run's folder is below these
+ROLES = ("teacher", "control", "student")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One job's folder.
+
+    Attributes:
+        folder: absolute.
+        verb: distill, evaluate, cache …
+        state: as `tutelage status` says it, or UNKNOWN.
+        problem: why there are no figures of it; None where there are.
+        overrides: key → text, without + and ~.
+        choices: group → choice, as Hydra has made them.
+        config: resolved.
+        metrics: ``metrics.json``.
+        provenance: ``provenance.json``.
+        artifacts: ``artifacts.json``.
+        ended: as in ``status.json``.
+        cwd: where it was started.
+    """
+
+    folder: Path
+    verb: str = "distill"
+    state: str = "UNKNOWN"
+    problem: str | None = None
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    choices: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    artifacts: Mapping[str, Any] = field(default_factory=dict)
+    ended: str = ""
+    cwd: Path = Path()
+
+    @property
+    def seed(self) -> int | None:
+        """Of control and student."""
+        found = self.metrics.get("seed", self.config.get("seed", self.overrides.get("seed", 0)))
+        return int(found) if str(found).lstrip("-").isdigit() else None
+
+    def weights(self, role: str, chosen: str) -> str:
+        """Of a teacher those that taught, of the others what the report is about: last or best."""
+        if role != "teacher":
+            return chosen
+        stages = self.config.get("stages") or {}
+        return "best" if (stages.get("teacher") or {}).get("weights") == "best" else "last"
+
+    def place(self, role: str) -> Path | None:
+        """The folder of a role's weights and predictions, also where the sweep was moved or started elsewhere."""
+        if role == "student":
+            return self.folder / "checkpoints"
+        if not (recorded := self.artifacts.get(role, {}).get("folder")):
+            return None
+        told = Path(recorded)
+        below = [above / "artifacts" / told.parent.name / told.name for above in self.folder.parents]
+        within = self.folder / "checkpoints" / role  # a moving average came to be with the student
+        return next((path for path in (self.cwd / told, *below, within) if path.is_dir()), None)
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """Every run in or below the folders, each once, in the order of their paths.
+
+    Raises:
+        TutelageError: a folder is not there, or can't be read, or no run is in any.
+    """
+    found: dict[Path, None] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise TutelageError(f"no folder {str(folder)!r}")
+        found |= dict.fromkeys(_below(folder.resolve()))
+    if not found:
+        raise TutelageError(f"no run in {', '.join(map(str, folders))}")
+    return [read_run(folder) for folder in found]
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    if (folder / "status.json").is_file() or (folder / ".hydra" / "overrides.yaml").is_file():
+        yield folder
+        return
+    try:
+        inside = [entry.name for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+    except OSError as error:
+        raise TutelageError(f"{folder} can't be read: {error.strerror}") from error
+    for name in sorted(inside, key=_natural):
+        if name not in _INSIDE and not name.startswith("."):
+            yield from _below(folder / name)
+
+
+def _natural(name: str) -> tuple[int, str]:
+    """Jobs 2 and 10 of a sweep in this order."""
+    number = name.partition("-")[0]
+    return (int(number), name) if number.isdecimal() and len(number) < 9 else (-1, name)
+
+
+def read_run(folder: Path) -> Run:
+    """The run of one folder; what can't be read is its problem, never an exception."""
+    problems: list[str] = []
+
+    def read(name: str, kind: type) -> Any:
+        path = folder / name
+        if not path.is_file():
+            return kind()
+        try:
+            text = path.read_text()
+            document = json.loads(text) if name.endswith(".json") else yaml.load(text, _LOADER)
+            if not isinstance(document, kind):
+                raise TutelageError(f"expected {kind.__name__}")
+            return document
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            problems.append(f"{name} can't be read: {str(error).splitlines()[0]}")
+            return kind()
+
+    status = read("status.json", dict)
+    hydra = read(".hydra/hydra.yaml", dict).get("hydra") or {}
+    metrics = read("metrics.json", dict)
+    state, why = status.get("state", "UNKNOWN"), status.get("why")
+    if state == "RUNNING" and {"pid", "host"} <= status.keys():
+        job = Job.read(folder)
+        state, why = job.state, job.why
+    runtime = hydra.get("runtime") or {}
+    verb = (hydra.get("job") or {}).get("config_name") or ("evaluate" if "checkpoint" in metrics else "distill")
+    run = Run(
+        folder=folder,
+        verb=verb,
+        state=state,
+        overrides=parse_overrides(read(".hydra/overrides.yaml", list)),
+        choices=runtime.get("choices") or {},
+        config=read("config.yaml", dict),
+        metrics=metrics,
+        provenance=read("provenance.json", dict),
+        artifacts=read("artifacts.json", dict),
+        ended=status.get("ended") or "",
+        cwd=Path(runtime.get("cwd") or "."),
+    )
+    problem = _problem(run, why, problems)
+    return Run(**{**vars(run), "problem": problem})
+
+
+def parse_overrides(lines: Iterable[Any]) -> dict[str, str]:
+    """``["+a.b=1", "~c"]`` → ``{"a.b": "1", "c": ""}``."""
+    parts = (str(line).partition("=") for line in lines)
+    return {key.lstrip("+~"): value for key, _, value in parts}
+
+
+def _problem(run: Run, why: str | None, problems: list[str]) -> str | None:
+    if run.state == "UNKNOWN":
+        return "it has no status.json"
+    if run.state != "COMPLETE":
+        return why or "it has not ended"
+    if problems:
+        return "; ".join(problems)
+    if run.verb != "distill":
+        return None
+    if not run.metrics:
+        return "it has no metrics.json"
+    if (schema := run.metrics.get("schema")) != 1:
+        return f"metrics.json: expected schema 1, found {schema!r}"
+    if "student" not in run.metrics:
+        return "metrics.json has no student"
+    if run.seed is None:
+        return "its seed is no whole number"
+    if bad := next(_not_finite({role: run.metrics.get(role) for role in ROLES}), None):
+        return f"metrics.json: {bad} is not finite"
+    return None
+
+
+def _not_finite(node: Any, path: str = "") -> Iterator[str]:
+    """The paths of numbers that are NaN or infinite."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _not_finite(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, float) and not math.isfinite(node):
+        yield path

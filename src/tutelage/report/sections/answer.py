@@ -1,0 +1,249 @@
+"""The answer: what was chosen, what it gains, and how sure that is."""
+
+from collections.abc import Iterable, Sequence
+
+from tutelage.report.cells import ALPHA, TEMPERATURE, Cell, Sweep, show
+from tutelage.report.charts import Row, forest
+from tutelage.report.document import (
+    Block,
+    Figure,
+    Section,
+    Table,
+    Text,
+    number,
+    percent,
+    plural,
+    points,
+    probability,
+    spread,
+    text,
+)
+from tutelage.report.gains import Mean, Standing, figure, gains, mean
+from tutelage.report.matrices import Tile, gain_tile, heat_map
+from tutelage.report.statistics import LEVEL, MOST_SEEDS, Paired
+
+MOST_ROWS = 42  # of all forests
+_ROWS = 14  # of one
+_STAR = "Star: the t-test's p is below 5 % after Holm's correction."
+
+
+def answer(sweep: Sweep, found: Sequence[Standing], best: Standing, weights: str) -> Section:
+    """The section; ``best`` is what :func:`~tutelage.report.gains.choose` chose."""
+    blocks: list[Block] = [
+        Text(sentence(sweep, best), "lead"),
+        Text(how_sure(best)),
+        Text(_choice(found, best, weights)),
+    ]
+    blocks += _remarks(sweep, found)
+    blocks += _heat_maps(sweep, found, best)
+    blocks += _forests(found, best)
+    blocks += [cells_table(found, best, weights), tests_table(found, weights), _seeds_table(best.cell, weights)]
+    return Section("answer", "Answer", blocks)
+
+
+def _forests(found: Sequence[Standing], best: Standing) -> Iterable[Figure]:
+    """Gains with intervals, in as many columns as fit a wide page."""
+    rows = [Row(one.cell.name, one.test_gain, one.significant, one is best) for one in _ordered(found)[:MOST_ROWS]]
+    if not any(row.found.mean is not None for row in rows):
+        return
+    count = -(-len(rows) // _ROWS)
+    size = -(-len(rows) // count)
+    for start in range(0, len(rows), size):
+        part, last = rows[start : start + size], min(start + size, len(rows))
+        which = f"cells {start + 1} to {last}" if count > 1 else "cell by cell"
+        title = f"Gain on test over the student alone, {which}"
+        caption = f"Mean over seeds with {LEVEL:.0%} t-interval, highest validation accuracy first"
+        caption += f", of {len(found)} cells." if last == len(rows) < len(found) else "."
+        caption += f" Round and bold: the chosen cell. {_STAR}"
+        yield Figure(f"gains-{start + 1}", title, forest(f"gains-{start + 1}", title, part, rows), caption)
+
+
+def _ordered(found: Sequence[Standing]) -> list[Standing]:
+    return sorted(found, key=lambda one: -one.val.mean)
+
+
+def sentence(sweep: Sweep, best: Standing) -> str:
+    """The answer in one sentence."""
+    gain, cells = best.test_gain, len(sweep.cells)
+    where = f"with {best.cell.name}" if sweep.keys else "in the only setting that was run"
+    chosen = f", chosen on validation among {cells} cells," if cells > 1 else ","
+    if gain.mean is None:
+        return f"No gain can be told: no run {where} has a control of the same seed."
+    if gain.n == 1:
+        return (
+            f"One seed is no evidence: {where}{chosen} it shows {points(gain.mean)} points of test accuracy over the "
+            "same student alone."
+        )
+    if not gain.is_tested:
+        return (
+            f"No test is possible without spread: {where}{chosen} all {gain.n} seeds show exactly {points(gain.mean)} "
+            "points of test accuracy over the same student alone."
+        )
+    verdict = f"Distillation {'helps' if gain.mean > 0 else 'harms'}"
+    if not best.significant:
+        verdict = "These runs do not show that distillation makes a difference"
+    size = f"{100 * abs(gain.mean):.2f} points of test accuracy {'above' if gain.mean >= 0 else 'below'}"
+    interval = f"{LEVEL:.0%} interval of the gain {points(gain.low or 0)} to {points(gain.high or 0)}"
+    return (
+        f"{verdict}: {where}{chosen} the student is {size} the same student alone ({interval}; {gain.n} seeds, paired)."
+    )
+
+
+def how_sure(best: Standing) -> str:
+    """Tests and the number of seeds."""
+    gain = best.test_gain
+    if not gain.is_tested:
+        return "No interval and no test: they need at least two seeds whose gains differ."
+    said = (
+        f"Paired t-test {_p(gain.p_t)}, after Holm's correction over the cells {_p(best.holm_t)}; Wilcoxon signed-rank "
+        f"{_p(gain.p_wilcoxon)}, corrected {_p(best.holm_wilcoxon)} (of {gain.n} seeds it is never below "
+        f"{probability(2.0 ** (1 - gain.n))}). The gain's sd over seeds is {spread(gain.sd or 0)} points; "
+    )
+    if gain.seeds is None:
+        return said + f"more than {MOST_SEEDS:,} seeds would be needed to resolve a gain of this size."
+    return said + (
+        f"{gain.seeds} seeds resolve a gain of this size in four of five experiments (80 % power, 5 % two-sided, "
+        "noncentral t; about ((1.96 + 0.84)·sd/gain)²)."
+    )
+
+
+def _p(value: float | None) -> str:
+    written = "–" if value is None else probability(value)
+    return f"p {written}" if written.startswith("<") else f"p = {written}"
+
+
+def _choice(found: Sequence[Standing], best: Standing, weights: str) -> str:
+    of = {"last": "the last weights", "best": "the epoch of each network that was best on validation"}[weights]
+    said = f"All figures are of {of}. "
+    if len(found) > 1:
+        said += (
+            f"The cell was chosen by its mean validation accuracy, {percent(best.val.mean)} %, and by nothing else; "
+            "test had no part in it. Test figures of the other cells are shown for what they are: the highest of many "
+            "would flatter. "
+        )
+    return said + (
+        "Each student is compared with the control of its own seed: same first weights, order of examples and budget. "
+        f"The interval is over seeds, for {_teachers(best.cell)}, this split and this test set."
+    )
+
+
+def _teachers(cell: Cell) -> str:
+    made = {str(run.artifacts.get("teacher", {}).get("folder")) for run in cell.runs.values()}
+    return "this one teacher" if len(made) == 1 else f"these {len(made)} teachers"
+
+
+def _remarks(sweep: Sweep, found: Sequence[Standing]) -> Iterable[Text]:
+    if unpaired := [f"{one.cell.name}, seed {seed}" for one in found for seed in one.unpaired]:
+        said = f"In no gain, for want of a control of their own seed: {plural(len(unpaired), 'run')}"
+        yield Text(f"{said}: {'; '.join(unpaired[:6])}.", "note")
+    if short := [one.cell.name for one in found if not one.complete]:
+        said = f"Could not be chosen, with fewer seeds than others: {plural(len(short), 'cell')}"
+        yield Text(f"{said}: {'; '.join(short[:6])}.", "note")
+    if sweep.failed or sweep.repeated:
+        said = f"Left out: {plural(len(sweep.failed), 'run')} without figures, {len(sweep.repeated)} repeated"
+        yield Text(f"{said}; see provenance.", "note")
+
+
+def _seeds_table(cell: Cell, weights: str) -> Table:
+    rows = []
+    for seed, run in cell.runs.items():
+        row: list[float | None] = [seed]
+        for split in ("val", "test"):
+            pair = [figure(run, role, weights, split, "accuracy") for role in ("control", "student")]
+            row += [*pair, gains(cell, weights, split).get(seed)]
+        rows.append(row)
+    kinds = {"alone, %": percent, "distilled, %": percent, "gain": points}
+    columns = {"seed": text} | {f"{split} {kind}": form for split in ("val", "test") for kind, form in kinds.items()}
+    return Table("seeds", f"The chosen cell, seed by seed: {cell.name}", columns, rows, folded=len(rows) > 12)
+
+
+def _heat_maps(sweep: Sweep, found: Sequence[Standing], best: Standing) -> list[Block]:
+    """Of temperature × alpha, or of the two keys that were varied; further keys are as in the chosen cell."""
+    keys = list(sweep.keys)
+    if len(keys) < 2 or (set(keys[:2]) != {TEMPERATURE, ALPHA} and len(keys) > 2):
+        return []
+    x, y = keys[:2]
+    fixed = {key: best.cell.values[key] for key in keys[2:]}
+    here = [one for one in found if all(one.cell.values[key] == value for key, value in fixed.items())]
+    columns, rows = (list(dict.fromkeys(show(one.cell.values[key]) for one in here)) for key in (x, y))
+    if max(len(columns), len(rows)) > 30:
+        return []
+    rows.sort(key=_as_number)
+    at = {(show(one.cell.values[y]), show(one.cell.values[x])): one for one in here}
+    suffix = " with " + ", ".join(f"{key} = {show(value)}" for key, value in fixed.items()) if fixed else ""
+    blocks: list[Block] = []
+    for split in ("val", "test"):
+        tiles = [
+            [_tile(one, split, one is best) if (one := at.get((row, column))) else None for column in columns]
+            for row in rows
+        ]
+        long = {"val": "validation: what the choice was made on", "test": "test"}[split]
+        title = f"Gain on {long}{suffix}"
+        drawn = heat_map(f"heat-{split}", title, x, y, columns, rows, tiles)
+        caption = (
+            "Percentage points over the student alone, mean over seeds; losses are hatched, the chosen cell is framed."
+        )
+        caption += f" {_STAR}" if split == "test" else ""
+        blocks.append(Figure(f"heat-{split}", title, drawn, caption, wide=drawn.startswith("<div")))
+    return blocks
+
+
+def _as_number(value: str) -> tuple[bool, float, str]:
+    try:
+        return False, float(value), ""
+    except ValueError:
+        return True, 0.0, value
+
+
+def _tile(one: Standing, split: str, chosen: bool) -> Tile | None:
+    gain = one.val_gain if split == "val" else one.test_gain
+    if gain.mean is None:
+        return None
+    return gain_tile(gain.mean, f"{one.cell.name}: {_interval(gain)}", split == "test" and one.significant, chosen)
+
+
+def _interval(gain: Paired) -> str:
+    if gain.mean is None:
+        return "no pair"
+    if gain.low is None or gain.high is None:
+        return f"{points(gain.mean)} ({gain.n} seed{'s' * (gain.n > 1)})"
+    return f"{points(gain.mean)} ({points(gain.low)} to {points(gain.high)}; {gain.n} seeds)"
+
+
+def cells_table(found: Sequence[Standing], best: Standing, weights: str) -> Table:
+    """Every cell's accuracy and gain, highest validation accuracy first."""
+    rows = []
+    for one in _ordered(found):
+        test, gain = _mean(one.cell, "accuracy", weights), one.test_gain
+        choice = "chosen" if one is best else ""
+        tested = [test and test.mean, test and test.sd, gain.mean, gain.low, gain.high, one.holm_t]
+        rows.append([one.cell.name, choice, len(one.cell.runs), one.val.mean, one.val.sd, one.val_gain.mean, *tested])
+    columns = {
+        "cell": text, "choice": text, "seeds": text, "val, %": percent, "sd": spread, "val gain": points,
+        "test, %": percent, "test sd": spread, "test gain": points, "from": points, "to": points,
+        "p (t, Holm)": probability,
+    }  # fmt: skip
+    caption = f"Every cell: accuracy and gain over the student alone in points, with its {LEVEL:.0%} interval"
+    return Table("cells", caption, columns, rows, shown=60)
+
+
+def tests_table(found: Sequence[Standing], weights: str) -> Table:
+    """Every cell's tests, and its other figures on test."""
+    rows = []
+    for one in _ordered(found):
+        gain = one.test_gain
+        others = [_mean(one.cell, name, weights) for name in ("nll", "ece", "agreement", "kl_teacher")]
+        tests = [gain.sd, gain.p_t, one.holm_t, gain.p_wilcoxon, one.holm_wilcoxon, gain.seeds]
+        rows.append([one.cell.name, gain.n, *tests, *(other and other.mean for other in others)])
+    columns = {
+        "cell": text, "pairs": text, "gain's sd": spread, "t-test p": probability, "Holm": probability,
+        "Wilcoxon p": probability, "Wilcoxon, Holm": probability, "seeds needed": text, "NLL": number, "ECE": number,
+        "agreement, %": percent, "KL": number,
+    }  # fmt: skip
+    return Table(
+        "tests", "Every cell: tests of its gain, and its students' other figures on test", columns, rows, shown=60
+    )
+
+
+def _mean(cell: Cell, name: str, weights: str) -> Mean | None:
+    return mean(cell, "student", weights, "test", name)

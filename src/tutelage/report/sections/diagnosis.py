@@ -1,0 +1,174 @@
+"""Why distillation helps or does not, from what was measured and nothing else."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from tutelage.evaluation.predictions import Predictions
+from tutelage.report.answers import Answers, entropy, off_label
+from tutelage.report.cells import ALPHA, TEMPERATURE, Cell, Sweep
+from tutelage.report.document import Block, Section, Table, Text, number, percent, plural, points
+from tutelage.report.gains import Standing, gains, mean
+from tutelage.report.sections.gradients import gradients
+
+_LITTLE, _FLAT = 0.05, 0.9  # shares of the highest entropy there is
+_SURE = 0.995  # accuracy
+
+
+def diagnosis(sweep: Sweep, found: Sequence[Standing], best: Standing, answers: Answers) -> Section:
+    """One item a question, each a number and what it means."""
+    cell = best.cell
+    blocks: list[Block] = [
+        Text(
+            "Each item is a number measured on these runs and what it would explain; none of them is a proof. "
+            f"They are about the chosen cell, {cell.name}."
+        ),
+        *_advantage(cell, answers.weights),
+        *_dark_knowledge(sweep, cell, answers),
+        *_train_and_test(cell, answers),
+        *_capacity(cell, answers),
+        *gradients(sweep, cell, answers),
+        *_limits(found, best),
+    ]
+    return Section("diagnosis", "Diagnosis: why it helps or does not", blocks)
+
+
+def _advantage(cell: Cell, weights: str) -> Iterable[Block]:
+    """What there is to gain, and whether the student went that way."""
+    label = "Is the teacher better?"
+    teacher, control = (mean(cell, role, weights, "test", "accuracy") for role in ("teacher", "control"))
+    if teacher is None or control is None:
+        yield Text("No figures of a teacher or of a control: this can't be said.", label=label)
+        return
+    ahead = teacher.mean - control.mean
+    said = f"On test it is right for {percent(teacher.mean)} %, the student alone for {percent(control.mean)} %: "
+    said += f"{points(ahead)} points. "
+    if ahead <= 0:
+        said += "There is no better answer to imitate."
+    elif own := [*gains(cell, weights, "test").values()]:
+        share = 100 * fmean(own) / ahead
+        said += (
+            f"Distillation closed {share:.0f} % of that gap." if share >= 0 else "Distillation has widened that gap."
+        )
+    yield Text(said, label=label)
+    alone, taught = (mean(cell, role, weights, "test", "agreement") for role in ("control", "student"))
+    if alone and taught:
+        said = f"On test the student alone agrees with the teacher for {percent(alone.mean)} %, the distilled one for "
+        said += f"{percent(taught.mean)} %: {points(taught.mean - alone.mean)} points. "
+        said += "It did not become more like its teacher." if taught.mean <= alone.mean else ""
+        yield Text(said.strip(), label="Did the student become like it?")
+
+
+def _dark_knowledge(sweep: Sweep, cell: Cell, answers: Answers) -> Iterable[Block]:
+    """Entropy of the teacher's outputs at every temperature that was used."""
+    label = "How much does the teacher say beyond the label?"
+    run = next(iter(cell.runs.values()))
+    split, teacher = _first(answers, cell, "teacher")
+    if teacher is None:
+        yield Text("The teacher's predictions can't be read.", label=label)
+        return
+    used = {setting for one in sweep.cells if isinstance(setting := one.setting(TEMPERATURE), int | float)}
+    most = math.log(teacher.logits.shape[1])
+    rows = [
+        [float(t), found := entropy(teacher.logits, float(t)), found / most, off_label(teacher, float(t))]
+        for t in sorted({1.0, *map(float, used)})
+    ]
+    own = cell.setting(TEMPERATURE)
+    at = next(row for row in rows if row[0] == (float(own) if own in used else 1.0))
+    plain = f"{number(entropy(teacher.logits, 1.0))} nats of entropy at T = 1"
+    plain += f" and {number(at[1])} at the T = {at[0]:g} used" if at[0] != 1 else ""
+    said = f"On {_of(split)} its outputs have {plain}: {percent(at[2])} % of the most there could be "
+    said += f"(ln {teacher.logits.shape[1]}). "
+    if at[2] < _LITTLE:
+        said += f"Below {_LITTLE:.0%}: it says hardly more than the label."
+    elif at[2] > _FLAT:
+        said += f"Above {_FLAT:.0%}: near the limit of a high T, where the student matches centred logits."
+    yield Text(said, label=label)
+    columns = {
+        "T": lambda t: f"{t:g}",
+        "mean entropy, nats": number,
+        "of ln C, %": percent,
+        "not on the label, %": percent,
+    }
+    seed = f"; seed {run.seed}" if len(cell.runs) > 1 else ""
+    yield Table("entropy", f"The teacher's outputs on {_of(split)} by temperature{seed}", columns, rows)
+
+
+def _train_and_test(cell: Cell, answers: Answers) -> Iterable[Block]:
+    """A teacher that is always right where it teaches says little there."""
+    label = "Does the teacher know its training images by heart?"
+    train, test = (_mean_figures(cell, answers, "teacher", split) for split in ("train", "test"))
+    if train is None or test is None:
+        yield Text(_unmeasured("the teacher"), label=label)
+        return
+    gap = train["accuracy"] - test["accuracy"]
+    said = f"It is right for {percent(train['accuracy'])} % of training images and {percent(test['accuracy'])} % of "
+    said += f"test images ({points(gap)} points), with NLL {number(train['nll'])} and {number(test['nll'])}. "
+    said += "The student sees its answers to training images alone."
+    said += " There it is all but always right, and adds to the label only its doubts." * (train["accuracy"] > _SURE)
+    yield Text(said, label=label)
+
+
+def _capacity(cell: Cell, answers: Answers) -> Iterable[Block]:
+    """Training loss of student and teacher."""
+    label = "Can the student follow the teacher?"
+    found = {role: _mean_figures(cell, answers, role, "train") for role in ("teacher", "control", "student")}
+    teacher, control, student = (found[role] for role in ("teacher", "control", "student"))
+    if teacher is None or student is None:
+        yield Text(_unmeasured("teacher or student"), label=label)
+        return
+    own, theirs = student["nll"], teacher["nll"]
+    said = f"On training images the student's loss (NLL) is {number(own)}, the teacher's {number(theirs)}: "
+    said += f"a gap of {number(own - theirs)} nats. "
+    said += f"Alone, the student reaches {number(control['nll'])}. " if control else ""
+    tested = _mean_figures(cell, answers, "student", "test") or {}
+    for one, where in ((student, "training"), (tested, "test")):
+        if "kl_teacher" in one:
+            said += f"On {where} images its answers are {number(one['kl_teacher'])} nats (KL) from the teacher's. "
+    yield Text(said.strip(), label=label)
+
+
+def _limits(found: Sequence[Standing], best: Standing) -> Iterable[Block]:
+    """What the sweep says of alpha = 1 and of T = 1."""
+    for key, sign, means in ((ALPHA, "α", "no label is used"), (TEMPERATURE, "T", "the teacher's outputs as they are")):
+        label = f"And at {sign} = 1 ({means})?"
+        if best.cell.setting(key) is None:
+            continue
+        rest = _without(best, key)
+        near = next((one for one in found if one.cell.setting(key) == 1 and _without(one, key) == rest), None)
+        if near is None:
+            said = f"Not measured: no run has it with all else as in the chosen cell; {key}=1 would tell."
+        elif near is best:
+            said = "That is the chosen cell."
+        elif near.test_gain.mean is None or best.test_gain.mean is None:
+            said = "It has no control to be compared with."
+        else:
+            own = f"the chosen cell {points(best.test_gain.mean)}"
+            said = f"{points(near.test_gain.mean)} points on test ({plural(near.test_gain.n, 'seed')}), {own}."
+        yield Text(said, label=label)
+
+
+def _without(one: Standing, key: str) -> dict[str, Any]:
+    return {name: value for name, value in one.cell.values.items() if name != key}
+
+
+def _first(answers: Answers, cell: Cell, role: str) -> tuple[str, Predictions | None]:
+    """Of the cell's first seed: on training images, or on validation where those were not kept."""
+    run = next(iter(cell.runs.values()))
+    own = answers.of(run, role, "train")
+    return ("train", own) if own is not None else ("val", answers.of(run, role, "val"))
+
+
+def _mean_figures(cell: Cell, answers: Answers, role: str, split: str) -> Mapping[str, float] | None:
+    """Mean over seeds of the figures on a split, with fidelity where there is a teacher."""
+    found = [one for run in cell.runs.values() if (one := answers.figures(run, role, split))]
+    return {name: fmean(one[name] for one in found) for name in found[0]} if found else None
+
+
+def _of(split: str) -> str:
+    return {"train": "training images", "val": "validation images (none of training were kept)"}[split]
+
+
+def _unmeasured(whose: str) -> str:
+    return f"Not measured: no answers of {whose} to training images were kept (older runs, ensembles)."

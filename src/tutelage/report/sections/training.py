@@ -1,0 +1,126 @@
+"""How training went, and what the networks cost."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from tutelage.report.cells import Cell, Sweep
+from tutelage.report.charts import Point, against_cost, epoch_chart
+from tutelage.report.curves import Band, Curve, band, read_curves
+from tutelage.report.document import Block, Figure, Section, Table, Text, number, percent, spread, text
+from tutelage.report.gains import Standing, mean
+from tutelage.report.runs import ROLES, Run
+
+_COSTS = {"parameters": "parameters", "multiply-adds": "multiply-adds an image"}
+MOST_FAINT = 30  # curves of other cells
+_SHOWN = {
+    "val/accuracy": ("Validation accuracy", "accuracy, %", lambda value: f"{100 * value:.4g}"),
+    "val/nll": ("Validation NLL", "nats", lambda value: f"{value:.3g}"),
+    "val/agreement": ("Agreement with the teacher, on validation", "agreement, %", lambda value: f"{100 * value:.4g}"),
+}
+
+
+def training(sweep: Sweep, best: Standing, weights: str) -> Section:
+    """Curves of teacher, control and the chosen cell's students; accuracy against cost."""
+    blocks = [*_curves(sweep, best.cell), *_cost(sweep, best.cell, weights)]
+    return Section("training", "Training and cost", blocks)
+
+
+def _curves(sweep: Sweep, cell: Cell) -> Iterable[Block]:
+    own = {role: _of_role(cell.runs.values(), role) for role in ROLES}
+    if not any(curves for role in ROLES for curves in own[role]):
+        yield Text("No curves: these runs have no TensorBoard files (logger=none).", "note")
+        return
+    others = [one for one in sweep.cells if one is not cell][:MOST_FAINT]
+    faint = [_of_role(one.runs.values(), "student") for one in others]
+    for tag, (title, y_name, y_text) in _SHOWN.items():
+        bands = {role: found for role in ROLES if (found := _band(own[role], tag))}
+        if not bands:
+            continue
+        thin = [found for curves in faint if (found := _band(curves, tag))]
+        caption = f"{cell.name}: mean of its seeds, the band is one standard deviation."
+        caption += " Thin: the means of other cells." if thin else ""
+        name = tag.replace("/", "-")
+        yield Figure(name, title, epoch_chart(name, title, bands, thin, y_name, y_text), caption)
+
+
+def _of_role(runs: Iterable[Run], role: str) -> list[dict[str, Curve]]:
+    """The curves of a role's networks, each network once."""
+    places: dict[str, Path] = {}
+    for run in runs:
+        recorded = run.artifacts.get(role, {}).get("folder", run.folder)
+        places.setdefault(str(recorded), run.folder / "tensorboard" / role)
+    return [read_curves(place) for place in places.values()]
+
+
+def _band(found: Sequence[dict[str, Curve]], tag: str) -> Band | None:
+    return band([curves.get(tag, {}) for curves in found])
+
+
+def _cost(sweep: Sweep, cell: Cell, weights: str) -> Iterable[Block]:
+    rows = []
+    for role in ("teacher", "control"):
+        rows += _of_networks(sweep, role, weights)
+    rows += _of_chain(sweep, weights)
+    for one in sweep.cells:
+        if row := _row("student" if one is cell else "other", one.name, one, "student", weights):
+            rows.append(row)
+    for run in sweep.others:
+        figures = run.metrics.get("figures", {})
+        if run.metrics.get("split") == "test" and "accuracy" in figures:
+            stage = (run.metrics.get("about") or {}).get("stage", "network")
+            cost = [run.metrics.get(key) for key in ("parameters", "multiply_adds")]
+            rows.append(["other", f"evaluated: {stage}, {run.folder.name}", *cost, figures["accuracy"], None, None, 1])
+    for place, (name, said) in enumerate(_COSTS.items()):
+        points = [
+            Point(row[0], row[1], row[2 + place], row[4], row[5] or 0.0) for row in rows if row[2 + place] and row[4]
+        ]
+        if points:
+            title = f"Test accuracy against {name}"
+            caption = "Bars: one standard deviation over seeds. Hollow diamonds: other cells' students, other networks."
+            yield Figure(f"cost-{name}", title, against_cost(f"cost-{name}", title, said, points), caption)
+    columns = {"network": text, "parameters": text, "multiply-adds": text, "test accuracy, %": percent, "sd": spread,
+               "training, s": number, "runs": text}  # fmt: skip
+    caption = "What each network costs and how right it is"
+    yield Table("cost", caption, columns, [row[1:] for row in rows], shown=20, folded=len(rows) > 12)
+
+
+def _of_networks(sweep: Sweep, role: str, weights: str) -> list[list[Any]]:
+    """Rows of a role's networks, those of one cost together."""
+    groups: dict[tuple, dict[str, Run]] = {}
+    for run in sweep.runs:
+        if entry := run.metrics.get(role):
+            made = str(run.artifacts.get(role, {}).get("folder", run.folder))
+            groups.setdefault((entry["parameters"], entry["multiply_adds"]), {})[made] = run
+    rows = []
+    for runs in groups.values():
+        cell = Cell({}, dict(enumerate(runs.values())))
+        label = {"teacher": "teacher", "control": "student alone"}[role]
+        if row := _row(role, label, cell, role, weights):
+            rows.append(row)
+    return rows
+
+
+def _of_chain(sweep: Sweep, weights: str) -> list[list[Any]]:
+    """Who taught before the last teacher (assistants, generations, a generalist), by name and cost."""
+    groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for run in sweep.runs:
+        for name, entry in run.metrics.get("chain", {}).items():
+            groups.setdefault((name, entry["parameters"]), []).append(entry)
+    rows = []
+    for (name, _), entries in groups.items():
+        accuracy = fmean(entry[weights]["test"]["accuracy"] for entry in entries)
+        cost = [entries[0][key] for key in ("parameters", "multiply_adds")]
+        rows.append(["other", name, *cost, accuracy, None, fmean(entry["seconds"] for entry in entries), len(entries)])
+    return rows
+
+
+def _row(kind: str, label: str, cell: Cell, role: str, weights: str) -> list[Any] | None:
+    found = mean(cell, role, weights, "test", "accuracy")
+    entries = [run.metrics[role] for run in cell.runs.values() if role in run.metrics]
+    if found is None:
+        return None
+    seconds = fmean(entry["seconds"] for entry in entries)
+    cost = [entries[0][key] for key in ("parameters", "multiply_adds")]
+    return [kind, label, *cost, found.mean, found.sd, seconds, found.count]

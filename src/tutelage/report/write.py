@@ -1,0 +1,84 @@
+"""From folders to files: reads, computes, writes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tutelage.errors import TutelageError
+from tutelage.files import write_atomically
+from tutelage.report.answers import Answers
+from tutelage.report.cells import Sweep, show, sort_runs
+from tutelage.report.document import Report, markdown, plural
+from tutelage.report.gains import choose, standings
+from tutelage.report.page import page
+from tutelage.report.runs import Run
+from tutelage.report.sections.answer import answer
+from tutelage.report.sections.behaviour import behaviour
+from tutelage.report.sections.diagnosis import diagnosis
+from tutelage.report.sections.provenance import provenance
+from tutelage.report.sections.training import training
+
+_GROUPS = ("model@teacher", "model@student", "data", "loss")
+
+
+def write_report(runs: Sequence[Run], output: Path, weights: str) -> Path:
+    """Writes ``index.html``, ``report.md`` and ``tables/``: a CSV file for every table, and no other ones.
+
+    Args:
+        runs: as they were read.
+        output: where to.
+        weights: last or best: of which weights of control and student.
+
+    Returns:
+        The page.
+
+    Raises:
+        TutelageError: there is nothing to report.
+    """
+    report = make_report(runs, weights)
+    write_atomically(output / "index.html", page(report).encode())
+    write_atomically(output / "report.md", markdown(report).encode())
+    for stale in (output / "tables").glob("*.csv"):
+        stale.unlink()
+    for table in report.tables():
+        write_atomically(output / "tables" / f"{table.name}.csv", table.csv().encode())
+    return output / "index.html"
+
+
+def make_report(runs: Sequence[Run], weights: str) -> Report:
+    """The report of runs.
+
+    Raises:
+        TutelageError: no run, or none with figures.
+    """
+    sweep = sort_runs(runs)
+    found = standings(sweep, weights)
+    best = choose(found)
+    if best is None:
+        raise TutelageError(_nothing(sweep))
+    answers = Answers(weights)
+    title = f"Distillation report: {plural(len(sweep.runs), 'run')}, {plural(len(sweep.cells), 'cell')}"
+    sections = [
+        answer(sweep, found, best, weights),
+        training(sweep, best, weights),
+        behaviour(best.cell, answers),
+        diagnosis(sweep, found, best, answers),
+        provenance(sweep),
+    ]
+    return Report(title, subtitle(sweep), sections)
+
+
+def subtitle(sweep: Sweep) -> str:
+    """What was trained on what, and what was varied."""
+    choices = sweep.runs[0].choices
+    same = [group for group in _GROUPS if group in choices and group not in sweep.keys]
+    said = [f"{group.rpartition('@')[2]} {show(choices[group])}" for group in same]
+    seeds = ", ".join(map(str, sorted({run.seed for run in sweep.runs if run.seed is not None})))
+    said += [f"seeds {seeds}", f"varied: {', '.join(sweep.keys) or 'nothing but the seed'}"]
+    return "; ".join(said) + "."
+
+
+def _nothing(sweep: Sweep) -> str:
+    if not sweep.failed:
+        return "no run of `tutelage distill` is among these"
+    said = "\n".join(f"  {run.folder}: {run.state}: {run.problem}" for run in sweep.failed[:10])
+    return f"{plural(len(sweep.failed), 'run')}, none with figures:\n{said}"

@@ -1,0 +1,76 @@
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tutelage.report.statistics import MOST_SEEDS, holm, paired, power, seeds_needed, wilcoxon
+
+
+def test_paired_is_scipy_s_test_and_interval():
+    student, control = np.array([0.91, 0.93, 0.90, 0.95, 0.92]), np.array([0.90, 0.90, 0.91, 0.92, 0.90])
+    found = paired(student - control)
+    test = stats.ttest_rel(student, control)
+    interval = test.confidence_interval(0.95)
+    assert found.n == 5
+    assert found.mean == pytest.approx(0.016)
+    assert found.p_t == pytest.approx(test.pvalue)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert found.sd == pytest.approx(math.sqrt(((student - control - 0.016) ** 2).sum() / 4))
+
+
+def test_what_can_not_be_tested_is_not():
+    assert (paired([]).n, paired([]).mean) == (0, None)
+    one = paired([0.02])
+    assert (one.mean, one.sd, one.low, one.p_t, one.seeds) == (0.02, None, None, None, None)
+    equal = paired([0.3 - 0.1, 0.2, 0.2])  # equal but for rounding
+    assert equal.sd == 0.0
+    assert not equal.is_tested
+
+
+def test_wilcoxon_by_hand():
+    assert wilcoxon([1, 2, 3, 4, 5]) == pytest.approx(2 / 32)  # the most extreme of 2^5 signs, two-sided
+    assert wilcoxon([1, 2, 3, 4, -5]) == pytest.approx(2 * 10 / 32)  # W⁻ = 5: as extreme are 10 sums of ranks 1…5
+    assert wilcoxon([0, 1, 2, 3, 4, 5]) == pytest.approx(2 / 32)
+    assert wilcoxon([0.0, 0.0]) == wilcoxon([0.0, 0.3]) == 1.0
+    assert wilcoxon([0.1 + 0.2, 0.3, 0.3]) == pytest.approx(2 / 8)  # ties, equal but for rounding
+
+
+def test_wilcoxon_of_many_is_scipy_s():
+    d = np.random.default_rng(0).normal(0.3, 1, 20)
+    assert wilcoxon(d) == pytest.approx(stats.wilcoxon(d, method="exact").pvalue, abs=1e-9)
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, None, 0.7]) == [1.0, None, 1.0]
+    assert holm([None]) == [None]
+    assert holm([0.04]) == [0.04]
+
+
+def test_power_is_that_of_a_simulation():
+    n, mean, sd = 8, 1.0, 1.2
+    d = np.random.default_rng(1).normal(mean, sd, (20_000, n))
+    seen = (stats.ttest_1samp(d, 0, axis=1).pvalue < 0.05).mean()
+    assert power(n, mean, sd) == pytest.approx(seen, abs=0.01)
+
+
+@pytest.mark.parametrize(("mean", "sd", "n"), [(1.0, 1.0, 10), (0.5, 1.0, 34), (-0.5, 1.0, 34), (0.2, 1.0, 199)])
+def test_seeds_needed_is_the_textbook_s(mean, sd, n):
+    """Paired t-test, 80 % power, two-sided 5 %: as G*Power has it."""
+    assert seeds_needed(mean, sd) == n
+    assert power(n, mean, sd) >= 0.8 > power(n - 1, mean, sd)
+
+
+def test_seeds_needed_where_there_is_nothing_to_see():
+    assert seeds_needed(0.0, 1.0) is None
+    assert seeds_needed(0.001, 1.0) is None
+    assert seeds_needed(100.0, 1.0) == 2
+    assert seeds_needed(2.81 / math.sqrt(MOST_SEEDS), 1.0) in range(MOST_SEEDS - 100, MOST_SEEDS + 1)
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(2)
+    found = [paired(rng.normal(0.3, 1.0, 5)) for _ in range(500)]
+    covered = np.mean([one.low <= 0.3 <= one.high for one in found])
+    assert covered == pytest.approx(0.95, abs=0.03)
