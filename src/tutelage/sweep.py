@@ -7,7 +7,7 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 _folder: Path | None = None
 
@@ -23,9 +23,10 @@ class Sweep(Callback):
         global _folder
         _folder = Path(str(config.hydra.sweep.dir)).absolute()
         _folder.mkdir(parents=True, exist_ok=True)  # a sweeper's data base may lie there
-        constant = ",".join(f"'{key}'" for key in same(config.hydra.overrides.task))
+        lines: dict[str, list[str]] = OmegaConf.to_container(config.hydra.overrides)  # type: ignore[assignment]
+        constant = ",".join(f"'{key}'" for key in same(lines["task"]))
         quoted = str(_folder).replace("\\", "\\\\").replace("'", "\\'")
-        given = [one for one in config.hydra.overrides.hydra if not one.startswith("hydra.sweep.dir=")]
+        given = [one for one in lines["hydra"] if not one.startswith("hydra.sweep.dir=")]
         with read_write(config), open_dict(config):  # every job's config is composed anew from these, maybe elsewhere
             config.hydra.overrides.hydra = [
                 *given, f"hydra.job.config.override_dirname.exclude_keys=[{constant}]", f"hydra.sweep.dir='{quoted}'"
