@@ -22,7 +22,7 @@ demo: $(STAMP)  ## install, then teacher, student alone and distilled student on
 	$(BIN)/tutelage distill
 
 test: $(STAMP_TEST)  ## install the test extras, then the fast and the slow tests
-	$(BIN)/python -m pytest -n 2 -m "not cluster" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not cluster" $(ARGS)
 
 test-cluster: $(STAMP_TEST)  ## tests on a real SLURM (Debian's slurm-wlm and munge) and a local Ray cluster
 	$(BIN)/pip install -q -c constraints.txt -e '.[ray]'
