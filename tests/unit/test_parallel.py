@@ -78,9 +78,10 @@ def test_a_failure_says_why_and_ends_the_others(tmp_path, task, said):
 def test_what_ends_the_job_ends_its_processes(tmp_path, number, code):
     places = [tmp_path / name for name in "ab"]
     program = (
-        "import sys, tasks; from functools import partial; from pathlib import Path\n"
+        "import signal, sys, tasks; from functools import partial; from pathlib import Path\n"
         "from tutelage import job, parallel\n"
         "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # tests that run in the background ignore it
         "    with job.sigterm_ends():\n"
         "        parallel.run([partial(tasks.wait, Path(name)) for name in sys.argv[1:]], 2, 0)\n"
     )
