@@ -7,6 +7,7 @@ forward, backward and update together. Between two steps that are logged none of
 from typing import Any, cast
 
 import lightning as L
+import torch
 from lightning.pytorch.loops.fetchers import _DataFetcher, _PrefetchDataFetcher
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
@@ -115,21 +116,27 @@ class LeanEpochLoop(_TrainingEpochLoop):
         progress.increment_completed()
 
     def _optimise(self, batch: Any, index: int) -> Tensor:
+        """One step by a closure, as Lightning's: an optimizer may call it several times."""
         trainer = cast(Any, self.trainer)
         [optimizer], counts = trainer.optimizers, self.automatic_optimization.optim_progress.optimizer
+        losses: list[Tensor] = []
+
+        @torch.enable_grad()
+        def closure() -> Tensor:
+            with trainer.precision_plugin.train_step_context():
+                loss: Tensor = trainer.lightning_module.training_step(batch, index)
+            counts.zero_grad.increment_ready()
+            counts.zero_grad.increment_started()
+            optimizer.zero_grad()
+            counts.zero_grad.increment_completed()
+            loss.backward()
+            losses.append(loss.detach())
+            return losses[-1]
+
         counts.step.increment_ready()
-        with trainer.precision_plugin.train_step_context():
-            loss = trainer.lightning_module.training_step(batch, index)
-        for count in (counts.zero_grad.increment_ready, counts.zero_grad.increment_started):
-            count()
-        for group in optimizer.param_groups:  # what zero_grad does, without announcing it to a profiler
-            for parameter in group["params"]:
-                parameter.grad = None
-        counts.zero_grad.increment_completed()
-        loss.backward()
-        optimizer.step()
+        optimizer.step(closure)
         counts.step.increment_completed()
-        return loss.detach()
+        return losses[-1]
 
 
 def _overrides(one: L.LightningModule | L.LightningDataModule | L.Callback, hook: str) -> bool:

@@ -110,7 +110,7 @@ def test_a_sweep_trains_one_teacher_and_one_control_a_seed(cli, tmp_path):
 
 
 def test_four_jobs_at_once_build_one_teacher(tmp_path):
-    for round_ in range(1):
+    for round_ in range(3):
         command = [sys.executable, "-m", "tutelage", "distill", *TINY, f"paths.artifacts=made{round_}", "logger=none"]
         jobs = [
             subprocess.Popen(
