@@ -64,7 +64,7 @@ def job(cfg: DictConfig, folder: Path, overrides: list[str]) -> Iterator[None]:
         preempted = stop.code == PREEMPTED or type(stop).__name__ == "SIGTERMException"
         end("PREEMPTED" if preempted else "FAILED", "SIGTERM" if preempted else f"exit {stop.code}")
         if preempted:
-            slurm.queue_again(signal.SIGUSR1 in _noted)
+            slurm.queue_again(signal.SIGUSR1 in _heard)
         raise SystemExit(PREEMPTED if preempted else stop.code) from stop
     except BaseException as error:
         end("FAILED", (str(error) or type(error).__name__).splitlines()[0])
@@ -145,7 +145,7 @@ def sigterm_ends() -> Iterator[None]:
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
-        _noted.add(number)
+        _heard.add(number)
         raise SystemExit(PREEMPTED)
 
     with _handled(stop):
@@ -159,13 +159,18 @@ def sigterm_saves() -> Iterator[None]:
         yield
         return
     _noted.clear()
-    with _handled(_note):
-        yield
-    if asked_to_stop():
-        raise SystemExit(PREEMPTED)
+    try:
+        with _handled(_note):
+            yield
+        if asked_to_stop():
+            raise SystemExit(PREEMPTED)
+    finally:
+        _heard.update(_noted)
+        _noted.clear()
 
 
-_noted: set[int] = set()
+_noted: set[int] = set()  # while a training listens
+_heard: set[int] = set()  # in this process's life, for SLURM's sake
 
 
 def _note(number: int, frame: FrameType | None) -> None:
