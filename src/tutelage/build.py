@@ -7,12 +7,16 @@ from typing import Any, cast
 
 import lightning as L
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from tutelage import sharding
 from tutelage.callbacks.heartbeat import Heartbeat
+from tutelage.callbacks.pulls import Pulls
 from tutelage.callbacks.recovery import VerifiedIO
 from tutelage.data.base import ImageData
 from tutelage.loops import LeanEpochLoop
@@ -54,13 +58,28 @@ def stage_config(cfg: DictConfig, name: str) -> DictConfig:
     if name != "student" or stage.loss.get("alpha") == 0.0 or "network" not in stage:
         stage.network = stage.teacher if teaches else stage.student
     OmegaConf.resolve(stage)
+    sharding.prepare(cast(DictConfig, stage))
     if name != "student":  # only what it learns from: a sweep over a teacher's temperature has one teacher
         stage.loss = {"terms": {term: node for term, node in stage.loss.terms.items() if node.get("weight", 1.0)}}
     return cast(DictConfig, stage)
 
 
 def data(cfg: DictConfig) -> ImageData:
-    """The data, loaded and checked."""
+    """The data, loaded and checked: by the jobs of a multirun that one process runs once for all of them."""
+    global _data
+    if not (HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN):
+        return _load(cfg)
+    key = {**cast(dict[str, Any], OmegaConf.to_container(cfg.data, resolve=True)), "seed": None}
+    if _data is None or _data[0] != key:
+        _data = None  # two at a time may be too much
+        _data = key, _load(cfg)
+    return _data[1].with_seed(cfg.data.seed)
+
+
+_data: tuple[dict[str, Any], ImageData] | None = None  # of the last job
+
+
+def _load(cfg: DictConfig) -> ImageData:
     made: ImageData = instantiate(cfg.data)
     made.setup()
     return made
@@ -154,17 +173,12 @@ def trainer(stage: DictConfig, name: str, folder: Path, board: Path, batches: in
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # we read none
     if not torch.cuda.is_available():  # every optimizer step asks; through NVML, as Lightning wants it, for 33 µs
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
-    callbacks = [instantiate(node) for node in stage.callbacks.values() if node is not None] + [Heartbeat()]
-    loggers = [
-        instantiate(node, save_dir=str(board), name="", version=name)
-        for node in stage.logger.values()
-        if node is not None
-    ]
+    callbacks = [instantiate(node) for node in stage.callbacks.values() if node is not None] + [Heartbeat(), Pulls()]
     made: L.Trainer = instantiate(
         stage.trainer,
         log_every_n_steps=min(stage.trainer.log_every_n_steps, batches),
         callbacks=callbacks,
-        logger=loggers,
+        logger=loggers(stage, name, board),
         default_root_dir=str(folder),
         plugins=[VerifiedIO(), LightningEnvironment()],  # ranks are ours (distributed.py), under SLURM, too
         use_distributed_sampler=False,  # ours shares a batch out by itself
@@ -174,3 +188,9 @@ def trainer(stage: DictConfig, name: str, folder: Path, board: Path, batches: in
     )
     made.fit_loop.epoch_loop = LeanEpochLoop(made, made.min_steps, made.max_steps)
     return made
+
+
+def loggers(stage: DictConfig, name: str, board: Path) -> list[Any]:
+    """What writes the curves of one stage, into ``board/<name>``."""
+    nodes = [node for node in stage.logger.values() if node is not None]
+    return [instantiate(node, save_dir=str(board), name="", version=name) for node in nodes]

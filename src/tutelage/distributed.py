@@ -53,7 +53,7 @@ def barrier() -> None:
         dist.barrier()
 
 
-def _world_size(trainer: DictConfig) -> int:
+def ranks_here(trainer: DictConfig) -> int:
     """How many ranks on this machine the trainer config asks for."""
     strategy, devices = str(trainer.get("strategy", "auto")), trainer.get("devices", 1)
     if any(word in strategy for word in ("spawn", "fork", "notebook")):
@@ -87,7 +87,7 @@ def ranks(cfg: DictConfig, verb: str, folder: Path) -> Iterator[None]:
         TutelageError: a strategy that cannot work here, or a rank that failed.
     """
     launched = "WORLD_SIZE" in os.environ and "RANK" in os.environ  # by us as a rank, or by torchrun
-    size = int(os.environ["WORLD_SIZE"]) if launched else _world_size(cfg.trainer)
+    size = int(os.environ["WORLD_SIZE"]) if launched else ranks_here(cfg.trainer)
     if size == 1:
         yield
         return

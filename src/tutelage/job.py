@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -49,16 +49,25 @@ def job(cfg: DictConfig, folder: Path, overrides: list[str]) -> Iterator[None]:
         with sigterm_ends():
             yield
         return
-    _claim(cfg, folder)
-    write_json(folder / "provenance.json", provenance(overrides))
+    with alive([claim(cfg, folder, overrides)], "COMPLETE"):
+        yield
+
+
+@contextmanager
+def alive(folders: Sequence[Path], after: str) -> Iterator[None]:
+    """What :func:`job` does, for jobs that run together; ``after`` is what they are when all went well."""
     started = {"started": _now(), "pid": os.getpid(), "host": socket.gethostname()}
-    write_json(folder / "status.json", {"state": "RUNNING", **started})
+
+    def write(state: str, **more: str | None) -> None:
+        for folder in folders:
+            write_json(folder / "status.json", {"state": state, **more, **started})
 
     def end(state: str, why: str | None = None) -> None:
-        write_json(folder / "status.json", {"state": state, "why": why, **started, "ended": _now()})
+        write(state, why=why, ended=_now())
 
+    write("RUNNING")
     try:
-        with sigterm_ends(), _heart(folder):
+        with sigterm_ends(), _heart(folders):
             yield
     except SystemExit as stop:
         preempted = stop.code == PREEMPTED or type(stop).__name__ == "SIGTERMException"
@@ -69,7 +78,18 @@ def job(cfg: DictConfig, folder: Path, overrides: list[str]) -> Iterator[None]:
     except BaseException as error:
         end("FAILED", (str(error) or type(error).__name__).splitlines()[0])
         raise
-    end("COMPLETE")
+    end(after)
+
+
+def claim(cfg: DictConfig, folder: Path, overrides: list[str]) -> Path:
+    """Makes ``folder`` the job's: its config and what it ran on are written there.
+
+    Raises:
+        TutelageError: the folder belongs to a run with another config.
+    """
+    _claim(cfg, folder)
+    write_json(folder / "provenance.json", provenance(overrides))
+    return folder
 
 
 def is_complete(cfg: DictConfig, folder: Path) -> bool:
@@ -103,25 +123,29 @@ def state(folder: Path) -> str | None:
     return read_json(path)["state"] if path.is_file() else None
 
 
-_figures: Callable[[], Mapping[str, Any]] = dict  # of what trains at the moment
+Figures = Mapping[str, Any] | Sequence[Mapping[str, Any]]  # of the job, or of each of those that run together
+_figures: Callable[[], Figures] = dict  # of what trains at the moment
 
 
-def show(figures: Callable[[], Mapping[str, Any]]) -> None:
+def show(figures: Callable[[], Figures]) -> None:
     """From here on the sign of life carries what ``figures`` says."""
     global _figures
     _figures = figures
 
 
 @contextmanager
-def _heart(folder: Path) -> Iterator[None]:
+def _heart(folders: Sequence[Path]) -> Iterator[None]:
     """Inside, ``heartbeat.json`` is written every ten seconds: a job that was killed can be told from one that runs."""
     stopped = threading.Event()
 
     def beat() -> None:
         while True:
             try:
-                write_json(folder / "heartbeat.json", {"time": time.time(), "progress": dict(_figures())})
-            except (OSError, RuntimeError, ValueError) as error:  # it must not end the job
+                said = _figures()
+                for i, folder in enumerate(folders):
+                    own = said if isinstance(said, Mapping) else said[i]
+                    write_json(folder / "heartbeat.json", {"time": time.time(), "progress": dict(own)})
+            except (OSError, RuntimeError, ValueError, IndexError) as error:  # it must not end the job
                 log.debug("no sign of life: %s", error)
             if stopped.wait(BEAT):
                 return

@@ -16,6 +16,7 @@ from safetensors.torch import save
 from torch import nn
 
 from tutelage import build, distributed
+from tutelage.callbacks.pulls import Pulls
 from tutelage.callbacks.recovery import Recovery, newest_intact
 from tutelage.data.base import ImageData
 from tutelage.errors import TutelageError
@@ -24,6 +25,7 @@ from tutelage.evaluation.predictions import Predictions, predict
 from tutelage.files import read_json, write_atomically, write_json
 from tutelage.job import sigterm_saves
 from tutelage.modules.supervised import SupervisedModule
+from tutelage.sharding import Sharded
 from tutelage.sources.tapped import Tapped
 from tutelage.weights import about, load_into, save_network
 
@@ -40,7 +42,8 @@ class Trained:
     Attributes:
         folder: where ``last.safetensors``, ``best.safetensors``, ``predictions.safetensors`` and ``stage.json`` are.
         reused: it was there before this job.
-        facts: parameters, multiply_adds, seconds, epochs, steps, and the epoch of each of the weights.
+        facts: parameters, multiply_adds, seconds, epochs, steps, the epoch of each of the weights, and what the terms'
+            gradients were (:class:`~tutelage.callbacks.pulls.Pulls`).
         predictions: (weights, split) → logits on that split; on ``train`` where the folder has them.
     """
 
@@ -86,6 +89,9 @@ def run(
         return
     learner = module()
     trainer = build.trainer(stage, name, folder, board, len(data.train_dataloader()))
+    facts: dict[str, Any] = {}
+    if sharded := isinstance(trainer.strategy, Sharded):  # of shards it can't be counted
+        facts["multiply_adds"] = multiply_adds(learner.student.net.net, data.input_shape)
     state = distributed.broadcast(newest_intact(folder / "states"))
     with sigterm_saves(), threads(learner, data):
         trainer.fit(learner, datamodule=data, ckpt_path=state, weights_only=True)
@@ -93,8 +99,8 @@ def run(
         raise TutelageError(f"{name}: not one optimizer step was made")
     for source in learner.sources().values():
         source.verify()
-    if distributed.is_main():
-        _finish(learner, trainer, folder, data)
+    if distributed.is_main() or sharded:
+        _finish(learner, trainer, folder, data, facts)
     distributed.barrier()
 
 
@@ -120,26 +126,35 @@ def _work(nets: Iterable[nn.Module], data: ImageData) -> int:
     return data.batch_size * sum(multiply_adds(net, data.input_shape) for net in nets)
 
 
-def _finish(learner: SupervisedModule, trainer: L.Trainer, folder: Path, data: ImageData) -> None:
+def _finish(
+    learner: SupervisedModule, trainer: L.Trainer, folder: Path, data: ImageData, facts: dict[str, Any]
+) -> None:
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     seconds = next(callback.seconds for callback in callbacks if isinstance(callback, Recovery))
-    training = {"seconds": seconds, "epochs": trainer.current_epoch, "steps": trainer.global_step}
+    training = {**facts, "seconds": seconds, "epochs": trainer.current_epoch, "steps": trainer.global_step}
     header = {**learner.about, "epoch": trainer.current_epoch - 1}
     device = trainer.strategy.root_device
     for name, source in learner.sources().items():
         if source is not learner.student and (made := source.made()) is not None:
-            save_network(made.net, folder / name / "last.safetensors", {**header, "stage": name})
-            shutil.copyfile(folder / name / "last.safetensors", folder / name / "best.safetensors")
+            for weights in WEIGHTS:
+                save_network(made.net, folder / name / f"{weights}.safetensors", {**header, "stage": name})
             finish(made.net, folder / name, data, device, training)
     save_network(learner.student.net.net, folder / "last.safetensors", header)
-    finish(learner.student.net.net, folder, data, device, training)
-    shutil.rmtree(folder / "states", ignore_errors=True)
+    measured = next((callback.measured for callback in callbacks if isinstance(callback, Pulls)), {})
+    finish(learner.student.net.net, folder, data, device, {**training, "pulls": measured})
+    if distributed.is_main():
+        shutil.rmtree(folder / "states", ignore_errors=True)
 
 
 def finish(net: nn.Module, folder: Path, data: ImageData, device: torch.device, training: Mapping[str, Any]) -> None:
-    """Completes a folder that holds ``last`` and ``best`` weights: their predictions, then ``stage.json``."""
+    """Completes a folder that holds ``last`` and ``best`` weights: their predictions, then ``stage.json``.
+
+    Of a network in shards every rank must call this, and rank 0 writes.
+    """
     epochs = {weights: about(folder / f"{weights}.safetensors")["epoch"] for weights in WEIGHTS}
-    facts = {"parameters": parameters(net), "multiply_adds": multiply_adds(net.cpu(), data.input_shape)}
+    facts = {"parameters": parameters(net), **training}
+    if "multiply_adds" not in facts:
+        facts["multiply_adds"] = multiply_adds(net.cpu(), data.input_shape)
     said: dict[tuple[str, str], Predictions] = {}
     loaders = {split: data.whole(split) for split in SPLITS}
     if (sample := data.labelled(_SAMPLE)) is not None:
@@ -148,7 +163,8 @@ def finish(net: nn.Module, folder: Path, data: ImageData, device: torch.device, 
         load_into(net, folder / f"{weights}.safetensors")
         for split, loader in loaders.items():
             said[weights, split] = predict(net.to(device, torch.float32), loader, device)  # after bf16-true
-    conclude(folder, said, {**facts, **training, "epoch": epochs})
+    if distributed.is_main():
+        conclude(folder, said, {**facts, "epoch": epochs})
 
 
 def conclude(folder: Path, said: Mapping[tuple[str, str], Predictions], facts: Mapping[str, Any]) -> None:

@@ -20,7 +20,9 @@ from tutelage.errors import TutelageError
 from tutelage.files import read_json
 
 DEAD_AFTER = 60.0  # seconds without a sign of life; a job gives one every ten
-_COLOURS = {"COMPLETE": "green", "RUNNING": "cyan", "PREEMPTED": "yellow", "FAILED": "red", "DEAD": "red"}
+_COLOURS = {
+    "COMPLETE": "green", "RUNNING": "cyan", "TRAINED": "cyan", "PREEMPTED": "yellow", "FAILED": "red", "DEAD": "red",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Job:
 
     Attributes:
         folder: of the job.
-        state: COMPLETE, RUNNING, PREEMPTED, FAILED, or DEAD: it says RUNNING and has not given a sign of life.
+        state: COMPLETE, RUNNING, TRAINED (with others; its evaluation is to come), PREEMPTED, FAILED, or DEAD: it
+            says RUNNING and has not given a sign of life.
         why: of a job that stopped.
         progress: its last figures (:class:`tutelage.callbacks.heartbeat.Heartbeat`), or nothing.
         best: the student's best accuracy on validation, once it is complete.

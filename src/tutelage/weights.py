@@ -16,8 +16,24 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from tutelage import distributed
 from tutelage.errors import TutelageError, nearest
 from tutelage.files import write_atomically
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """``tensor``, or what the ranks have in shards of it, gathered: each of them must call this."""
+    return tensor if (gather := getattr(tensor, "full_tensor", None)) is None else gather()
+
+
+def like(tensor: Tensor, expected: Tensor | None) -> Tensor:
+    """``tensor``, or this rank's shard of it where ``expected`` is in shards; every rank has the whole."""
+    if not hasattr(expected, "full_tensor"):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor  # a second to import
+
+    mesh, placements = expected.device_mesh, expected.placements  # type: ignore[union-attr]
+    return distribute_tensor(tensor.to(mesh.device_type), mesh, placements, src_data_rank=None)
 
 
 def digest(state: nn.Module | Mapping[str, Tensor]) -> str:
@@ -25,17 +41,30 @@ def digest(state: nn.Module | Mapping[str, Tensor]) -> str:
     tensors = state.state_dict() if isinstance(state, nn.Module) else state
     sha = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
+        tensor = whole(tensors[name].detach()).cpu().contiguous()
         sha.update(f"{name}:{tensor.dtype}:{list(tensor.shape)};".encode())
         sha.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return sha.hexdigest()
 
 
 def save_network(net: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
-    """Writes ``net`` atomically, with ``about`` (plain JSON values) and the digest in the file's header."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-    header = {"about": json.dumps(dict(about)), "digest": digest(state)}
-    write_atomically(path, save(state, metadata=header))
+    """Writes ``net`` atomically, with ``about`` (plain JSON values) and the digest in the file's header.
+
+    Rank 0 writes. Of a network in shards every rank must call this; after it the file is there for all of them.
+    """
+    tensors, state = net.state_dict(), {}
+    shards = any(hasattr(tensor, "full_tensor") for tensor in tensors.values())
+    if not (distributed.is_main() or shards):
+        return
+    for name, tensor in tensors.items():
+        full = whole(tensor.detach())
+        if distributed.is_main():
+            state[name] = full.cpu().contiguous()
+    if distributed.is_main():
+        header = {"about": json.dumps(dict(about)), "digest": digest(state)}
+        write_atomically(path, save(state, metadata=header))
+    if shards:
+        distributed.barrier()
 
 
 def about(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -109,7 +138,7 @@ def load_into(net: nn.Module, path: str | os.PathLike[str]) -> None:
                 f"{path} does not fit {type(net).__name__}: {name} has shape {list(state[name].shape)} in the file "
                 f"and {list(tensor.shape)} in the network"
             )
-    net.load_state_dict(state)
+    net.load_state_dict({name: like(state[name], tensor) for name, tensor in expected.items()})
 
 
 def _without_prefix(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -41,10 +41,9 @@ class BestWeights(L.Callback):
         sign = 1.0 if self.mode == "max" else -1.0
         if sign * value > (sign * self.best if self.best is not None else float("-inf")):
             self.best, self.epoch = value, trainer.current_epoch
-            if trainer.is_global_zero:
-                learner = cast(SupervisedModule, pl_module)
-                path = Path(trainer.default_root_dir) / "best.safetensors"
-                save_network(learner.student.net.net, path, {**learner.about, "epoch": self.epoch})
+            learner = cast(SupervisedModule, pl_module)
+            path = Path(trainer.default_root_dir) / "best.safetensors"
+            save_network(learner.student.net.net, path, {**learner.about, "epoch": self.epoch})
 
     def state_dict(self) -> dict[str, Any]:
         """Best value and its epoch."""

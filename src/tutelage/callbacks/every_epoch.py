@@ -14,7 +14,6 @@ class EveryEpoch(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Saves; a resumed run writes its epoch again, with the same content."""
-        if trainer.is_global_zero:
-            learner, epoch = cast(SupervisedModule, pl_module), trainer.current_epoch
-            path = Path(trainer.default_root_dir) / "epochs" / f"{epoch}.safetensors"
-            save_network(learner.student.net.net, path, {**learner.about, "epoch": epoch})
+        learner, epoch = cast(SupervisedModule, pl_module), trainer.current_epoch
+        path = Path(trainer.default_root_dir) / "epochs" / f"{epoch}.safetensors"
+        save_network(learner.student.net.net, path, {**learner.about, "epoch": epoch})

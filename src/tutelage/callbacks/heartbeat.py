@@ -22,9 +22,10 @@ class Heartbeat(L.Callback):
         """Offers the figures."""
         self._began, self._from = time.monotonic(), trainer.global_step
         self._steps = int(trainer.estimated_stepping_batches)
-        job.show(lambda: self._figures(trainer, pl_module))
+        job.show(lambda: self.figures(trainer, pl_module))
 
-    def _figures(self, trainer: L.Trainer, pl_module: Any) -> dict[str, Any]:
+    def figures(self, trainer: L.Trainer, pl_module: Any) -> dict[str, Any]:
+        """Where the training is, how long it will take, and its best figure so far."""
         done, seconds = trainer.global_step - self._from, time.monotonic() - self._began
         best = [one.best for one in trainer.callbacks if isinstance(one, BestWeights)]  # type: ignore[attr-defined]
         return {
@@ -39,5 +40,5 @@ class Heartbeat(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """What follows is evaluation or another stage; the last figures stay."""
-        last = self._figures(trainer, pl_module)
+        last = self.figures(trainer, pl_module)
         job.show(lambda: last)

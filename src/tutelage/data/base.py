@@ -3,6 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -109,6 +110,16 @@ class ImageData(L.LightningDataModule, ABC):
         """Which of ``count`` training examples are for training and which for validation: a function of split_seed."""
         return divide(count, self.val_size, "data.val_size", self.split_seed, "val")
 
+    def with_seed(self, seed: int) -> "ImageData":
+        """The same examples, loaded once for both, in the order and augmentation of another seed."""
+        other = copy(self)
+        other.seed, other.trainer = seed, None
+        if self.augment:
+            other.augment = Augment(self.augment.steps, seed, self.augment.views)
+            train = replace(self._loaded.splits["train"], augment=other.augment)
+            other.__dict__["_loaded"] = self._loaded._replace(splits={**self._loaded.splits, "train": train})
+        return other
+
     # -- loading ------------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str | None = None) -> None:
@@ -167,6 +178,10 @@ class ImageData(L.LightningDataModule, ABC):
 
         Where the transfer set is not the whole training set, its examples, labels and keys count as well.
         """
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         content = self._loaded.pool.fingerprint() + self._loaded.test.fingerprint()
         if not self.transfer.is_whole:
             keys = self.transfer.epoch(self._loaded.train, self.split_seed).keys

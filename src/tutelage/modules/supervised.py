@@ -16,10 +16,11 @@ from tutelage.distributed import broadcast
 from tutelage.errors import TutelageError, nearest
 from tutelage.objective import Batch, Objective, Signals, Term
 from tutelage.seeding import reseed, seeded
+from tutelage.sharding import Sharded
 from tutelage.sources.base import Source
 from tutelage.sources.live import Live
 
-Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+Optimizer = Callable[[Iterable[nn.Parameter] | Iterable[dict[str, Any]]], torch.optim.Optimizer]
 Scheduler = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
 
 
@@ -71,6 +72,7 @@ class SupervisedModule(L.LightningModule):
             source.attach(self.needs.get(name, set()), everyone)
         self.accuracy, self.nll, self.agreement, self.kl_teacher = (MeanMetric() for _ in range(4))
         self.about = dict(about or {})
+        self.watch: Callable[[Mapping[str, Tensor], int], None] | None = None  # of a step's terms, with their graph
         self._last_step = 0
 
     def sources(self) -> Mapping[str, Source]:
@@ -119,6 +121,11 @@ class SupervisedModule(L.LightningModule):
                 raise TutelageError(f"the networks or the objective cannot take a batch of {shape}: {error}") from error
         self.train(training)
 
+    def configure_model(self) -> None:
+        """Once its shapes are known, before the optimizer and a state to go on from: `trainer=fsdp` shares it out."""
+        if isinstance(self.trainer.strategy, Sharded):
+            self.trainer.strategy.share_out(self)
+
     def on_train_start(self) -> None:
         """Where a run goes on: no source follows its last step twice, and Lightning leaves out the epoch's start."""
         self._last_step = self.global_step
@@ -154,6 +161,8 @@ class SupervisedModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective on this batch."""
         loss, parts = self.objective(self.signals(batch))
+        if self.watch is not None:
+            self.watch(parts, batch_idx)
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             named = {"train/loss": loss.detach(), **{f"train/{name}": part.detach() for name, part in parts.items()}}
             self.log_dict(named, prog_bar=True, sync_dist=True, batch_size=len(batch["input"]))
@@ -185,7 +194,9 @@ class SupervisedModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """One optimizer over all that learns: networks, and what losses learn."""
-        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
+        learning = [p for p in self.parameters() if p.requires_grad]
+        groups = [[p for p in learning if hasattr(p, "full_tensor") == shards] for shards in (True, False)]
+        optimizer = self.optimizer([{"params": group} for group in groups] if all(groups) else learning)
         if self.scheduler is None:
             return optimizer
         schedule = {"scheduler": self.scheduler(optimizer), "interval": self.interval}

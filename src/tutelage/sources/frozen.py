@@ -9,7 +9,7 @@ from tutelage.errors import TutelageError
 from tutelage.objective import Batch, Signals
 from tutelage.sources.base import Source
 from tutelage.sources.tapped import Tapped
-from tutelage.weights import digest, load_into
+from tutelage.weights import digest, load_into, whole
 
 
 class Frozen(Source):
@@ -65,7 +65,8 @@ class Frozen(Source):
     def forward(self, batch: Batch) -> Signals:
         """One pass in eval mode; a graph is kept only where the input asks for it."""
         with torch.set_grad_enabled(batch["input"].requires_grad):
-            return self.net(batch["input"])
+            signals = self.net(batch["input"])
+        return {name: whole(signal) for name, signal in signals.items()}  # its parameters may be in shards
 
     def verify(self) -> None:
         """Checks that the weights are those it began with.

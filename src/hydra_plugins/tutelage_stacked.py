@@ -1,0 +1,91 @@
+"""``launcher=stacked``: Hydra's sequential launcher, after those jobs that can have trained together."""
+
+import logging
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn, configure_log, filter_overrides, run_job, setup_globals
+from omegaconf import DictConfig, open_dict, read_write
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class StackedLauncherConf:
+    """The options of :class:`StackedLauncher`."""
+
+    _target_: str = "hydra_plugins.tutelage_stacked.StackedLauncher"
+    most_jobs: int | None = None
+    most_work: float | None = 2e7
+
+
+ConfigStore.instance().store(
+    group="hydra/launcher", name="stacked", node=StackedLauncherConf, provider="tutelage", package="hydra.launcher"
+)
+
+
+class StackedLauncher(BasicLauncher):
+    """Jobs that differ in seed, temperature, weights of losses, learning rate, weight decay or dropout train as one.
+
+    After that each runs as under Hydra's basic launcher and finds its student trained.
+
+    Args:
+        most_jobs: in a stack; None: as many as fit into memory.
+        most_work: multiply-adds of a student's batch, those of convolutions twice, above which a CPU trains jobs one by
+            one; None: no limit.
+    """
+
+    def __init__(self, most_jobs: int | None, most_work: float | None):
+        super().__init__()
+        self.most_jobs, self.most_work = most_jobs, most_work
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Trains what goes together, then runs the jobs one by one."""
+        from tutelage.stacked.launch import Limits, train_together
+
+        setup_globals()
+        assert self.config is not None
+        assert self.hydra_context is not None
+        assert self.task_function is not None
+        hydra = self.config.hydra
+        configure_log(hydra.hydra_logging, hydra.verbose)
+        configs = [self._config(list(own), initial_job_idx + i) for i, own in enumerate(job_overrides)]
+        train_together([_job(config) for config in configs], Limits(self.most_jobs, self.most_work))
+        returned = []
+        for config, overrides in zip(configs, job_overrides, strict=True):
+            log.info("#%d: %s", config.hydra.job.num, " ".join(filter_overrides(overrides)))
+            returned.append(
+                run_job(
+                    self.task_function,
+                    config,
+                    "hydra.sweep.dir",
+                    "hydra.sweep.subdir",
+                    hydra_context=self.hydra_context,
+                )
+            )
+            configure_log(hydra.hydra_logging, hydra.verbose)
+        return returned
+
+    def _config(self, overrides: list[str], number: int) -> DictConfig:
+        assert self.config is not None
+        assert self.hydra_context is not None
+        config: DictConfig = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = number
+        return config
+
+
+def _job(config: DictConfig) -> Any:
+    """The job as :func:`hydra.core.utils.run_job` will run it: config, folder and overrides."""
+    from tutelage.stacked.plan import Job
+
+    plain = deepcopy(config)
+    with read_write(plain), open_dict(plain):
+        del plain["hydra"]
+    folder = Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
+    return Job(plain, folder, list(config.hydra.overrides.task))

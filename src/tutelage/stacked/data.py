@@ -1,0 +1,69 @@
+"""Batches for many jobs at once: every job's own order and augmentation, one fetch for all."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from tutelage import seeding
+from tutelage.data.base import ImageData, position
+from tutelage.data.order import EpochLoader, EpochOrder, Request
+from tutelage.objective import Batch
+
+
+class _Orders(EpochOrder):
+    """The orders of several seeds beside each other: an index is [B, S]."""
+
+    def __init__(self, seeds: Sequence[int], size: int, batch_size: int, drop_last: bool):
+        super().__init__(size, batch_size, seeds[0], shuffle=True, drop_last=drop_last)
+        self.seeds = list(seeds)
+
+    def _permutation(self, epoch: int) -> Tensor:
+        orders = (torch.randperm(self.size, generator=seeding.generator(s, "order", epoch)) for s in self.seeds)
+        return torch.stack(list(orders), dim=1)
+
+
+class _Sets(Dataset[Batch]):
+    """The training images as every seed's augmentation shows them: batches are [S, B, …]."""
+
+    def __init__(self, data: ImageData, seeds: Sequence[int]):
+        own = (data.with_seed(seed) for seed in (seeds if data.augment else seeds[:1]))
+        self.by_seed = [one.transfer.epoch(one.splits["train"], one.split_seed) for one in own]
+
+    def __len__(self) -> int:
+        return len(self.by_seed[0])
+
+    def __getitem__(self, request: Request) -> Batch:
+        epoch, indices = request
+        shape = indices.T.shape
+        if len(self.by_seed) == 1:
+            batch = self.by_seed[0][epoch, indices.T.flatten()]
+            return {name: tensor.unflatten(0, shape) for name, tensor in batch.items()}
+        batches = [own[epoch, column] for own, column in zip(self.by_seed, indices.unbind(1), strict=True)]
+        return {name: torch.stack([batch[name] for batch in batches]) for name in batches[0]}
+
+
+class StackedData(L.LightningDataModule):
+    """Training batches of all ``seeds`` together, and the validation that they share.
+
+    Args:
+        data: loaded; its own seed plays no part.
+        seeds: of the orders and augmentations.
+    """
+
+    def __init__(self, data: ImageData, seeds: Sequence[int]):
+        super().__init__()
+        self.data, self.seeds = data, list(seeds)
+
+    def train_dataloader(self) -> EpochLoader:
+        """Batches {"input": [S, B, C, H, W], "label": [S, B], "key": [S, B]}."""
+        sets = _Sets(self.data, self.seeds)
+        order = _Orders(self.seeds, len(sets), self.data.batch_size, self.data.drop_last)
+        return EpochLoader(sets, order, self.data.num_workers, partial(position, self.trainer))  # type: ignore[arg-type]
+
+    def val_dataloader(self) -> EpochLoader:
+        """As alone."""
+        return self.data.val_dataloader()

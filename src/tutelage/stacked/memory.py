@@ -1,0 +1,49 @@
+"""How many students fit beside each other."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tutelage.data.base import ImageData
+from tutelage.modules.supervised import SupervisedModule
+
+_COPIES = 6  # of the weights: themselves, gradients, two moments, the best so far, room
+_SHARE = 0.5  # of what is free
+
+
+def most_that_fit(module: SupervisedModule, data: ImageData) -> int:
+    """How many of ``module`` half of the free memory takes, at least one."""
+    weights = sum(tensor.nbytes for tensor in module.state_dict().values())
+    batch = data.batch_size * 4 * torch.Size(data.input_shape).numel()
+    own = _COPIES * weights + 2 * batch + 3 * _kept_for_backward(module, data)
+    return max(1, int(_SHARE * _free() / own))
+
+
+def _kept_for_backward(module: SupervisedModule, data: ImageData) -> int:
+    """Bytes that autograd keeps of a student's batch."""
+    seen: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    def give(kept: Any) -> Any:
+        return kept
+
+    batch = data.sample(min(8, data.batch_size))
+    module.eval()
+    with torch.autograd.graph.saved_tensors_hooks(note, give):
+        said = module.student(batch)
+    del said
+    return sum(seen.values()) * data.batch_size // len(batch["input"])
+
+
+def _free() -> int:
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0]
+    for line in Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else ():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 4 << 30  # where nobody says

@@ -1,0 +1,212 @@
+"""Which jobs of a multirun can train as one, and why others can't."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn, optim
+
+from tutelage import build
+from tutelage.data.base import ImageData
+from tutelage.evaluation.cost import multiply_adds
+from tutelage.modules.supervised import SupervisedModule
+from tutelage.objective import Term
+from tutelage.seeding import seeded
+from tutelage.sources.base import Source
+
+_PRECISIONS = ("32-true", "64-true", "bf16-mixed")
+_CALLBACKS = ("progress", "recovery", "best", "finite")  # those that a stack has, or does itself
+# Each element by itself; others would mix the jobs.
+_ELEMENTWISE = (
+    optim.Adam,
+    optim.AdamW,
+    optim.Adamax,
+    optim.NAdam,
+    optim.RAdam,
+    optim.Adagrad,
+    optim.RMSprop,
+    optim.SGD,
+)
+_RATES = re.compile(r".*dropout")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a multirun.
+
+    Attributes:
+        cfg: its config, without Hydra's part.
+        folder: where it is to be.
+        overrides: its command line.
+    """
+
+    cfg: DictConfig
+    folder: Path
+    overrides: list[str]
+
+
+def alike(jobs: Iterable[Job]) -> list[list[Job]]:
+    """Jobs in groups whose configs differ in values that a stack can have side by side, and in nothing else."""
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(_key(job.cfg), []).append(job)
+    return list(groups.values())
+
+
+def _key(cfg: DictConfig) -> str:
+    """The config of teacher and student, with the values that may differ taken out."""
+    student, teacher = _plain(build.stage_config(cfg, "student")), _plain(build.stage_config(cfg, "teacher"))
+    of_teacher = {part: teacher[part] for part in ("network", "data", "loss", "optimizer", "scheduler", "trainer")}
+    parts = ("network", "data", "loss", "optimizer", "scheduler", "trainer", "callbacks", "sources", "logger")
+    of_student = {part: student[part] for part in parts}
+    of_student["loss"] = _without_numbers(of_student["loss"])
+    of_student["optimizer"] = _without_numbers(of_student["optimizer"])
+    of_student["network"] = _without_rates(of_student["network"])
+    of_student["data"].pop("seed", None)
+    whole = [of_student, of_teacher, teacher["seed"], teacher["stages"]["teacher"]["weights"], student["assistants"]]
+    return json.dumps([*whole, student["generations"], student["paths"]], sort_keys=True)
+
+
+def _plain(stage: DictConfig) -> Any:
+    return OmegaConf.to_container(stage, resolve=True)
+
+
+def _without_numbers(node: Any) -> Any:
+    """Numbers are tensors of a loss or settings of an optimizer's group; :func:`make` finds those that are neither."""
+    if isinstance(node, dict):
+        return {key: _without_numbers(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_without_numbers(value) for value in node]
+    return None if isinstance(node, int | float) and not isinstance(node, bool) else node
+
+
+def _without_rates(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: None if _RATES.fullmatch(key) else _without_rates(value) for key, value in node.items()}
+    return [_without_rates(value) for value in node] if isinstance(node, list) else node
+
+
+def refusal(cfg: DictConfig) -> str:
+    """Why jobs with this config can't be stacked, whatever they consist of; empty if they may."""
+    stage = build.stage_config(cfg, "student")
+    trainer = stage.trainer
+    if cfg.assistants or cfg.generations:
+        return "assistants and generations learn with the student's temperature and weights"
+    if trainer.devices not in (1, [0], "1") or trainer.strategy != "auto":
+        return f"trainer.devices={trainer.devices} trainer.strategy={trainer.strategy}: a stack trains on one device"
+    if str(trainer.precision) not in _PRECISIONS:
+        return f"trainer.precision={trainer.precision}: a stack has {', '.join(_PRECISIONS)}"
+    if trainer.get("gradient_clip_val"):
+        return "trainer.gradient_clip_val: the norm would be that of all jobs"
+    if stage.callbacks.get("best") is None:
+        return "callbacks.best is not there"
+    for name, node in stage.callbacks.items():
+        if node is not None and name not in _CALLBACKS:
+            return f"callbacks.{name} is made for one network"
+    return ""
+
+
+def too_much_work(module: SupervisedModule, data: ImageData, most: float | None) -> str:
+    """Why it would not pay on a CPU; empty if it would.
+
+    One student's matrices that fill the processor by themselves gain nothing from company. Convolutions count twice:
+    those of many networks become one in groups, which a CPU does less well.
+    """
+    if torch.cuda.is_available() or most is None:
+        return ""
+    net = module.student.net.net
+    work = data.batch_size * multiply_adds(deepcopy(net), data.input_shape)
+    work *= 2 if any(isinstance(layer, nn.Conv2d) for layer in net.modules()) else 1
+    if work <= most:
+        return ""
+    return f"a stack does not pay on a CPU: a batch is {work:.2g} multiply-adds, hydra.launcher.most_work={most:.2g}"
+
+
+def make(module: SupervisedModule) -> str:
+    """What must be the same in networks and objectives that are stacked: all but tensors, dropout rates and seeds."""
+    optimizer = module.optimizer
+    assert isinstance(optimizer, partial)
+    group = {"lr", "weight_decay", "betas", "eps", "momentum", "alpha", "rho", "lambd", "initial_accumulator_value"}
+    settings = {key: value for key, value in optimizer.keywords.items() if key not in group}
+    parts = [_form(module.student.net), _form(module.objective)]
+    return json.dumps([*parts, str(optimizer.func), sorted(map(str, settings.items()))])
+
+
+def _form(module: nn.Module) -> list[str]:
+    return [f"{path} {type(one)} {sorted(_facts(one))}" for path, one in module.named_modules()]
+
+
+def _facts(module: nn.Module) -> Iterator[str]:
+    for name, value in vars(module).items():
+        rate = isinstance(module, nn.Dropout) and name == "p"
+        if not name.startswith("_") and not rate and not isinstance(value, nn.Module) and not callable(value):
+            yield f"{name}={value!r}"
+    for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+        yield f"{name}: {list(tensor.shape)} {tensor.dtype}"
+
+
+def unfit(module: SupervisedModule, teaching: Mapping[str, Source], data: ImageData) -> str:
+    """Why trainings made like this one can't be stacked; empty if they may."""
+    optimizer = getattr(module.optimizer, "func", module.optimizer)
+    if optimizer not in _ELEMENTWISE:
+        return f"{optimizer} is not known to treat each weight by itself"
+    net, objective = module.student.net.net, module.objective
+    if callable(getattr(net, "adopt", None)):
+        return f"{type(net).__name__} takes a part of its teacher"
+    if len(list(net.named_parameters(remove_duplicate=False))) != len(list(net.parameters())):
+        return f"{type(net).__name__} has weights that two layers share"
+    for name, source in teaching.items():
+        if name in module.needs and (_learns(source) or source.made() is not None):
+            return f"the source {name!r} changes while students train"
+    for one in objective.modules():
+        if isinstance(one, Term) and one.labelled_only:
+            return "some training images have no label"
+        if not isinstance(one, Term) and any(callable(getattr(one, hook, None)) for hook in ("bind", "prepare")):
+            return f"{type(one).__name__} keeps something by example, or learns before the student"
+    if (kind := _other_chance(module, teaching, data)) is not None:
+        return f"{kind} draws at random in a step, and only dropout's draws can be made for every job"
+    return ""
+
+
+def _learns(source: Source) -> bool:
+    follows = type(source).after_step is not Source.after_step
+    return follows or any(parameter.requires_grad for parameter in source.parameters())
+
+
+def _other_chance(module: SupervisedModule, teaching: Mapping[str, Source], data: ImageData) -> str | None:
+    """Whether the network or the objective draws anything but dropout's masks."""
+    quiet = deepcopy(module.student), deepcopy(module.objective)
+    for one in quiet[0].modules():
+        if type(one) is nn.Dropout:
+            one.p = 0.0
+    batch = data.sample(min(8, data.batch_size))
+    with seeded("chance"), torch.no_grad():
+        said = {name: source(batch) for name, source in teaching.items() if name in module.needs}
+        before = torch.get_rng_state()
+        signals = quiet[0].train()(batch)
+        drawn = not torch.equal(before, torch.get_rng_state())
+        if drawn:
+            return type(module.student.net.net).__name__
+        quiet[1].train()({"batch": batch, "student": signals, **said})
+        return None if torch.equal(before, torch.get_rng_state()) else "the objective"
+
+
+def in_parts(count: int, most: int) -> list[int]:
+    """Sizes of as few stacks as hold ``count`` jobs, ``most`` in each, as equal as can be."""
+    stacks = -(-count // max(1, most))
+    return [count // stacks + (i < count % stacks) for i in range(stacks)]
+
+
+def cut(learners: Sequence[Any], most: int) -> Iterator[list[Any]]:
+    """``learners`` in so many stacks."""
+    start = 0
+    for size in in_parts(len(learners), most):
+        yield list(learners[start : start + size])
+        start += size

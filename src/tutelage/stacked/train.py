@@ -1,0 +1,156 @@
+"""A stack from its first step to the finished folders of all its trainings."""
+
+import hashlib
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import lightning as L
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from tutelage import build, stages
+from tutelage.callbacks.recovery import Recovery, newest_intact
+from tutelage.data.base import ImageData
+from tutelage.job import sigterm_saves
+from tutelage.objective import Batch
+from tutelage.seeding import reseed
+from tutelage.sources.base import Source
+from tutelage.stacked.data import StackedData
+from tutelage.stacked.module import Learner, StackedModule, partial_keywords
+from tutelage.stacked.tensors import state_of
+from tutelage.weights import save_network
+
+log = logging.getLogger(__name__)
+
+_TOLERANCE = 1e-3  # relative to a gradient's greatest element, in float32: far above rounding, far below any fault
+
+
+def in_order(learners: Sequence[Learner]) -> list[Learner]:
+    """By seed, and within a seed by the optimizer's settings: as :class:`StackedModule` wants them."""
+    return sorted(learners, key=lambda one: (one.data_seed, str(partial_keywords(one.module.optimizer))))
+
+
+def train(
+    stage: DictConfig,
+    learners: Sequence[Learner],
+    teaching: Mapping[str, Source],
+    reference: Source | None,
+    data: ImageData,
+    root: Path,
+) -> int:
+    """Trains all, or goes on where an earlier attempt was stopped, and finishes the folder of each.
+
+    Args:
+        stage: the config of any of them.
+        learners: what goes together.
+        teaching: name → source.
+        reference: whose logits they are compared with on validation.
+        data: loaded.
+        root: where stacks keep their states.
+
+    Returns:
+        How many could not be finished, their losses not being finite.
+
+    Raises:
+        NotAlikeError: the stack does not compute what each of them would alone.
+    """
+    folder = place(root, learners)
+    module = StackedModule(learners, teaching, reference, data.sample(2)["input"])
+    check_alike(module, learners, teaching, data)
+    trainer = _trainer(stage, folder, len(data.train_dataloader()))
+    state = newest_intact(folder / "states")
+    with sigterm_saves():
+        trainer.fit(module, datamodule=StackedData(data, module.seeds), ckpt_path=state, weights_only=True)
+    for source in module.teaching.values():
+        source.verify()  # type: ignore[operator]
+    for index in range(len(learners)):
+        if module.sound[index]:
+            _finish(module, index, trainer, data)
+        for logger in learners[index].loggers:
+            logger.finalize("success")
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    return int((~module.sound).sum())
+
+
+def place(root: Path, learners: Sequence[Learner]) -> Path:
+    """Where the states of a stack of these are, by the folders that they are for."""
+    names = "\n".join(str(learner.folder) for learner in learners)
+    return root / hashlib.sha256(names.encode()).hexdigest()[:20]
+
+
+def _trainer(stage: DictConfig, folder: Path, batches: int) -> L.Trainer:
+    own = stage.copy()
+    own.callbacks = {name: stage.callbacks.get(name) for name in ("progress", "recovery")}
+    own.logger = {}
+    return build.trainer(own, "stack", folder, folder, batches)
+
+
+def _finish(module: StackedModule, index: int, trainer: L.Trainer, data: ImageData) -> None:
+    """Writes what :func:`tutelage.stages.run` would have written."""
+    learner = module.learners[index]
+    net, folder = learner.module.student.net.net, learner.folder
+    best = {**learner.module.about, "epoch": int(module.best_epoch[index])}
+    last = {**learner.module.about, "epoch": trainer.current_epoch - 1}
+    for whole, name, header in ((module.best, "best", best), (module.one.student.net.net, "last", last)):
+        net.load_state_dict(state_of(whole, index), assign=True)
+        save_network(net.to(memory_format=torch.channels_last), folder / f"{name}.safetensors", header)
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    seconds = next(callback.seconds for callback in callbacks if isinstance(callback, Recovery))
+    together = len(module.learners)
+    facts = {"seconds": seconds / together, "epochs": trainer.current_epoch, "steps": trainer.global_step}
+    stages.finish(
+        net, folder, data, trainer.strategy.root_device, {**facts, "pulls": module.pulls_of(index), "stacked": together}
+    )
+
+
+class NotAlikeError(Exception):
+    """A stack would not compute what its jobs would alone."""
+
+
+def check_alike(
+    module: StackedModule, learners: Sequence[Learner], teaching: Mapping[str, Source], data: ImageData
+) -> None:
+    """Compares the first step of the first and the last job with the same step alone: loss and gradients.
+
+    Raises:
+        NotAlikeError: they differ by more than rounding, or the stack can't be computed at all.
+    """
+    batch = next(iter(StackedData(data, module.seeds).train_dataloader()))
+    state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    try:
+        module.train()
+        module.configure_optimizers()
+        losses, _ = module.losses(batch, module.chance.draw(0, 0, batch["input"].shape[1], batch["input"]))
+        losses.sum().backward()
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise NotAlikeError(f"vmap can't take this network or objective: {reason}") from error
+    together = module.gradients()
+    module.load_state_dict(state)
+    for index in {0, len(learners) - 1}:
+        seed = index // module.cells
+        own = {name: tensor[seed] for name, tensor in batch.items()}
+        loss, alone = _alone(learners[index], own, teaching)
+        pairs = [(losses[index].detach(), loss), *((together[name][index], alone[name]) for name in alone)]
+        for a, b in pairs:
+            if not torch.allclose(a, b, rtol=_TOLERANCE, atol=_TOLERANCE * float(b.abs().max())):
+                raise NotAlikeError("a step of the stack gives other gradients than a step alone")
+
+
+def _alone(learner: Learner, batch: Batch, teaching: Mapping[str, Source]) -> tuple[Tensor, dict[str, Tensor]]:
+    one = learner.module
+    one.train()
+    state = {name: tensor.clone() for name, tensor in one.state_dict().items()}
+    reseed(batch["input"].device, one.seed, "step", 0, 0, 0)
+    said = {name: source(batch) for name, source in teaching.items() if name in one.needs}
+    loss, _ = one.objective({"batch": batch, "student": one.student(batch), **said})
+    parts = (("student", one.student), ("objective", one.objective))
+    named = {f"{part}.{name}": p for part, module in parts for name, p in module.named_parameters() if p.requires_grad}
+    found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+    one.load_state_dict(state)
+    gradients = zip(named, found, strict=True)
+    return loss.detach(), {name: gradient for name, gradient in gradients if gradient is not None}

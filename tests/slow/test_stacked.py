@@ -1,0 +1,124 @@
+"""``launcher=stacked``: jobs that train as one end where each of them would alone, and nobody can tell."""
+
+import json
+
+import pytest
+import torch
+from command import SPLITS
+from faults_of_loggers import KILL, TERMINATE
+from runs import figures, scalars, status, weights
+
+from tutelage.weights import read_state
+
+pytestmark = pytest.mark.slow
+
+# All that has a state or draws from chance.
+EVERYTHING = (
+    "model@teacher=mlp", "model@student=mlp", "teacher.net.widths=[16]", *SPLITS, "trainer.max_epochs=2",
+    "stages.teacher.trainer.max_epochs=1", "student.net={widths: [8], dropout: 0.3, input_dropout: 0.1}",
+    "scheduler=cosine", "data.augment=[{_target_: tutelage.data.augment.Shift, pixels: 1}]",
+    "trainer.log_every_n_steps=7", "callbacks.progress=null",
+)  # fmt: skip
+GRID = (
+    "seed=0,1", "loss.temperature=1,4", "optimizer.lr=1e-3,1e-2", "optimizer.weight_decay=1e-2",
+    "stages.teacher.optimizer.lr=1e-3",
+)  # fmt: skip
+
+
+def sweep(run, folder, launcher, *overrides):
+    """Runs it in ``folder``; where its jobs are, and the answer."""
+    where = f"paths.outputs={folder}", f"hydra.sweep.dir={folder}/sweep"
+    return folder / "sweep", run("distill", "-m", f"launcher={launcher}", *where, *overrides)
+
+
+def test_in_double_precision_every_job_is_the_job_alone(main, tmp_path):
+    both = {}
+    for launcher in ("stacked", "basic"):
+        folder, answer = sweep(main, tmp_path / launcher, launcher, *EVERYTHING, *GRID, "trainer.precision=64-true")
+        assert answer.code == 0, answer.message
+        both[launcher] = folder
+        stacked = launcher == "stacked"
+        assert ("training 8 students as one" in answer.out) == ("training 4 controls as one" in answer.out) == stacked
+    jobs = sorted(path.name for path in both["basic"].iterdir() if path.is_dir())
+    assert len(jobs) == 8
+    for job in jobs:
+        one, alone = (both[launcher] / job for launcher in ("stacked", "basic"))
+        for kind in ("last", "best"):
+            states = [read_state(folder / "checkpoints" / f"{kind}.safetensors") for folder in (one, alone)]
+            for name, expected in states[1].items():
+                assert expected.dtype == torch.float64
+                torch.testing.assert_close(states[0][name], expected, rtol=1e-9, atol=1e-12)
+        found, expected = figures(one), figures(alone)
+        for role in ("control", "student"):
+            for weights_of in ("last", "best"):
+                assert found[role][weights_of]["epoch"] == expected[role][weights_of]["epoch"]
+                for split in ("val", "test"):
+                    assert found[role][weights_of][split]["accuracy"] == expected[role][weights_of][split]["accuracy"]
+        curves = [scalars(folder / "tensorboard") for folder in (one, alone)]
+        assert curves[0].keys() == curves[1].keys()
+        for name, expected in curves[1].items():
+            steps, values = zip(*sorted(expected), strict=True)
+            assert steps == tuple(step for step, _ in sorted(curves[0][name])), name
+            assert [value for _, value in sorted(curves[0][name])] == pytest.approx(values, rel=1e-4, abs=1e-6), name
+        assert status(one)["state"] == "COMPLETE"
+        assert (one / "config.yaml").read_text() == (alone / "config.yaml").read_text().replace("basic", "stacked")
+
+
+def strike(run, folder, number):
+    """Starts a stack of two that gets a signal in its second epoch; the same command again would go on."""
+    harm = (
+        f"{{_target_: faults_of_loggers.StrikeAt, step: 25, stage: student, number: {number}, marker: {folder}/marker}}"
+    )
+    command = (*EVERYTHING, "seed=0,1", "callbacks.recovery.every_n_steps=6", f"+logger.harm={harm}")
+    where, struck = sweep(lambda *line: run(*line, check=False), folder, "stacked", *command)
+    assert (folder / "marker").exists()
+    assert not list(where.glob("*/checkpoints/stage.json"))
+    [states] = where.glob(".stacks/*/states")
+    assert list(states.iterdir())
+    return command, sorted(path for path in where.iterdir() if (path / "status.json").exists()), struck
+
+
+def test_a_stack_that_was_killed_ends_in_the_same_bits(cli, tmp_path):
+    whole, _ = sweep(cli, tmp_path / "whole", "stacked", *EVERYTHING, "seed=0,1", "callbacks.recovery.every_n_steps=6")
+    command, jobs, struck = strike(cli, tmp_path / "struck", KILL)
+    assert struck.returncode == -KILL
+    assert [status(job)["state"] for job in jobs] == ["RUNNING"] * 2
+    where, again = sweep(cli, tmp_path / "struck", "stacked", *command)
+    assert "training 2 students as one" in again.stdout
+    assert "controls as one" not in again.stdout, "they are there"
+    assert [status(job)["state"] for job in jobs] == ["COMPLETE"] * 2
+    for job in jobs:
+        assert weights(job) == weights(whole / job.name)
+        assert figures(job) == figures(whole / job.name)
+        stages = [json.loads((folder / "checkpoints/stage.json").read_text()) for folder in (job, whole / job.name)]
+        assert stages[0]["pulls"] == stages[1]["pulls"]
+    assert not (where / ".stacks").exists()
+
+
+def test_a_stack_that_is_preempted_says_so_for_every_job(cli, tmp_path):
+    _, jobs, struck = strike(cli, tmp_path, TERMINATE)
+    assert struck.returncode == 143, struck.stdout + struck.stderr
+    assert [status(job)["state"] for job in jobs] == ["PREEMPTED"] * 2
+
+
+def test_a_job_that_breaks_leaves_the_others_as_they_are(main, tmp_path):
+    quick = (*EVERYTHING, "logger=none")
+    rates = "optimizer.lr=1e-3,2e-3,1e38"
+    folder, answer = sweep(main, tmp_path, "stacked", *quick, rates, "stages.teacher.optimizer.lr=1e-3",
+                           "stages.control.optimizer.lr=1e-3")  # fmt: skip
+    assert answer.code == 1
+    assert "its loss is not finite" in answer.out
+    states = {rate: status(folder / f"optimizer.lr={rate}")["state"] for rate in ("0.001", "0.002", "1e+38")}
+    assert states == {"0.001": "COMPLETE", "0.002": "COMPLETE", "1e+38": "FAILED"}
+    assert "1 of 3 jobs did not complete" in answer.message
+
+
+def test_jobs_that_differ_in_more_train_by_themselves_and_it_says_why(main, tmp_path):
+    quick = (*EVERYTHING, "logger=none")
+    _, answer = sweep(main, tmp_path, "stacked", *quick, "student.net.widths=[8],[9]", "loss=soft_target")
+    assert answer.code == 0
+    assert "2 trainings each by itself: no other job differs from it in stackable values alone" in answer.out
+    _, answer = sweep(main, tmp_path / "most", "stacked", *quick, "seed=0,1", "hydra.launcher.most_work=1000")
+    assert "a stack does not pay on a CPU" in answer.out
+    _, answer = sweep(main, tmp_path / "parts", "stacked", *quick, "seed=range(0,4)", "hydra.launcher.most_jobs=2")
+    assert answer.out.count("training 2 students as one") == 2

@@ -1,0 +1,129 @@
+"""Which jobs train as one, and the reasons of those that don't."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from tutelage import build
+from tutelage.stacked import plan
+from tutelage.stacked.plan import Job
+
+DENSE = ("model@student=dense", "model@teacher=mlp")
+
+
+@pytest.fixture
+def jobs(compose):
+    return lambda *lines: [Job(compose(*DENSE, *line.split()), Path(str(i)), []) for i, line in enumerate(lines)]
+
+
+@pytest.fixture
+def module(compose):
+    """``module(*overrides)`` → a student that has met its data, its teachers, the data."""
+
+    def make(*overrides):
+        stage = build.stage_config(compose(*DENSE, *overrides), "student")
+        data = build.data(stage)
+        teaching = build.sources(stage)
+        made = build.distillation_module(stage, data.num_classes, teaching, None)
+        made.meet(data)
+        return made, teaching, data
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        "seed=1", "loss.temperature=7", "loss.alpha=.3", "student.net.dropout=.5", "loss=dkd",
+        "optimizer.lr=.01 stages.teacher.optimizer.lr=.001",
+    ],
+)  # fmt: skip
+def test_these_values_go_side_by_side(jobs, values):
+    base = "loss=dkd" if values == "loss=dkd" else ""
+    base += " stages.teacher.optimizer.lr=.001" if "lr" in values else ""
+    assert len(plan.alike(jobs(base, values))) == 1
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        "student.net.widths=[16]", "model@student=mlp", "data.batch_size=16", "optimizer=sgd", "trainer.max_epochs=3",
+        "loss=dkd", "stages.teacher.seed=1", "optimizer.lr=.01", "scheduler=cosine", "logger=none",
+        "sources.teacher.checkpoint=/other", "data.augment=[{_target_:tutelage.data.augment.Shift,pixels:1}]",
+        "paths.artifacts=/elsewhere", "stages.teacher.weights=best",
+    ],
+)  # fmt: skip
+def test_these_do_not(jobs, values):
+    assert [len(group) for group in plan.alike(jobs("", values))] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        ("generations=1", "assistants and generations"),
+        ("trainer=ddp", "one device"),
+        ("trainer.precision=16-mixed", "precision=16-mixed"),
+        ("+trainer.gradient_clip_val=1", "gradient_clip_val"),
+        ("+callbacks.mine={_target_: tutelage.callbacks.every_epoch.EveryEpoch}", "callbacks.mine"),
+        ("~callbacks.best", "callbacks.best"),
+    ],
+)
+def test_what_a_stack_can_not_do_is_said(compose, overrides, reason):
+    assert reason in plan.refusal(compose(*DENSE, overrides))
+
+
+def test_nothing_is_said_of_what_it_can(compose):
+    assert plan.refusal(compose(*DENSE)) == ""
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["loss=crd"], "CRD keeps something by example"),
+        (["loss=mgd", "model@student=cnn", "model@teacher=cnn"], "draws at random"),
+        (["sources=momentum"], "'teacher' changes while students train"),
+        (["data.labelled=100"], "no label"),
+        (
+            ["optimizer._target_=torch.optim.Adafactor", "~optimizer.fused"],
+            "is not known to treat each weight by itself",
+        ),
+    ],
+)
+def test_trainings_that_depend_on_more_than_their_step(module, overrides, reason):
+    assert reason in plan.unfit(*module(*overrides))
+
+
+@pytest.mark.parametrize("loss", ["soft_target", "[soft_target,fitnet]", "dkd", "ctkd", "dist"])
+def test_losses_that_can_be_stacked(module, loss):
+    assert plan.unfit(*module(f"loss={loss}")) == ""
+
+
+def test_settings_that_are_no_tensors_part_the_jobs(module):
+    smooth, plain = (module(f"loss.label_smoothing={value}")[0] for value in (0.1, 0.0))
+    assert plan.make(smooth) != plan.make(plain), "CrossEntropyLoss keeps it as a number"
+    assert plan.make(module("loss.temperature=9")[0]) == plan.make(plain)
+
+
+def test_alpha_at_its_ends_has_other_terms(module):
+    makes = [plan.make(module(f"loss.alpha={alpha}")[0]) for alpha in (0.2, 0.8, 1.0)]
+    assert makes[0] == makes[1] != makes[2]
+
+
+def test_a_network_that_fills_the_processor_trains_alone(module):
+    made, _, data = module("student.net.widths=[800]")
+    reason = plan.too_much_work(made, data, 1e6)
+    assert ("does not pay" in reason) == (not torch.cuda.is_available())
+    assert plan.too_much_work(made, data, None) == ""
+
+
+@pytest.mark.parametrize(("count", "most", "sizes"), [(7, 3, [3, 2, 2]), (6, 100, [6]), (4, 1, [1] * 4), (0, 3, [])])
+def test_stacks_are_as_equal_as_can_be(count, most, sizes):
+    assert [len(stack) for stack in plan.cut(range(count), most)] == sizes
+
+
+def test_the_key_reads_no_folder(jobs):
+    a, b = jobs("seed=1", "seed=2")
+    assert OmegaConf.to_container(a.cfg.paths) == OmegaConf.to_container(b.cfg.paths)
+    assert len(plan.alike([a, b])) == 1
