@@ -1,15 +1,22 @@
-"""A sweep from the command line, its report, and the report in a browser."""
+"""A sweep from the command line; its report and its TensorBoard in a browser."""
 
 import base64
+import contextlib
 import csv
+import itertools
 import json
 import re
 import shutil
+import socket
 import statistics
 import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
+from browser import CHROMIUM, page
 from command import TINY, environment, tutelage
 
 from tutelage.report.runs import read_runs
@@ -17,7 +24,6 @@ from tutelage.report.write import write_report
 
 pytestmark = pytest.mark.slow
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)")
 # The page, as it is, in a frame as wide as the device (a window has a least width), looked at from outside.
 MEASURE = """<!DOCTYPE html><body style="margin:0"><iframe width="WIDTH" height="900" style="border:0"></iframe><script>
@@ -162,3 +168,68 @@ def chromium(page: Path, width: int, height: int, *more: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment())
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+# -- TensorBoard -------------------------------------------------------------------------------------------------------
+
+JOBS = [f"loss.alpha={a},loss.temperature={t},seed={s}" for a, t, s in itertools.product(("0.5", "1"), (1, 4), (0, 1))]
+
+
+@pytest.fixture(scope="module")
+def board(folder):
+    """The address of a TensorBoard that has read all of the sweep."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--load_fast=false"]
+    server = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 120
+        while len(board_runs(f"http://127.0.0.1:{port}")) < 4 * len(JOBS) and time.monotonic() < end:
+            time.sleep(0.3)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def board_runs(address: str) -> list[str]:
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/data/runs") as answer:
+        return json.load(answer)
+    return []
+
+
+@browser
+def test_tensorboard_names_runs_by_what_varied(board, tmp_path):
+    """Screenshots stay in ``tmp_path``, here as below."""
+    names = {f"{job}/tensorboard/{part}" for job in JOBS for part in ("teacher", "control", "student", "final")}
+    assert set(board_runs(board)) == names
+    with page(tmp_path / "profile", 1600, 1000) as tab:
+        tab.open(f"{board}/#timeseries")
+        found = tab.wait(lambda texts: sum(text in names for text in texts) >= 10)
+        tab.screenshot(tmp_path / "timeseries.png")
+    assert len(names.intersection(found)) >= 10  # those on the first page
+
+
+@browser
+def test_tensorboard_compares_what_varied_by_final_figures(board, folder, tmp_path):
+    """Hyperparameters that differ come first of the five that are shown, and of the figures those one compares."""
+    with page(tmp_path / "profile", 1600, 1000) as tab:
+        tab.open(f"{board}/#hparams")
+        found = tab.wait(lambda texts: sum(text.endswith("/final") for text in texts) == len(JOBS))
+        tab.screenshot(tmp_path / "hparams.png")
+    begin = found.index("Show Metrics") + 1
+    columns, rows = found[begin : begin + 10], found[begin + 10 :]
+    assert columns[:3] == ["loss.alpha", "loss.temperature", "seed"]
+    figures = ("accuracy/gain", "accuracy/test", "accuracy/val", "agreement/test", "agreement/val")
+    assert columns[5:] == [f"final/{name}" for name in figures]
+    assert {"loss", "soft_target", "model@student"} <= set(found)
+    for number, job in enumerate(JOBS):
+        name, *values = rows[11 * number : 11 * (number + 1)]
+        assert name == f"{job}/tensorboard/final"
+        assert [float(value) for value in values[:3]] == [float(part.split("=")[1]) for part in job.split(",")]
+        metrics = json.loads((folder / job / "metrics.json").read_text())
+        shown = [metrics["gain"]["last"]["accuracy"]]
+        shown += [metrics["student"]["last"][split]["accuracy"] for split in ("test", "val")]
+        assert [float(value) for value in values[5:8]] == pytest.approx(shown, rel=1e-3)

@@ -1,28 +1,42 @@
-"""What TensorBoard shows of a finished run beside its curves: HParams with the final figures, and pictures."""
+"""What TensorBoard shows of a finished run beside its curves: HParams with the final figures, and pictures.
+
+HParams lists hyperparameters that differ between the runs first, and works that out by itself unless a run declares an
+experiment (as Lightning's and torch's helpers do: then that of any one run holds for all). Of figures it lists those of
+the run's own folder by name. So hyperparameters and figures have a folder of their own, and the figures that runs are
+compared by have the first names.
+"""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from tutelage.data.base import ImageData
 from tutelage.evaluation.figures import confusion
 from tutelage.evaluation.pictures import confusion_picture, dark_knowledge_picture, interesting
 from tutelage.stages import Trained
 
+_CHOICES = ("loss", "model", "sources", "optimizer", "scheduler", "trainer", "data", "experiment")
 _GROUPS = ("seed", "stages", "loss", "optimizer", "scheduler", "trainer", "student", "teacher", "data", "sources")
 
 
 def write_board(
     folder: Path, cfg: DictConfig, found: Mapping[str, Trained | None], metrics: Mapping[str, Any], data: ImageData
 ) -> None:
-    """Writes into ``folder`` (a run's ``tensorboard``): HParams beside the student's curves, pictures of all three."""
+    """Writes into ``folder`` (a run's ``tensorboard``): HParams and figures in ``final``, pictures of all three."""
     step = found["student"].facts["steps"] if found["student"] else 0
+    with SummaryWriter(str(folder / "final")) as writer:
+        for summary in hparams(hyperparameters(cfg), {})[1:]:  # a session's begin and end, without an experiment
+            writer._get_file_writer().add_summary(summary)
+        for name, value in final_figures(metrics):
+            writer.add_scalar(name, value, step)
     student = TensorBoardLogger(str(folder), name="", version="student", default_hp_metric=False)
-    student.log_hyperparams(hyperparameters(cfg), dict(final_figures(metrics)))
     if (teacher := found["teacher"]) is not None:
         image = np.asarray(_dark_knowledge(teacher, found["student"], cfg, data))
         student.experiment.add_image("dark_knowledge", image, step, dataformats="HWC")
@@ -36,12 +50,14 @@ def write_board(
 
 
 def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
-    """Every plain value of the config that may vary between the runs of a sweep, by its full key."""
-    return {
+    """All that may vary between the runs of a sweep: plain values of the config, and what Hydra's groups chose."""
+    values = {
         key: value
         for group in _GROUPS
         for key, value in _leaves(OmegaConf.to_container(OmegaConf.create({group: cfg[group]}), resolve=False), cfg)
     }
+    chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    return values | {key: str(name) for key, name in chosen.items() if name and key.partition("@")[0] in _CHOICES}
 
 
 def _leaves(node: Any, cfg: DictConfig, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -58,13 +74,16 @@ def _leaves(node: Any, cfg: DictConfig, path: str = "") -> Iterator[tuple[str, A
 
 
 def final_figures(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """The figures that the runs of a sweep are compared by."""
-    for weights in ("last", "best"):
+    """The figures that the runs of a sweep are compared by, ``final/accuracy/gain`` first.
+
+    They are those of the last weights; ``final_best/accuracy/gain`` and so on of the best on validation.
+    """
+    for weights, place in (("last", "final"), ("best", "final_best")):
+        yield f"{place}/accuracy/gain", float(metrics["gain"][weights]["accuracy"])
         for split in ("val", "test"):
             for name, value in metrics["student"][weights][split].items():
-                if name not in ("count",):
-                    yield f"final/{weights}/{split}/{name}", float(value)
-        yield f"final/{weights}/gain", float(metrics["gain"][weights]["accuracy"])
+                if name != "count":
+                    yield f"{place}/{name}/{split}", float(value)
 
 
 def _dark_knowledge(teacher: Trained, student: Trained | None, cfg: DictConfig, data: ImageData) -> Any:

@@ -93,16 +93,3 @@ def off_label(p: Predictions, temperature: float) -> float:
     """Mean probability that is not the label's, at a temperature."""
     q = (p.logits.double() / temperature).softmax(1)
     return float(1 - q.gather(1, p.label[:, None]).mean())
-
-
-def hard_gradient(p: Predictions) -> Tensor:
-    """[N, C] gradient of an example's cross-entropy with respect to the logits: softmax(z) − onehot(label)."""
-    gradient = p.logits.double().softmax(1)
-    gradient[torch.arange(len(p.label)), p.label] -= 1
-    return gradient
-
-
-def soft_gradient(p: Predictions, teacher: Predictions, temperature: float) -> Tensor:
-    """[N, C] gradient of an example's T²·KL(teacher ‖ student at T): T·(softmax(z/T) − softmax(z_teacher/T))."""
-    own, told = ((x.logits.double() / temperature).softmax(1) for x in (p, teacher))
-    return temperature * (own - told)

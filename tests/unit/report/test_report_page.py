@@ -9,7 +9,6 @@ from itertools import pairwise
 
 import made_runs
 import pytest
-import torch
 
 from tutelage.report import main
 from tutelage.report.runs import read_runs
@@ -223,18 +222,44 @@ def test_best_weights_are_another_report(tmp_path):
     assert "43.21" in report(tmp_path, tmp_path / "best", weights="best").within("td")
 
 
-def test_the_gradients_are_those_of_autograd(tmp_path):
-    from tutelage.losses.soft_target import SoftTarget
-    from tutelage.report.answers import hard_gradient, soft_gradient
-
-    own, teacher = (made_runs.answers(torch.arange(6) % 4, 4, 0.5, chance) for chance in (0, 1))
-    z = own.logits.double().requires_grad_()
-    for loss, found in (
-        (torch.nn.functional.cross_entropy(z, own.label), hard_gradient(own)),
-        (SoftTarget(3.0)(z, teacher.logits.double()), soft_gradient(own, teacher, 3.0)),
-    ):
-        [expected] = torch.autograd.grad(loss, z)
-        torch.testing.assert_close(found / len(z), expected, rtol=1e-6, atol=1e-9)
+@pytest.mark.parametrize(
+    ("pulls", "said"),
+    [
+        (
+            {"hard": [2.0, 0.5], "soft": [1.0, 0.5]},
+            "2 measurements) the largest gradient is the labels', 2.0000, 2 times that of soft: that of soft is "
+            "1.0000. The cosine between the labels' and the sum of the rest is 0.5000: the same way.",
+        ),
+        (
+            {"hard": [0.5, -0.2], "soft": [1.0, 0.1], "hint": [4.0, 0.3]},
+            "the largest gradient is that of hint, 4.0000, 8 times the labels': that of soft is 1.0000, the labels' is "
+            "0.5000. The cosine between the labels' and the sum of the rest is −0.2000: against each other.",
+        ),
+        (
+            {"soft": [3.0, 0.0], "hint": [0.0, 0.0]},
+            "is that of soft, 3.0000: that of hint is 0.0000. The cosine between that of soft and the sum of the "
+            "rest is 0.0000: at right angles.",
+        ),
+        ({}, "Not measured: a loss of one term; or older runs, stacked ones"),
+    ],
+    ids=["labels", "three", "one-vanishes", "none"],
+)
+def test_the_terms_gradients_in_a_sentence(tmp_path, pulls, said):
+    folder = made_runs.run(tmp_path, 0)
+    stage = json.loads((folder / "checkpoints" / "stage.json").read_text())
+    stage["pulls"] = {
+        str(epoch): {name: [n * k, c] for name, (n, c) in pulls.items()} for epoch, k in ((2, 1.5), (10, 0.5))
+    }
+    (folder / "checkpoints" / "stage.json").write_text(json.dumps(stage if pulls else {**stage, "pulls": {}}))
+    text = " ".join(text for _, text in report(tmp_path, tmp_path / "report").texts)
+    assert said in " ".join(text.split())
+    table = tmp_path / "report" / "tables" / "gradients.csv"
+    assert table.is_file() == bool(pulls)
+    if pulls:
+        with table.open() as file:
+            rows = list(csv.DictReader(file))
+        assert [row["term"] for row in rows] == list(pulls)
+        assert [float(row["pull at the end"]) for row in rows] == [0.5 * norm for norm, _ in pulls.values()]
 
 
 def test_the_command_line(sweep, tmp_path, monkeypatch, capsys):

@@ -28,7 +28,7 @@ def diagnosis(sweep: Sweep, found: Sequence[Standing], best: Standing, answers: 
         *_dark_knowledge(sweep, cell, answers),
         *_train_and_test(cell, answers),
         *_capacity(cell, answers),
-        *gradients(sweep, cell, answers),
+        *gradients(sweep, cell),
         *_limits(found, best),
     ]
     return Section("diagnosis", "Diagnosis: why it helps or does not", blocks)

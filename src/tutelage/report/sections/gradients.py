@@ -1,101 +1,73 @@
-"""How hard each part of the loss pulls at the trained student."""
+"""How hard each term of the loss pulled at the student while it learned."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable
 from statistics import fmean
 
-import torch
-from torch import Tensor
-
-from tutelage.evaluation.predictions import Predictions
-from tutelage.report.answers import Answers, both, hard_gradient, soft_gradient
 from tutelage.report.cells import Cell, Sweep
-from tutelage.report.document import Block, Table, Text, number, text
+from tutelage.report.document import Block, Table, Text, number, plural, text
 from tutelage.report.runs import Run
 
-_MOST = 2000  # examples: enough for a mean
-_HARD, _SOFT = "CrossEntropyLoss", "SoftTarget"
+_HARD = "hard"  # the term of the labels
+_HOW = (
+    "Measured while the students trained, on the last batch of some epochs (the last one always): norms of the terms' "
+    "gradients with respect to the student's parameters, weights and schedules included."
+)
+Pulls = list[dict[str, list[float]]]  # measurements: term → [norm, cosine with all other terms together]
 
 
-@dataclass(frozen=True)
-class Pull:
-    """Mean norms of two terms' gradients, weights included, and the mean cosine between them."""
-
-    hard: float
-    soft: float
-    cosine: float
-
-
-def gradients(sweep: Sweep, chosen: Cell, answers: Answers) -> Iterable[Block]:
-    """A table over the cells, and a sentence on the chosen one."""
+def gradients(sweep: Sweep, chosen: Cell) -> Iterable[Block]:
+    """A table over cells and terms, and a sentence on the chosen cell."""
     label = "Which part of the loss pulls harder?"
-    rows, own = [], None
-    for cell in sweep.cells:
-        found = [pull for run in cell.runs.values() if (pull := _pull(run, answers))]
-        if found:
-            pull = Pull(*(fmean(getattr(one, name) for one in found) for name in ("hard", "soft", "cosine")))
-            own = pull if cell is chosen else own
-            rows.append(
-                [cell.name, len(found), pull.hard, pull.soft, pull.soft / pull.hard if pull.hard else None, pull.cosine]
-            )
+    found = {id(cell): [pulls for run in cell.runs.values() if (pulls := _pulls(run))] for cell in sweep.cells}
+    rows = [row for cell in sweep.cells if found[id(cell)] for row in _rows(cell, found[id(cell)])]
     if not rows:
-        said = "No cell's loss is cross-entropy with soft targets and nothing else, of which this has a closed form "
-        yield Text(f"{said}(or predictions can't be read).", label=label)
+        yield Text("Not measured: a loss of one term; or older runs, stacked ones or runs in shards.", label=label)
         return
-    how = (
-        "Computed from the trained students' stored answers, not during training: mean over at most "
-        f"{_MOST:,} training (or validation) images of the norm of the gradient with respect to the "
-        "logits, weights included: w·‖softmax(z) − label‖ and "
-        "w·T·‖softmax(z/T) − softmax(z_teacher/T)‖."
+    own = found.get(id(chosen))
+    said = _sentence(own) if own else "Not measured in the chosen cell, whose loss has one term."
+    yield Text(f"{said} {_HOW}", label=label)
+    columns = {"cell": text, "runs": text, "term": text} | dict.fromkeys(
+        ["mean pull", "pull at the end", "of the labels'", "cosine with the rest"], number
     )
-    if own is None:
-        yield Text(f"Not of the chosen cell, whose loss has other terms. {how}", label=label)
-    else:
-        towards = (
-            "the same way" if own.cosine > 0.1 else "against each other" if own.cosine < -0.1 else "at right angles"
-        )
-        said = f"At the end the teacher's part pulls {number(own.soft)}, the labels' {number(own.hard)}"
-        said += f" ({own.soft / own.hard:.2g} times as hard)" if own.hard else ""
-        yield Text(f"{said}, with a mean cosine of {number(own.cosine)}: {towards}. {how}", label=label)
-    columns = {"cell": text, "runs": text} | dict.fromkeys(
-        ["labels' pull", "teacher's pull", "ratio", "cosine"], number
-    )
-    caption = "Mean gradient norms with respect to the trained student's logits"
+    caption = "Mean norms of the terms' gradients with respect to the student's parameters"
     yield Table("gradients", caption, columns, rows, shown=40, folded=len(rows) > 12)
 
 
-def _pull(run: Run, answers: Answers) -> Pull | None:
-    """Of one run, on training images where they were kept, else on validation."""
-    parts = _terms(run)
-    if parts is None:
+def _rows(cell: Cell, runs: list[Pulls]) -> Iterable[list]:
+    norms, cosines = _means(runs, 0), _means(runs, 1)
+    ends = _means([measured[-1:] for measured in runs], 0)
+    for name, norm in norms.items():
+        share = norm / norms[_HARD] if norms.get(_HARD) and name != _HARD else None
+        yield [cell.name, len(runs), name, norm, ends[name], share, cosines[name]]
+
+
+def _sentence(runs: list[Pulls]) -> str:
+    """Of one cell: every term's pull, the ratio of the strongest to the labels' (or the weakest), and the cosine."""
+    norms, cosines = _means(runs, 0), _means(runs, 1)
+    named = {name: "the labels'" if name == _HARD else f"that of {name}" for name in norms}
+    first, *others = sorted(norms, key=norms.__getitem__, reverse=True)
+    base = _HARD if _HARD in others else others[-1]
+    said = f"In the mean over training ({plural(sum(map(len, runs)), 'measurement')}) the largest gradient is "
+    said += f"{named[first]}, {number(norms[first])}"
+    said += f", {norms[first] / norms[base]:.2g} times {named[base]}: " if norms[base] else ": "
+    said += ", ".join(f"{named[name]} is {number(norms[name])}" for name in others)
+    about = _HARD if _HARD in norms else first
+    cosine = cosines[about]
+    way = "the same way" if cosine > 0.1 else "against each other" if cosine < -0.1 else "at right angles"
+    return f"{said}. The cosine between {named[about]} and the sum of the rest is {number(cosine)}: {way}."
+
+
+def _means(runs: list[Pulls], place: int) -> dict[str, float]:
+    """Term → mean over the measurements of each run, then over runs."""
+    return {name: fmean(fmean(one[name][place] for one in measured) for measured in runs) for name in runs[0][0]}
+
+
+def _pulls(run: Run) -> Pulls | None:
+    """What the student's ``stage.json`` says, by epoch; None without."""
+    try:
+        stage = json.loads((run.folder / "checkpoints" / "stage.json").read_text())
+    except (OSError, ValueError):
         return None
-    for split in ("train", "val"):
-        own, teacher = answers.of(run, "student", split), answers.of(run, "teacher", split)
-        if own is not None and teacher is not None and (pair := both(own, teacher)):
-            return pull(*pair, *parts)
-    return None
-
-
-def pull(own: Predictions, teacher: Predictions, hard: float, soft: float, temperature: float) -> Pull:
-    """Of both terms, with their weights."""
-    own, teacher = (Predictions(p.logits[:_MOST], p.label[:_MOST], p.key[:_MOST]) for p in (own, teacher))
-    a, b = hard_gradient(own), soft_gradient(own, teacher, temperature)
-    cosine = torch.nn.functional.cosine_similarity(a, b, dim=1, eps=1e-12)
-    return Pull(hard * _size(a), soft * _size(b), float(cosine.mean()))
-
-
-def _size(gradient: Tensor) -> float:
-    return float(gradient.norm(dim=1).mean())
-
-
-def _terms(run: Run) -> tuple[float, float, float] | None:
-    """Weights of both terms and T, of a loss that is these two and nothing else."""
-    loss = run.config.get("loss") or {}
-    kinds: dict[str, Mapping] = {}
-    for term in (loss.get("terms") or {}).values():
-        if not isinstance(term, Mapping) or not isinstance(term.get("weight"), int | float) or term.get("schedule"):
-            return None
-        kinds[str((term.get("loss") or {}).get("_target_", "")).rpartition(".")[2]] = term
-    if set(kinds) != {_HARD, _SOFT} or kinds[_HARD]["loss"].get("label_smoothing"):
-        return None
-    return float(kinds[_HARD]["weight"]), float(kinds[_SOFT]["weight"]), float(kinds[_SOFT]["loss"]["temperature"])
+    found = sorted((stage.get("pulls") or {}).items(), key=lambda item: int(item[0]))
+    return [terms for _, terms in found] or None
