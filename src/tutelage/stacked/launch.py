@@ -178,7 +178,7 @@ class _Group:
         log.info("training %d %ss as one", len(stack), name)
         try:
             broken = train(stage, stack, teachers, teaching.record(), data, self.states)
-        except NotAlikeError as error:
+        except (NotAlikeError, TutelageError) as error:
             self.reasons[f"{name}: {error}"] += len(stack)
             return
         if broken:

@@ -19,7 +19,8 @@ from tutelage.objective import Batch
 from tutelage.seeding import reseed
 from tutelage.sources.base import Source
 from tutelage.stacked.data import StackedData
-from tutelage.stacked.module import Learner, StackedModule, partial_keywords
+from tutelage.stacked.module import Learner, StackedModule
+from tutelage.stacked.stack import settings_of
 from tutelage.stacked.tensors import state_of
 from tutelage.weights import save_network
 
@@ -29,8 +30,8 @@ _TOLERANCE = 1e-3  # relative to a gradient's greatest element, in float32: far 
 
 
 def in_order(learners: Sequence[Learner]) -> list[Learner]:
-    """By seed, and within a seed by the optimizer's settings: as :class:`StackedModule` wants them."""
-    return sorted(learners, key=lambda one: (one.data_seed, str(partial_keywords(one.module.optimizer))))
+    """By seed, and within a seed by the optimizer's settings: as :class:`~tutelage.stacked.stack.Stack` wants them."""
+    return sorted(learners, key=lambda one: (one.data_seed, str(settings_of(one.module))))
 
 
 def train(
@@ -63,8 +64,8 @@ def train(
     trainer = _trainer(stage, folder, len(data.train_dataloader()))
     state = newest_intact(folder / "states")
     with sigterm_saves():
-        trainer.fit(module, datamodule=StackedData(data, module.seeds), ckpt_path=state, weights_only=True)
-    for source in module.teaching.values():
+        trainer.fit(module, datamodule=StackedData(data, module.stack.seeds), ckpt_path=state, weights_only=True)
+    for source in module.stack.teaching.values():
         source.verify()  # type: ignore[operator]
     for index in range(len(learners)):
         if module.sound[index]:
@@ -95,7 +96,7 @@ def _finish(module: StackedModule, index: int, trainer: L.Trainer, data: ImageDa
     net, folder = learner.module.student.net.net, learner.folder
     best = {**learner.module.about, "epoch": int(module.best_epoch[index])}
     last = {**learner.module.about, "epoch": trainer.current_epoch - 1}
-    for whole, name, header in ((module.best, "best", best), (module.one.student.net.net, "last", last)):
+    for whole, name, header in ((module.best, "best", best), (module.stack.net, "last", last)):
         net.load_state_dict(state_of(whole, index), assign=True)
         save_network(net.to(memory_format=torch.channels_last), folder / f"{name}.safetensors", header)
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
@@ -119,20 +120,20 @@ def check_alike(
     Raises:
         NotAlikeError: they differ by more than rounding, or the stack can't be computed at all.
     """
-    batch = next(iter(StackedData(data, module.seeds).train_dataloader()))
+    batch = next(iter(StackedData(data, module.stack.seeds).train_dataloader()))
     state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     try:
         module.train()
         module.configure_optimizers()
-        losses, _ = module.losses(batch, module.chance.draw(0, 0, batch["input"].shape[1], batch["input"]))
+        losses, _ = module.stack.losses(batch, module.stack.chance.draw(0, 0, batch["input"].shape[1], batch["input"]))
         losses.sum().backward()
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise NotAlikeError(f"vmap can't take this network or objective: {reason}") from error
-    together = module.gradients()
+    together = module.stack.gradients()
     module.load_state_dict(state)
     for index in {0, len(learners) - 1}:
-        seed = index // module.cells
+        seed = index // module.stack.cells
         own = {name: tensor[seed] for name, tensor in batch.items()}
         loss, alone = _alone(learners[index], own, teaching)
         pairs = [(losses[index].detach(), loss), *((together[name][index], alone[name]) for name in alone)]

@@ -1,0 +1,160 @@
+"""Many networks and their objectives as one module: tensors with a leading dimension K, one pass for all."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import chain, groupby
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from tutelage.modules.supervised import SupervisedModule
+from tutelage.objective import Batch, Signals, Term
+from tutelage.sources.base import Source
+from tutelage.stacked.layers import Chance
+from tutelage.stacked.tensors import joined, parts_of, stacked
+
+
+class _One(nn.Module):
+    """What one job computes of a batch and what the teachers say of it."""
+
+    def __init__(self, module: SupervisedModule):
+        super().__init__()
+        self.student, self.objective = module.student, module.objective
+
+    def forward(self, batch: Batch, teachers: dict[str, Signals]) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.objective({"batch": batch, "student": self.student(batch), **teachers})
+
+
+class Stack(nn.Module):
+    """K students, their objectives and who teaches them, under ``torch.func.vmap`` over (seed, cell).
+
+    Jobs that share a seed share their batch: where every seed has equally many jobs, an image is fetched and multiplied
+    once a seed, else once a job. The optimizer sees the tensors in runs of jobs with equal settings; as it works
+    element by element, each job gets its own updates.
+
+    Args:
+        modules: one a job as it would train alone, sorted by :func:`~tutelage.stacked.train.in_order`; alike but for
+            tensors, dropout rates and seeds.
+        data_seeds: of their orders and augmentations.
+        teaching: name → source, the same for all; none of them learns.
+        example: a batch of images, to learn where dropout is called.
+    """
+
+    def __init__(
+        self,
+        modules: Sequence[SupervisedModule],
+        data_seeds: Sequence[int],
+        teaching: Mapping[str, Source],
+        example: Tensor,
+    ):
+        super().__init__()
+        self.teaching = nn.ModuleDict({name: source for name, source in teaching.items() if name in modules[0].needs})
+        self.seeds, self.cells = layout(data_seeds)
+        self.chance = Chance([module.student.net for module in modules], [m.seed for m in modules], example)
+        self.one = stacked([_One(module) for module in modules])
+        self.masks = self.chance.install(self.one.student)
+        self._parts: dict[str, list[nn.Parameter]] = {}
+
+    @property
+    def net(self) -> nn.Module:
+        """The students themselves: every tensor is [K, …]."""
+        return self.one.student.net.net
+
+    def _split(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """[K, …] → [S, K / S, …]."""
+        return {name: tensor.unflatten(0, (len(self.seeds), self.cells)) for name, tensor in tensors.items()}
+
+    def losses(self, batch: Batch, masks: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Of all jobs: totals [K] and unweighted parts [K] by term, of a batch [S, B, …] and masks [K, B, …]."""
+        state = {**dict(self.one.named_buffers()), **{name: joined(whole, self._parts[name])
+                 for name, whole in self.one.named_parameters()}}  # fmt: skip
+        rows, constant = self._teachers(batch)
+
+        def one(state: dict[str, Tensor], masks: list[Tensor], batch: Batch, rows: dict[str, Signals]) -> Any:
+            self.masks[:] = masks
+            teachers = {name: {**signals, **constant[name]} for name, signals in rows.items()}
+            return functional_call(self.one, state, (batch, teachers))
+
+        cells = vmap(one, in_dims=(0, 0, None, None))
+        split = [mask.unflatten(0, (len(self.seeds), self.cells)) for mask in masks]
+        total, parts = vmap(cells)(self._split(state), split, batch, rows)
+        return total.flatten(), {name: part.flatten() for name, part in parts.items()}
+
+    def _teachers(self, batch: Batch) -> tuple[dict[str, Signals], dict[str, Signals]]:
+        """What the teachers say, in one pass for all seeds: by example [S, B, …], and what is the same for all."""
+        flat = {name: tensor.flatten(0, 1) for name, tensor in batch.items()}
+        shape = batch["key"].shape
+        rows: dict[str, Signals] = {}
+        constant: dict[str, Signals] = {}
+        for name, source in self.teaching.items():
+            signals = source(flat)
+            rows[name] = {key: x.unflatten(0, shape) for key, x in signals.items() if "." not in key}
+            constant[name] = {key: x for key, x in signals.items() if "." in key}
+        return rows, constant
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Of all jobs for the same images: [K, B, C]."""
+        net = self.one.student.net
+        state = self._split({**dict(net.named_buffers()), **dict(net.named_parameters())})
+        one = vmap(lambda state: functional_call(net, state, (images,))["logits"])
+        return vmap(one)(state).flatten(0, 1)
+
+    def parameter_groups(self, settings: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[int]]:
+        """What an optimizer takes: a group for every setting that jobs have; and which group a job is in.
+
+        Args:
+            settings: of every job, such as its learning rate.
+        """
+        runs = [(setting, len(list(same))) for setting, same in groupby(settings)]
+        self._parts = {name: parts_of(whole, [n for _, n in runs]) for name, whole in self.one.named_parameters()}
+        distinct: list[Mapping[str, Any]] = []
+        for setting, _ in runs:
+            if setting not in distinct:
+                distinct.append(setting)
+        groups: list[dict[str, Any]] = [{"params": [], **setting} for setting in distinct]
+        for i, (setting, _) in enumerate(runs):
+            groups[distinct.index(setting)]["params"] += [parts[i] for parts in self._parts.values()]
+        return groups, [distinct.index(setting) for setting in settings]
+
+    def gradients(self) -> dict[str, Tensor]:
+        """Of the last backward pass, by parameter: [K, …]."""
+        grads = {name: [part.grad for part in parts] for name, parts in self._parts.items()}
+        return {name: torch.cat(own) for name, own in grads.items() if all(grad is not None for grad in own)}  # type: ignore[arg-type]
+
+    def gradients_of_terms(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Of every term, weight included, with respect to the students: name → [K, P]; keeps the graph of ``parts``."""
+        leaves = [own for name, own in self._parts.items() if name.startswith("student.")]
+        gradients: dict[str, Tensor] = {}
+        for name, part in parts.items():
+            loss = (cast(Term, self.one.objective.terms[name]).scale * part).sum()
+            found = iter(torch.autograd.grad(loss, [*chain(*leaves)], retain_graph=True, materialize_grads=True))
+            whole = [torch.cat([next(found) for _ in own]).flatten(1).float() for own in leaves]
+            gradients[name] = torch.cat(whole, 1)
+        return gradients
+
+    def begin_epoch(self, modules: Sequence[SupervisedModule], epoch: int, epochs: int) -> None:
+        """Tells every job's terms and losses that have a schedule which epoch it is."""
+        for name, module in self.one.objective.named_modules():
+            if not callable(getattr(module, "on_epoch_start", None)):
+                continue
+            own = [one.objective.get_submodule(name) for one in modules]
+            for one in own:
+                one.on_epoch_start(epoch, epochs)  # type: ignore[operator]
+            for key, whole in module.named_buffers(recurse=False):
+                whole.copy_(torch.stack([one.get_buffer(key) for one in own]))
+
+
+def settings_of(module: SupervisedModule) -> dict[str, Any]:
+    """The settings of a module's partial optimizer: what its parameter groups have of their own."""
+    assert isinstance(module.optimizer, partial)
+    return dict(module.optimizer.keywords)
+
+
+def layout(data_seeds: Sequence[int]) -> tuple[list[int], int]:
+    """The seeds of the outer dimension and the jobs of each: of a job's own seed where seeds have unequally many."""
+    runs = [(seed, len(list(same))) for seed, same in groupby(data_seeds)]
+    if len({count for _, count in runs}) == 1 and len({seed for seed, _ in runs}) == len(runs):
+        return [seed for seed, _ in runs], runs[0][1]
+    return list(data_seeds), 1
