@@ -7,19 +7,24 @@ from pathlib import Path
 from typing import Any
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes beside the final name, syncs, renames: a crash or a full disk leaves the old file or none."""
+def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
+    """Writes beside the final name, syncs, renames: a crash or a full disk leaves the old file or none.
+
+    Not ``durable``, it may be gone after a crash of the machine, at a hundredth of the time.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -31,9 +36,9 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_json(path: Path, document: Any) -> None:
+def write_json(path: Path, document: Any, durable: bool = True) -> None:
     """Writes ``document`` atomically as indented JSON; NaN and infinity are refused, for they are no JSON."""
-    write_atomically(path, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
+    write_atomically(path, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode(), durable)
 
 
 def read_json(path: Path) -> Any:

@@ -123,12 +123,15 @@ def state(folder: Path) -> str | None:
     return read_json(path)["state"] if path.is_file() else None
 
 
-Figures = Mapping[str, Any] | Sequence[Mapping[str, Any]]  # of the job, or of each of those that run together
-_figures: Callable[[], Figures] = dict  # of what trains at the moment
+def _nothing(folder: Path) -> Mapping[str, Any]:
+    return {}
 
 
-def show(figures: Callable[[], Figures]) -> None:
-    """From here on the sign of life carries what ``figures`` says."""
+_figures: Callable[[Path], Mapping[str, Any]] = _nothing  # of what trains at the moment
+
+
+def show(figures: Callable[[Path], Mapping[str, Any]]) -> None:
+    """From here on the sign of life of a job's folder carries what ``figures`` says of it."""
     global _figures
     _figures = figures
 
@@ -141,16 +144,15 @@ def _heart(folders: Sequence[Path]) -> Iterator[None]:
     def beat() -> None:
         while True:
             try:
-                said = _figures()
-                for i, folder in enumerate(folders):
-                    own = said if isinstance(said, Mapping) else said[i]
-                    write_json(folder / "heartbeat.json", {"time": time.time(), "progress": dict(own)})
-            except (OSError, RuntimeError, ValueError, IndexError) as error:  # it must not end the job
+                for folder in folders:
+                    said = {"time": time.time(), "progress": dict(_figures(folder))}
+                    write_json(folder / "heartbeat.json", said, durable=False)
+            except (OSError, RuntimeError, ValueError) as error:  # it must not end the job
                 log.debug("no sign of life: %s", error)
             if stopped.wait(BEAT):
                 return
 
-    show(dict)
+    show(_nothing)
     thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
     thread.start()
     try:

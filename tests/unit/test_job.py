@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from tutelage.errors import TutelageError
-from tutelage.job import asked_to_stop, job, provenance, sigterm_ends, sigterm_saves, state
+from tutelage.job import alive, asked_to_stop, job, provenance, show, sigterm_ends, sigterm_saves, state
 
 CONFIG = {"seed": 0, "loss": {"alpha": 0.5, "twice": "${product:2,${loss.alpha}}"}, "paths": {"data": "/here"}}
 
@@ -126,6 +126,20 @@ def test_a_folder_with_a_student_in_it_keeps_its_config(tmp_path):
     refused(tmp_path)
     with pytest.raises(TutelageError, match="holds a run with another config"), job(config(seed=1), tmp_path, []):
         raise AssertionError("ran")
+
+
+def test_jobs_that_run_together_live_together_each_with_its_figures(tmp_path, monkeypatch):
+    monkeypatch.setattr("tutelage.job.BEAT", 0.01)
+    folders = [tmp_path / "a", tmp_path / "b"]
+    said = {}
+    with alive(folders, "TRAINED"):
+        assert [state(folder) for folder in folders] == ["RUNNING"] * 2
+        show(lambda folder: {"best": folder.name})
+        while [beat.get("progress") for beat in said.values()] != [{"best": "a"}, {"best": "b"}]:
+            said = {
+                f: json.loads((f / "heartbeat.json").read_text()) for f in folders if (f / "heartbeat.json").exists()
+            }
+    assert [state(folder) for folder in folders] == ["TRAINED"] * 2
 
 
 def test_provenance():

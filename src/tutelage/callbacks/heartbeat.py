@@ -22,7 +22,7 @@ class Heartbeat(L.Callback):
         """Offers the figures."""
         self._began, self._from = time.monotonic(), trainer.global_step
         self._steps = int(trainer.estimated_stepping_batches)
-        job.show(lambda: self.figures(trainer, pl_module))
+        job.show(lambda folder: self.figures(trainer, pl_module))
 
     def figures(self, trainer: L.Trainer, pl_module: Any) -> dict[str, Any]:
         """Where the training is, how long it will take, and its best figure so far."""
@@ -41,4 +41,4 @@ class Heartbeat(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """What follows is evaluation or another stage; the last figures stay."""
         last = self.figures(trainer, pl_module)
-        job.show(lambda: last)
+        job.show(lambda folder: last)

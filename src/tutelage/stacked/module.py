@@ -93,12 +93,13 @@ class StackedModule(L.LightningModule):
     def on_train_start(self) -> None:
         """Offers every job's figures as signs of life."""
         [beat] = [one for one in self.trainer.callbacks if isinstance(one, Heartbeat)]  # type: ignore[attr-defined]
-        job.show(lambda: [{**beat.figures(self.trainer, self), "best": best} for best in self._bests()])
+        index = {learner.folder.parent: i for i, learner in enumerate(self.learners)}  # a student's is in its job's
+        job.show(lambda folder: {**beat.figures(self.trainer, self), "best": self._best(index.get(folder))})
         self.on_train_epoch_start()
 
-    def _bests(self) -> list[float | None]:
-        values = self.best_value.abs().tolist()
-        return [value if epoch >= 0 else None for value, epoch in zip(values, self.best_epoch.tolist(), strict=True)]
+    def _best(self, index: int | None) -> float | None:
+        known = index is not None and self.best_epoch[index] >= 0
+        return abs(float(self.best_value[index])) if known else None
 
     def on_train_epoch_start(self) -> None:
         """Tells every job's terms and losses that have a schedule which epoch it is."""
