@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, configure_log, filter_overrides, run_job, setup_globals
+from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,12 @@ class StackedLauncher(BasicLauncher):
     def __init__(self, most_jobs: int | None, most_work: float | None):
         super().__init__()
         self.most_jobs, self.most_work = most_jobs, most_work
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keeps what the sweeper composes of every job, to see whether it is legal, for the launch."""
+        kept = _Kept(hydra_context.config_loader)
+        hydra_context.config_loader = cast(ConfigLoader, kept)
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Trains what goes together, then runs the jobs one by one."""
@@ -78,6 +86,24 @@ class StackedLauncher(BasicLauncher):
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
         return config
+
+
+class _Kept:
+    """A config loader that gives out a job's config a second time: composing one takes as long as many steps."""
+
+    def __init__(self, loader: ConfigLoader):
+        self._loader = loader
+        self._configs: dict[tuple[str, ...], DictConfig] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        key = tuple(sweep_overrides)
+        if key not in self._configs:
+            self._configs[key] = self._loader.load_sweep_config(master_config, sweep_overrides)
+            return self._configs[key]
+        return self._configs.pop(key)
 
 
 def _job(config: DictConfig) -> Any:

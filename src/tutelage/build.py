@@ -1,6 +1,7 @@
 """Config → objects: the only place that instantiates."""
 
 import os
+import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -40,6 +41,20 @@ def stage_config(cfg: DictConfig, name: str) -> DictConfig:
     teacher's. Losses: the student's is ``loss``; the control's is the same at alpha = 0; the teacher learns from the
     hard term alone. What a method trains in the student's place, ``stages.student.network``, is there above alpha = 0.
     """
+    paths = OmegaConf.to_container(cfg.paths, resolve=True)  # the environment has a say in them
+    key = pickle.dumps((name, OmegaConf.to_container(cfg, resolve=False), paths))
+    if key not in _stages:
+        while len(_stages) >= _KEPT:
+            del _stages[next(iter(_stages))]
+        _stages[key] = pickle.dumps(_stage_config(cfg, name))
+    return cast(DictConfig, pickle.loads(_stages[key]))
+
+
+_KEPT = 16  # a job asks some fifteen times for its three or four stages, each 15 ms to make
+_stages: dict[bytes, bytes] = {}
+
+
+def _stage_config(cfg: DictConfig, name: str) -> DictConfig:
     stage = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
     OmegaConf.set_struct(stage, False)
     teaches = name in ("teacher", "specialist")

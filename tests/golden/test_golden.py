@@ -30,10 +30,14 @@ class Curve(Quiet):
 
 
 def curve(compose, loss: str, folder: Path) -> list[float]:
-    """A pair of small CNNs; of ResNet-8s where a loss reads batch normalisation or the map before a bare classifier."""
+    """A pair of small CNNs; of ResNet-8s where a loss reads batch normalisation or the map before a bare classifier.
+
+    A soft tree's loss reads a tree.
+    """
     pair = "resnet8" if loss in ("cat_kd", "ft", "ofd", "simkd") else "cnn"
+    student = "soft_tree" if loss == "soft_tree" else pair
     cfg = compose(
-        f"loss={loss}", f"model@teacher={pair}", f"model@student={pair}", "logger=none", "callbacks.progress=null"
+        f"loss={loss}", f"model@teacher={pair}", f"model@student={student}", "logger=none", "callbacks.progress=null"
     )
     with open_dict(cfg):
         if pair == "cnn" and "stages" in cfg.loss:

@@ -14,9 +14,15 @@ from tutelage.paths import conf_dir
 pytestmark = pytest.mark.slow
 
 LOSSES = sorted(path.stem for path in Path(conf_dir(), "loss").glob("*.yaml"))
-PAIR = ("model@teacher=resnet14", "model@student=resnet8")
+
+
+def pair(loss: str) -> tuple[str, str]:
+    """Networks that the loss can read."""
+    return "model@teacher=resnet14", f"model@student={'soft_tree' if loss == 'soft_tree' else 'resnet8'}"
+
+
 # Those that compare examples with one another, or draw a mask: a rank sees its own share of a batch.
-OF_A_BATCH = {"cc", "crd", "dist", "mgd", "mlkd", "pkt", "rkd", "sp"}
+OF_A_BATCH = {"cc", "crd", "dist", "mgd", "mlkd", "pkt", "rkd", "soft_tree", "sp"}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +34,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("loss", LOSSES)
 def test_one_epoch_from_the_command_line(main, tmp_path, artifacts, loss):
     answer = main(
-        "distill", f"loss={loss}", *PAIR, "trainer.max_epochs=1", "logger=none", "callbacks.progress=null",
+        "distill", f"loss={loss}", *pair(loss), "trainer.max_epochs=1", "logger=none", "callbacks.progress=null",
         f"paths.artifacts={artifacts}", "hydra.run.dir=run",
     )  # fmt: skip
     assert answer.code == 0, answer.message
@@ -40,7 +46,7 @@ def test_one_epoch_from_the_command_line(main, tmp_path, artifacts, loss):
 
 
 def config(compose, loss: str) -> DictConfig:
-    return compose(f"loss={loss}", *PAIR, "data.batch_size=16")
+    return compose(f"loss={loss}", *pair(loss), "data.batch_size=16")
 
 
 def test_two_ranks_average_the_gradients_of_their_shares(compose, tmp_path):

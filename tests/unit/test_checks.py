@@ -39,7 +39,7 @@ from tutelage.errors import TutelageError
         (["student.net.dropout=nan"], "student.net.dropout must be a finite number; found nan"),
         (["optimizer.lr=${nowhere}"], "Interpolation key 'nowhere' not found"),
         (["los=soft_target"], "'los': did you mean 'loss'?"),
-        (["loss=soft_targt"], "'soft_targt': did you mean 'soft_target'?"),
+        (["loss=soft_targt"], "'soft_targt': did you mean 'soft_target' or 'soft_tree'?"),
         (["model@studnt=mlp"], "Did you mean to override one of model@student, model@teacher?"),
         (["model@student=mpl"], "'mpl': did you mean 'mlp'"),
         (["student.net.widht=3"], "'widht': did you mean 'widths'?"),

@@ -88,76 +88,74 @@ class _Group:
         except TutelageError as error:
             log.info("no stack: %s", error)  # each job meets it, and says so
             return
-        self._controls(data, teaching)
-        self._students(data, teaching, sources)
+        teachers = build.sources(_with(build.stage_config(self.cfg, "student"), sources))
+        students = [self._student(job, sources, teachers, data) for job in self.jobs]
+        controls = self._missing_controls(data)
+        work = {where: self.states / "controls" / where.name for where in controls}
+        alone = [self._control(*controls[where], work[where], sources, teachers, data) for where in controls]
+        self._train([*alone, *students], teachers, teaching, data)
+        for where, folder in work.items():
+            if (folder / "stage.json").is_file():
+                self._publish(controls[where][1], folder)
         if self.states.is_dir() and not any(path.is_file() for path in self.states.rglob("*")):
             shutil.rmtree(self.states)  # every stack took its own away
 
-    def _controls(self, data: ImageData, teaching: Teaching) -> None:
-        found: dict[str, tuple[DictConfig, dict[str, Any]]] = {}
+    def _missing_controls(self, data: ImageData) -> dict[Path, tuple[Job, dict[str, Any]]]:
+        """Where each is to be → the first job that wants it, and what makes it."""
+        found: dict[Path, tuple[Job, dict[str, Any]]] = {}
         for job in self.jobs:
-            stage = build.stage_config(job.cfg, "control")
-            made_by = recipe(stage, "control", data)
+            made_by = recipe(build.stage_config(job.cfg, "control"), "control", data)
             where = artifacts.place(self.artifacts, "control", made_by)
             if not where.is_dir():
-                found[str(where)] = stage, made_by
-        work = {name: self.states / "controls" / Path(name).name for name in found}
-        learners = [
-            self._learner(stage, "control", work[name], work[name] / "tensorboard", data, {})
-            for name, (stage, _) in found.items()
-        ]
-        self._train("control", learners, {}, teaching, data)
-        for name, (_, made_by) in found.items():
-            if (work[name] / "stage.json").is_file():
+                found.setdefault(where, (job, made_by))
+        return found
 
-                def take(folder: Path, done: Path = work[name]) -> None:
-                    shutil.copytree(done, folder, dirs_exist_ok=True)
+    def _publish(self, made_by: dict[str, Any], folder: Path) -> None:
+        def take(work: Path) -> None:
+            shutil.copytree(folder, work, dirs_exist_ok=True)
 
-                artifacts.make(self.artifacts, "control", made_by, take)
-                shutil.rmtree(work[name])
+        artifacts.make(self.artifacts, "control", made_by, take)
+        shutil.rmtree(folder)
 
-    def _students(self, data: ImageData, teaching: Teaching, sources: DictConfig) -> None:
-        learners, teachers = [], None
-        for job in self.jobs:
-            stage = build.stage_config(job.cfg, "student")
-            stage.sources = sources
-            if teachers is None:
-                teachers = build.sources(stage)
-            folder, board = job.folder / "checkpoints", job.folder / "tensorboard"
-            learners.append(self._learner(stage, "student", folder, board, data, teachers))
-        self._train("student", learners, teachers or {}, teaching, data)
-
-    @staticmethod
-    def _learner(
-        stage: DictConfig, name: str, folder: Path, board: Path, data: ImageData, teaching: Mapping[str, Source]
-    ) -> Learner:
-        module: SupervisedModule
-        if name == "student":
-            module = build.distillation_module(stage, data.num_classes, teaching, None)
-        else:
-            module = build.supervised_module(stage, name, data.num_classes, None)
+    def _student(self, job: Job, sources: DictConfig, teachers: Mapping[str, Source], data: ImageData) -> Learner:
+        stage = _with(build.stage_config(job.cfg, "student"), sources)
+        module = build.distillation_module(stage, data.num_classes, teachers, None)
         module.meet(data)
-        best = {key: str(stage.callbacks.best[key]) for key in ("monitor", "mode")}
-        return Learner(module, stage.data.seed, folder, build.loggers(stage, name, board), best)
+        return _learner(stage, module, "student", job.folder / "checkpoints", job.folder / "tensorboard")
+
+    def _control(
+        self,
+        job: Job,
+        made_by: dict[str, Any],
+        folder: Path,
+        sources: DictConfig,
+        teachers: Mapping[str, Source],
+        data: ImageData,
+    ) -> Learner:
+        """The control; where it can be, as a student whose teachers have weight 0: so it joins their stack."""
+        stage = build.stage_config(job.cfg, "control")
+        module = build.supervised_module(stage, "control", data.num_classes, None)
+        module.meet(data)
+        student = self._student(job, sources, teachers, data)
+        alike = all(stage[part] == student.stage[part] for part in ("network", "data", "scheduler", "trainer"))
+        if alike and (silent := plan.disarm(student.module, module)) is not None:
+            student.module.about, student.module.optimizer = module.about, module.optimizer
+            return _learner(stage, student.module, "control", folder, folder / "tensorboard", silent)
+        return _learner(stage, module, "control", folder, folder / "tensorboard")
 
     def _train(
-        self,
-        name: str,
-        learners: Sequence[Learner],
-        teachers: Mapping[str, Source],
-        teaching: Teaching,
-        data: ImageData,
+        self, learners: Sequence[Learner], teachers: Mapping[str, Source], teaching: Teaching, data: ImageData
     ) -> None:
         by_make: dict[str, list[Learner]] = {}
         for learner in learners:
-            by_make.setdefault(plan.make(learner.module), []).append(learner)
+            by_make.setdefault(plan.make(learner.module, learner.stage), []).append(learner)
         for same in by_make.values():
             one = same[0].module
             if reason := plan.unfit(one, teachers, data) or plan.too_much_work(one, data, self.limits.most_work):
-                self.reasons[f"{name}: {reason}"] += len(same)
+                self.reasons[f"{_named(same)}: {reason}"] += len(same)
                 continue
             for stack in self._stacks(same, data):
-                self._one_stack(name, stack, teachers, teaching, data)
+                self._one_stack(stack, teachers, teaching, data)
 
     def _stacks(self, learners: Sequence[Learner], data: ImageData) -> Iterator[list[Learner]]:
         """Those that are not finished, in stacks that fit; one that was begun keeps those that it began with."""
@@ -169,17 +167,41 @@ class _Group:
                 yield stack
 
     def _one_stack(
-        self, name: str, stack: list[Learner], teachers: Mapping[str, Source], teaching: Teaching, data: ImageData
+        self, stack: list[Learner], teachers: Mapping[str, Source], teaching: Teaching, data: ImageData
     ) -> None:
+        name = _named(stack)
         if len(stack) == 1:
             self.reasons[f"{name}: there is one of its make"] += 1
             return
-        stage = build.stage_config(self.cfg, name)
-        log.info("training %d %ss as one", len(stack), name)
+        log.info("training %s as one", name)
         try:
-            broken = train(stage, stack, teachers, teaching.record(), data, self.states)
+            broken = train(stack[0].stage, stack, teachers, teaching.record(), data, self.states)
         except (NotAlikeError, TutelageError) as error:
             self.reasons[f"{name}: {error}"] += len(stack)
             return
         if broken:
             self.reasons[f"{name}: its loss is not finite"] += broken
+
+
+def _with(stage: DictConfig, sources: DictConfig) -> DictConfig:
+    stage.sources = sources
+    return stage
+
+
+def _learner(
+    stage: DictConfig,
+    module: SupervisedModule,
+    name: str,
+    folder: Path,
+    board: Path,
+    silent: frozenset[str] = frozenset(),
+) -> Learner:
+    return Learner(stage, module, folder, build.loggers(stage, name, board), silent)
+
+
+def _named(learners: Sequence[Learner]) -> str:
+    """Such as ``64 students, 4 controls``."""
+    counts = Counter(learner.module.about["stage"] for learner in learners)
+    return ", ".join(
+        f"{count} {name}{'s' if count > 1 else ''}" for name, count in sorted(counts.items(), reverse=True)
+    )

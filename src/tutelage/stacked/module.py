@@ -10,6 +10,7 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig
 from torch import Tensor
 
 from tutelage import job
@@ -27,18 +28,22 @@ class Learner:
     """One training among those that go together.
 
     Attributes:
+        stage: its config.
         module: as it would be trained alone, having met its data.
-        data_seed: of its order and augmentation.
         folder: for its weights, predictions and ``stage.json``.
         loggers: of its curves.
-        best: what its best weights are chosen by: ``{"monitor": …, "mode": …}``.
+        silent: terms that it does not have and that are there with weight 0.
     """
 
+    stage: DictConfig
     module: SupervisedModule
-    data_seed: int
     folder: Path
     loggers: Sequence[Logger]
-    best: Mapping[str, str]
+    silent: frozenset[str] = frozenset()
+
+    def has(self, figure: str) -> bool:
+        """Whether it would have this figure alone: of its own terms, and gradients only of several."""
+        return not self.silent or not (figure.startswith("pull") or figure.rpartition("/")[2] in self.silent)
 
 
 class StackedModule(L.LightningModule):
@@ -67,12 +72,12 @@ class StackedModule(L.LightningModule):
         super().__init__()
         self.learners, self.reference = list(learners), reference
         self.modules_alone = [learner.module for learner in learners]
-        self.stack = Stack(self.modules_alone, [learner.data_seed for learner in learners], teaching, example)
+        self.stack = Stack(self.modules_alone, [learner.stage.data.seed for learner in learners], teaching, example)
         self.best = deepcopy(self.stack.net)
         self.register_buffer("best_value", torch.full((len(learners),), -torch.inf))
         self.register_buffer("best_epoch", torch.full((len(learners),), -1))
         self.register_buffer("sound", torch.ones(len(learners), dtype=torch.bool))
-        self.about = {"stage": f"{len(learners)} {self.modules_alone[0].about['stage']}s"}
+        self.about = {"stage": f"{len(learners)} together"}
         self.pulls: dict[int, dict[str, Tensor]] = {}
         self._sums: dict[str, Tensor] = {}
 
@@ -133,6 +138,8 @@ class StackedModule(L.LightningModule):
     def pulls_of(self, index: int) -> dict[int, dict[str, list[float]]]:
         """What was measured of one job: epoch → term → [norm, cosine]."""
         terms = list(self.modules_alone[0].objective.terms)
+        if self.learners[index].silent:
+            return {}
         return {
             epoch: {term: [float(said[f"{kind}/{term}"][index]) for kind in ("pull", "pull_cosine")] for term in terms}
             for epoch, said in self.pulls.items()
@@ -156,7 +163,9 @@ class StackedModule(L.LightningModule):
         step: int = self.trainer.fit_loop.epoch_loop._batches_that_stepped + shift
         by_job = {name: values.tolist() for name, values in figures.items()}
         for i, learner in enumerate(self.learners):
-            own = {name: values[i] for name, values in by_job.items()}
+            own = {name: values[i] for name, values in by_job.items() if learner.has(name)}
+            if not own:
+                continue
             for logger in learner.loggers:
                 logger.log_metrics({**own, "epoch": self.current_epoch}, step)
 
@@ -195,7 +204,7 @@ class StackedModule(L.LightningModule):
         figures = {name: total / count for name, total in self._sums.items()}
         finite = torch.stack([values.isfinite() for values in figures.values()]).all(0)
         self.sound &= finite
-        monitor, mode = self.learners[0].best["monitor"], self.learners[0].best["mode"]
+        monitor, mode = (str(self.learners[0].stage.callbacks.best[key]) for key in ("monitor", "mode"))
         if monitor not in figures:
             raise TutelageError(f"callbacks.best.monitor: no figure {monitor!r}; {nearest(monitor, figures)}")
         value = figures[monitor] if mode == "max" else -figures[monitor]

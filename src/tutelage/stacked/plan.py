@@ -7,7 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -129,14 +129,31 @@ def too_much_work(module: SupervisedModule, data: ImageData, most: float | None)
     return f"a stack does not pay on a CPU: a batch is {work:.2g} multiply-adds, hydra.launcher.most_work={most:.2g}"
 
 
-def make(module: SupervisedModule) -> str:
-    """What must be the same in networks and objectives that are stacked: all but tensors, dropout rates and seeds."""
+def make(module: SupervisedModule, stage: DictConfig) -> str:
+    """What must be the same in trainings that are stacked: all but tensors, dropout rates and seeds."""
     optimizer = module.optimizer
     assert isinstance(optimizer, partial)
     group = {"lr", "weight_decay", "betas", "eps", "momentum", "alpha", "rho", "lambd", "initial_accumulator_value"}
     settings = {key: value for key, value in optimizer.keywords.items() if key not in group}
     parts = [_form(module.student.net), _form(module.objective)]
-    return json.dumps([*parts, str(optimizer.func), sorted(map(str, settings.items()))])
+    course = [_plain(stage[part]) for part in ("trainer", "scheduler", "callbacks")]
+    return json.dumps([*parts, *course, str(optimizer.func), sorted(map(str, settings.items()))])
+
+
+def disarm(student: SupervisedModule, control: SupervisedModule) -> frozenset[str] | None:
+    """Makes the student's objective the control's: its weights, and 0 where the control has no such term.
+
+    Returns:
+        The names of those; None, nothing being changed, where there is more to it: a loss that learns, another term.
+    """
+    own, wanted = student.objective.terms, control.objective.terms
+    if any(True for _ in student.objective.parameters()) or not wanted.keys() <= own.keys():
+        return None
+    if any(_form(own[name]) != _form(wanted[name]) for name in wanted):
+        return None
+    for name, term in own.items():
+        cast(Term, term).weight.fill_(float(cast(Term, wanted[name]).weight) if name in wanted else 0.0)
+    return frozenset(own.keys() - wanted.keys())
 
 
 def _form(module: nn.Module) -> list[str]:

@@ -31,7 +31,7 @@ _TOLERANCE = 1e-3  # relative to a gradient's greatest element, in float32: far 
 
 def in_order(learners: Sequence[Learner]) -> list[Learner]:
     """By seed, and within a seed by the optimizer's settings: as :class:`~tutelage.stacked.stack.Stack` wants them."""
-    return sorted(learners, key=lambda one: (one.data_seed, str(settings_of(one.module))))
+    return sorted(learners, key=lambda one: (one.stage.data.seed, str(settings_of(one.module))))
 
 
 def train(

@@ -33,6 +33,12 @@ def module(compose):
     return make
 
 
+@pytest.fixture
+def form(module, compose):
+    """``form(*overrides)`` → what must be the same."""
+    return lambda *own: plan.make(module(*own)[0], build.stage_config(compose(*DENSE, *own), "student"))
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -100,15 +106,33 @@ def test_losses_that_can_be_stacked(module, loss):
     assert plan.unfit(*module(f"loss={loss}")) == ""
 
 
-def test_settings_that_are_no_tensors_part_the_jobs(module):
-    smooth, plain = (module(f"loss.label_smoothing={value}")[0] for value in (0.1, 0.0))
-    assert plan.make(smooth) != plan.make(plain), "CrossEntropyLoss keeps it as a number"
-    assert plan.make(module("loss.temperature=9")[0]) == plan.make(plain)
+def test_settings_that_are_no_tensors_part_the_jobs(form):
+    smooth, plain = (form(f"loss.label_smoothing={value}") for value in (0.1, 0.0))
+    assert smooth != plain, "CrossEntropyLoss keeps it as a number"
+    assert form("loss.temperature=9") == plain
 
 
-def test_alpha_at_its_ends_has_other_terms(module):
-    makes = [plan.make(module(f"loss.alpha={alpha}")[0]) for alpha in (0.2, 0.8, 1.0)]
+def test_alpha_at_its_ends_has_other_terms(form):
+    makes = [form(f"loss.alpha={alpha}") for alpha in (0.2, 0.8, 1.0)]
     assert makes[0] == makes[1] != makes[2]
+
+
+def test_a_control_is_a_student_whose_teachers_have_no_weight(module, compose):
+    student, _, data = module("loss.alpha=.7")
+    control = build.supervised_module(build.stage_config(compose(*DENSE), "control"), "control", 10, None)
+    control.meet(data)
+    assert plan.disarm(student, control) == {"soft"}
+    assert {name: float(term.weight) for name, term in student.objective.terms.items()} == {"hard": 1.0, "soft": 0.0}
+
+
+@pytest.mark.parametrize("overrides", ["loss.alpha=1", "loss=fitnet", "loss.label_smoothing=.1"])
+def test_a_control_that_is_more_than_that_trains_by_itself(module, compose, overrides):
+    student, _, data = module(overrides)
+    before = {name: float(term.weight) for name, term in student.objective.terms.items()}
+    control = build.supervised_module(build.stage_config(compose(*DENSE), "control"), "control", 10, None)
+    control.meet(data)
+    assert plan.disarm(student, control) is None
+    assert before == {name: float(term.weight) for name, term in student.objective.terms.items()}
 
 
 def test_a_network_that_fills_the_processor_trains_alone(module):

@@ -1,0 +1,75 @@
+"""Short versions of ``experiment=few_labels…`` on scikit-learn's digits as MNIST files, against the figures on file.
+
+``make golden`` writes them anew; a commit that does so says why.
+"""
+
+import json
+import runpy
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+import small_mnist
+from omegaconf import OmegaConf
+from runs import figures
+
+from tutelage.paths import conf_dir
+
+PATH = Path(__file__).parent / "few_labels.json"
+SCRIPT = Path(__file__).parents[2] / "docs" / "results" / "few_labels.py"
+SHORT = (
+    "data.val_size=200", "data.labelled=40", "data.batch_size=50", "trainer.max_epochs=3", "student.net.widths=[32]",
+    "logger=none",
+)  # fmt: skip
+SAME = ("stages.teacher.data.labelled=${data.labelled}", "stages.teacher.data.repeat_labelled=${data.repeat_labelled}")
+TEACHERS = {"all": (), "same": SAME}
+
+
+@pytest.mark.filterwarnings("ignore:.*(LeafSpec|in eval mode|lr_scheduler.step).*")
+def test_a_short_version_gives_the_figures_on_file(main, tmp_path, request, monkeypatch, capsys):
+    digits = small_mnist.write(tmp_path)
+    found = {}
+    for name, more in TEACHERS.items():
+        answer = main(
+            "distill", "experiment=few_labels", f"data.root={digits}", *SHORT, *more, f"hydra.run.dir={name}/job"
+        )
+        assert answer.code == 0, answer.message
+        document = figures(tmp_path / name / "job")
+        found[name] = {
+            role: {split: document[role]["last"][split]["nll"] for split in ("val", "test")}
+            for role in ("teacher", "control", "student")
+        }
+    _drawn(tmp_path, {name: 100 * _gain(tmp_path / name / "job") for name in TEACHERS}, monkeypatch, capsys)
+    assert found["all"]["control"] == found["same"]["control"]
+    assert found["all"]["teacher"]["test"] < found["same"]["teacher"]["test"]
+    if request.config.getoption("--write-golden"):
+        PATH.write_text(json.dumps(found, indent=1) + "\n")
+    expected = json.loads(PATH.read_text())
+    assert found.keys() == expected.keys()
+    for name, roles in found.items():
+        for role, values in roles.items():
+            assert values == pytest.approx(expected[name][role], rel=1e-3), (name, role)  # CPUs differ in the last bits
+
+
+def _gain(run):
+    return json.loads((run / "metrics.json").read_text())["gain"]["last"]["accuracy"]
+
+
+def _drawn(folder, gains, monkeypatch, capsys):
+    """The page's table and figure of both runs."""
+    out = folder / "few.svg"
+    monkeypatch.setattr(sys, "argv", ["few_labels", *(str(folder / name) for name in TEACHERS), str(out)])
+    capsys.readouterr()
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| 40 | 1 |")]
+    assert [row.split(" | ")[-1] for row in rows] == [f"{gain:+.2f} |" for gain in gains.values()]
+    assert ET.parse(out).getroot().tag.endswith("svg")
+
+
+def test_an_epoch_has_labelled_examples_as_often_whatever_their_number():
+    paths = sorted(Path(conf_dir(), "experiment").glob("few_labels*.yaml"))
+    assert len(paths) == 4
+    for path in paths:
+        data = OmegaConf.load(path).data
+        assert data.labelled * data.repeat_labelled == 10_000, path.stem

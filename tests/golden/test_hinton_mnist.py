@@ -1,0 +1,49 @@
+"""Short versions of ``experiment=hinton_mnist…`` on scikit-learn's digits as MNIST files, against the figures on file.
+
+``make golden`` writes them anew; a commit that does so says why.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+import small_mnist
+from runs import figures
+
+HERE = Path(__file__).parent / "hinton_mnist"
+EXPERIMENTS = ("hinton_mnist", "hinton_mnist_without_3", "hinton_mnist_only_7_8")
+SHORT = (
+    "data.val_size=200", "data.batch_size=50", "trainer.max_epochs=4", "stages.teacher.trainer.max_epochs=4",
+    "teacher.net.widths=[48,48]", "student.net.widths=[32,32]", "trainer.precision=32-true", "logger=none",
+)  # fmt: skip
+ROLES = ("teacher", "control", "student")
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return small_mnist.write(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.mark.filterwarnings("ignore:.*(LeafSpec|in eval mode|lr_scheduler.step).*")
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_short_version_gives_the_figures_on_file(main, digits, tmp_path, request, name):
+    answer = main("distill", f"experiment={name}", f"data.root={digits}", *SHORT, "hydra.run.dir=run")
+    assert answer.code == 0, answer.message
+    document = figures(tmp_path / "run")
+    found = {role: {split: document[role]["last"][split]["nll"] for split in ("val", "test")} for role in ROLES}
+    found["kl_teacher"] = document["student"]["last"]["val"]["kl_teacher"]
+    if name != "hinton_mnist":
+        alone, taught = (document[role]["last"]["absent"] for role in ("control", "student"))
+        assert taught["corrected"]["test"]["accuracy_absent"] > alone["test"]["accuracy_absent"]
+    path = HERE / f"{name}.json"
+    if request.config.getoption("--write-golden"):
+        path.write_text(json.dumps(found, indent=1) + "\n")
+    expected = json.loads(path.read_text())
+    assert found.keys() == expected.keys()
+    for key in found:
+        assert found[key] == pytest.approx(expected[key], rel=1e-3), key  # CPUs differ in the last bits
+
+
+def test_the_two_transfer_sets_have_the_first_experiments_teacher():
+    teachers = [json.loads((HERE / f"{name}.json").read_text())["teacher"] for name in EXPERIMENTS]
+    assert teachers[0] == teachers[1] == teachers[2]

@@ -1,0 +1,75 @@
+"""A short version of ``experiment=mnist_mlp`` on scikit-learn's digits as MNIST files, and the two traps of its source.
+
+``make golden`` writes the figures on file anew; a commit that does so says why.
+"""
+
+import json
+import runpy
+import sys
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import small_mnist
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from runs import figures
+
+from tutelage import build
+from tutelage.losses.soft_target import SoftTarget
+from tutelage.weights import about
+
+PATH = Path(__file__).parent / "mnist_mlp.json"
+SCRIPT = Path(__file__).parents[2] / "docs" / "results" / "mnist_mlp.py"
+SHORT = (
+    "data.val_size=200", "data.batch_size=50", "trainer.max_epochs=4", "teacher.net.widths=[48,48]",
+    "student.net.widths=[32,32]", "logger=none",
+)  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:.*(LeafSpec|in eval mode|lr_scheduler.step|divides the total loss).*")
+def test_a_short_version_gives_the_figures_on_file_and_shows_the_traps(main, tmp_path, request, monkeypatch, capsys):
+    digits = small_mnist.write(tmp_path)
+    answer = main("distill", "experiment=mnist_mlp", f"data.root={digits}", *SHORT, "hydra.run.dir=run")
+    assert answer.code == 0, answer.message
+    document = figures(tmp_path / "run")
+    found = {
+        role: {split: document[role]["last"][split]["nll"] for split in ("val", "test")}
+        for role in ("teacher", "control", "student")
+    }
+    if request.config.getoption("--write-golden"):
+        PATH.write_text(json.dumps(found, indent=1) + "\n")
+    expected = json.loads(PATH.read_text())
+    for role in found:
+        assert found[role] == pytest.approx(expected[role], rel=1e-3), role  # CPUs differ in the last bits
+    _traps(tmp_path / "run")
+    monkeypatch.setattr(sys, "argv", ["mnist_mlp", str(tmp_path / "run")])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert "| kl_mean |" in capsys.readouterr().out
+
+
+def _traps(run: Path) -> None:
+    script = runpy.run_path(str(SCRIPT))
+    path = run / "checkpoints" / "last.safetensors"
+    given = script["find"](run)
+    teacher, student = script["network"](given), script["network"](path)
+    data = build.data(OmegaConf.create({"data": about(path)["data"]}))
+    batches = list(islice(data.alike(0), 5))
+    found = script["traps"](teacher, student, iter(batches))
+    # "mean" divides by the classes too: the teacher's weight is a tenth of what alpha says.
+    assert found["kl_mean"] == pytest.approx(found["kl_batchmean"] / 10, rel=1e-5)
+    # With its dropout on the teacher gives two answers to one image, which lie further apart than student and teacher.
+    assert found["kl_between_dropouts"] > found["kl_batchmean"]
+    assert found["teacher_right_dropout"] < found["teacher_right"]
+    # The framework does neither: T² of the mean over rows, and a teacher that nothing can put into train mode.
+    net = OmegaConf.create(about(given)["network"])
+    frozen = instantiate({"_target_": "tutelage.sources.frozen.Frozen", "net": net, "checkpoint": str(given)}).train()
+    with torch.no_grad():
+        said = [(student(batch["input"]), frozen(batch)["logits"]) for batch in batches]
+        assert all(
+            torch.equal(answer, frozen(batch)["logits"]) for (_, answer), batch in zip(said, batches, strict=True)
+        )
+    loss = SoftTarget(20.0)
+    ours = sum(float(loss(*pair)) for pair in said) / len(said)
+    assert ours == pytest.approx(400 * found["kl_batchmean"], rel=1e-4)

@@ -1,0 +1,40 @@
+"""A short version of ``experiment=soft_tree_mnist`` on scikit-learn's digits as MNIST files, against figures on file.
+
+``make golden`` writes them anew; a commit that does so says why.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+import small_mnist
+from runs import figures
+
+from tutelage.evaluation import tree
+
+PATH = Path(__file__).parent / "soft_tree_mnist" / "soft_tree_mnist.json"
+SHORT = (
+    "data.val_size=200", "data.batch_size=50", "trainer.max_epochs=6", "stages.teacher.trainer.max_epochs=2",
+    "teacher.net.widths=[8,16]", "teacher.net.hidden=32", "student.net.depth=4", "logger=none",
+)  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:.*(LeafSpec|in eval mode|lr_scheduler.step).*")
+def test_a_short_version_gives_the_figures_on_file(main, tmp_path, request):
+    digits = small_mnist.write(tmp_path)
+    answer = main("distill", "experiment=soft_tree_mnist", f"data.root={digits}", *SHORT, "hydra.run.dir=run")
+    assert answer.code == 0, answer.message
+    document = figures(tmp_path / "run")
+    found = {
+        role: {split: document[role]["last"][split]["nll"] for split in ("val", "test")}
+        for role in ("teacher", "control", "student")
+    }
+    if request.config.getoption("--write-golden"):
+        PATH.write_text(json.dumps(found, indent=1) + "\n")
+    expected = json.loads(PATH.read_text())
+    assert found.keys() == expected.keys()
+    for role in found:
+        assert found[role] == pytest.approx(expected[role], rel=1e-3), role  # CPUs differ in the last bits
+    drawn, seen = tree.draw(tmp_path / "run", "test", 0, [])
+    assert drawn.count("<image") == 15 + 1 + 4
+    assert seen.accuracy[1] == pytest.approx(document["student"]["last"]["test"]["accuracy"], abs=1e-6)

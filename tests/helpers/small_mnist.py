@@ -1,0 +1,22 @@
+"""scikit-learn's digits as files of MNIST: 28×28, uint8, IDX."""
+
+from pathlib import Path
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+TRAIN = 1200
+
+
+def write(root: Path) -> Path:
+    """Writes ``<root>/MNIST/raw`` with 1,200 training and 597 test images; returns ``root``."""
+    digits = load_digits()
+    large = np.kron(digits.images * (255 / 16), np.ones((3, 3))).round().astype(np.uint8)
+    images, labels = np.pad(large, ((0, 0), (2, 2), (2, 2))), digits.target.astype(np.uint8)
+    folder = root / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for name, part in (("train", slice(TRAIN)), ("t10k", slice(TRAIN, None))):
+        for kind, array in (("images", images[part]), ("labels", labels[part])):
+            head = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+            (folder / f"{name}-{kind}-idx{array.ndim}-ubyte").write_bytes(head + array.tobytes())
+    return root
