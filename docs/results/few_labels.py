@@ -73,7 +73,7 @@ def figure(panels: dict[str, Runs]) -> str:
             )
             for x, y in points:
                 on.add("circle", cx=x, cy=y, r=4, fill=colour)
-            x = left + 110 * row
+            x = left + (0, 122, 214)[row]
             on.add("path", d=f"M{x} 330L{x + 26} 330", stroke=colour, stroke_dasharray=dash)
             on.text(x + 32, 335, label, "small")
     return document(on)

@@ -1,8 +1,8 @@
-"""Table of sweeps of ``experiment=fidelity``.
+"""Table and figure of sweeps of ``experiment=fidelity``.
 
-    python docs/results/fidelity.py SWEEP…
+    python docs/results/fidelity.py OUT.svg SWEEP…
 
-Prints markdown: mean ± standard deviation over seeds, of the last weights.
+Prints markdown, mean ± standard deviation over seeds, of the last weights; writes the figure, a point a run.
 """
 
 import json
@@ -12,6 +12,11 @@ from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
+
+from tutelage.evaluation.softened_picture import document
+from tutelage.report.svg import Axes, Drawing, Scale, around
+
+ROLES = {"control": ("alone", "#b45309"), "student": ("distilled", "#0b2447")}
 
 
 class Cell(NamedTuple):
@@ -48,11 +53,45 @@ def table(cells: dict[Cell, list[dict[str, Any]]]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for cell, runs in cells.items():
-        for role, name in (("control", "alone"), ("student", "distilled")):
+        for role, (name, _) in ROLES.items():
             said = " | ".join(spread(runs, role, *where) for where in (("test", "accuracy"), *keys))
             lines.append(f"| {cell.units} | {cell.epochs} | {cell.pictures} | {name} | {said} |")
     return "\n".join(lines)
 
 
+def figure(cells: dict[Cell, list[dict[str, Any]]]) -> str:
+    """Accuracy over agreement with the teacher, on test; larger points are larger students."""
+    points = [
+        (100 * test["agreement"], 100 * test["accuracy"], role, cell)
+        for cell, runs in cells.items()
+        for role in ROLES
+        for test in (run[role]["last"]["test"] for run in runs)
+    ]
+    on = Drawing("fidelity", 560.0, 400.0, "Fidelity against accuracy", f"{len(points)} networks; a point a run.")
+    on.add("rect", width=on.width, height=on.height, fill="#fff")
+    on.text(24, 34, "More like the teacher is not more right", "title")
+    x, y = around([point[0] for point in points]), around([point[1] for point in points])
+    axes = Axes(Scale(*x, 64, 536), Scale(*y, 310, 80))
+    axes.draw(on, "agreement with the teacher, % of test", "test accuracy, %", lambda v: f"{v:g}", lambda v: f"{v:g}")
+    for agreement, accuracy, role, cell in points:
+        name, colour = ROLES[role]
+        look: dict[str, Any] = {"fill": "#fff" if role == "control" else colour, "stroke": colour, "stroke_width": 2.0}
+        tip = f"{name}: {cell.units} units, {cell.epochs} epochs, {cell.pictures} pictures an image"
+        on.add("circle", cx=axes.x(agreement), cy=axes.y(accuracy), r=3 + cell.units / 32, tip=tip, **look)
+    for place, (name, colour) in enumerate(ROLES.values()):
+        fill = colour if place else "#fff"
+        on.add("circle", cx=80 + 130 * place, cy=374, r=5, fill=fill, stroke=colour, stroke_width=2)
+        on.text(94 + 130 * place, 379, name)
+    return document(on)
+
+
+def main() -> None:
+    """Prints the table, writes the figure."""
+    out, *sweeps = map(Path, sys.argv[1:])
+    cells = read(sweeps)
+    print(table(cells))
+    out.write_text(figure(cells))
+
+
 if __name__ == "__main__":
-    print(table(read([Path(one) for one in sys.argv[1:]])))
+    main()

@@ -43,6 +43,7 @@ def test_a_short_version_gives_the_figures_on_file(main, tmp_path, request):
     for line, case in zip(lines[1::2], CASES, strict=True):
         kl = [found[case][f"student {split}"]["kl_teacher"] for split in ("train", "test")]
         assert line.endswith(f"| {kl[0]:.4f} | {kl[1]:.4f} |")
+    assert script["figure"](script["read"]([tmp_path / "sweep"])).count("<circle") == 2 * len(CASES) + 2  # and the key
     if request.config.getoption("--write-golden"):
         PATH.write_text(json.dumps(found, indent=1) + "\n")
     expected = json.loads(PATH.read_text())

@@ -101,7 +101,7 @@ def draw(
 
 def _pixels(data: ImageData, split: str, rows: Tensor) -> Tensor:
     """[n, C, H, W] in [0, 1]."""
-    images = data.splits[split][0, rows]["input"] if split != "train" else data.whole(split).dataset[0, rows]["input"]
+    images = data.whole(split).dataset[0, rows]["input"]
     return (images * data.normalise.std + data.normalise.mean).clamp(0, 1)
 
 
