@@ -7,8 +7,8 @@
 (c) ``tutelage distill -m launcher=stacked``.
 
 The teacher and its cache are made before and belong to nobody. (b) and (c) also train four controls, compare three
-networks in every job and write pictures; (a) trains and tests a student. (c) runs whole. Of (a) and (b), whose jobs are
- two jobs and then ``--few`` more are timed, and the rest is reckoned from what one more costs (of
+networks in every job and write pictures; (a) trains and tests a student. (c) runs whole. Of (a) and (b), whose jobs
+come one by one, two jobs and then ``--few`` more are timed, and the rest is reckoned from what one more costs (of
 (b), each of the other three controls as one job).
 """
 
