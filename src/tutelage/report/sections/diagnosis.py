@@ -11,6 +11,7 @@ from tutelage.report.cells import ALPHA, TEMPERATURE, Cell, Sweep
 from tutelage.report.document import Block, Section, Table, Text, number, percent, plural, points
 from tutelage.report.gains import Standing, gains, mean
 from tutelage.report.sections.gradients import gradients
+from tutelage.report.statistics import paired
 
 _LITTLE, _FLAT = 0.05, 0.9  # shares of the highest entropy there is
 _SURE = 0.995  # accuracy
@@ -47,10 +48,11 @@ def _advantage(cell: Cell, weights: str) -> Iterable[Block]:
     if ahead <= 0:
         said += "There is no better answer to imitate."
     elif own := [*gains(cell, weights, "test").values()]:
-        share = 100 * fmean(own) / ahead
-        said += (
-            f"Distillation closed {share:.0f} % of that gap." if share >= 0 else "Distillation has widened that gap."
-        )
+        share, tested = 100 * fmean(own) / ahead, paired(own)
+        if tested.low is not None and tested.high is not None and tested.low <= 0 <= tested.high:
+            said += "These seeds do not show that distillation has changed that gap: the gain's interval has 0 in it."
+        else:
+            said += f"Distillation {f'closed {share:.0f} % of' if share >= 0 else 'has widened'} that gap."
     yield Text(said, label=label)
     alone, taught = (mean(cell, role, weights, "test", "agreement") for role in ("control", "student"))
     if alone and taught:
