@@ -69,4 +69,5 @@ def test_the_curve_is_the_one_on_file(compose, tmp_path, request, loss):
 
 
 def test_no_curve_is_left_over():
-    assert sorted(path.stem for path in HERE.glob("*.json")) == LOSSES
+    experiments = {path.stem.removeprefix("test_") for path in HERE.glob("test_*.py")}  # each has a test of its own
+    assert sorted(path.stem for path in HERE.glob("*.json") if path.stem not in experiments) == LOSSES

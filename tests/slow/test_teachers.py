@@ -61,7 +61,7 @@ def test_a_chain_teaches_one_by_one_and_is_found_again(main, tmp_path):
     told = json.loads((tmp_path / "run" / "artifacts.json").read_text())
     assert set(told) == {"chain.teacher", "chain.middle", "teacher", "control", "student"}
     curves = {path.name for path in (tmp_path / "run" / "tensorboard").iterdir() if path.is_dir()}
-    assert curves == {"teacher", "middle", "generation1", "control", "student"}
+    assert curves == {"teacher", "middle", "generation1", "control", "student", "final"}
     assert metrics["teacher"]["parameters"] == metrics["student"]["parameters"] == 64 * 8 + 8 + 90  # born again
     assert metrics["generations"]["count"] == 2
     made = {

@@ -91,7 +91,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
     [
         ("tutelage ", list(VERBS)),
         ("tutelage ev", ["evaluate"]),
-        ("tutelage distill loss=soft", ["loss=soft_target"]),
+        ("tutelage distill loss=soft_ta", ["loss=soft_target"]),
         ("tutelage distill model@student=resnet8x", ["model@student=resnet8x4"]),
         ("tutelage distill loss.alph", ["loss.alpha="]),
     ],
