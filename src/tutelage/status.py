@@ -21,7 +21,7 @@ from tutelage.files import read_json
 
 DEAD_AFTER = 60.0  # seconds without a sign of life; a job gives one every ten
 _COLOURS = {
-    "COMPLETE": "green", "RUNNING": "cyan", "TRAINED": "cyan", "PREEMPTED": "yellow", "FAILED": "red", "DEAD": "red",
+    "COMPLETE": "green", "RUNNING": "cyan", "WAITING": "cyan", "PREEMPTED": "yellow", "FAILED": "red", "DEAD": "red",
 }  # fmt: skip
 
 
@@ -31,7 +31,7 @@ class Job:
 
     Attributes:
         folder: of the job.
-        state: COMPLETE, RUNNING, TRAINED (with others; its evaluation is to come), PREEMPTED, FAILED, or DEAD: it
+        state: COMPLETE, RUNNING, WAITING (its stack is done, its turn is to come), PREEMPTED, FAILED, or DEAD: it
             says RUNNING and has not given a sign of life.
         why: of a job that stopped.
         progress: its last figures (:class:`tutelage.callbacks.heartbeat.Heartbeat`), or nothing.

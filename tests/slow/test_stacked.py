@@ -112,6 +112,17 @@ def test_a_job_that_breaks_leaves_the_others_as_they_are(main, tmp_path):
     assert "1 of 3 jobs did not complete" in answer.message
 
 
+def test_a_network_that_does_not_fit_leaves_the_others_as_they_are(main, tmp_path):
+    pairs = "model@student=mlp,lenet5_half"  # which wants images of twelve pixels a side
+    base = [one for one in EVERYTHING if not one.startswith(("student.", "model@student"))]
+    folder, answer = sweep(main, tmp_path, "stacked", *base, "logger=none", pairs, "seed=0,1")
+    assert answer.code == 1
+    assert "2 of 4 jobs did not complete" in answer.message
+    states = {path.parent.name: status(path.parent)["state"] for path in folder.glob("*/status.json")}
+    assert sorted(states.values()) == ["COMPLETE", "COMPLETE", "FAILED", "FAILED"]
+    assert all(("lenet" in name) == (state == "FAILED") for name, state in states.items())
+
+
 def test_jobs_that_differ_in_more_train_by_themselves_and_it_says_why(main, tmp_path):
     quick = (*EVERYTHING, "logger=none")
     _, answer = sweep(main, tmp_path, "stacked", *quick, "student.net.widths=[8],[9]", "loss=soft_target")

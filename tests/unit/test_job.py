@@ -132,14 +132,14 @@ def test_jobs_that_run_together_live_together_each_with_its_figures(tmp_path, mo
     monkeypatch.setattr("tutelage.job.BEAT", 0.01)
     folders = [tmp_path / "a", tmp_path / "b"]
     said = {}
-    with alive(folders, "TRAINED"):
+    with alive(folders, "WAITING"):
         assert [state(folder) for folder in folders] == ["RUNNING"] * 2
         show(lambda folder: {"best": folder.name})
         while [beat.get("progress") for beat in said.values()] != [{"best": "a"}, {"best": "b"}]:
             said = {
                 f: json.loads((f / "heartbeat.json").read_text()) for f in folders if (f / "heartbeat.json").exists()
             }
-    assert [state(folder) for folder in folders] == ["TRAINED"] * 2
+    assert [state(folder) for folder in folders] == ["WAITING"] * 2
 
 
 def test_provenance():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import CompactHydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -56,8 +57,11 @@ def train_together(jobs: Sequence[Job], limits: Limits) -> None:
         elif len(group) == 1:
             reasons["no other job differs from it in stackable values alone"] += 1
         else:
-            with alive([claim(job.cfg, job.folder, job.overrides) for job in group], "TRAINED"):
-                _Group(group, limits, reasons).train()
+            with alive([claim(job.cfg, job.folder, job.overrides) for job in group], "WAITING"):
+                try:
+                    _Group(group, limits, reasons).train()
+                except (TutelageError, CompactHydraException) as error:  # each job meets it, and says so
+                    reasons[str(error).splitlines()[0]] += len(group)
     for reason, count in reasons.items():
         log.info("%d training%s by itself: %s", count, "s each" if count > 1 else "", reason)
 
@@ -82,12 +86,8 @@ class _Group:
 
     def train(self) -> None:
         data = build.data(build.stage_config(self.cfg, "student"))
-        try:
-            teaching = engage(self.cfg, self.artifacts, data)
-            sources = cached(teaching.stage, self.artifacts, data).sources
-        except TutelageError as error:
-            log.info("no stack: %s", error)  # each job meets it, and says so
-            return
+        teaching = engage(self.cfg, self.artifacts, data)
+        sources = cached(teaching.stage, self.artifacts, data).sources
         teachers = build.sources(_with(build.stage_config(self.cfg, "student"), sources))
         students = [self._student(job, sources, teachers, data) for job in self.jobs]
         controls = self._missing_controls(data)
