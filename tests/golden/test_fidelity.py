@@ -3,10 +3,10 @@
 ``make golden`` writes them anew; a commit that does so says why.
 """
 
-import json
 import runpy
 from pathlib import Path
 
+import on_file
 import pytest
 import small_mnist
 from runs import artifacts, figures
@@ -44,10 +44,4 @@ def test_a_short_version_gives_the_figures_on_file(main, tmp_path, request):
         kl = [found[case][f"student {split}"]["kl_teacher"] for split in ("train", "test")]
         assert line.endswith(f"| {kl[0]:.4f} | {kl[1]:.4f} |")
     assert script["figure"](script["read"]([tmp_path / "sweep"])).count("<circle") == 2 * len(CASES) + 2  # and the key
-    if request.config.getoption("--write-golden"):
-        PATH.write_text(json.dumps(found, indent=1) + "\n")
-    expected = json.loads(PATH.read_text())
-    assert found.keys() == expected.keys()
-    for case, rows in found.items():
-        for row, values in rows.items():  # agreement moves by whole images; CPUs differ in the last bits
-            assert values == pytest.approx(expected[case][row], rel=5e-3), (case, row)
+    on_file.compare(request, PATH, found, rel=5e-3)  # agreement moves by whole images

@@ -1,13 +1,13 @@
 """A short version of ``experiment=mnist_cnn_dense``, stacked as its page runs it, against the figures on file."""
 
-import json
 from pathlib import Path
 
+import on_file
 import pytest
 import small_mnist
 from runs import figures
 
-FILE = Path(__file__).with_suffix("").parent / "mnist_cnn_dense.json"
+PATH = Path(__file__).parent / "mnist_cnn_dense.json"
 SHORT = ("data.val_size=200", "data.batch_size=50", "trainer.max_epochs=2", "logger=none", "callbacks.progress=null")
 
 
@@ -24,9 +24,4 @@ def test_a_short_version_gives_the_figures_on_file(main, tmp_path, request):
     for folder in sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir()):
         document = figures(folder)
         found[folder.name] = {role: document[role]["last"]["val"]["nll"] for role in ("teacher", "control", "student")}
-    if request.config.getoption("--write-golden"):
-        FILE.write_text(json.dumps(found, indent=1) + "\n")
-    expected = json.loads(FILE.read_text())
-    assert found.keys() == expected.keys()
-    for name, figures_of_one in expected.items():
-        assert found[name] == pytest.approx(figures_of_one, rel=1e-3), name
+    on_file.compare(request, PATH, found)

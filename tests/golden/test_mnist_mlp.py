@@ -3,12 +3,12 @@
 ``make golden`` writes the figures on file anew; a commit that does so says why.
 """
 
-import json
 import runpy
 import sys
 from itertools import islice
 from pathlib import Path
 
+import on_file
 import pytest
 import small_mnist
 import torch
@@ -33,16 +33,7 @@ def test_a_short_version_gives_the_figures_on_file_and_shows_the_traps(main, tmp
     digits = small_mnist.write(tmp_path)
     answer = main("distill", "experiment=mnist_mlp", f"data.root={digits}", *SHORT, "hydra.run.dir=run")
     assert answer.code == 0, answer.message
-    document = figures(tmp_path / "run")
-    found = {
-        role: {split: document[role]["last"][split]["nll"] for split in ("val", "test")}
-        for role in ("teacher", "control", "student")
-    }
-    if request.config.getoption("--write-golden"):
-        PATH.write_text(json.dumps(found, indent=1) + "\n")
-    expected = json.loads(PATH.read_text())
-    for role in found:
-        assert found[role] == pytest.approx(expected[role], rel=1e-3), role  # CPUs differ in the last bits
+    on_file.compare(request, PATH, on_file.losses(figures(tmp_path / "run")))
     _traps(tmp_path / "run")
     monkeypatch.setattr(sys, "argv", ["mnist_mlp", str(tmp_path / "run")])
     runpy.run_path(str(SCRIPT), run_name="__main__")

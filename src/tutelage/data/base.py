@@ -111,7 +111,8 @@ class ImageData(L.LightningDataModule, ABC):
         return divide(count, self.val_size, "data.val_size", self.split_seed, "val")
 
     def with_seed(self, seed: int) -> "ImageData":
-        """The same examples, loaded once for both, in the order and augmentation of another seed."""
+        """The same examples, loaded and digested once for both, in the order and augmentation of another seed."""
+        self._fingerprint  # noqa: B018
         other = copy(self)
         other.seed, other.trainer = seed, None
         if self.augment:

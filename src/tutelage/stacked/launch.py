@@ -119,8 +119,7 @@ class _Group:
 
     def _student(self, job: Job, sources: DictConfig, teachers: Mapping[str, Source], data: ImageData) -> Learner:
         stage = _with(build.stage_config(job.cfg, "student"), sources)
-        module = build.distillation_module(stage, data.num_classes, teachers, None)
-        module.meet(data)
+        module = _met(build.distillation_module(stage, data.num_classes, teachers, None), data)
         return _learner(stage, module, "student", job.folder / "checkpoints", job.folder / "tensorboard")
 
     def _control(
@@ -134,14 +133,14 @@ class _Group:
     ) -> Learner:
         """The control; where it can be, as a student whose teachers have weight 0: so it joins their stack."""
         stage = build.stage_config(job.cfg, "control")
-        module = build.supervised_module(stage, "control", data.num_classes, None)
-        module.meet(data)
-        student = self._student(job, sources, teachers, data)
-        alike = all(stage[part] == student.stage[part] for part in ("network", "data", "scheduler", "trainer"))
-        if alike and (silent := plan.disarm(student.module, module)) is not None:
-            student.module.about, student.module.optimizer = module.about, module.optimizer
-            return _learner(stage, student.module, "control", folder, folder / "tensorboard", silent)
-        return _learner(stage, module, "control", folder, folder / "tensorboard")
+        module = _met(build.supervised_module(stage, "control", data.num_classes, None), data)
+        beside, silent = _with(build.stage_config(job.cfg, "student"), sources), frozenset[str]()
+        if all(stage[part] == beside[part] for part in ("network", "data", "scheduler", "trainer")):
+            student = _met(build.distillation_module(beside, data.num_classes, teachers, None), data)
+            if (extra := plan.disarm(student, module)) is not None:
+                student.about, student.optimizer = module.about, module.optimizer
+                module, silent = student, extra
+        return _learner(stage, module, "control", folder, folder / "tensorboard", silent)
 
     def _train(
         self, learners: Sequence[Learner], teachers: Mapping[str, Source], teaching: Teaching, data: ImageData
@@ -181,6 +180,11 @@ class _Group:
             return
         if broken:
             self.reasons[f"{name}: its loss is not finite"] += broken
+
+
+def _met(module: SupervisedModule, data: ImageData) -> SupervisedModule:
+    module.meet(data)
+    return module
 
 
 def _with(stage: DictConfig, sources: DictConfig) -> DictConfig:

@@ -177,7 +177,7 @@ class StackedModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Sums over examples of accuracy, NLL and fidelity, for every job."""
-        parts = batch["input"].split(64)  # all students' activations at once
+        parts = batch["input"].split(64)  # the activations of all students are there at once
         logits, label = torch.cat([self.stack.logits(part) for part in parts], 1).float(), batch["label"]
         log_p, choice = logits.log_softmax(-1), logits.argmax(-1)
         true = label.expand(len(logits), -1)

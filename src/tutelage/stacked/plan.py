@@ -7,8 +7,9 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn, optim
@@ -35,6 +36,7 @@ _ELEMENTWISE = (
     optim.SGD,
 )
 _RATES = re.compile(r".*dropout")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -215,15 +217,8 @@ def _other_chance(module: SupervisedModule, teaching: Mapping[str, Source], data
         return None if torch.equal(before, torch.get_rng_state()) else "the objective"
 
 
-def in_parts(count: int, most: int) -> list[int]:
-    """Sizes of as few stacks as hold ``count`` jobs, ``most`` in each, as equal as can be."""
-    stacks = -(-count // max(1, most))
-    return [count // stacks + (i < count % stacks) for i in range(stacks)]
-
-
-def cut(learners: Sequence[Any], most: int) -> Iterator[list[Any]]:
-    """``learners`` in so many stacks."""
-    start = 0
-    for size in in_parts(len(learners), most):
-        yield list(learners[start : start + size])
-        start += size
+def cut(learners: Sequence[T], most: int) -> Iterator[list[T]]:
+    """As few stacks as hold all, ``most`` in each, as equal as can be."""
+    for rows in np.array_split(np.arange(len(learners)), max(1, -(-len(learners) // most))):
+        if len(rows):
+            yield [learners[row] for row in rows]
