@@ -36,8 +36,8 @@ _LAYERS = {"control": ("student", "control"), "specialist": ("teacher", "special
 def stage_config(cfg: DictConfig, name: str) -> DictConfig:
     """The whole config as one training sees it.
 
-    ``stages.<name>`` is laid over ``optimizer``, ``scheduler`` and ``trainer``; a group that it chooses anew (one with
-    a ``_target_``) replaces, single keys merge. The control starts from the student's, a specialist's from the
+    ``stages.<name>`` is laid over ``callbacks``, ``data``, ``optimizer``, ``scheduler`` and ``trainer``: what has a
+    ``_target_`` there replaces what has its name, single keys merge. The control starts from the student's, a specialist's from the
     teacher's. Losses: the student's is ``loss``; the control's is the same at alpha = 0; the teacher learns from the
     hard term alone. What a method trains in the student's place, ``stages.student.network``, is there above alpha = 0.
     """
@@ -60,11 +60,8 @@ def _stage_config(cfg: DictConfig, name: str) -> DictConfig:
     teaches = name in ("teacher", "specialist")
     for layer in _LAYERS.get(name, (name,)):
         for group, node in cfg.stages[layer].items():
-            if not isinstance(node, DictConfig):
-                continue
-            chosen = OmegaConf.create(OmegaConf.to_container(node, resolve=True))
-            anew = "_target_" in chosen or any(isinstance(v, DictConfig) and "_target_" in v for v in chosen.values())
-            stage[group] = chosen if anew else OmegaConf.merge(stage[group], chosen)
+            if isinstance(node, DictConfig):
+                _lay({group: OmegaConf.to_container(node, resolve=True)}, stage)
     if name != "student" and "alpha" in stage.loss:
         stage.loss.alpha = 0.0
     if teaches and "label_smoothing" in stage.loss:
@@ -77,6 +74,14 @@ def _stage_config(cfg: DictConfig, name: str) -> DictConfig:
     if name != "student":  # only what it learns from: a sweep over a teacher's temperature has one teacher
         stage.loss = {"terms": {term: node for term, node in stage.loss.terms.items() if node.get("weight", 1.0)}}
     return cast(DictConfig, stage)
+
+
+def _lay(above: Any, below: DictConfig) -> None:
+    for key, node in above.items():
+        if isinstance(node, dict) and "_target_" not in node and isinstance(below.get(key), DictConfig):
+            _lay(node, below[key])
+        else:
+            below[key] = node
 
 
 def data(cfg: DictConfig) -> ImageData:

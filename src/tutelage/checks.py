@@ -16,7 +16,7 @@ from tutelage.errors import TutelageError, nearest
 # Mappings whose keys are names that the user makes up, or are laid over a group that has a _target_.
 _OPEN = re.compile(
     r"sources|assistants|callbacks|logger|loss\.terms(\.\w+\.(inputs|targets))?|(.+\.)?taps"
-    r"|stages\.(teacher|control|student|specialist)\.(data|optimizer|scheduler|trainer)(\.\w+)*"
+    r"|stages\.(teacher|control|student|specialist)\.(callbacks|data|optimizer|scheduler|trainer)(\.\w+)*"
 )
 # Keys that code reads by name; what else is read has a _target_ above it or an interpolation that names it.
 _READ = (
@@ -36,9 +36,11 @@ def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> None:
     for path, node in targets(cfg):
         _check_arguments(path, node)
     _check_values(cfg)
+    _check_needed(cfg.callbacks, "callbacks")
     for name in cfg.stages:  # what `stages.<name>` lays over a group has met the group's _target_ only now
         stage = stage_config(cfg, name)
-        for group in ("data", "optimizer", "scheduler", "trainer"):
+        _check_needed(stage.callbacks, f"stages.{name}.callbacks")
+        for group in ("callbacks", "data", "optimizer", "scheduler", "trainer"):
             for path, node in targets(stage[group], f"stages.{name}.{group}"):
                 _check_arguments(path, node)
 
@@ -132,12 +134,13 @@ def _check_values(cfg: DictConfig) -> None:
     number(cfg, "loss.temperature", above=0.0)
     for key in ("loss.label_smoothing", "stages.teacher.label_smoothing"):
         number(cfg, key, low=0.0, high=1.0)
-    for name in ("best", "recovery"):
-        if OmegaConf.select(cfg, f"callbacks.{name}") is None:
-            raise TutelageError(
-                f"callbacks.{name} is needed: a run writes its best weights, and can go on after a kill"
-            )
     _check_finite(OmegaConf.to_container(cfg, resolve=True), "")
+
+
+def _check_needed(callbacks: DictConfig, path: str) -> None:
+    for name in ("best", "recovery"):
+        if callbacks.get(name) is None:
+            raise TutelageError(f"{path}.{name} is needed: a run writes its best weights, and can go on after a kill")
 
 
 def _check_finite(node: Any, path: str) -> None:

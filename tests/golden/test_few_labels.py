@@ -38,6 +38,7 @@ def test_a_short_version_gives_the_figures_on_file(main, tmp_path, request, monk
         assert answer.code == 0, answer.message
         found[name] = on_file.losses(figures(tmp_path / name / "job"))
     _drawn(tmp_path, {name: 100 * _gain(tmp_path / name / "job") for name in TEACHERS}, monkeypatch, capsys)
+    _evaluated(main, tmp_path / "all" / "job")
     assert found["all"]["control"] == found["same"]["control"]
     assert found["all"]["teacher"]["test"] < found["same"]["teacher"]["test"]
     on_file.compare(request, PATH, found)
@@ -45,6 +46,16 @@ def test_a_short_version_gives_the_figures_on_file(main, tmp_path, request, monk
 
 def _gain(run):
     return json.loads((run / "metrics.json").read_text())["gain"]["last"]["accuracy"]
+
+
+def _evaluated(main, run):
+    """Of the training images those with a label, by the verb as by the run."""
+    answer = main("evaluate", f"checkpoint={run}/checkpoints/last.safetensors", "split=train", "hydra.run.dir=again")
+    assert answer.code == 0, answer.message
+    found = json.loads((run.parents[1] / "again" / "metrics.json").read_text())["figures"]
+    expected = json.loads((run / "metrics.json").read_text())["student"]["last"]["train"]
+    assert found == {name: pytest.approx(expected[name]) for name in found}
+    assert found["count"] == 40
 
 
 def _drawn(folder, gains, monkeypatch, capsys):

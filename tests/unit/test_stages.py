@@ -1,9 +1,25 @@
-"""How many threads a stage trains on."""
+"""What sets one stage apart, and how many threads it trains on."""
 
 import pytest
 import torch
 
 from tutelage import build, stages
+
+
+def test_what_a_stage_lays_over_a_group_replaces_by_name_and_leaves_the_rest(compose):
+    cfg = compose(
+        "+stages.teacher.callbacks.limit={_target_: my.Limit, norm: 3}", "+stages.teacher.callbacks.recovery.keep=3",
+        "+stages.teacher.callbacks.best={_target_: my.Best}", "+stages.teacher.trainer.strategy={_target_: my.Strategy}",
+        "stages.teacher.trainer.max_epochs=60",
+    )  # fmt: skip
+    teacher, student = build.stage_config(cfg, "teacher"), build.stage_config(cfg, "student")
+    assert teacher.callbacks == {
+        **student.callbacks,
+        "limit": {"_target_": "my.Limit", "norm": 3},
+        "recovery": {**student.callbacks.recovery, "keep": 3},
+        "best": {"_target_": "my.Best"},
+    }
+    assert teacher.trainer == {**student.trainer, "max_epochs": 60, "strategy": {"_target_": "my.Strategy"}}
 
 
 @pytest.mark.parametrize(("batch_size", "threads"), [(4, 1), (512, 2)])

@@ -223,8 +223,8 @@ class ImageData(L.LightningDataModule, ABC):
         dataset = self._loaded.train if split == "train" else self.splits[split]
         return EpochLoader(dataset, self._eval_order(size=len(dataset), seed=self.seed), self.num_workers)
 
-    def labelled(self, most: int) -> EpochLoader | None:
-        """The first ``most`` training examples that have a label, as :meth:`whole` gives them; None without one."""
+    def labelled(self, most: int | None = None) -> EpochLoader | None:
+        """The training examples that have a label (the first ``most``), as :meth:`whole` gives them; None without."""
         train = self._loaded.train
         if not len(rows := (train.labels >= 0).nonzero().flatten()[:most]):
             return None

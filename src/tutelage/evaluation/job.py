@@ -57,7 +57,10 @@ def _predictions(
 ) -> tuple[Predictions, torch.nn.Module]:
     net = build.network(OmegaConf.create(header["network"]), 0).net
     load_into(net, path)
-    return predict(net.to(device), data.whole(split), device), net.cpu()
+    loader = data.labelled() if split == "train" else data.whole(split)
+    if loader is None:
+        raise TutelageError("split=train: no training example of this data has a label")
+    return predict(net.to(device), loader, device), net.cpu()
 
 
 def _table(document: dict[str, Any]) -> Table:
