@@ -20,6 +20,7 @@ from tutelage.callbacks.heartbeat import Heartbeat
 from tutelage.callbacks.pulls import Pulls
 from tutelage.callbacks.recovery import VerifiedIO
 from tutelage.data.base import ImageData
+from tutelage.errors import TutelageError
 from tutelage.loops import LeanEpochLoop
 from tutelage.modules.distillation import DistillationModule
 from tutelage.modules.supervised import SupervisedModule
@@ -37,9 +38,10 @@ def stage_config(cfg: DictConfig, name: str) -> DictConfig:
     """The whole config as one training sees it.
 
     ``stages.<name>`` is laid over ``callbacks``, ``data``, ``optimizer``, ``scheduler`` and ``trainer``: what has a
-    ``_target_`` there replaces what has its name, single keys merge. The control starts from the student's, a specialist's from the
-    teacher's. Losses: the student's is ``loss``; the control's is the same at alpha = 0; the teacher learns from the
-    hard term alone. What a method trains in the student's place, ``stages.student.network``, is there above alpha = 0.
+    ``_target_`` there replaces what has its name, single keys merge. The control starts from the student's, a
+    specialist's from the teacher's. Losses: the student's is ``loss``; the control's is the same at alpha = 0, the
+    teacher's as well, without what reads another source. What a method trains in the student's place,
+    ``stages.student.network``, is there above alpha = 0.
     """
     paths = OmegaConf.to_container(cfg.paths, resolve=True)  # the environment has a say in them
     key = pickle.dumps((name, OmegaConf.to_container(cfg, resolve=False), paths))
@@ -72,7 +74,7 @@ def _stage_config(cfg: DictConfig, name: str) -> DictConfig:
     OmegaConf.resolve(stage)
     sharding.prepare(cast(DictConfig, stage))
     if name != "student":  # only what it learns from: a sweep over a teacher's temperature has one teacher
-        stage.loss = {"terms": {term: node for term, node in stage.loss.terms.items() if node.get("weight", 1.0)}}
+        stage.loss = {"terms": {term: node for term, node in stage.loss.terms.items() if _counts_alone(node)}}
     return cast(DictConfig, stage)
 
 
@@ -82,6 +84,13 @@ def _lay(above: Any, below: DictConfig) -> None:
             _lay(node, below[key])
         else:
             below[key] = node
+
+
+def _counts_alone(term: DictConfig) -> bool:
+    """Whether a term has a weight and reads no one who teaches."""
+    bound = [*term.inputs.values(), *(term.get("targets") or {}).values()]
+    paths = [path for one in bound for path in ([one] if isinstance(one, str) else one)]
+    return bool(term.get("weight", 1.0)) and all(path.split(".")[0] in ("student", "batch") for path in paths)
 
 
 def data(cfg: DictConfig) -> ImageData:
@@ -121,6 +130,20 @@ def objective(stage: DictConfig) -> Objective:
     """The weighted terms of a stage's loss."""
     with seeded("init", stage.seed, "objective"):
         return Objective(instantiate(stage.loss.terms))
+
+
+def try_optimizer(stage: DictConfig, name: str) -> None:
+    """Builds a stage's optimizer and schedule for a weight that nobody trains.
+
+    Raises:
+        TutelageError: they do not take their numbers.
+    """
+    try:
+        optimizer = instantiate(stage.optimizer)([torch.nn.Parameter(torch.zeros(2, 2))])
+        if (schedule := instantiate(stage.scheduler.scheduler)) is not None:
+            schedule(optimizer)
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise TutelageError(f"optimizer or scheduler of the {name}: {error}") from error
 
 
 def _learning(stage: DictConfig, name: str, classes: int) -> dict[str, Any]:

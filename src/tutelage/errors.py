@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-from hydra.errors import CompactHydraException
+from hydra.errors import CompactHydraException, InstantiationException
 
 # Hydra's plugins that an extra of ours brings.
 _EXTRAS = {
@@ -29,10 +29,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {' or '.join(map(repr, close))}?" if close else f"known: {', '.join(names) or 'none'}"
 
 
-def explain(error: Exception) -> str:
-    """The error's message; where a key or a choice of the config is misspelt, with the nearest that there are."""
+def explain(error: BaseException) -> str:
+    """The error's message, or its cause's where Hydra built a part of the config.
+
+    Where a key or a choice of the config is misspelt, with the nearest that there are.
+    """
     message = str(error)
     cause = error.__cause__
+    if isinstance(error, InstantiationException) and cause is not None and "full_key: " in message:
+        return f"{message.rpartition('full_key: ')[2]}: {cause}"
     node = getattr(cause, "parent_node", None)
     key = str(getattr(cause, "key", "") or "")
     if "Could not override" in message and node is not None and key:

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tutelage import distributed, slurm
 from tutelage.artifacts import recipe_digest
-from tutelage.errors import TutelageError
+from tutelage.errors import TutelageError, explain
 from tutelage.files import read_json, write_atomically, write_json
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def alive(folders: Sequence[Path], after: str) -> Iterator[None]:
             slurm.queue_again(signal.SIGUSR1 in _heard)
         raise SystemExit(PREEMPTED if preempted else stop.code) from stop
     except BaseException as error:
-        end("FAILED", (str(error) or type(error).__name__).splitlines()[0])
+        end("FAILED", (explain(error) or type(error).__name__).splitlines()[0])
         raise
     end(after)
 

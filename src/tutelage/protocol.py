@@ -104,9 +104,11 @@ def _try_out(cfg: DictConfig, stage: DictConfig, data: ImageData) -> None:
     """Tries networks, taps and losses on a few images before anything is trained, the teacher's weights untrained.
 
     Raises:
-        TutelageError: a network cannot take the images, its logits are not one for each class, or a loss cannot read
-            this pair.
+        TutelageError: a network cannot take the images, its logits are not one for each class, a loss cannot read
+            this pair, or an optimizer its numbers.
     """
+    for name in ("teacher", "student", "control"):  # the control follows the student
+        build.try_optimizer(build.stage_config(cfg, name), name)
     nets = {"student": stage.student, **{f"assistant {name}": net for name, net in assistants(stage).items()}}
     for number, node in enumerate(build.networks(stage.sources)):
         nets[f"teacher {number}" if number else "teacher"] = node.net

@@ -71,6 +71,7 @@ from tutelage.errors import TutelageError
             ["stages.teacher.weights=first"],
             "stages.teacher.weights must be 'last', 'best' or an epoch from 0; found 'first'",
         ),
+        (["optimizer=sgd", "+stages.student.optimizer.momentum=-1"], "scheduler of the student: Invalid momentum"),
         (["~callbacks.recovery"], "callbacks.recovery is needed"),
         (["callbacks.best=null"], "callbacks.best is needed"),
         (["+stages.teacher.callbacks.best=null"], "stages.teacher.callbacks.best is needed"),

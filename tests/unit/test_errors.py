@@ -1,5 +1,6 @@
 import pytest
-from hydra.errors import ConfigCompositionException, MissingConfigException
+from hydra.errors import ConfigCompositionException, InstantiationException, MissingConfigException
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
@@ -41,3 +42,10 @@ def test_explain_names_the_nearest_choice():
 
 def test_explain_leaves_others_as_they_are():
     assert explain(TutelageError("that is it")) == "that is it"
+
+
+def test_explain_names_the_key_of_what_could_not_be_built():
+    cfg = OmegaConf.create({"student": {"net": {"_target_": "torch.nn.Dropout", "p": 2}}})
+    with pytest.raises(InstantiationException) as caught:
+        instantiate(cfg.student)
+    assert explain(caught.value).startswith("student.net: dropout probability has to be between 0 and 1, but got 2")

@@ -9,8 +9,8 @@ from tutelage import build, stages
 def test_what_a_stage_lays_over_a_group_replaces_by_name_and_leaves_the_rest(compose):
     cfg = compose(
         "+stages.teacher.callbacks.limit={_target_: my.Limit, norm: 3}", "+stages.teacher.callbacks.recovery.keep=3",
-        "+stages.teacher.callbacks.best={_target_: my.Best}", "+stages.teacher.trainer.strategy={_target_: my.Strategy}",
-        "stages.teacher.trainer.max_epochs=60",
+        "+stages.teacher.callbacks.best={_target_: my.Best}", "stages.teacher.trainer.max_epochs=60",
+        "+stages.teacher.trainer.strategy={_target_: my.Strategy}",
     )  # fmt: skip
     teacher, student = build.stage_config(cfg, "teacher"), build.stage_config(cfg, "student")
     assert teacher.callbacks == {
@@ -20,6 +20,15 @@ def test_what_a_stage_lays_over_a_group_replaces_by_name_and_leaves_the_rest(com
         "best": {"_target_": "my.Best"},
     }
     assert teacher.trainer == {**student.trainer, "max_epochs": 60, "strategy": {"_target_": "my.Strategy"}}
+
+
+def test_who_learns_alone_reads_no_teacher_whatever_the_weight(compose):
+    cfg = compose(
+        "loss.terms.soft.weight=5",
+        "+loss.terms.own={_target_: tutelage.objective.Term, loss: {_target_: my.Own}, inputs: {x: student.logits}}",
+    )  # fmt: skip
+    found = {name: set(build.stage_config(cfg, name).loss.terms) for name in ("teacher", "control", "student")}
+    assert found == {"teacher": {"hard", "own"}, "control": {"hard", "own"}, "student": {"hard", "soft", "own"}}
 
 
 @pytest.mark.parametrize(("batch_size", "threads"), [(4, 1), (512, 2)])
