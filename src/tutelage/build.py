@@ -78,7 +78,7 @@ def _stage_config(cfg: DictConfig, name: str) -> DictConfig:
     return cast(DictConfig, stage)
 
 
-def _lay(above: Any, below: DictConfig) -> None:
+def _lay(above: Any, below: Any) -> None:
     for key, node in above.items():
         if isinstance(node, dict) and "_target_" not in node and isinstance(below.get(key), DictConfig):
             _lay(node, below[key])

@@ -17,14 +17,13 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from tutelage import build
 from tutelage.data.base import ImageData
 from tutelage.errors import TutelageError
+from tutelage.evaluation.opened import data_of, network_of
 from tutelage.evaluation.pictures import interesting
 from tutelage.evaluation.predictions import predict
 from tutelage.evaluation.softened_picture import Answers, answers_picture, curve_picture
 from tutelage.files import read_json
-from tutelage.weights import about, load_into
 
 _CHOOSING = 4.0  # the temperature at which examples are chosen
 
@@ -70,7 +69,12 @@ def find(place: Path) -> Path:
 
 
 def draw(
-    place: Path, split: str, count: int, temperatures: Sequence[float], changes: Sequence[str]
+    place: Path,
+    split: str,
+    count: int,
+    temperatures: Sequence[float],
+    changes: Sequence[str],
+    trusted: Sequence[str] = (),
 ) -> tuple[str, list[Softened]]:
     """The drawing of a network's answers to a few examples, and measures of all of the split.
 
@@ -80,6 +84,7 @@ def draw(
         count: how many examples are drawn.
         temperatures: of the columns.
         changes: ``key=value`` over the data config that the file carries, such as ``root=/elsewhere``.
+        trusted: packages, beside Tutelage's own, whose code the file may run.
 
     Raises:
         TutelageError: no such file, a count below 1, a temperature that is not positive, or examples without a label.
@@ -88,10 +93,8 @@ def draw(
         raise TutelageError(f"count must be at least 1; found {count}")
     _check(temperatures)
     path = find(place)
-    header = about(path)
-    net = build.network(OmegaConf.create(header["network"]), 0).net
-    load_into(net, path)
-    data = build.data(OmegaConf.merge({"data": header["data"]}, {"data": OmegaConf.from_dotlist(list(changes))}))  # type: ignore[arg-type]
+    net, header = network_of(path, trusted)
+    data = data_of(header, OmegaConf.from_dotlist(list(changes)), path, trusted)
     said = predict(net, data.whole(split), "cpu")
     rows = interesting(said.logits, said.label, count, _CHOOSING)
     shown = Answers(_pixels(data, split, rows), said.label[rows], said.logits[rows], data.class_names)
@@ -142,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     answers.add_argument("--split", choices=("train", "val", "test"), default="val")
     answers.add_argument("--count", type=int, default=6, help="how many examples")
     answers.add_argument("--temperatures", type=float, nargs="+", default=[1, 2, 4, 8, 20])
+    answers.add_argument("--trust", nargs="+", default=[], metavar="PACKAGE", help="whose code the file may run")
     answers.add_argument("--out", type=Path, default=Path("answers.svg"))
     softmax = kinds.add_parser("curve", help="softmax(z / T) of given logits")
     softmax.add_argument("--logits", type=float, nargs="+", default=[-1, 0, 4, 3])
@@ -158,7 +162,7 @@ def main() -> None:
         if given.kind == "curve":
             drawn = curve(given.logits, given.temperatures)
         else:
-            drawn, found = draw(given.place, given.split, given.count, given.temperatures, given.data)
+            drawn, found = draw(given.place, given.split, given.count, given.temperatures, given.data, given.trust)
             print(table(found))
     except TutelageError as error:
         sys.exit(f"{parser.prog}: {error}")

@@ -9,15 +9,14 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from tutelage import build
 from tutelage.data.base import ImageData
 from tutelage.errors import TutelageError
 from tutelage.evaluation.cost import multiply_adds, parameters
 from tutelage.evaluation.figures import figures
+from tutelage.evaluation.opened import data_of, network_of
 from tutelage.evaluation.predictions import Predictions, predict
 from tutelage.files import write_json
 from tutelage.job import job
-from tutelage.weights import about, load_into
 
 
 def evaluate_job(cfg: DictConfig) -> float:
@@ -36,31 +35,28 @@ def evaluate_job(cfg: DictConfig) -> float:
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """The figures of one file, beside what it says of itself."""
-    header = about(cfg.checkpoint)
-    data_config = OmegaConf.merge(OmegaConf.create({"data": header["data"]}), {"data": cfg.data})
-    data = build.data(data_config)  # type: ignore[arg-type]
-    found = _predictions(cfg.checkpoint, header, data, cfg.split, cfg.device)
-    beside = _predictions(cfg.teacher, about(cfg.teacher), data, cfg.split, cfg.device)[0] if cfg.teacher else None
+    net, header = network_of(cfg.checkpoint, cfg.trust)
+    data = data_of(header, cfg.data, cfg.checkpoint, cfg.trust)
+    beside = network_of(cfg.teacher, cfg.trust)[0] if cfg.teacher else None
+    said = [_predictions(one, data, cfg.split, cfg.device) for one in (net, beside) if one is not None]
     return {
         "schema": 1,
         "checkpoint": str(Path(cfg.checkpoint).absolute()),
         "about": header,
         "split": cfg.split,
-        "parameters": parameters(found[1]),
-        "multiply_adds": multiply_adds(found[1], data.input_shape),
-        "figures": figures(found[0], beside),
+        "parameters": parameters(net),
+        "multiply_adds": multiply_adds(net, data.input_shape),
+        "figures": figures(*said),
     }
 
 
-def _predictions(
-    path: str, header: dict[str, Any], data: ImageData, split: str, device: str
-) -> tuple[Predictions, torch.nn.Module]:
-    net = build.network(OmegaConf.create(header["network"]), 0).net
-    load_into(net, path)
+def _predictions(net: torch.nn.Module, data: ImageData, split: str, device: str) -> Predictions:
     loader = data.labelled() if split == "train" else data.whole(split)
     if loader is None:
         raise TutelageError("split=train: no training example of this data has a label")
-    return predict(net.to(device), loader, device), net.cpu()
+    found = predict(net.to(device), loader, device)
+    net.cpu()
+    return found
 
 
 def _table(document: dict[str, Any]) -> Table:

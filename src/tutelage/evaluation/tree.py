@@ -13,13 +13,12 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
-from tutelage import build
 from tutelage.data.base import ImageData
 from tutelage.errors import TutelageError
+from tutelage.evaluation.opened import data_of, network_of
 from tutelage.evaluation.predictions import eval_mode
 from tutelage.evaluation.tree_picture import Seen, tree_picture
 from tutelage.models.soft_tree import SoftTree
-from tutelage.weights import about, load_into
 
 
 def watch(net: SoftTree, data: ImageData, split: str) -> Seen:
@@ -56,13 +55,10 @@ def draw(checkpoint: Path, split: str, example: int, changes: Sequence[str]) -> 
         TutelageError: no soft tree, or no such example.
     """
     path = checkpoint / "checkpoints" / "last.safetensors" if checkpoint.is_dir() else checkpoint
-    header = about(path)
-    config = OmegaConf.merge({"data": header["data"]}, {"data": OmegaConf.from_dotlist(list(changes))})
-    net = build.network(OmegaConf.create(header["network"]), 0).net
+    net, header = network_of(path)
     if not isinstance(net, SoftTree):
         raise TutelageError(f"{path}: expected a soft tree; found {type(net).__name__}")
-    load_into(net, path)
-    data = build.data(config)  # type: ignore[arg-type]
+    data = data_of(header, OmegaConf.from_dotlist(list(changes)), path)
     if not 0 <= example < (size := len(data.splits[split])):
         raise TutelageError(f"example must be in 0 … {size - 1}; found {example}")
     batch = data.splits[split][0, torch.tensor([example])]
