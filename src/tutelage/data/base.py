@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import lightning as L
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor, distributed
 
 from tutelage.data.augment import Augment, Step
@@ -24,7 +23,7 @@ from tutelage.data.examples import (
     divide,
     normalised,
 )
-from tutelage.data.order import EpochLoader, EpochOrder
+from tutelage.data.order import EpochLoader, EpochOrder, position
 from tutelage.data.transfer import Transfer, Unlabelled
 from tutelage.errors import TutelageError
 from tutelage.objective import Batch
@@ -290,15 +289,6 @@ class ImageData(L.LightningDataModule, ABC):
                 f"{self.name}: {sizes['train']} training examples don't fill one batch of {self.batch_size} "
                 "and drop_last=true leaves none"
             )
-
-
-def position(trainer: Trainer) -> tuple[int, int]:
-    """The epoch that ``trainer`` is in and how many of its batches have been trained on, as Lightning counts them.
-
-    Once all are done Lightning goes on to the next epoch, which starts at its beginning whatever this says.
-    """
-    fit: Any = trainer.fit_loop
-    return fit.epoch_progress.current.processed, fit.epoch_loop.batch_progress.current.processed
 
 
 class _Loaded(NamedTuple):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
@@ -163,6 +164,15 @@ class EpochLoader(DataLoader[Batch]):
                 f"{len(self)} batches. Has the dataset, its split or batch_size changed?"
             )
         self.sampler.resume(state["epoch"], state["batch"])
+
+
+def position(trainer: Trainer) -> tuple[int, int]:
+    """The epoch that ``trainer`` is in and how many of its batches have been trained on, as Lightning counts them.
+
+    Once all are done Lightning goes on to the next epoch, which starts at its beginning whatever this says.
+    """
+    fit: Any = trainer.fit_loop
+    return fit.epoch_progress.current.processed, fit.epoch_loop.batch_progress.current.processed
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tutelage import seeding
-from tutelage.data.base import ImageData, position
-from tutelage.data.order import EpochLoader, EpochOrder, Request
+from tutelage.data.base import ImageData
+from tutelage.data.order import EpochLoader, EpochOrder, Request, position
 from tutelage.objective import Batch
 
 
