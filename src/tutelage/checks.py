@@ -12,6 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from tutelage.build import stage_config
 from tutelage.errors import TutelageError, nearest
+from tutelage.together import check_together
 
 # Mappings whose keys are names that the user makes up, or are laid over a group that has a _target_.
 _OPEN = re.compile(
@@ -24,6 +25,12 @@ _READ = (
     "stages.teacher.seed", "stages.teacher.weights", "stages.teacher.workers",
 )  # fmt: skip
 _ABSENT = object()
+# What a teacher may see otherwise than its student: its examples and their order, not the split or the pixels' range.
+_OWN_DATA = {
+    "augment", "batch_size", "classes", "drop_last", "eval_batch_size", "focus", "labelled", "num_workers",
+    "repeat_labelled", "seed", "unlabelled", "views",
+}  # fmt: skip
+_OF_ALL = {"accelerator", "devices", "num_nodes"}  # ranks are started once, for all stages
 
 
 def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> None:
@@ -33,13 +40,21 @@ def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> None:
         TutelageError: names the key, what it may be and what was found.
     """
     _check_overrides(cfg, list(overrides))
+    check_together(cfg, list(overrides))
     for path, node in targets(cfg):
         _check_arguments(path, node)
+    for key in ("paths.outputs", "paths.artifacts", "loss.terms"):
+        if OmegaConf.select(cfg, key) is None:
+            raise TutelageError(f"{key} is needed; found null")
     _check_values(cfg)
     _check_needed(cfg.callbacks, "callbacks")
+    student = stage_config(cfg, "student")
     for name in cfg.stages:  # what `stages.<name>` lays over a group has met the group's _target_ only now
         stage = stage_config(cfg, name)
+        _check_alike(stage, student, str(name))
         _check_needed(stage.callbacks, f"stages.{name}.callbacks")
+        if stage.scheduler.interval not in ("epoch", "step"):
+            raise TutelageError(f"scheduler.interval must be epoch or step; found {stage.scheduler.interval!r}")
         for group in ("callbacks", "data", "optimizer", "scheduler", "trainer"):
             for path, node in targets(stage[group], f"stages.{name}.{group}"):
                 _check_arguments(path, node)
@@ -49,7 +64,9 @@ def _check_overrides(cfg: DictConfig, overrides: list[str]) -> None:
     groups = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
     for override in overrides:
         group, _, package = override.lstrip("+").split("=", 1)[0].partition("@")
-        if override.startswith("+") and (package or group not in groups) and not package.startswith("_"):
+        if not override.startswith("+") or package.startswith("_") or (package and _OPEN.fullmatch(package)):
+            continue
+        if package or group not in groups:
             _check_added(cfg, package or group)
 
 
@@ -122,6 +139,9 @@ def _check_values(cfg: DictConfig) -> None:
     for key in ("optimizer", *(f"stages.{name}.optimizer" for name in cfg.stages)):
         number(cfg, f"{key}.lr", above=0.0)
     number(cfg, "trainer.limit_val_batches", above=0.0)
+    number(cfg, "trainer.log_every_n_steps", low=1, whole=True)
+    for key in ("data.val_size", "data.test_size"):
+        number(cfg, key, above=0.0)
     if (devices := OmegaConf.select(cfg, "trainer.devices")) in (0, "0"):
         raise TutelageError(f"trainer.devices must be at least 1, or 'auto'; found {devices!r}")
     weights = OmegaConf.select(cfg, "stages.teacher.weights")
@@ -137,10 +157,24 @@ def _check_values(cfg: DictConfig) -> None:
     _check_finite(OmegaConf.to_container(cfg, resolve=True), "")
 
 
+def _check_alike(stage: DictConfig, student: DictConfig, name: str) -> None:
+    """What must be the same in all stages for their figures to be of the same examples, and for ranks to train them."""
+    data = (set(map(str, stage.data)) | set(map(str, student.data))) - (set() if name == "control" else _OWN_DATA)
+    for group, keys in (("data", data), ("trainer", _OF_ALL)):
+        for key in sorted(keys):
+            found, expected = stage[group].get(key), student[group].get(key)
+            if found != expected:
+                raise TutelageError(
+                    f"stages.{name}.{group}.{key}: the {name} must have the student's, {expected!r}; found {found!r}"
+                )
+
+
 def _check_needed(callbacks: DictConfig, path: str) -> None:
     for name in ("best", "recovery"):
         if callbacks.get(name) is None:
             raise TutelageError(f"{path}.{name} is needed: a run writes its best weights, and can go on after a kill")
+    if callbacks.best.get("monitor", "") is None:
+        raise TutelageError(f"{path}.best.monitor must be the name of a figure, such as val/accuracy; found None")
 
 
 def _check_finite(node: Any, path: str) -> None:

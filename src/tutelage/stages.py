@@ -83,7 +83,7 @@ def run(
         module: makes what learns; not called for a finished stage.
 
     Raises:
-        TutelageError: nothing was trained, or a source broke its promise.
+        TutelageError: nothing was trained or validated, or a source broke its promise.
     """
     if distributed.broadcast((folder / "stage.json").is_file()):
         return
@@ -97,11 +97,21 @@ def run(
         trainer.fit(learner, datamodule=data, ckpt_path=state, weights_only=True)
     if trainer.global_step == 0:
         raise TutelageError(f"{name}: not one optimizer step was made")
+    if distributed.is_main() and not (folder / "best.safetensors").is_file():
+        raise not_validated(name)
     for source in learner.sources().values():
         source.verify()
     if distributed.is_main() or sharded:
         _finish(learner, trainer, folder, data, facts)
     distributed.barrier()
+
+
+def not_validated(name: str) -> TutelageError:
+    """What to say of a training without best weights."""
+    return TutelageError(
+        f"{name}: validation never ran, so no weights are the best; see trainer.max_steps and "
+        "trainer.check_val_every_n_epoch"
+    )
 
 
 @contextmanager

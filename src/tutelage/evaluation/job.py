@@ -25,6 +25,10 @@ def evaluate_job(cfg: DictConfig) -> float:
         raise TutelageError("checkpoint=… is needed: a file that `tutelage distill` wrote, such as …/last.safetensors")
     if cfg.split not in ("train", "val", "test"):
         raise TutelageError(f"split must be train, val or test; found {cfg.split!r}")
+    try:
+        torch.device(cfg.device)
+    except RuntimeError as error:
+        raise TutelageError(f"device={cfg.device}: {str(error).splitlines()[0]}") from error
     folder = Path(HydraConfig.get().runtime.output_dir)
     with job(cfg, folder, list(HydraConfig.get().overrides.task)):
         document = evaluate(cfg)

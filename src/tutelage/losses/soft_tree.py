@@ -132,6 +132,8 @@ class Balance(nn.Module):
         """The penalty, a scalar."""
         if paths.dim() != 2 or (leaves := paths.shape[1]) < 2 or leaves & (leaves - 1):
             raise TutelageError(f"Balance: expected log path probabilities [B, 2^d], found {list(paths.shape)}")
+        if not len(self.average):  # the first forward of all is in eval mode: in training there is a tensor to fill
+            self.average = self.average.new_zeros(leaves - 1, 2)
         mass = paths.logsumexp(0)
         log_shares = _log_shares(self._of_all_ranks(mass) if self.training else mass)
         nodes = torch.arange(1, leaves, device=paths.device, dtype=paths.dtype)
@@ -142,8 +144,6 @@ class Balance(nn.Module):
 
     def _averaged(self, log_shares: Tensor, growth: Tensor) -> Tensor:
         """Logarithms of the running averages, this batch included."""
-        if not len(self.average):
-            self.average = self.average.new_zeros(log_shares.shape)
         self.batches += 1
         part = 1 / torch.minimum(self.batches.to(growth.dtype), self.window * growth)
         before = (self.average.to(part.dtype) * (1 - part)).log()

@@ -67,6 +67,7 @@ class SupervisedModule(L.LightningModule):
         self.num_classes, self.seed, self.reference = num_classes, seed, reference
         self.needs = objective.needs()
         self.teaching = nn.ModuleDict({name: source for name, source in teaching.items() if name in self.needs})
+        self._offered = ["student", *teaching]
         everyone = self.sources()
         for name, source in everyone.items():
             source.attach(self.needs.get(name, set()), everyone)
@@ -82,8 +83,8 @@ class SupervisedModule(L.LightningModule):
     def _check_sources(self) -> None:
         for name in self.needs.keys() - {"batch"} - self.sources().keys():
             raise TutelageError(
-                f"the objective reads source {name!r}; this stage has {sorted(self.sources())}: "
-                + nearest(name, self.sources())
+                f"the objective reads source {name!r}; this stage has {sorted(self._offered)}: "
+                + nearest(name, self._offered)
             )
 
     def signals(self, batch: Batch) -> dict[str, Signals]:

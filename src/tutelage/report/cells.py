@@ -12,7 +12,11 @@ import yaml
 from tutelage.report.runs import Run
 
 # What changes where and how a run is shown, but not what comes of it.
-_COSMETIC = ("paths.", "callbacks.progress", "callbacks.recovery", "logger", "data.root", "data.num_workers", "hydra.")
+_COSMETIC = (
+    "paths.", "callbacks.progress", "callbacks.recovery", "logger", "launcher", "sweeper", "hydra.",
+    "data.root", "data.num_workers", "data.download", "data.verify", "data.eval_batch_size", "data.class_names",
+    "stages.teacher.workers", "trainer.log_every_n_steps", "trainer.enable_model_summary",
+)  # fmt: skip
 _LARGEST_GRID = 1000
 _FEW_KEYS = 2
 _SHORT = {"loss.temperature": "T", "loss.alpha": "α"}

@@ -65,15 +65,16 @@ def alike(jobs: Iterable[Job]) -> list[list[Job]]:
 def _key(cfg: DictConfig) -> str:
     """The config of teacher and student, with the values that may differ taken out."""
     student, teacher = _plain(build.stage_config(cfg, "student")), _plain(build.stage_config(cfg, "teacher"))
-    of_teacher = {part: teacher[part] for part in ("network", "data", "loss", "optimizer", "scheduler", "trainer")}
-    parts = ("network", "data", "loss", "optimizer", "scheduler", "trainer", "callbacks", "sources", "logger")
-    of_student = {part: student[part] for part in parts}
+    parts = ("network", "data", "loss", "optimizer", "scheduler", "trainer", "callbacks")
+    of_teacher = {part: teacher[part] for part in parts}
+    of_student = {part: student[part] for part in (*parts, "sources", "logger")}
     of_student["loss"] = _without_numbers(of_student["loss"])
     of_student["optimizer"] = _without_numbers(of_student["optimizer"])
     of_student["network"] = _without_rates(of_student["network"])
     of_student["data"].pop("seed", None)
     whole = [of_student, of_teacher, teacher["seed"], teacher["stages"]["teacher"]["weights"], student["assistants"]]
-    return json.dumps([*whole, student["generations"], student["paths"]], sort_keys=True)
+    specialist = student["stages"].get("specialist")
+    return json.dumps([*whole, specialist, student["generations"], student["paths"]], sort_keys=True)
 
 
 def _plain(stage: DictConfig) -> Any:
@@ -189,9 +190,7 @@ def unfit(module: SupervisedModule, teaching: Mapping[str, Source], data: ImageD
             return "some training images have no label"
         if not isinstance(one, Term) and any(callable(getattr(one, hook, None)) for hook in ("bind", "prepare")):
             return f"{type(one).__name__} keeps something by example, or learns before the student"
-    if (kind := _other_chance(module, teaching, data)) is not None:
-        return f"{kind} draws at random in a step, and only dropout's draws can be made for every job"
-    return ""
+    return _unfit_step(module, teaching, data)
 
 
 def _learns(source: Source) -> bool:
@@ -199,22 +198,27 @@ def _learns(source: Source) -> bool:
     return follows or any(parameter.requires_grad for parameter in source.parameters())
 
 
-def _other_chance(module: SupervisedModule, teaching: Mapping[str, Source], data: ImageData) -> str | None:
-    """Whether the network or the objective draws anything but dropout's masks."""
-    quiet = deepcopy(module.student), deepcopy(module.objective)
-    for one in quiet[0].modules():
+def _unfit_step(module: SupervisedModule, teaching: Mapping[str, Source], data: ImageData) -> str:
+    """Whether a step draws anything but dropout's masks, or puts new tensors where the stack's own should be filled."""
+    student, objective = deepcopy(module.student), deepcopy(module.objective)
+    for one in student.modules():
         if type(one) is nn.Dropout:
             one.p = 0.0
     batch = data.sample(min(8, data.batch_size))
+    random = "draws at random in a step, and only dropout's draws can be made for every job"
     with seeded("chance"), torch.no_grad():
         said = {name: source(batch) for name, source in teaching.items() if name in module.needs}
         before = torch.get_rng_state()
-        signals = quiet[0].train()(batch)
-        drawn = not torch.equal(before, torch.get_rng_state())
-        if drawn:
-            return type(module.student.net.net).__name__
-        quiet[1].train()({"batch": batch, "student": signals, **said})
-        return None if torch.equal(before, torch.get_rng_state()) else "the objective"
+        kept = {**dict(student.named_buffers()), **dict(objective.named_buffers())}
+        signals = student.train()(batch)
+        if not torch.equal(before, torch.get_rng_state()):
+            return f"{type(module.student.net.net).__name__} {random}"
+        objective.train()({"batch": batch, "student": signals, **said})
+        if not torch.equal(before, torch.get_rng_state()):
+            return f"the objective {random}"
+    now = {**dict(student.named_buffers()), **dict(objective.named_buffers())}
+    replaced = [name for name in now if now[name] is not kept.get(name)]
+    return f"a step replaces {replaced[0]} instead of filling it" if replaced else ""
 
 
 def cut(learners: Sequence[T], most: int) -> Iterator[list[T]]:

@@ -27,6 +27,7 @@ from tutelage.weights import save_network
 log = logging.getLogger(__name__)
 
 _TOLERANCE = 1e-3  # relative to a gradient's greatest element, in float32: far above rounding, far below any fault
+_FLOOR = 1e-2  # of the greatest of all: the gradient of a bias before a batch norm is rounding alone
 
 
 def in_order(learners: Sequence[Learner]) -> list[Learner]:
@@ -93,6 +94,8 @@ def _trainer(stage: DictConfig, folder: Path, batches: int) -> L.Trainer:
 def _finish(module: StackedModule, index: int, trainer: L.Trainer, data: ImageData) -> None:
     """Writes what :func:`tutelage.stages.run` would have written."""
     learner = module.learners[index]
+    if module.best_epoch[index] < 0:
+        raise stages.not_validated(learner.module.about["stage"])
     net, folder = learner.module.student.net.net, learner.folder
     best = {**learner.module.about, "epoch": int(module.best_epoch[index])}
     last = {**learner.module.about, "epoch": trainer.current_epoch - 1}
@@ -137,8 +140,9 @@ def check_alike(
         own = {name: tensor[seed] for name, tensor in batch.items()}
         loss, alone = _alone(learners[index], own, teaching)
         pairs = [(losses[index].detach(), loss), *((together[name][index], alone[name]) for name in alone)]
+        floor = _FLOOR * max(float(gradient.abs().max()) for gradient in alone.values())
         for a, b in pairs:
-            if not torch.allclose(a, b, rtol=_TOLERANCE, atol=_TOLERANCE * float(b.abs().max())):
+            if not torch.allclose(a, b, rtol=_TOLERANCE, atol=_TOLERANCE * max(float(b.abs().max()), floor)):
                 raise NotAlikeError("a step of the stack gives other gradients than a step alone")
 
 

@@ -59,10 +59,13 @@ def test_these_values_go_side_by_side(jobs, values):
         "loss=dkd", "stages.teacher.seed=1", "optimizer.lr=.01", "scheduler=cosine", "logger=none",
         "sources.teacher.checkpoint=/other", "data.augment=[{_target_:tutelage.data.augment.Shift,pixels:1}]",
         "paths.artifacts=/elsewhere", "stages.teacher.weights=best",
+        "+stages.teacher.callbacks.norm={_target_:tutelage.callbacks.max_norm.MaxNorm,limit:4}",
+        "sources=specialists stages.specialist.optimizer.lr=.1",
     ],
 )  # fmt: skip
 def test_these_do_not(jobs, values):
-    assert [len(group) for group in plan.alike(jobs("", values))] == [1, 1]
+    base = "sources=specialists" if "specialist" in values else ""
+    assert [len(group) for group in plan.alike(jobs(base, values))] == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -99,6 +102,25 @@ def test_nothing_is_said_of_what_it_can(compose):
 )
 def test_trainings_that_depend_on_more_than_their_step(module, overrides, reason):
     assert reason in plan.unfit(*module(*overrides))
+
+
+class Replaces(torch.nn.Module):
+    """Has a mean of what it saw, as a new tensor each time."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, x):
+        self.mean = 0.9 * self.mean + 0.1 * x.detach().mean()
+        return (x - self.mean).square().mean()
+
+
+def test_a_step_that_replaces_a_tensor_would_lose_it(module):
+    made, teaching, data = module()
+    made.objective.terms["soft"].loss = Replaces()
+    made.objective.terms["soft"].inputs, made.objective.terms["soft"].targets = {"x": "student.logits"}, {}
+    assert plan.unfit(made, teaching, data) == "a step replaces terms.soft.loss.mean instead of filling it"
 
 
 @pytest.mark.parametrize("loss", ["soft_target", "[soft_target,fitnet]", "dkd", "ctkd", "dist"])

@@ -1,0 +1,48 @@
+"""Losses that were chosen together: what one of them says must not be lost to another in silence."""
+
+from collections.abc import Iterable, Mapping
+from itertools import combinations
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from tutelage.errors import TutelageError
+
+_SHARED = ("alpha", "terms")  # one alpha weighs every teacher
+
+
+def check_together(cfg: DictConfig, overrides: Iterable[str]) -> None:
+    """Of ``loss=[a,b]`` the last one's keys count.
+
+    Raises:
+        TutelageError: ``hard`` is among them, or two of them give one term, or one key that the config does not have
+            otherwise, different values.
+    """
+    chosen = _chosen(overrides)
+    if len(chosen) > 1 and "hard" in chosen:
+        raise TutelageError(
+            f"loss=[{','.join(chosen)}]: hard sets loss.alpha to 0, and every loss has its term: leave it out"
+        )
+    for (first, a), (second, b) in combinations(chosen.items(), 2):
+        both = f"loss=[{','.join(chosen)}]: {first} and {second}"
+        if terms := sorted((a.get("terms", {}).keys() & b.get("terms", {}).keys()) - {"hard"}):
+            raise TutelageError(f"{both} have a term {terms[0]!r} each, and only one could be there")
+        for key in sorted((a.keys() & b.keys()) - {*_SHARED}):
+            value = OmegaConf.to_container(cfg.loss, resolve=True)[key]  # type: ignore[index,call-overload]
+            given = any(one.lstrip("+").startswith(f"loss.{key}=") for one in overrides)
+            if a[key] != b[key] and value in (a[key], b[key]) and not given:
+                raise TutelageError(f"{both} mean {a[key]} and {b[key]} by loss.{key}: say loss.{key}=… for both")
+
+
+def _chosen(overrides: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+    """The losses of ``loss=[…]`` as their files have them; none where there is no such list."""
+    if not GlobalHydra.instance().is_initialized():
+        return {}
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        if override.key_or_group == "loss" and isinstance(names := override.value(), list):
+            read = GlobalHydra.instance().config_loader().repository.load_config  # type: ignore[attr-defined]
+            files = {str(name): read(f"loss/{name}") for name in names}
+            return {name: dict(OmegaConf.to_container(one.config)) for name, one in files.items() if one}  # type: ignore[arg-type]
+    return {}
