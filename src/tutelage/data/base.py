@@ -198,10 +198,6 @@ class ImageData(L.LightningDataModule, ABC):
         train = self.transfer.epoch(self.splits["train"], self.split_seed)
         return self._loader(train, order, partial(position, self.trainer) if self.trainer else None)
 
-    def train_eval_dataloader(self) -> EpochLoader:
-        """Training examples in their own order and as they are."""
-        return self._loader(self._loaded.train, self._eval_order)
-
     def alike(self, epoch: int) -> EpochLoader:
         """One epoch of whole training batches, shuffled, not augmented, the same on every rank."""
         train = self.transfer.epoch(self._loaded.train, self.split_seed)
@@ -212,10 +208,6 @@ class ImageData(L.LightningDataModule, ABC):
     def val_dataloader(self) -> EpochLoader:
         """Validation examples."""
         return self._loader(self.splits["val"], self._eval_order)
-
-    def test_dataloader(self) -> EpochLoader:
-        """Test examples."""
-        return self._loader(self.splits["test"], self._eval_order)
 
     def whole(self, split: str) -> EpochLoader:
         """All of ``train``, ``val`` or ``test`` in its own order and as it is, on one rank, however many there are."""

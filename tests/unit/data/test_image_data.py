@@ -51,9 +51,9 @@ def test_batches_hold_the_normalised_image_the_label_and_the_key(dtype, augment)
     data = Toy(dtype=dtype, augment=augment)
     for loader, first in (
         (data.val_dataloader(), 0),
-        (data.train_eval_dataloader(), 0),
         (data.whole("train"), 0),
-        (data.test_dataloader(), 100),
+        (data.whole("train"), 0),
+        (data.whole("test"), 100),
     ):
         batch = gather(loader)
         assert {name: x.dtype for name, x in batch.items()} == {
@@ -67,11 +67,11 @@ def test_batches_hold_the_normalised_image_the_label_and_the_key(dtype, augment)
 
 def test_train_val_and_test_have_each_example_once():
     data = Toy()
-    train, val = gather(data.train_eval_dataloader())["key"], gather(data.val_dataloader())["key"]
+    train, val = gather(data.whole("train"))["key"], gather(data.val_dataloader())["key"]
     assert len(train) == 30
     assert len(val) == 10
     assert torch.cat([train, val]).sort().values.tolist() == list(range(40))
-    assert gather(data.test_dataloader())["key"].tolist() == list(range(10))
+    assert gather(data.whole("test"))["key"].tolist() == list(range(10))
 
 
 def test_the_split_is_a_function_of_split_seed_alone():

@@ -156,7 +156,7 @@ def spoil(root, part="train"):
 def test_a_cut_off_image_is_named_when_it_is_met(tmp_path, workers):
     write(tmp_path, {"train": 5, "val": 2, "test": 2})
     path, size = spoil(tmp_path)
-    loader = folder(tmp_path, num_workers=workers).train_eval_dataloader()
+    loader = folder(tmp_path, num_workers=workers).whole("train")
     with pytest.raises(
         TutelageError, match=rf"^{path} \(index 7, {size} bytes\) can't be read as an image: .*truncated"
     ):
@@ -194,7 +194,7 @@ def test_what_is_no_image(tmp_path, kind):
     }[kind]()
     reason = {"gone": "it is gone.*No such file", "sixteen": "more than 8 bits"}.get(kind, "cannot identify image")
     with pytest.raises(TutelageError, match=rf"^{path} \(index 7, .*{reason}"):
-        list(data.train_eval_dataloader())
+        list(data.whole("train"))
 
 
 def test_verify_finds_a_bad_header_before_training(tmp_path):

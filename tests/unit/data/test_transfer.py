@@ -57,7 +57,7 @@ def epoch(loader, number=0):
 def state(data):
     """All that a run may see of the data."""
     batches = [epoch(data.train_dataloader(), number) for number in (0, 1)]
-    batches += [epoch(loader) for loader in (data.val_dataloader(), data.test_dataloader(), data.whole("train"))]
+    batches += [epoch(loader) for loader in (data.val_dataloader(), data.whole("test"), data.whole("train"))]
     return torch.cat([x.flatten().double() for batch in batches for x in batch.values()])
 
 
