@@ -93,7 +93,7 @@ def _recipe(stage: DictConfig, node: DictConfig, signals: list[str], data: Image
         seen |= {"augment": steps, "seed": stage.data.seed, "views": node.views}
     files = [digest(read_state(network.checkpoint)) for network in networks(node.source)]
     taught = {"source": without_files(node.source), "weights": files} if node.source is not None else {}
-    stored = {"signals": signals, "dtype": node.dtype, "top": node.top, "torch": torch.__version__, "version": 1}
+    stored = {"signals": signals, "dtype": node.dtype, "top": node.top, "torch": torch.__version__, "version": 2}
     return {**seen, **taught, **stored}
 
 

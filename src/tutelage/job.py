@@ -118,9 +118,11 @@ def _claim(cfg: DictConfig, folder: Path) -> None:
 
 
 def state(folder: Path) -> str | None:
-    """What ``status.json`` says, if it is there."""
-    path = folder / "status.json"
-    return read_json(path)["state"] if path.is_file() else None
+    """What ``status.json`` says; None where it is not there, or so damaged that it says nothing."""
+    try:
+        return str(read_json(folder / "status.json")["state"])
+    except (FileNotFoundError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _nothing(folder: Path) -> Mapping[str, Any]:

@@ -22,6 +22,7 @@ from tutelage.files import read_json
 DEAD_AFTER = 60.0  # seconds without a sign of life; a job gives one every ten
 _COLOURS = {
     "COMPLETE": "green", "RUNNING": "cyan", "WAITING": "cyan", "PREEMPTED": "yellow", "FAILED": "red", "DEAD": "red",
+    "DAMAGED": "red",
 }  # fmt: skip
 
 
@@ -31,9 +32,9 @@ class Job:
 
     Attributes:
         folder: of the job.
-        state: COMPLETE, RUNNING, WAITING (its stack is done, its turn is to come), PREEMPTED, FAILED, or DEAD: it
-            says RUNNING and has not given a sign of life.
-        why: of a job that stopped.
+        state: COMPLETE, RUNNING, WAITING (its stack is done, its turn is to come), PREEMPTED, FAILED, DEAD: it
+            says RUNNING or WAITING, and its process is gone or gives no sign of life; or DAMAGED: a file can't be read.
+        why: of a job that stopped; of a damaged one which file.
         progress: its last figures (:class:`tutelage.callbacks.heartbeat.Heartbeat`), or nothing.
         best: the student's best accuracy on validation, once it is complete.
     """
@@ -46,22 +47,52 @@ class Job:
 
     @staticmethod
     def read(folder: Path) -> "Job":
-        """From ``status.json``, ``heartbeat.json`` and ``metrics.json``."""
-        status = read_json(folder / "status.json")
-        state, why = status["state"], status.get("why") or ""
-        beat = read_json(folder / "heartbeat.json") if (folder / "heartbeat.json").is_file() else {}
-        if state == "RUNNING" and (cause := _dead(status, beat)):
-            state, why = "DEAD", cause
-        best = None
-        if state == "COMPLETE" and (folder / "metrics.json").is_file():
-            best = read_json(folder / "metrics.json")["student"]["best"]["val"]["accuracy"]
-        return Job(folder, state, why, beat.get("progress") or {}, best)
+        """From ``status.json``, ``heartbeat.json`` and ``metrics.json``; what can't be read is its ``why``."""
+        try:
+            return _read(folder)
+        except TutelageError as error:
+            return Job(folder, "DAMAGED", str(error), {}, None)
+
+
+def _read(folder: Path) -> Job:
+    status = _content(folder / "status.json")
+    state, why = status.get("state"), status.get("why") or ""
+    if state not in _COLOURS:
+        raise TutelageError(f"status.json: expected one of the states {', '.join(_COLOURS)}; found {state!r}")
+    beat = _content(folder / "heartbeat.json") if (folder / "heartbeat.json").is_file() else {}
+    if state in ("RUNNING", "WAITING") and (cause := _dead(status, beat)):
+        state, why = "DEAD", cause
+    best = None
+    if state == "COMPLETE" and (folder / "metrics.json").is_file():
+        best = _best(_content(folder / "metrics.json"))
+    return Job(folder, state, why, beat.get("progress") or {}, best)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """Of a JSON file, whose writer may have been cut short."""
+    try:
+        found = read_json(path)
+    except (OSError, ValueError) as error:
+        raise TutelageError(f"{path.name} can't be read: {error}") from error
+    if not isinstance(found, dict):
+        raise TutelageError(f"{path.name} can't be read: expected dict")
+    return found
+
+
+def _best(metrics: dict[str, Any]) -> float | None:
+    """The student's; `tutelage evaluate` has none."""
+    try:
+        return metrics["student"]["best"]["val"]["accuracy"] if "student" in metrics else None
+    except (KeyError, TypeError) as error:
+        raise TutelageError("metrics.json has no student.best.val.accuracy") from error
 
 
 def _dead(status: dict[str, Any], beat: dict[str, Any]) -> str:
-    """Why a job that says RUNNING is not; empty if it is."""
-    if status["host"] == socket.gethostname() and not _alive(status["pid"]):
+    """Why a job that says RUNNING or WAITING is not; empty if it is."""
+    if status.get("host") == socket.gethostname() and not _alive(status["pid"]):
         return f"process {status['pid']} is gone"
+    if status["state"] == "WAITING":  # its process is at other jobs and gives signs of life in their folders
+        return ""
     silent = time.time() - beat.get("time", 0.0)
     return f"no sign of life for {_duration(silent)}" if beat and silent > DEAD_AFTER else ""
 

@@ -147,3 +147,9 @@ def test_provenance():
     assert found["overrides"] == ["a=1"]
     assert {"tutelage", "torch", "lightning", "hydra-core"} <= found["versions"].keys()
     json.dumps(found)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": 1}'])
+def test_a_damaged_status_says_nothing(tmp_path, content):
+    (tmp_path / "status.json").write_text(content)
+    assert state(tmp_path) is None

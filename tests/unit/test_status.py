@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -48,6 +49,13 @@ def test_a_job_whose_process_is_gone_is_dead(tmp_path, gone):
     assert (one.state, one.why) == ("DEAD", f"process {gone} is gone")
 
 
+def test_a_job_that_waits_is_dead_once_its_process_is_gone(tmp_path, gone):
+    one = Job.read(write(tmp_path / "a", "WAITING", pid=gone))
+    assert (one.state, one.why) == ("DEAD", f"process {gone} is gone")
+    assert Job.read(write(tmp_path / "b", "WAITING", beat=200)).state == "WAITING"  # its heart rests meanwhile
+    assert Job.read(write(tmp_path / "c", "WAITING", beat=200, pid=gone, host="elsewhere")).state == "WAITING"
+
+
 def test_a_job_elsewhere_is_dead_once_it_is_silent(tmp_path, gone):
     assert Job.read(write(tmp_path / "a", "RUNNING", pid=gone, host="elsewhere")).state == "RUNNING"
     one = Job.read(write(tmp_path / "b", "RUNNING", pid=gone, host="elsewhere", beat=200))
@@ -60,12 +68,40 @@ def test_a_job_that_has_not_begun_to_train_runs(tmp_path):
     assert Job.read(folder).state == "RUNNING"
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "why"),
+    [
+        ("status.json", '{"state": "COMP', "status.json can't be read: Unterminated string"),
+        ("status.json", "", "status.json can't be read"),
+        ("status.json", "[]", "status.json can't be read: expected dict"),
+        ("status.json", '{"pid": 1}', "status.json: expected one of the states COMPLETE, .*; found None"),
+        ("heartbeat.json", '{"time"', "heartbeat.json can't be read"),
+        ("metrics.json", '{"student": {', "metrics.json can't be read"),
+        ("metrics.json", '{"student": {}}', "metrics.json has no student.best.val.accuracy"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, file, content, why):
+    folder = write(tmp_path / "a", "COMPLETE")
+    (folder / file).write_text(content)
+    one = Job.read(folder)
+    assert one.state == "DAMAGED"
+    assert re.match(why, one.why)
+
+
+def test_an_evaluation_has_no_student(tmp_path):
+    folder = write(tmp_path / "a", "COMPLETE")
+    (folder / "metrics.json").write_text('{"figures": {"accuracy": 0.5}}')
+    one = Job.read(folder)
+    assert (one.state, one.best) == ("COMPLETE", None)
+
+
 def test_the_command_shows_all_jobs_and_counts_them(main, tmp_path, gone):
     write(tmp_path / "s/seed=0", "COMPLETE")
     write(tmp_path / "s/seed=1", "RUNNING")
     write(tmp_path / "s/seed=2", "RUNNING", pid=gone)
     write(tmp_path / "s/seed=3", "FAILED", why="loss.temperature must be a number > 0; found -1 [sic]")
-    assert [one.folder.name for one in jobs(tmp_path / "s")] == [f"seed={n}" for n in range(4)]
+    (write(tmp_path / "s/seed=4", "COMPLETE") / "metrics.json").write_text("{")
+    assert [one.folder.name for one in jobs(tmp_path / "s")] == [f"seed={n}" for n in range(5)]
     answer = main("status", "s")
     assert answer.code == 0
     rows = {line.split()[0]: " ".join(line.split()) for line in answer.out.splitlines() if line.split()}
@@ -73,7 +109,8 @@ def test_the_command_shows_all_jobs_and_counts_them(main, tmp_path, gone):
     assert rows["seed=1"] == "seed=1 RUNNING student: epoch 3/10, step 250/1000 1 h 02 min 91.50 %"
     assert rows["seed=2"].startswith(f"seed=2 DEAD process {gone} is gone")
     assert "found -1 [sic]" in rows["seed=3"]
-    assert answer.out.splitlines()[-1] == "1 COMPLETE, 1 RUNNING, 1 DEAD, 1 FAILED"
+    assert rows["seed=4"].startswith("seed=4 DAMAGED metrics.json can't be read")
+    assert answer.out.splitlines()[-1] == "1 COMPLETE, 1 RUNNING, 1 DEAD, 1 FAILED, 1 DAMAGED"
 
 
 def test_a_folder_without_jobs_is_named(main):

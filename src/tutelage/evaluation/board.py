@@ -44,7 +44,8 @@ def write_board(
     for role, trained in found.items():
         if trained is not None:
             board = TensorBoardLogger(str(folder), name="", version=role)
-            image = np.asarray(confusion_picture(confusion(trained.predictions["last", "test"]), data.class_names))
+            weights = _taught(cfg) if role == "teacher" else "last"
+            image = np.asarray(confusion_picture(confusion(trained.predictions[weights, "test"]), data.class_names))
             board.experiment.add_image("confusion/test", image, trained.facts["steps"], dataformats="HWC")
             board.finalize("success")
 
@@ -86,10 +87,15 @@ def final_figures(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
                     yield f"{place}/{name}/{split}", float(value)
 
 
+def _taught(cfg: DictConfig) -> str:
+    """Which of the teacher's weights taught; those of an epoch are the last of an artifact of their own."""
+    return "best" if cfg.stages.teacher.weights == "best" else "last"
+
+
 def _dark_knowledge(teacher: Trained, student: Trained | None, cfg: DictConfig, data: ImageData) -> Any:
     """Validation examples with what the teacher makes of them at the loss's temperature (4 where it has none)."""
     temperature = float(cfg.loss.get("temperature", 4.0))
-    on_validation = teacher.predictions["last", "val"]
+    on_validation = teacher.predictions[_taught(cfg), "val"]
     rows = interesting(on_validation.logits, on_validation.label, 6, temperature)
     batch = data.splits["val"][0, rows]
     images = (batch["input"] * data.normalise.std + data.normalise.mean).clamp(0, 1)

@@ -23,7 +23,7 @@ from tutelage.evaluation.opened import data_of, network_of
 from tutelage.evaluation.pictures import interesting
 from tutelage.evaluation.predictions import predict
 from tutelage.evaluation.softened_picture import Answers, answers_picture, curve_picture
-from tutelage.files import read_json
+from tutelage.report.runs import read_run
 
 _CHOOSING = 4.0  # the temperature at which examples are chosen
 
@@ -55,17 +55,21 @@ def softened(logits: Tensor, temperature: float) -> Softened:
 
 
 def find(place: Path) -> Path:
-    """The file of weights: ``place`` itself, the last of an artifact's folder, or a run's teacher's.
+    """The file of weights: ``place`` itself, the last of an artifact's folder, or those of a run that taught.
 
     Raises:
         TutelageError: there is none.
     """
-    if place.is_dir() and (made := place / "artifacts.json").is_file():
-        teacher = read_json(made).get("teacher")
-        if teacher is None:
-            raise TutelageError(f"{made}: no network stands behind this run's teacher")
-        place = Path(teacher["folder"])
-    return place / "last.safetensors" if place.is_dir() else place
+    if not place.is_dir():
+        return place
+    if not (made := place / "artifacts.json").is_file():
+        return place / "last.safetensors"
+    run = read_run(place.absolute())
+    if "teacher" not in run.artifacts:
+        raise TutelageError(f"{made}: no network stands behind this run's teacher")
+    if (folder := run.place("teacher")) is None:
+        raise TutelageError(f"{made}: its teacher's folder {run.artifacts['teacher']['folder']} is not there")
+    return folder / f"{run.weights('teacher', 'last')}.safetensors"
 
 
 def draw(

@@ -57,6 +57,7 @@ class CC(nn.Module):
         TutelageError: gamma, order or dim is out of range.
     """
 
+    least_rows = 2  # fewer have no relation that could differ
     gamma: Tensor
 
     def __init__(self, dim: int | None = 128, gamma: float = 0.4, order: int = 2):

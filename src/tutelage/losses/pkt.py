@@ -49,6 +49,8 @@ class PKT(nn.Module):
     Learning Deep Representations with Probabilistic Knowledge Transfer, arXiv:1803.10837.
     """
 
+    least_rows = 2  # fewer have no relation that could differ
+
     @in_float32
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The mean divergence over the B² pairs: a scalar."""

@@ -68,6 +68,7 @@ class RKD(nn.Module):
         TutelageError: a weight is negative or not finite.
     """
 
+    least_rows = 3  # fewer have no relation that could differ
     distance_weight: Tensor
     angle_weight: Tensor
 

@@ -48,6 +48,8 @@ class SP(nn.Module):
     Similarity-Preserving Knowledge Distillation, arXiv:1907.09682.
     """
 
+    least_rows = 2  # fewer have no relation that could differ
+
     @in_float32
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The squared distance of the two similarity matrices, averaged over their B² entries: a scalar."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from tutelage.data.base import ImageData
-from tutelage.distributed import broadcast
+from tutelage.distributed import broadcast, is_up
 from tutelage.errors import TutelageError, nearest
 from tutelage.objective import Batch, Objective, Signals, Term
 from tutelage.seeding import reseed, seeded
@@ -87,6 +87,16 @@ class SupervisedModule(L.LightningModule):
                 + nearest(name, self._offered)
             )
 
+    def _check_rows(self, batch_size: int) -> None:
+        """Of whole batches: in a short last one a loss may have nothing to say."""
+        ranks = torch.distributed.get_world_size() if is_up() else 1
+        for loss in self.objective.modules():
+            if (least := getattr(loss, "least_rows", 1)) > batch_size // ranks:
+                raise TutelageError(
+                    f"{type(loss).__name__} compares examples and needs {least} of them; data.batch_size={batch_size} "
+                    f"gives each of {ranks} ranks {batch_size // ranks}"
+                )
+
     def signals(self, batch: Batch) -> dict[str, Signals]:
         """What every source makes of the batch."""
         return {"batch": batch, **{name: source(batch) for name, source in self.sources().items()}}
@@ -100,9 +110,11 @@ class SupervisedModule(L.LightningModule):
         """Runs the objective once on a few examples: shapes what is lazy and refuses a pair that does not fit.
 
         Raises:
-            TutelageError: the objective reads what is not there, or shapes do not go together.
+            TutelageError: the objective reads what is not there, shapes do not go together, or a loss compares more
+                examples than a rank has in a batch.
         """
         self._check_sources()
+        self._check_rows(data.batch_size)
         keys = {split: data.splits[split].keys.to(self.device) for split in ("train", "val")}
         for source in self.sources().values():
             source.expect(keys)

@@ -132,7 +132,7 @@ def read_run(folder: Path) -> Run:
     hydra = read(".hydra/hydra.yaml", dict).get("hydra") or {}
     metrics = read("metrics.json", dict)
     state, why = status.get("state", "UNKNOWN"), status.get("why")
-    if state == "RUNNING" and {"pid", "host"} <= status.keys():
+    if state != "COMPLETE" and (folder / "status.json").is_file():  # it may be dead or damaged
         job = Job.read(folder)
         state, why = job.state, job.why
     runtime = hydra.get("runtime") or {}

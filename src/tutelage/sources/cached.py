@@ -15,7 +15,7 @@ from tutelage.sources.store import DTYPES, Store
 log = logging.getLogger(__name__)
 
 _ON_DEVICE = 1 << 30  # bytes: a smaller column goes where the student is, a larger one stays mapped on the host
-VALUES, CLASSES, REST = "logits_top", "logits_class", "logits_rest"
+VALUES, CLASSES, REST, SIZE = "logits_top", "logits_class", "logits_rest", "logits_size"
 
 
 class Cached(Source):
@@ -77,6 +77,8 @@ class Cached(Source):
         for name, tensor in store.constant.items():
             self.register_buffer(_attribute(name), tensor, persistent=False)
         if VALUES in self.names:
+            if SIZE not in self.names:
+                raise TutelageError(f"{folder} holds the top classes in an older form; delete it to have it anew")
             log.warning("%s holds the top classes only: approximate at temperatures other than 1", folder)
 
     def attach(self, needs: Iterable[str], sources: Mapping[str, Source]) -> None:
@@ -108,7 +110,7 @@ class Cached(Source):
             rows = rows + batch["view"] * self.count
         found = {name: self._column(name, rows) for name in self.names}
         if VALUES in found:
-            found["logits"] = _whole(found.pop(VALUES), found.pop(CLASSES), found.pop(REST))
+            found["logits"] = _whole(*(found.pop(name) for name in (VALUES, CLASSES, REST, SIZE)))
         return found | {name: getattr(self, _attribute(name)) for name in self.constants}
 
     def _column(self, name: str, rows: Tensor) -> Tensor:
@@ -130,16 +132,16 @@ def _attribute(name: str) -> str:
 
 
 def shortened(logits: Tensor, top: int) -> dict[str, Tensor]:
-    """[B, C] → the ``top`` greatest log-probabilities, their classes, and the logarithm of what the others share."""
+    """[B, C] → the ``top`` greatest log-probabilities, their classes, the logarithm of what the others share, and C."""
     p = logits.double().log_softmax(-1)
     values, classes = p.topk(min(top, p.shape[1]), dim=-1)
     others = p.scatter(1, classes, float("-inf")).logsumexp(-1, keepdim=True)
     lowest = torch.finfo(torch.float16).min  # finite in every dtype
-    size = torch.full_like(others, float(p.shape[1]))
-    return {VALUES: values, CLASSES: classes.int(), REST: torch.cat([others.clamp_min(lowest), size], 1)}
+    size = p.new_full((len(p),), p.shape[1], dtype=torch.int32)  # exact, whatever the dtype of the others
+    return {VALUES: values, CLASSES: classes.int(), REST: others.clamp_min(lowest), SIZE: size}
 
 
-def _whole(values: Tensor, classes: Tensor, rest: Tensor) -> Tensor:
-    size = int(rest[0, 1])
-    others = rest[:, :1] - torch.log(torch.tensor(float(max(size - values.shape[1], 1))))
-    return others.expand(-1, size).scatter(1, classes.long(), values)
+def _whole(values: Tensor, classes: Tensor, rest: Tensor, size: Tensor) -> Tensor:
+    total = int(size[0])
+    others = rest - torch.log(torch.tensor(float(max(total - values.shape[1], 1))))
+    return others.expand(-1, total).scatter(1, classes.long(), values)

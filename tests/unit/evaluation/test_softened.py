@@ -61,6 +61,22 @@ def test_a_run_shows_its_teacher_and_an_artifact_its_last_weights(tmp_path: Path
     assert not re.search(r"href=\"(?!data:)|url\(", drawn[0][0])
 
 
+@pytest.mark.parametrize(("chosen", "file"), [("last", "last"), ("best", "best"), (3, "last")])
+def test_a_run_shows_the_weights_that_taught_wherever_one_looks(tmp_path, monkeypatch, chosen, file) -> None:
+    """The folder in ``artifacts.json`` is relative to where the run was started; an epoch's weights are its last."""
+    place = saved(tmp_path)
+    run = tmp_path / "outputs" / "run"
+    write_json(run / "artifacts.json", {"teacher": {"folder": "teacher"}})
+    write_json(run / ".hydra" / "hydra.yaml", {"hydra": {"runtime": {"cwd": str(tmp_path)}}})
+    write_json(run / "config.yaml", {"stages": {"teacher": {"weights": chosen}}})
+    monkeypatch.chdir(run.parent)
+    for one in (run, Path("run")):
+        assert dark_knowledge.find(one) == place / f"{file}.safetensors"
+    place.rename(tmp_path / "gone")
+    with pytest.raises(dark_knowledge.TutelageError, match="its teacher's folder teacher is not there"):
+        dark_knowledge.find(run)
+
+
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_bars_are_the_probabilities_and_one_of_each_example_is_dark(tmp_path: Path, split: str) -> None:
     drawn, _ = dark_knowledge.draw(saved(tmp_path), split, 2, [4], [])

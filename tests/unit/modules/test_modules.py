@@ -270,3 +270,17 @@ def test_validation_figures_are_those_of_the_evaluation(run, tmp_path):
         for name in ("accuracy", "nll", *(("agreement", "kl_teacher") if role != "teacher" else ())):
             last = max(curves[f"{role}/val/{name}"])[1]
             assert last == pytest.approx(metrics[role]["last"]["val"][name], rel=1e-5, abs=1e-6), (role, name)
+
+
+@pytest.mark.parametrize(
+    ("loss", "batch_size", "ranks", "least"), [("rkd", 2, 1, 3), ("rkd", 8, 4, 3), ("sp", 1, 1, 2), ("cc", 2, 2, 2)]
+)
+def test_a_loss_that_compares_examples_has_enough_of_them(compose, monkeypatch, loss, batch_size, ranks, least):
+    monkeypatch.setattr("tutelage.modules.supervised.is_up", lambda: ranks > 1)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: ranks)
+    for size, refused in ((batch_size, True), (least * ranks, False)):
+        stage = build.stage_config(compose(*TINY, *QUIET, f"loss={loss}", f"data.batch_size={size}"), "student")
+        module = build.distillation_module(stage, 10, build.sources(stage), None)
+        said = pytest.raises(TutelageError, match=f"needs {least} of them; data.batch_size={size} gives each")
+        with said if refused else nullcontext():
+            module.meet(build.data(stage))

@@ -37,6 +37,8 @@ def test_artifacts_are_found_after_a_move(tmp_path):
     ("spoil", "problem"),
     [
         (lambda f: (f / "status.json").unlink(), "it has no status.json"),
+        (lambda f: (f / "status.json").write_text('{"state": "COMP'), "status.json can't be read: Unterminated string"),
+        (lambda f: (f / "status.json").write_text("{}"), "status.json: expected one of the states"),
         (lambda f: edit(f / "status.json", state="FAILED", why="loss is NaN"), "loss is NaN"),
         (lambda f: edit(f / "status.json", state="RUNNING"), "it has not ended"),
         (lambda f: (f / "metrics.json").unlink(), "it has no metrics.json"),
@@ -46,6 +48,7 @@ def test_artifacts_are_found_after_a_move(tmp_path):
         (lambda f: edit(f / "metrics.json", schema=2), "expected schema 1, found 2"),
         (lambda f: edit(f / "metrics.json", seed="x"), "its seed is no whole number"),
         (lambda f: edit(f / "status.json", state="RUNNING", pid=2**22 + 1, host=socket.gethostname()), "is gone"),
+        (lambda f: edit(f / "status.json", state="WAITING", pid=2**22 + 1, host=socket.gethostname()), "is gone"),
         (lambda f: edit(f / "metrics.json", student={"last": {"nll": float("nan")}}), "student.last.nll is not finite"),
     ],
 )

@@ -62,6 +62,22 @@ def test_the_top_and_the_rest_are_a_distribution_with_the_right_mass(tmp_path, c
         ) if others[row].any() else None
 
 
+@pytest.mark.parametrize(("dtype", "classes"), [("bfloat16", 257), ("bfloat16", 1001), ("float16", 21841)])
+def test_the_number_of_classes_is_exact_in_every_dtype(tmp_path, dtype, classes):
+    logits = torch.zeros(4, classes)
+    logits[:, -1] = 5
+    found = Cached(None, stored(tmp_path, [shortened(logits, 2)], dtype))({"key": KEY})["logits"]
+    assert found.shape == (4, classes)
+    assert found.argmax(1).tolist() == 4 * [classes - 1]
+
+
+def test_top_classes_without_their_number_are_refused(tmp_path):
+    """Once it was a value of the signals' dtype beside the rest."""
+    old = {"logits_top": torch.zeros(4, 2), "logits_class": torch.zeros(4, 2).int(), "logits_rest": torch.ones(4, 2)}
+    with pytest.raises(TutelageError, match=r"top classes in an older form; delete it to have it anew"):
+        Cached(None, stored(tmp_path, [old]))
+
+
 def test_what_is_not_there_is_refused(tmp_path):
     source = Cached(None, stored(tmp_path, [{"logits": torch.randn(4, 3)}]))
     with pytest.raises(TutelageError, match=r"lacks \['stage1'\]; it holds \['logits'\]"):
