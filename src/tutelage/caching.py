@@ -23,7 +23,7 @@ from tutelage.weights import digest, read_state
 
 log = logging.getLogger(__name__)
 
-_CACHED = "tutelage.sources.cached.Cached"
+CACHED = "tutelage.sources.cached.Cached"
 _AS_IT_IS = {"folder": None, "dtype": "float32", "top": None, "views": None}
 
 
@@ -42,13 +42,13 @@ def cached(stage: DictConfig, root: Path, data: ImageData) -> DictConfig:
     needs = build.objective(stage).needs()
     changed = {}
     for name, node in stage.sources.items():
-        asked = node.get("_target_") == _CACHED
+        asked = node.get("_target_") == CACHED
         if not needs.get(name) or not (asked or _by_itself(stage, node, needs[name], data)):
             continue
         node = node if asked else OmegaConf.create({**_AS_IT_IS, "source": node})
         recipe = _recipe(stage, node, sorted(needs[name]), data)
         folder = _stored(stage, node, recipe, root, data)
-        changed[name] = {"_target_": _CACHED, "source": None, "folder": str(folder)}
+        changed[name] = {"_target_": CACHED, "source": None, "folder": str(folder)}
     if not changed:
         return stage
     copy = stage.copy()
@@ -62,7 +62,7 @@ def check_views(stage: DictConfig, data: ImageData) -> None:
     Raises:
         TutelageError: images are augmented without end, so that no signal comes twice.
     """
-    asked = [node for node in stage.sources.values() if node.get("_target_") == _CACHED]
+    asked = [node for node in stage.sources.values() if node.get("_target_") == CACHED]
     if data.augment is not None and any(node.views is None for node in asked):
         raise TutelageError("a cache of augmented images needs data.views=K: epoch e then shows view e mod K")
 

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn, optim
 
 from tutelage import build
+from tutelage.caching import CACHED
 from tutelage.data.base import ImageData
 from tutelage.evaluation.cost import multiply_adds
 from tutelage.modules.supervised import SupervisedModule
@@ -71,10 +72,17 @@ def _key(cfg: DictConfig) -> str:
     of_student["loss"] = _without_numbers(of_student["loss"])
     of_student["optimizer"] = _without_numbers(of_student["optimizer"])
     of_student["network"] = _without_rates(of_student["network"])
-    of_student["data"].pop("seed", None)
+    if not _pictures_on_disk(of_student):
+        of_student["data"].pop("seed", None)
     whole = [of_student, of_teacher, teacher["seed"], teacher["stages"]["teacher"]["weights"], student["assistants"]]
     specialist = student["stages"].get("specialist")
     return json.dumps([*whole, specialist, student["generations"], student["paths"]], sort_keys=True)
+
+
+def _pictures_on_disk(stage: dict[str, Any]) -> bool:
+    """Whether signals of augmented images are read from disk: each seed has pictures, and so signals, of its own."""
+    on_disk = any(node.get("_target_") == CACHED for node in stage["sources"].values())
+    return on_disk and bool(stage["data"].get("augment"))
 
 
 def _plain(stage: DictConfig) -> Any:

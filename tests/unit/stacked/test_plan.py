@@ -68,6 +68,13 @@ def test_these_do_not(jobs, values):
     assert [len(group) for group in plan.alike(jobs(base, values))] == [1, 1]
 
 
+@pytest.mark.parametrize(("augmented", "groups"), [(False, 1), (True, 2)])
+def test_seeds_whose_pictures_differ_have_other_signals_on_disk(jobs, augmented, groups):
+    augment = "data.augment=[{_target_:tutelage.data.augment.Shift,pixels:1}] data.views=2" if augmented else ""
+    base = f"sources=cached {augment}"
+    assert len(plan.alike(jobs(f"{base} seed=0", f"{base} seed=1"))) == groups
+
+
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
