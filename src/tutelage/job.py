@@ -100,7 +100,10 @@ def is_complete(cfg: DictConfig, folder: Path) -> bool:
 def _resolved(cfg: DictConfig) -> tuple[dict[str, Any], str]:
     """The config as plain values, and the digest of what matters to the outcome."""
     resolved: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    return resolved, recipe_digest({k: value for k, value in resolved.items() if k not in ("paths", "callbacks")})
+    matters = {key: value for key, value in resolved.items() if key != "paths"}
+    if callbacks := matters.get("callbacks"):  # these show a training, or find it again
+        matters["callbacks"] = {key: value for key, value in callbacks.items() if key not in ("progress", "recovery")}
+    return resolved, recipe_digest(matters)
 
 
 def _claim(cfg: DictConfig, folder: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from tutelage.errors import TutelageError
-from tutelage.job import alive, asked_to_stop, job, provenance, show, sigterm_ends, sigterm_saves, state
+from tutelage.job import alive, asked_to_stop, is_complete, job, provenance, show, sigterm_ends, sigterm_saves, state
 
 CONFIG = {"seed": 0, "loss": {"alpha": 0.5, "twice": "${product:2,${loss.alpha}}"}, "paths": {"data": "/here"}}
 
@@ -112,6 +112,21 @@ def test_the_same_config_may_go_on_in_its_folder_another_may_not(tmp_path):
         raise AssertionError("ran")
     assert state(tmp_path) == "COMPLETE"
     assert OmegaConf.load(tmp_path / "config.yaml").seed == 0
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "same"),
+    [
+        ({"recovery": {"every_n_seconds": 5}, "progress": None}, True),
+        ({"best": {"monitor": "val/nll"}}, False),
+        ({"max_norm": {"limit": 3.5}}, False),
+    ],
+)
+def test_of_the_callbacks_those_count_that_change_the_weights(tmp_path, callbacks, same):
+    usual = {"progress": {}, "recovery": {"every_n_seconds": 60}, "best": {"monitor": "val/accuracy"}}
+    with job(config(callbacks=usual), tmp_path, []):
+        pass
+    assert is_complete(config(callbacks={**usual, **callbacks}), tmp_path) == same
 
 
 def test_a_folder_in_which_nothing_was_trained_may_have_another_config(tmp_path):
