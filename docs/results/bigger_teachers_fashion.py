@@ -22,8 +22,8 @@ from tutelage.evaluation.figures import figures
 from tutelage.evaluation.predictions import Predictions
 from tutelage.evaluation.softened_picture import document
 from tutelage.report.statistics import paired
-from tutelage.report.svg import Axes, Drawing, Scale, around
 from tutelage.stages import read_answers
+from tutelage.svg import Axes, Drawing, Scale, around
 
 SHADES = ("#a9c4e4", "#7aa3d2", "#4379b8", "#1f4e8c", "#0b2447")
 

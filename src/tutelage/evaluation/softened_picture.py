@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
 from PIL import Image
 from torch import Tensor
 
-from tutelage.report.matrices import data_uri
-from tutelage.report.svg import Axes, Drawing, Scale
+from tutelage.svg import Axes, Drawing, Scale, data_uri
 
 _MARGIN, _HEAD, _SIDE, _GAP = 24.0, 92.0, 64.0, 26.0
 _BAR, _HIGH, _STEP = 12.0, 70.0, 118.0  # a class's width, the height of probability 1, from example to example
@@ -135,8 +133,4 @@ def curve_picture(logits: Tensor, temperatures: Sequence[float]) -> str:
 
 def document(on: Drawing) -> str:
     """A drawing as a file of its own."""
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {on.width:.0f} {on.height:.0f}" role="img">'
-        f"<title>{escape(on.title)}</title><desc>{escape(on.description)}</desc>"
-        f"<style>{_STYLE}</style>{''.join(on.parts)}</svg>\n"
-    )
+    return on.alone(_STYLE)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import pairwise
 from typing import Any
 
@@ -13,8 +12,7 @@ from torch import Tensor
 
 from tutelage.evaluation.predictions import eval_mode
 from tutelage.models.soft_tree import SoftTree
-from tutelage.report.matrices import data_uri
-from tutelage.report.svg import Drawing
+from tutelage.svg import Drawing, data_uri
 
 _SIDE, _LEAST, _STEP = 86.0, 25.0, 105.0  # sides of the filters, at most and at least; from ring to ring
 _APART = 1.45  # of the sides of neighbours in a ring: upright squares at 45° touch at √2
@@ -136,10 +134,7 @@ def tree_picture(
     drawn.leaves(on)
     drawn.steps(on, pixels, label)
     drawn.answer(on)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {on.width:.0f} {on.height:.0f}" role="img">'
-        f"<title>{escape(title)}</title><desc>{escape(found)}</desc><style>{_STYLE}</style>{''.join(on.parts)}</svg>\n"
-    )
+    return on.alone(_STYLE)
 
 
 class _Picture:

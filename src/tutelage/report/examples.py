@@ -17,8 +17,8 @@ from tutelage.evaluation.predictions import Predictions
 from tutelage.report.answers import Answers, both
 from tutelage.report.cells import Cell, select
 from tutelage.report.document import Block, Figure, Text
-from tutelage.report.matrices import data_uri
 from tutelage.report.runs import Run
+from tutelage.svg import data_uri
 
 MOST = 8  # pictures of a kind
 _SIDE = 160  # pixels; a larger image is made smaller

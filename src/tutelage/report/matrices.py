@@ -1,7 +1,5 @@
 """Heat maps: gain over two keys, confusion matrices and their difference."""
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from tutelage.report.document import points
-from tutelage.report.svg import Drawing
+from tutelage.svg import Drawing, data_uri
 
 MOST_WRITTEN = 20  # classes; with more, a confusion matrix is a picture without text
 
@@ -167,13 +165,6 @@ def _pixels(name: str, title: str, matrix: Tensor, difference: bool) -> str:
     on.text(0, 12, "predicted →   true ↓", "small")
     on.add("image", x=0, y=18, width=400, height=400, href=data_uri(picture), style="image-rendering:pixelated")
     return str(on)
-
-
-def data_uri(picture: Image.Image) -> str:
-    """A picture as a PNG inside an address."""
-    out = io.BytesIO()
-    picture.save(out, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
 
 
 def gain_tile(mean: float, tip: str, significant: bool, chosen: bool) -> Tile:

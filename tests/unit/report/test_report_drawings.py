@@ -11,7 +11,7 @@ from tutelage.report.curves import band
 from tutelage.report.document import Table, number, percent, points, probability, text
 from tutelage.report.matrices import Tile, confusion, heat_map
 from tutelage.report.statistics import paired
-from tutelage.report.svg import Scale, around, linear_ticks, short
+from tutelage.svg import Scale, around, linear_ticks, short
 
 
 def elements(drawing, tag):

@@ -1,9 +1,13 @@
-"""Drawings as inline SVG: coloured by the page's style sheet, named by a title, described in words."""
+"""Drawings as SVG: coloured by a style sheet, named by a title, described in words."""
 
+import base64
+import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+
+from PIL import Image
 
 _WIDEST = 480  # units that a phone shows at a readable size
 
@@ -71,8 +75,16 @@ class Drawing:
             said = " ".join(f"{_value(x + dx)},{_value(y + dy)}" for dx, dy in corners)
             self.add("polygon", tip=tip, points=said, class_=class_)
 
+    def alone(self, style: str) -> str:
+        """A file of its own, with its style sheet."""
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width:.0f} {self.height:.0f}" role="img">'
+            f"<title>{escape(self.title)}</title><desc>{escape(self.description)}</desc>"
+            f"<style>{style}</style>{''.join(self.parts)}</svg>\n"
+        )
+
     def __str__(self) -> str:
-        """The element; a wide one in a region that scrolls where the page is narrow."""
+        """The element on a page; a wide one in a region that scrolls where the page is narrow."""
         narrow = self.width <= _WIDEST
         least = "" if narrow else f";min-width:{_value(self.width * 0.8)}px"
         drawn = (
@@ -166,3 +178,10 @@ def short(value: float) -> str:
         if value >= scale:
             return f"{value / scale:.3g}{unit}"
     return f"{value:g}"
+
+
+def data_uri(picture: Image.Image) -> str:
+    """A picture as a PNG inside an address."""
+    out = io.BytesIO()
+    picture.save(out, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
