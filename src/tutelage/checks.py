@@ -141,7 +141,7 @@ def _check_values(cfg: DictConfig) -> None:
     number(cfg, "trainer.limit_val_batches", above=0.0)
     number(cfg, "trainer.log_every_n_steps", low=1, whole=True)
     for key in ("data.val_size", "data.test_size"):
-        number(cfg, key, above=0.0)
+        number(cfg, key, low=0.0)
     if (devices := OmegaConf.select(cfg, "trainer.devices")) in (0, "0"):
         raise TutelageError(f"trainer.devices must be at least 1, or 'auto'; found {devices!r}")
     weights = OmegaConf.select(cfg, "stages.teacher.weights")

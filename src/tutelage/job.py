@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from tutelage import distributed, slurm
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 
 BEAT = 10.0  # seconds between signs of life
+PATIENCE = 10.0  # seconds for what a killed process left to end: its workers hold its lock
 PREEMPTED = 128 + signal.SIGTERM  # the exit code of a process that a SIGTERM ended
 _PACKAGES = ("tutelage", "torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy", "scikit-learn")
 
@@ -42,14 +44,26 @@ def job(cfg: DictConfig, folder: Path, overrides: list[str]) -> Iterator[None]:
         overrides: the command line, for the record.
 
     Raises:
-        TutelageError: the folder belongs to a run with another config.
+        TutelageError: the folder belongs to a run with another config, or another process is at work in it.
         SystemExit: with 143 after a SIGTERM.
     """
     if not distributed.is_main():
         with sigterm_ends():
             yield
         return
-    with alive([claim(cfg, folder, overrides)], "COMPLETE"):
+    with _alone(folder), alive([claim(cfg, folder, overrides)], "COMPLETE"):
+        yield
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two trainings would mix their states; the lock goes with the process, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(folder / ".lock").acquire(timeout=PATIENCE)
+    except Timeout:
+        raise TutelageError(f"another process is at work in {folder} (see its status.json)") from None
+    with lock:
         yield
 
 

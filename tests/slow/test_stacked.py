@@ -36,7 +36,7 @@ def same_weights(one, alone):
     for kind in ("last", "best"):
         found, expected = (read_state(folder / "checkpoints" / f"{kind}.safetensors") for folder in (one, alone))
         for name, tensor in expected.items():
-            assert tensor.dtype == torch.float64
+            assert tensor.dtype == torch.float64 or not tensor.is_floating_point()
             torch.testing.assert_close(found[name], tensor, rtol=1e-9, atol=1e-12)
 
 
@@ -69,6 +69,7 @@ def test_in_double_precision_every_job_is_the_job_alone(main, tmp_path):
         assert (one / "config.yaml").read_text() == (alone / "config.yaml").read_text().replace("basic", "stacked")
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # vmap's word on a convolution, once a process
 @pytest.mark.parametrize(
     "pair",
     [

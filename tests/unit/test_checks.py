@@ -80,7 +80,7 @@ from tutelage.errors import TutelageError
         (["loss=[ab,at]", "model@teacher=vgg4", "model@student=vgg4"], "by loss.stages: say loss.stages=… for both"),
         (["loss=[dtkd,soft_target]"], "dtkd and soft_target have a term 'soft' each"),
         (["trainer.log_every_n_steps=0"], "trainer.log_every_n_steps must be a whole number ≥ 1; found 0"),
-        (["data.val_size=abc"], "data.val_size must be a number > 0; found 'abc'"),
+        (["data.val_size=abc"], "data.val_size must be a number ≥ 0; found 'abc'"),
         (["callbacks.best.monitor=null"], "callbacks.best.monitor must be the name of a figure"),
         (["scheduler=cosine", "scheduler.interval=banana"], "scheduler.interval must be epoch or step; found 'banana'"),
         (["paths.artifacts=null"], "paths.artifacts is needed"),

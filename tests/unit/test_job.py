@@ -103,6 +103,18 @@ def test_a_sigterm_of_before_is_forgotten():
         assert not asked_to_stop()
 
 
+def test_a_second_process_in_the_same_folder_is_refused_and_changes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("tutelage.job.PATIENCE", 0.0)
+    with job(config(), tmp_path, ["first"]):
+        found = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+        with pytest.raises(TutelageError, match="another process is at work in"), job(config(), tmp_path, ["second"]):
+            raise AssertionError("ran")
+        assert {path: path.read_bytes() for path in found} == found
+    with job(config(), tmp_path, []):
+        pass
+    assert state(tmp_path) == "COMPLETE"
+
+
 def test_the_same_config_may_go_on_in_its_folder_another_may_not(tmp_path):
     with job(config(), tmp_path, []):
         pass

@@ -209,6 +209,10 @@ class ImageData(L.LightningDataModule, ABC):
         """Validation examples."""
         return self._loader(self.splits["val"], self._eval_order)
 
+    def test_dataloader(self) -> EpochLoader:
+        """Test examples, for a Trainer of one's own: our figures are of :meth:`whole`."""
+        return self._loader(self.splits["test"], self._eval_order)
+
     def whole(self, split: str) -> EpochLoader:
         """All of ``train``, ``val`` or ``test`` in its own order and as it is, on one rank, however many there are."""
         dataset = self._loaded.train if split == "train" else self.splits[split]
