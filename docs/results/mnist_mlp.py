@@ -15,19 +15,11 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn.functional import kl_div
 
-from tutelage import build
 from tutelage.evaluation.dark_knowledge import find
+from tutelage.evaluation.opened import data_of, network_of
 from tutelage.evaluation.predictions import eval_mode
-from tutelage.weights import about, load_into
 
 TEMPERATURE, BATCHES = 20.0, 20
-
-
-def network(path: Path) -> nn.Module:
-    """The network in a file that Tutelage wrote."""
-    net = build.network(OmegaConf.create(about(path)["network"]), 0).net
-    load_into(net, path)
-    return net
 
 
 def divergence(student: Tensor, teacher: Tensor, reduction: str) -> float:
@@ -61,10 +53,9 @@ def traps(teacher: nn.Module, student: nn.Module, batches: Iterator[dict[str, Te
 def main() -> None:
     """Measures a run: its first training batches, and the teacher's accuracy on test."""
     run, changes = Path(sys.argv[1]), sys.argv[2:]
-    teacher, path = network(find(run)), run / "checkpoints" / "last.safetensors"
-    config = OmegaConf.merge({"data": about(path)["data"]}, {"data": OmegaConf.from_dotlist(changes)})
-    data = build.data(config)  # type: ignore[arg-type]
-    student = network(path)
+    path = run / "checkpoints" / "last.safetensors"
+    (teacher, _), (student, header) = network_of(find(run)), network_of(path)
+    data = data_of(header, OmegaConf.from_dotlist(changes), path)
     on_train = traps(teacher, student, islice(data.alike(0), BATCHES))
     on_test = traps(teacher, student, iter(data.whole("test")))
     print(f"| | {BATCHES} training batches | test |\n|---|---|---|")

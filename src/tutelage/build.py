@@ -88,7 +88,7 @@ def _lay(above: Any, below: Any) -> None:
 
 def _counts_alone(term: DictConfig) -> bool:
     """Whether a term has a weight and reads no one who teaches."""
-    bound = [*term.inputs.values(), *(term.get("targets") or {}).values()]
+    bound = [path for names in ("inputs", "targets") for path in (term.get(names) or {}).values()]
     paths = [path for one in bound for path in ([one] if isinstance(one, str) else one)]
     return bool(term.get("weight", 1.0)) and all(path.split(".")[0] in ("student", "batch") for path in paths)
 

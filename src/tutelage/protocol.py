@@ -96,7 +96,7 @@ def distill(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if distributed.is_main():
         _collect(folder, {**{f"chain.{name}": trained for name, trained in teaching.chain.items()}, **found}, metrics)
         if cfg.logger:
-            write_board(folder / "tensorboard", cfg, found, metrics, data)
+            write_board(folder / "tensorboard", cfg, found, metrics, data, teaching.weights)
     return metrics
 
 

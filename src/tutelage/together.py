@@ -10,29 +10,29 @@ from omegaconf import DictConfig, OmegaConf
 
 from tutelage.errors import TutelageError
 
-_SHARED = ("alpha", "terms")  # one alpha weighs every teacher
+_SHARED = {"alpha", "terms"}  # one alpha weighs every teacher
 
 
 def check_together(cfg: DictConfig, overrides: Iterable[str]) -> None:
     """Of ``loss=[a,b]`` the last one's keys count.
 
     Raises:
-        TutelageError: ``hard`` is among them, or two of them give one term, or one key that the config does not have
-            otherwise, different values.
+        TutelageError: ``hard`` is among them, two of them have a term of one name, or mean different values by one key
+            and nobody said which.
     """
     chosen = _chosen(overrides)
     if len(chosen) > 1 and "hard" in chosen:
         raise TutelageError(
             f"loss=[{','.join(chosen)}]: hard sets loss.alpha to 0, and every loss has its term: leave it out"
         )
+    composed: Any = OmegaConf.to_container(cfg.loss, resolve=True)
     for (first, a), (second, b) in combinations(chosen.items(), 2):
         both = f"loss=[{','.join(chosen)}]: {first} and {second}"
         if terms := sorted((a.get("terms", {}).keys() & b.get("terms", {}).keys()) - {"hard"}):
             raise TutelageError(f"{both} have a term {terms[0]!r} each, and only one could be there")
-        for key in sorted((a.keys() & b.keys()) - {*_SHARED}):
-            value = OmegaConf.to_container(cfg.loss, resolve=True)[key]  # type: ignore[index,call-overload]
+        for key in sorted((a.keys() & b.keys()) - _SHARED):
             given = any(one.lstrip("+").startswith(f"loss.{key}=") for one in overrides)
-            if a[key] != b[key] and value in (a[key], b[key]) and not given:
+            if a[key] != b[key] and composed[key] in (a[key], b[key]) and not given:
                 raise TutelageError(f"{both} mean {a[key]} and {b[key]} by loss.{key}: say loss.{key}=… for both")
 
 

@@ -69,5 +69,7 @@ def test_the_curve_is_the_one_on_file(compose, tmp_path, request, loss):
 
 
 def test_no_curve_is_left_over():
-    experiments = {path.stem for path in Path(conf_dir(), "experiment").glob("*.yaml")}  # these have tests of their own
-    assert sorted(path.stem for path in HERE.glob("*.json") if path.stem not in experiments) == LOSSES
+    experiments = {path.stem for path in Path(conf_dir(), "experiment").glob("*.yaml")}
+    tests = "".join(path.read_text() for path in HERE.glob("test_*.py"))
+    own = {name for name in experiments if f"{name}.json" in tests}  # read by a test of its own
+    assert sorted(path.stem for path in HERE.glob("*.json") if path.stem not in own) == LOSSES

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from runs import figures
 
 from tutelage import build
+from tutelage.evaluation.opened import network_of
 from tutelage.losses.soft_target import SoftTarget
 from tutelage.weights import about
 
@@ -44,7 +45,7 @@ def _traps(run: Path) -> None:
     script = runpy.run_path(str(SCRIPT))
     path = run / "checkpoints" / "last.safetensors"
     given = script["find"](run)
-    teacher, student = script["network"](given), script["network"](path)
+    (teacher, _), (student, _) = network_of(given), network_of(path)
     data = build.data(OmegaConf.create({"data": about(path)["data"]}))
     batches = list(islice(data.alike(0), 5))
     found = script["traps"](teacher, student, iter(batches))

@@ -20,6 +20,7 @@ from torch.utils.tensorboard.summary import hparams
 from tutelage.data.base import ImageData
 from tutelage.evaluation.figures import confusion
 from tutelage.evaluation.pictures import confusion_picture, dark_knowledge_picture, interesting
+from tutelage.evaluation.predictions import Predictions
 from tutelage.stages import Trained
 
 _CHOICES = ("loss", "model", "sources", "optimizer", "scheduler", "trainer", "data", "experiment")
@@ -27,9 +28,17 @@ _GROUPS = ("seed", "stages", "loss", "optimizer", "scheduler", "trainer", "stude
 
 
 def write_board(
-    folder: Path, cfg: DictConfig, found: Mapping[str, Trained | None], metrics: Mapping[str, Any], data: ImageData
+    folder: Path,
+    cfg: DictConfig,
+    found: Mapping[str, Trained | None],
+    metrics: Mapping[str, Any],
+    data: ImageData,
+    taught: str,
 ) -> None:
-    """Writes into ``folder`` (a run's ``tensorboard``): HParams and figures in ``final``, pictures of all three."""
+    """Writes into ``folder`` (a run's ``tensorboard``): HParams and figures in ``final``, pictures of all three.
+
+    Of the teacher the pictures show the weights that ``taught``, last or best.
+    """
     step = found["student"].facts["steps"] if found["student"] else 0
     with SummaryWriter(str(folder / "final")) as writer:
         for summary in hparams(hyperparameters(cfg), {})[1:]:  # a session's begin and end, without an experiment
@@ -38,13 +47,13 @@ def write_board(
             writer.add_scalar(name, value, step)
     student = TensorBoardLogger(str(folder), name="", version="student", default_hp_metric=False)
     if (teacher := found["teacher"]) is not None:
-        image = np.asarray(_dark_knowledge(teacher, found["student"], cfg, data))
+        image = np.asarray(_dark_knowledge(teacher.predictions[taught, "val"], found["student"], cfg, data))
         student.experiment.add_image("dark_knowledge", image, step, dataformats="HWC")
     student.finalize("success")
     for role, trained in found.items():
         if trained is not None:
             board = TensorBoardLogger(str(folder), name="", version=role)
-            weights = _taught(cfg) if role == "teacher" else "last"
+            weights = taught if role == "teacher" else "last"
             image = np.asarray(confusion_picture(confusion(trained.predictions[weights, "test"]), data.class_names))
             board.experiment.add_image("confusion/test", image, trained.facts["steps"], dataformats="HWC")
             board.finalize("success")
@@ -87,19 +96,11 @@ def final_figures(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
                     yield f"{place}/{name}/{split}", float(value)
 
 
-def _taught(cfg: DictConfig) -> str:
-    """Which of the teacher's weights taught; those of an epoch are the last of an artifact of their own."""
-    return "best" if cfg.stages.teacher.weights == "best" else "last"
-
-
-def _dark_knowledge(teacher: Trained, student: Trained | None, cfg: DictConfig, data: ImageData) -> Any:
+def _dark_knowledge(teacher: Predictions, student: Trained | None, cfg: DictConfig, data: ImageData) -> Any:
     """Validation examples with what the teacher makes of them at the loss's temperature (4 where it has none)."""
     temperature = float(cfg.loss.get("temperature", 4.0))
-    on_validation = teacher.predictions[_taught(cfg), "val"]
-    rows = interesting(on_validation.logits, on_validation.label, 6, temperature)
+    rows = interesting(teacher.logits, teacher.label, 6, temperature)
     batch = data.splits["val"][0, rows]
     images = (batch["input"] * data.normalise.std + data.normalise.mean).clamp(0, 1)
     own = student.predictions["last", "val"].logits[rows] if student else None
-    return dark_knowledge_picture(
-        images, on_validation.label[rows], on_validation.logits[rows], temperature, data.class_names, own
-    )
+    return dark_knowledge_picture(images, teacher.label[rows], teacher.logits[rows], temperature, data.class_names, own)
