@@ -11,7 +11,7 @@ from pathlib import Path
 import on_file
 import pytest
 import small_mnist
-from runs import artifacts, figures
+from runs import artifacts
 
 HERE = Path(__file__).parent
 SCRIPT = HERE.parents[1] / "docs" / "results" / "bigger_teachers_fashion.py"
@@ -29,6 +29,7 @@ FILES = {
 JOBS = {
     "assistants": {
         "none": ("assistant_fashion", SMALL),
+        "24": ("assistant_fashion_one", SMALL, "assistants.first.net.widths=[24]"),
         "32 → 16": (
             "assistant_fashion_two",
             SMALL,
@@ -47,12 +48,7 @@ def test_a_short_version_gives_the_figures_on_file(main, tmp_path, request, monk
     digits = small_mnist.write(tmp_path)
     found = {}
     for number, (cell, (experiment, *more)) in enumerate(JOBS[kind].items()):
-        run = f"sweep/{number}"
-        answer = main(
-            "distill", f"experiment={experiment}", f"data.root={digits}", *SHORT, *more, f"hydra.run.dir={run}"
-        )
-        assert answer.code == 0, answer.message
-        found[cell] = figures(tmp_path / run)
+        found[cell] = small_mnist.distilled(main, digits, tmp_path / "sweep" / str(number), experiment, *SHORT, *more)
     made = {what: len(artifacts(tmp_path / "outputs" / "artifacts", what)) for what in ("teacher", "control")}
     assert made == {"teacher": 2 if kind == "sizes" else 1, "control": 1}  # one student alone for all teachers
     lines = _drawn(tmp_path, kind, monkeypatch, capsys)

@@ -13,7 +13,6 @@ import on_file
 import pytest
 import small_mnist
 from omegaconf import OmegaConf
-from runs import figures
 
 from tutelage.paths import conf_dir
 
@@ -32,11 +31,8 @@ def test_a_short_version_gives_the_figures_on_file(main, tmp_path, request, monk
     digits = small_mnist.write(tmp_path)
     found = {}
     for name, more in TEACHERS.items():
-        answer = main(
-            "distill", "experiment=few_labels", f"data.root={digits}", *SHORT, *more, f"hydra.run.dir={name}/job"
-        )
-        assert answer.code == 0, answer.message
-        found[name] = on_file.losses(figures(tmp_path / name / "job"))
+        document = small_mnist.distilled(main, digits, tmp_path / name / "job", "few_labels", *SHORT, *more)
+        found[name] = on_file.losses(document)
     _drawn(tmp_path, {name: 100 * _gain(tmp_path / name / "job") for name in TEACHERS}, monkeypatch, capsys)
     _evaluated(main, tmp_path / "all" / "job")
     assert found["all"]["control"] == found["same"]["control"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import on_file
 import pytest
 import small_mnist
-from runs import artifacts, figures
+from runs import artifacts
 
 PATH = Path(__file__).parent / "fidelity.json"
 SCRIPT = Path(__file__).parents[2] / "docs" / "results" / "fidelity.py"
@@ -26,11 +26,7 @@ def test_a_short_version_gives_the_figures_on_file(main, tmp_path, request):
     digits = small_mnist.write(tmp_path)
     found = {}
     for name, more in CASES.items():
-        answer = main(
-            "distill", "experiment=fidelity", f"data.root={digits}", *SHORT, *more, f"hydra.run.dir=sweep/{name}"
-        )
-        assert answer.code == 0, answer.message
-        document = figures(tmp_path / "sweep" / name)
+        document = small_mnist.distilled(main, digits, tmp_path / "sweep" / name, "fidelity", *SHORT, *more)
         found[name] = {
             f"{role} {split}": {key: document[role]["last"][split][key] for key in ("agreement", "kl_teacher", "nll")}
             for role in ("control", "student")

@@ -10,7 +10,6 @@ from typing import Any
 import on_file
 import pytest
 import small_mnist
-from runs import figures
 
 HERE = Path(__file__).parent / "hinton_mnist"
 EXPERIMENTS = ("hinton_mnist", "hinton_mnist_without_3", "hinton_mnist_only_7_8")
@@ -28,9 +27,7 @@ def digits(tmp_path_factory):
 @pytest.mark.filterwarnings("ignore:.*(LeafSpec|in eval mode|lr_scheduler.step).*")
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a_short_version_gives_the_figures_on_file(main, digits, tmp_path, request, name):
-    answer = main("distill", f"experiment={name}", f"data.root={digits}", *SHORT, "hydra.run.dir=run")
-    assert answer.code == 0, answer.message
-    document = figures(tmp_path / "run")
+    document = small_mnist.distilled(main, digits, tmp_path / "run", name, *SHORT)
     found: dict[str, Any] = on_file.losses(document)
     found["kl_teacher"] = document["student"]["last"]["val"]["kl_teacher"]
     if name != "hinton_mnist":

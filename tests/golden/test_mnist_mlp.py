@@ -14,7 +14,6 @@ import small_mnist
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from runs import figures
 
 from tutelage import build
 from tutelage.evaluation.opened import network_of
@@ -32,9 +31,8 @@ SHORT = (
 @pytest.mark.filterwarnings("ignore:.*(LeafSpec|in eval mode|lr_scheduler.step|divides the total loss).*")
 def test_a_short_version_gives_the_figures_on_file_and_shows_the_traps(main, tmp_path, request, monkeypatch, capsys):
     digits = small_mnist.write(tmp_path)
-    answer = main("distill", "experiment=mnist_mlp", f"data.root={digits}", *SHORT, "hydra.run.dir=run")
-    assert answer.code == 0, answer.message
-    on_file.compare(request, PATH, on_file.losses(figures(tmp_path / "run")))
+    document = small_mnist.distilled(main, digits, tmp_path / "run", "mnist_mlp", *SHORT)
+    on_file.compare(request, PATH, on_file.losses(document))
     _traps(tmp_path / "run")
     monkeypatch.setattr(sys, "argv", ["mnist_mlp", str(tmp_path / "run")])
     runpy.run_path(str(SCRIPT), run_name="__main__")

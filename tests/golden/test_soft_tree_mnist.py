@@ -8,7 +8,6 @@ from pathlib import Path
 import on_file
 import pytest
 import small_mnist
-from runs import figures
 
 from tutelage.evaluation import tree
 
@@ -22,9 +21,7 @@ SHORT = (
 @pytest.mark.filterwarnings("ignore:.*(LeafSpec|in eval mode|lr_scheduler.step).*")
 def test_a_short_version_gives_the_figures_on_file(main, tmp_path, request):
     digits = small_mnist.write(tmp_path)
-    answer = main("distill", "experiment=soft_tree_mnist", f"data.root={digits}", *SHORT, "hydra.run.dir=run")
-    assert answer.code == 0, answer.message
-    document = figures(tmp_path / "run")
+    document = small_mnist.distilled(main, digits, tmp_path / "run", "soft_tree_mnist", *SHORT)
     on_file.compare(request, PATH, on_file.losses(document))
     drawn, seen = tree.draw(tmp_path / "run", "test", 0, [])
     assert drawn.count("<image") == 15 + 1 + 4

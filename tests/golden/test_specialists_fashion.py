@@ -9,7 +9,7 @@ from pathlib import Path
 import on_file
 import pytest
 import small_mnist
-from runs import artifacts, figures
+from runs import artifacts
 
 PATH = Path(__file__).parent / "specialists_fashion.json"
 SCRIPT = Path(__file__).parents[2] / "docs" / "results" / "specialists_fashion.py"
@@ -25,12 +25,10 @@ TEACHERS = ("specialists", "frozen")
 def test_a_short_version_gives_the_figures_on_file(main, tmp_path, request):
     digits, found, documents = small_mnist.write(tmp_path), {}, {}
     for sources in TEACHERS:
-        answer = main(
-            "distill", "experiment=specialists_fashion", f"sources={sources}", f"data.root={digits}", *SHORT,
-            f"hydra.run.dir={sources}/job",
-        )  # fmt: skip
-        assert answer.code == 0, answer.message
-        documents[sources] = figures(tmp_path / sources / "job")
+        run = tmp_path / sources / "job"
+        documents[sources] = small_mnist.distilled(
+            main, digits, run, "specialists_fashion", f"sources={sources}", *SHORT
+        )
         found[sources] = on_file.losses(documents[sources])
     made = tmp_path / "outputs" / "artifacts"
     assert len(artifacts(made, "teacher")) == len(artifacts(made, "control")) == 1  # of both

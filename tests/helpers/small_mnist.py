@@ -1,8 +1,11 @@
-"""scikit-learn's digits as files of MNIST: 28×28, uint8, IDX."""
+"""scikit-learn's digits as files of MNIST (28×28, uint8, IDX), and an experiment on them."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from runs import figures
 from sklearn.datasets import load_digits
 
 TRAIN = 1200
@@ -20,3 +23,10 @@ def write(root: Path) -> Path:
             head = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
             (folder / f"{name}-{kind}-idx{array.ndim}-ubyte").write_bytes(head + array.tobytes())
     return root
+
+
+def distilled(main: Callable[..., Any], root: Path, run: Path, experiment: str, *overrides: str) -> Any:
+    """Runs ``experiment`` on the files of :func:`write` in the folder ``run``; its ``metrics.json``."""
+    answer = main("distill", f"experiment={experiment}", f"data.root={root}", *overrides, f"hydra.run.dir={run}")
+    assert answer.code == 0, answer.message
+    return figures(run)
