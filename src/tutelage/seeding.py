@@ -28,14 +28,18 @@ def generator(*parts: int | str) -> torch.Generator:
 
 
 def reseed(device: torch.device, *parts: int | str) -> None:
-    """Seeds the default generators of the CPU and of ``device``.
+    """Seeds the default generators of the CPU and of ``device``; without an index that is the current one of its type.
 
-    ``torch.manual_seed`` would do, but formats a stack trace at every call while CUDA is there and not yet in use.
+    ``torch.manual_seed`` would do, but formats a stack trace at every call while CUDA is there and not yet in use, and
+    seeds all devices of a machine, those of other ranks as well.
     """
     seed = mix(*parts)
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
-        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(seed)
+    elif device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)  # such as torch.mps
 
 
 @contextmanager

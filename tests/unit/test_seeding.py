@@ -36,6 +36,25 @@ def test_reseed_sets_the_default_generator():
     assert not torch.equal(torch.rand(3), first)
 
 
+@pytest.mark.parametrize(("device", "seeded_one"), [("cuda:1", 1), ("cuda:0", 0), ("cuda", 2)])
+def test_reseed_seeds_one_gpu_and_no_other(monkeypatch, device, seeded_one):
+    """Without an index it is the current one: rank 2's, not the first of the machine."""
+    generators = [torch.Generator().manual_seed(0) for _ in range(3)]
+    monkeypatch.setattr(torch.cuda, "default_generators", generators)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
+    reseed(torch.device(device), 3, "step", 4)
+    seeds = [generator.initial_seed() for generator in generators]
+    assert seeds == [mix(3, "step", 4) if i == seeded_one else 0 for i in range(3)]
+
+
+@pytest.mark.parametrize("kind", ["mps", "xpu"])
+def test_reseed_seeds_other_accelerators(monkeypatch, kind):
+    seeds = []
+    monkeypatch.setattr(getattr(torch, kind), "manual_seed", seeds.append)
+    reseed(torch.device(kind), 3, "step", 4)
+    assert seeds == [mix(3, "step", 4)]
+
+
 def test_seeded_gives_the_state_back_also_after_an_error():
     torch.manual_seed(5)
     expected = torch.rand(4)[2:]

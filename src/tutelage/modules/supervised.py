@@ -97,6 +97,13 @@ class SupervisedModule(L.LightningModule):
                     f"gives each of {ranks} ranks {batch_size // ranks}"
                 )
 
+    def network_device(self) -> torch.device:
+        """Returns where the student's weights are now.
+
+        In ``setup``, before the networks are moved, Lightning's ``self.device`` already names where they will be.
+        """
+        return next(self.student.parameters()).device
+
     def signals(self, batch: Batch) -> dict[str, Signals]:
         """What every source makes of the batch."""
         return {"batch": batch, **{name: source(batch) for name, source in self.sources().items()}}
@@ -115,7 +122,8 @@ class SupervisedModule(L.LightningModule):
         """
         self._check_sources()
         self._check_rows(data.batch_size)
-        keys = {split: data.splits[split].keys.to(self.device) for split in ("train", "val")}
+        device = self.network_device()
+        keys = {split: data.splits[split].keys.to(device) for split in ("train", "val")}
         for source in self.sources().values():
             source.expect(keys)
         batch = data.sample(min(8, data.batch_size))
@@ -126,7 +134,7 @@ class SupervisedModule(L.LightningModule):
                 if callable(bind := getattr(loss, "bind", None)):  # it keeps something by example
                     bind(data.splits["train"].keys, data.splits["train"].labels)
             try:
-                self.objective(self.signals({name: value.to(self.device) for name, value in batch.items()}))
+                self.objective(self.signals({name: value.to(device) for name, value in batch.items()}))
             except (RuntimeError, ValueError) as error:
                 if isinstance(error, TutelageError):
                     raise
