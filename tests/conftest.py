@@ -65,7 +65,6 @@ def main(
 ) -> Iterator[Callable[..., Answer]]:
     """``main(*arguments)`` is the console script called in this process, which saves the seconds of importing torch."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.delenv("TUTELAGE_DATA", raising=False)
     root = logging.getLogger()
@@ -74,6 +73,7 @@ def main(
     def run(*arguments: str) -> Answer:
         GlobalHydra.instance().clear()
         monkeypatch.setattr(sys, "argv", ["tutelage", *arguments])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # a call before this one has set it
         capsys.readouterr()
         code: object = 0
         try:

@@ -1,4 +1,4 @@
-"""What a file of ours carries, built again: its network and its data."""
+"""What files on disk carry, built again: a checkpoint's network and its data, a run's data."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -9,7 +9,8 @@ from torch import nn
 
 from tutelage import build
 from tutelage.data.base import ImageData
-from tutelage.trust import refuse_strangers
+from tutelage.errors import TutelageError
+from tutelage.trust import vetted
 from tutelage.weights import about, load_into
 
 
@@ -19,11 +20,22 @@ def network_of(path: str | Path, trusted: Iterable[str] = ()) -> tuple[nn.Module
     Raises:
         TutelageError: none of our files, damaged, or it wants to run code that is not ``trusted``.
     """
-    header = about(path)
-    refuse_strangers(header["network"], path, trusted)
-    net = build.network(OmegaConf.create(header["network"]), 0).net
+    header = _header(path)
+    net = build.network(OmegaConf.create(vetted(header.get("network"), f"{path}, network", trusted)), 0).net
     load_into(net, path)
     return net, header
+
+
+def _header(path: str | Path) -> dict[str, Any]:
+    try:
+        header: Any = about(path)
+    except (RecursionError, ValueError) as error:
+        if isinstance(error, TutelageError):
+            raise
+        raise TutelageError(f"{path}: its header can't be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(header, dict):
+        raise TutelageError(f"{path}: its header must be names with values; found {type(header).__name__}")
+    return header
 
 
 def data_of(
@@ -34,5 +46,5 @@ def data_of(
     Raises:
         TutelageError: they are not there, or want to run code that is not ``trusted``.
     """
-    refuse_strangers(header["data"], path, trusted)
-    return build.data(OmegaConf.merge({"data": header["data"]}, {"data": changes}))  # type: ignore[arg-type]
+    plain = vetted(header.get("data"), f"{path}, data", trusted)
+    return build.data(OmegaConf.merge({"data": plain}, {"data": changes}))  # type: ignore[arg-type]

@@ -17,6 +17,10 @@ def main() -> None:
         "--weights", choices=("last", "best"), default="last",
         help="of which weights: last, or each network's best epoch on validation (default: last)",
     )  # fmt: skip
+    parser.add_argument(
+        "--trust", action="append", default=[], metavar="PACKAGE",
+        help="a package of yours whose data classes may be used to show images (may be given several times)",
+    )  # fmt: skip
     chosen = parser.parse_args(sys.argv[1:])
 
     from tutelage.report.runs import read_runs
@@ -25,4 +29,4 @@ def main() -> None:
 
     from tutelage.report.write import write_report
 
-    print(write_report(runs, chosen.output or chosen.folders[0] / "report", chosen.weights))
+    print(write_report(runs, chosen.output or chosen.folders[0] / "report", chosen.weights, chosen.trust))

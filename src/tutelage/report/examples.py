@@ -1,18 +1,16 @@
 """Test images on which teacher and student disagree."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
-from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
-from tutelage import build
 from tutelage.data.base import ImageData
 from tutelage.errors import TutelageError
+from tutelage.evaluation.opened import data_of
 from tutelage.evaluation.predictions import Predictions
 from tutelage.report.answers import Answers, both
 from tutelage.report.cells import Cell, select
@@ -34,14 +32,14 @@ def class_names(run: Run, count: int) -> list[str]:
     )
 
 
-def examples(cell: Cell, answers: Answers, names: Sequence[str]) -> list[Block]:
+def examples(cell: Cell, answers: Answers, names: Sequence[str], trusted: Iterable[str] = ()) -> list[Block]:
     """Pictures of one seed's disagreements, those of which both are surest first; or why there are none."""
     seed, run = next(iter(cell.runs.items()))
     student, teacher = (answers.of(run, role, "test") for role in ("student", "teacher"))
     if student is None or teacher is None or (pair := both(student, teacher)) is None:
         return [Text("No pictures of disagreements: predictions of teacher and student are needed.", "note")]
     try:
-        data = _data(run)
+        data = _data(run, trusted)
         kinds = disagreements(*pair)
         return [
             _figure(name, f"{title} (seed {seed})", rows, *pair, data, names) for name, (title, rows) in kinds.items()
@@ -71,17 +69,13 @@ def disagreements(student: Predictions, teacher: Predictions) -> dict[str, tuple
     return found
 
 
-def _data(run: Run) -> ImageData:
+def _data(run: Run, trusted: Iterable[str]) -> ImageData:
     """The run's data, read and not fetched, and the same as then."""
-    plain: Any = dict(run.config["data"])
-    if "download" in plain:
-        plain["download"] = False
-    root = plain.get("root")
-    if isinstance(root, str):
-        plain["root"] = str(run.cwd / root)
+    root = select(run.config, "data.root")
+    changes = {"root": str(run.cwd / root)} if isinstance(root, str) else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return build.data(OmegaConf.create({"data": plain}))
+        return data_of(run.config, changes, run.folder / "config.yaml", trusted)
 
 
 def _figure(

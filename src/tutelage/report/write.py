@@ -1,6 +1,6 @@
 """From folders to files: reads, computes, writes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tutelage.errors import TutelageError
@@ -20,13 +20,14 @@ from tutelage.report.sections.training import training
 _GROUPS = ("model@teacher", "model@student", "data", "loss")
 
 
-def write_report(runs: Sequence[Run], output: Path, weights: str) -> Path:
+def write_report(runs: Sequence[Run], output: Path, weights: str, trusted: Iterable[str] = ()) -> Path:
     """Writes ``index.html``, ``report.md`` and ``tables/``: a CSV file for every table, and no other ones.
 
     Args:
         runs: as they were read.
         output: where to.
         weights: last or best: of which weights of control and student.
+        trusted: packages of the user's own whose data the runs' configs may name (:mod:`tutelage.trust`).
 
     Returns:
         The page.
@@ -34,7 +35,7 @@ def write_report(runs: Sequence[Run], output: Path, weights: str) -> Path:
     Raises:
         TutelageError: there is nothing to report.
     """
-    report = make_report(runs, weights)
+    report = make_report(runs, weights, trusted)
     write_atomically(output / "index.html", page(report).encode())
     write_atomically(output / "report.md", markdown(report).encode())
     for stale in (output / "tables").glob("*.csv"):
@@ -44,7 +45,7 @@ def write_report(runs: Sequence[Run], output: Path, weights: str) -> Path:
     return output / "index.html"
 
 
-def make_report(runs: Sequence[Run], weights: str) -> Report:
+def make_report(runs: Sequence[Run], weights: str, trusted: Iterable[str] = ()) -> Report:
     """The report of runs.
 
     Raises:
@@ -60,7 +61,7 @@ def make_report(runs: Sequence[Run], weights: str) -> Report:
     sections = [
         answer(sweep, found, best, weights),
         training(sweep, best, weights),
-        behaviour(best.cell, answers),
+        behaviour(best.cell, answers, trusted),
         diagnosis(sweep, found, best, answers),
         provenance(sweep),
     ]

@@ -20,8 +20,8 @@ SPLITS = ("train", "val", "test")
 _MOST_CLASSES = 20  # of a table; of more classes those that changed most come first
 
 
-def behaviour(cell: Cell, answers: Answers) -> Section:
-    """Everything that the predictions of the cell's runs say."""
+def behaviour(cell: Cell, answers: Answers, trusted: Iterable[str] = ()) -> Section:
+    """Everything that the predictions of the cell's runs say; of packages that are ``trusted`` data may be built."""
     said = {role: [found for run in cell.runs.values() if (found := answers.of(run, role, "test"))] for role in ROLES}
     blocks: list[Block] = [
         Text(f"Of the chosen cell, {cell.name}, over its seeds; on test data where nothing else is said.")
@@ -39,7 +39,7 @@ def behaviour(cell: Cell, answers: Answers) -> Section:
         blocks.append(_classes(matrices, names))
         blocks += _confusions(matrices, names)
     blocks += _who_is_right(cell, answers)
-    blocks += examples(cell, answers, names)
+    blocks += examples(cell, answers, names, trusted)
     return Section("behaviour", "Behaviour of teacher, control and student", blocks)
 
 
