@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STAMP_TEST := $(VENV)/.installed-test
 
-.PHONY: help demo test test-cluster check format golden clean
+.PHONY: help demo test test-long test-cluster gpu check format golden clean
 help:            ## what there is to make
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+: +##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -22,11 +22,17 @@ demo: $(STAMP)  ## install, then teacher, student alone and distilled student on
 	$(BIN)/tutelage distill
 
 test: $(STAMP_TEST)  ## install the test extras, then the fast and the slow tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not cluster" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not cluster and not long" $(ARGS)
+
+test-long: $(STAMP_TEST)  ## the tests that take a minute or more each
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m long $(ARGS)
 
 test-cluster: $(STAMP_TEST)  ## tests on a real SLURM (Debian's slurm-wlm and munge) and a local Ray cluster
 	$(BIN)/pip install -q -c constraints.txt -e '.[ray]'
 	$(BIN)/python -m pytest -m cluster -v $(ARGS)
+
+gpu:             ## what only a GPU can show: a table in outputs/gpu (docs/gpu.md); needs no .venv
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) benchmarks/gpu_checks.py $(ARGS)
 
 check: $(STAMP_TEST)  ## formatting, lint, types
 	$(BIN)/ruff format --check .

@@ -88,7 +88,7 @@ def ranks(cfg: DictConfig, verb: str, folder: Path) -> Iterator[None]:
     """
     launched = "WORLD_SIZE" in os.environ and "RANK" in os.environ  # by us as a rank, or by torchrun
     size = int(os.environ["WORLD_SIZE"]) if launched else ranks_here(cfg.trainer)
-    if size == 1:
+    if size == 1 and not isinstance(cfg.trainer.get("strategy"), DictConfig):  # shards need a group even of one
         yield
         return
     children = [] if launched else _start(size, cfg, verb, folder)
@@ -98,7 +98,7 @@ def ranks(cfg: DictConfig, verb: str, folder: Path) -> Iterator[None]:
         yield
         failed = False
     finally:
-        _leave(children, failed)
+        _leave(children, failed, launched)
 
 
 def _start(size: int, cfg: DictConfig, verb: str, folder: Path) -> list[subprocess.Popen[bytes]]:
@@ -128,7 +128,7 @@ def _join(trainer: DictConfig) -> None:
     dist.init_process_group("nccl" if gpus(trainer) else "gloo")
 
 
-def _leave(children: list[subprocess.Popen[bytes]], failed: bool) -> None:
+def _leave(children: list[subprocess.Popen[bytes]], failed: bool, launched: bool) -> None:
     """Ends the group and the ranks; a clean environment, or the next job of a sweep would take itself for a rank."""
     import torch.distributed as dist
 
@@ -140,7 +140,7 @@ def _leave(children: list[subprocess.Popen[bytes]], failed: bool) -> None:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-    if children:
+    if not launched:
         for name in _ENVIRONMENT:
             os.environ.pop(name, None)
     if not failed and (codes := [child.returncode for child in children if child.returncode]):

@@ -1,6 +1,5 @@
 """Networks too large for one device: parameters, gradients and optimizer state in shards, one a rank (FSDP2)."""
 
-import os
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -48,7 +47,7 @@ class Sharded(ModelParallelStrategy):
             TutelageError: there are no ranks.
         """
         if not distributed.is_up():
-            raise TutelageError("trainer=fsdp needs the ranks of `tutelage distill`, two or more; see trainer.devices")
+            raise TutelageError("trainer=fsdp needs the ranks of `tutelage distill`; see trainer.devices")
 
     def setup_environment(self) -> None:
         """Lays the mesh over all ranks."""
@@ -180,15 +179,12 @@ def prepare(stage: DictConfig) -> None:
     """Fits a stage to ``trainer=fsdp``, if that is its trainer: teachers answer live, in shards, and SGD isn't fused.
 
     Raises:
-        TutelageError: there is one rank; a precision of whole networks; or signals that are to be written, which one
-            device does, with the whole teacher.
+        TutelageError: a precision of whole networks, or signals that are to be written, which one device does, with the
+            whole teacher.
     """
     strategy = stage.trainer.get("strategy")
     if not isinstance(strategy, DictConfig) or strategy.get("_target_") != _TARGET:
         return
-    ranks = int(os.environ.get("WORLD_SIZE", distributed.ranks_here(stage.trainer) * stage.trainer.get("num_nodes", 1)))
-    if ranks < 2:
-        raise TutelageError("trainer=fsdp shares networks out among ranks: trainer.devices must be at least 2; found 1")
     if (precision := stage.trainer.get("precision", "32-true")) not in _PRECISIONS:
         raise TutelageError(
             f"trainer.precision: shards don't change their type; trainer=fsdp takes {list(_PRECISIONS)}, "

@@ -1,10 +1,12 @@
+import os
+
 import pytest
 import torch.distributed as dist
 from torch import nn, randn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule
 
-from tutelage import build
+from tutelage import build, distributed
 from tutelage.errors import TutelageError
 from tutelage.sharding import Sharded, _together, shard
 from tutelage.sources.tapped import Tapped
@@ -25,11 +27,14 @@ def test_signals_on_disk_need_no_shards(compose):
     assert build.stage_config(cfg, "student").sources.teacher.folder == "given"
 
 
-def test_one_device_is_refused(compose, monkeypatch):
+def test_one_device_has_a_group_of_its_own(compose, monkeypatch, tmp_path):
+    """So that the kernels and states of shards can be tried on a machine with one GPU."""
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     cfg = compose("trainer=fsdp", "trainer.devices=1", "trainer.accelerator=cpu")
-    with pytest.raises(TutelageError, match=r"trainer\.devices must be at least 2"):
-        build.stage_config(cfg, "student")
+    with distributed.ranks(cfg, "distill", tmp_path):
+        assert dist.get_world_size() == 1
+    assert not distributed.is_up()
+    assert "WORLD_SIZE" not in os.environ
 
 
 def test_it_starts_no_ranks_itself():

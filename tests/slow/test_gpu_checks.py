@@ -1,0 +1,32 @@
+"""``make gpu`` without a GPU: the script itself works, and each of its checks passes on a CPU."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command import environment
+
+pytestmark = pytest.mark.long
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_checks.py"
+
+
+@pytest.mark.timeout(1800)
+def test_a_short_pass_on_a_cpu(tmp_path):
+    command = [sys.executable, str(SCRIPT), "--device", "cpu", "--short", "--output", str(tmp_path)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = (tmp_path / "table.md").read_text()
+    for check in ("losses", "sources", "views", "bits", "CPU", "stacked", "ranks"):
+        assert f"| {check} |" in table
+    assert "18 passed, 0 failed" in done.stdout
+
+
+def test_without_a_gpu_it_says_so(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--output", str(tmp_path)],
+        env=environment(CUDA_VISIBLE_DEVICES=""), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "sees no GPU" in done.stderr
