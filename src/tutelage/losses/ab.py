@@ -18,6 +18,7 @@ class AB(Lazy):
 
     Args:
         margin: m.
+        stages: how many pairs of stages the first call may bring.
 
     Shape:
         student [B, C, H, W] or [B, D], or a list of such stages; teacher the same but for C, H, W, D. A scalar.
@@ -34,11 +35,12 @@ class AB(Lazy):
     margin: Tensor
     connectors: nn.ModuleList
 
-    def __init__(self, margin: float = 1.0):
+    def __init__(self, margin: float = 1.0, stages: int = 5):
         super().__init__()
         if not margin > 0:
             raise TutelageError(f"AB's margin must be above 0; found {margin}")
         self.register_buffer("margin", torch.tensor(float(margin)), persistent=False)
+        self.outline(stages)
 
     def build(self, pairs: Pairs) -> None:
         """Makes a connector for each stage."""

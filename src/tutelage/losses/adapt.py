@@ -4,9 +4,10 @@ The house rule for sizes: both maps are average-pooled to the smaller height and
 Nothing is cropped, interpolated or repeated, unless the paper's method itself does it; then the docstring says so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -100,27 +101,115 @@ def connector(student: Tensor, teacher: Tensor) -> nn.Sequential:
 class Lazy(nn.Module):
     """A loss whose learned parts get their shapes from the signals of the first call.
 
-    A subclass assigns its parts in ``build`` and calls ``build_once`` at the start of ``forward``. Until then it has
-    no parameters and no state to load, so one call must come before the optimizer is made or a checkpoint is read.
+    A subclass assigns its parts in ``build``, calls ``outline`` at the end of ``__init__`` and ``build_once`` at the
+    start of ``forward``. Until the first call its parameters are torch's ``UninitializedParameter``: an optimizer that
+    was made of them before then trains the parts, for they become their parameters. A state that was loaded before then
+    waits for them, too.
 
     Attributes:
         built: whether the parts exist.
     """
 
     built = False
+    outlined_stages: int | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting = _Waiting({})
 
     def build(self, *signals: Any) -> None:
-        """Assigns the learned parts."""
+        """Assigns the learned parts, all of them modules."""
         raise NotImplementedError
 
+    def outline(self, stages: int | None = None) -> None:
+        """Makes the parameters that ``build`` will give their shapes.
+
+        Args:
+            stages: how many pairs of features there may be; None: ``build`` takes one student's and one teacher's.
+
+        Raises:
+            TutelageError: there is no stage.
+        """
+        if stages is not None and (not isinstance(stages, int) or stages < 1):
+            raise TutelageError(f"{type(self).__name__}.stages: expected 1 or more, found {stages!r}")
+        self.outlined_stages = stages
+        before = {*self._modules}
+        # The widths differ, so that a part that some pairs do without is among them. "meta": nothing is drawn.
+        pair = torch.empty(1, 1, 1, 1, device="meta"), torch.empty(1, 2, 1, 1, device="meta")
+        with torch.device("meta"):
+            self.build(*pair) if stages is None else self.build([pair] * stages)
+        outlined = {name: p.requires_grad for name, p in self.named_parameters() if name.split(".")[0] not in before}
+        for name in self._modules.keys() - before:
+            del self._modules[name]
+        self.waiting = _Waiting(outlined)
+
     def build_once(self, *signals: Any) -> None:
-        """``build(*signals)`` at the first call; the module moves to the device and dtype of the first tensor."""
+        """``build(*signals)`` at the first call; the module moves to the device and dtype of the first tensor.
+
+        Raises:
+            TutelageError: there are more stages than was said.
+        """
         if self.built:
             return
+        if self.outlined_stages is not None and (found := len(signals[0])) > self.outlined_stages:
+            name = type(self).__name__
+            raise TutelageError(
+                f"{name} was made for {self.outlined_stages} stages; found {found}: say {name}(stages={found})"
+            )
+        waiting = self.waiting
+        del self.waiting
         self.build(*signals)
         like = _first_tensor(signals)
         self.to(like.device, like.dtype).train(self.training)
         self.built = True
+        waiting.become(self)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if not self.built:
+            destination.update({prefix + name: value for name, value in self.waiting.state.items()})
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *others: Any) -> None:
+        if self.built:
+            super()._load_from_state_dict(state_dict, prefix, *others)
+            return
+        given = {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
+        own = {prefix + name: value for name, value in given.items() if "." not in name}
+        super()._load_from_state_dict(own, prefix, *others)
+        self.waiting.state = {name: value.detach().clone() for name, value in given.items() if "." in name}
+
+
+class _Waiting(nn.Module):
+    """The parameters of a :class:`Lazy` loss before they have a shape, and what they will hold if that is known.
+
+    Args:
+        outlined: name → whether it learns.
+    """
+
+    def __init__(self, outlined: Mapping[str, bool]):
+        super().__init__()
+        self.state: dict[str, Tensor] = {}
+        for name, learns in outlined.items():
+            self._parameters[name] = nn.UninitializedParameter(requires_grad=learns)  # type: ignore[assignment]
+
+    @torch.no_grad()
+    def become(self, loss: nn.Module) -> None:
+        """They take the shapes, values and places of the loss's parameters; one that it does without is forgotten."""
+        for name, made in list(loss.named_parameters()):
+            if (parameter := self._parameters.get(name)) is not None:
+                parameter.materialize(made.shape, made.device, made.dtype)  # type: ignore[attr-defined]
+                parameter.copy_(made)
+                owner, _, leaf = name.rpartition(".")
+                loss.get_submodule(owner)._parameters[leaf] = parameter
+        if self.state:
+            own = {name: value for name, value in loss.state_dict().items() if "." not in name}
+            loss.load_state_dict(own | self.state)
+
+    def _save_to_state_dict(self, *arguments: Any) -> None:
+        """Nothing of them can be saved; what was loaded is the loss's to give back."""
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        """The loss keeps what was given for its parts."""
 
 
 def _first_tensor(signals: Any) -> Tensor:

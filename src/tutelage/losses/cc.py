@@ -31,10 +31,10 @@ class CC(nn.Module):
     expansion to order P is ``e^(−2γ) Σ_{p=0..P} (2γ)^p/p! · (x·y)^p``. Unchanged by the order of the batch and by a
     rotation or a rescaling of any example of what the kernel sees; 0 at B = 1.
 
-    With ``dim`` the kernel sees two embeddings, learned with the student: the loss needs one call before the
-    optimizer is made, which gives them their widths. The teacher's embedding is learned too, so this loss alone can
-    be minimised by embeddings that map all examples to one point; ``dim=None`` compares the signals themselves, which
-    needs no common width (K is [B, B]) and cannot be cheated so.
+    With ``dim`` the kernel sees two embeddings, learned with the student; the first call gives them their widths. The
+    teacher's embedding is learned too, so this loss alone can be minimised by embeddings that map all examples to one
+    point; ``dim=None`` compares the signals themselves, which needs no common width (K is [B, B]) and cannot be cheated
+    so.
 
     Under DDP each rank compares the examples of its own slice of the batch only; the embeddings are shared as
     parameters are.

@@ -32,6 +32,7 @@ class FitNet(Lazy):
     def __init__(self, rectify: bool = False):
         super().__init__()
         self.rectify = rectify
+        self.outline()
 
     def build(self, student: Tensor, teacher: Tensor) -> None:
         """Makes the regressor."""

@@ -54,6 +54,7 @@ class FT(Lazy):
         if epochs < 1 or not lr > 0:
             raise TutelageError(f"FT's paraphraser needs at least one epoch and lr > 0; found {epochs} and {lr}")
         self.rate, self.epochs, self.lr = rate, epochs, lr
+        self.outline()
 
     def build(self, student: Tensor, teacher: Tensor) -> None:
         """Makes the paraphraser, which no optimizer but its own moves, and the translator."""

@@ -41,6 +41,7 @@ class MGD(Lazy):
             raise TutelageError(f"MGD's ratio must be in [0, 1); found {ratio}")
         self.register_buffer("ratio", torch.tensor(float(ratio)), persistent=False)
         self.channels = channels
+        self.outline()
 
     def build(self, student: Tensor, teacher: Tensor) -> None:
         """Makes the alignment and the generator."""

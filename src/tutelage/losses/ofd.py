@@ -18,6 +18,9 @@ class OFD(Lazy):
     what the teacher's channel says when it is silent (:func:`margin`). r is a 1×1 convolution (a linear layer for
     vectors) and batch normalisation. Sizes: the house rule of :mod:`tutelage.losses.adapt`, as in mdistiller.
 
+    Args:
+        stages: how many pairs of stages the first call may bring.
+
     Shape:
         student [B, C_s, H, W] or [B, C_s]; teacher [B, C_t, H', W'] or [B, C_t]; bn_weight and bn_bias [C_t], the
         parameters of the batch normalisation that t comes out of; or four lists, stage by stage. A scalar.
@@ -31,6 +34,10 @@ class OFD(Lazy):
     """
 
     connectors: nn.ModuleList
+
+    def __init__(self, stages: int = 5):
+        super().__init__()
+        self.outline(stages)
 
     def build(self, pairs: Pairs) -> None:
         """Makes a connector for each stage."""

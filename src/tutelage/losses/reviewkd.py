@@ -21,6 +21,9 @@ class ReviewKD(Lazy):
     middle has ``min(512, width of the student's deepest stage)`` channels. Maps are brought to the teacher's size by
     nearest-neighbour resizing inside the fusion, as published, not by the house rule.
 
+    Args:
+        stages: how many pairs of stages the first call may bring.
+
     Shape:
         student and teacher: lists from the shallowest to the deepest stage of maps [B, C_i, H_i, W_i] or vectors
         [B, D] (the pooled feature, taken as 1×1 maps), as many of both. A scalar.
@@ -35,6 +38,10 @@ class ReviewKD(Lazy):
     """
 
     fusions: nn.ModuleList
+
+    def __init__(self, stages: int = 5):
+        super().__init__()
+        self.outline(stages)
 
     def build(self, pairs: Pairs) -> None:
         """Makes a fusion for each stage, the shallowest first."""

@@ -41,6 +41,7 @@ class SRRL(Lazy):
             if not 0 <= value < float("inf"):
                 raise TutelageError(f"SRRL's {name} must be finite and not negative; found {value}")
             self.register_buffer(name, torch.tensor(float(value)), persistent=False)
+        self.outline()
 
     def build(self, student: Tensor, teacher: Tensor) -> None:
         """Makes the regressor h."""

@@ -23,6 +23,7 @@ class VID(Lazy):
 
     Args:
         variance: σ² at the start.
+        stages: how many pairs of stages the first call may bring.
 
     Shape:
         student [B, C, H, W], [B, N, D] or [B, D], or a list of stages; teacher the same but for C, H, W, D. A scalar.
@@ -39,11 +40,12 @@ class VID(Lazy):
     regressors: nn.ModuleList
     rhos: nn.ParameterList
 
-    def __init__(self, variance: float = 5.0):
+    def __init__(self, variance: float = 5.0, stages: int = 5):
         super().__init__()
         if not FLOOR < variance < math.inf:
             raise TutelageError(f"VID's variance must be finite and above {FLOOR}; found {variance}")
         self.rho = math.log(math.expm1(variance - FLOOR)) if variance < 30 else variance - FLOOR  # softplus⁻¹
+        self.outline(stages)
 
     def build(self, pairs: Pairs) -> None:
         """Makes a regressor and a row of ρ for each stage."""

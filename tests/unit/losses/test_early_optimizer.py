@@ -1,0 +1,160 @@
+"""A loss that learns, used without Tutelage's training loop: optimizer first, shapes later."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tutelage.errors import TutelageError
+from tutelage.losses.ab import AB
+from tutelage.losses.cc import CC
+from tutelage.losses.crd import CRD
+from tutelage.losses.ctkd import CTKD
+from tutelage.losses.fitnet import FitNet
+from tutelage.losses.ft import FT
+from tutelage.losses.mgd import MGD
+from tutelage.losses.ofd import OFD
+from tutelage.losses.reviewkd import ReviewKD
+from tutelage.losses.srrl import SRRL
+from tutelage.losses.vid import VID
+
+Signals = dict[str, Any]
+BATCH = 4
+
+
+def maps(channels: int, side: int = 4) -> Tensor:
+    return torch.randn(BATCH, channels, side, side)
+
+
+def pair() -> Signals:
+    return {"student": maps(3), "teacher": maps(5)}
+
+
+def stages() -> Signals:
+    return {"student": [maps(3), maps(4, 2)], "teacher": [maps(5), maps(6, 2)]}
+
+
+def overhaul() -> Signals:
+    return stages() | {"bn_weight": [torch.ones(5), torch.ones(6)], "bn_bias": [torch.zeros(5), torch.zeros(6)]}
+
+
+def regression() -> Signals:
+    shapes = {"student": (BATCH, 3), "teacher": (BATCH, 5), "classifier_weight": (7, 5), "teacher_logits": (BATCH, 7)}
+    return {name: torch.randn(shape) for name, shape in shapes.items()}
+
+
+def vectors() -> Signals:
+    return {"student": torch.randn(BATCH, 3), "teacher": torch.randn(BATCH, 5)}
+
+
+def prepared() -> FT:
+    loss = FT()
+    loss.set_extra_state({"prepared": True})
+    return loss
+
+
+LOSSES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Signals]]] = {
+    "AB": (AB, stages),
+    "CC": (CC, vectors),
+    "CRD": (lambda: CRD(examples=9, dim=2, negatives=3), lambda: vectors() | {"key": torch.arange(BATCH)}),
+    "CTKD": (CTKD, lambda: {"student": torch.randn(BATCH, 3), "teacher": torch.randn(BATCH, 3)}),
+    "FitNet of maps": (FitNet, pair),
+    "FitNet of vectors": (FitNet, vectors),
+    "FitNet, rectified": (lambda: FitNet(rectify=True), pair),
+    "FT": (prepared, pair),
+    "MGD": (MGD, pair),
+    "OFD": (OFD, overhaul),
+    "ReviewKD": (ReviewKD, stages),
+    "SRRL": (SRRL, regression),
+    "VID": (VID, stages),
+    "VID of its own stages": (lambda: VID(stages=2), stages),
+}
+every = pytest.mark.parametrize(("make", "draw"), LOSSES.values(), ids=LOSSES)
+
+
+def learned(loss: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in loss.named_parameters() if p.requires_grad}
+
+
+@every
+def test_an_optimizer_made_before_the_first_call_trains_every_parameter(
+    make: Callable[[], nn.Module], draw: Callable[[], Signals]
+) -> None:
+    torch.manual_seed(0)
+    loss = make()
+    optimizer = torch.optim.Adam(loss.parameters(), 0.1)  # as everybody writes it
+    first = loss(**draw())
+    before = {name: p.detach().clone() for name, p in learned(loss).items()}
+    assert before
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert all(id(p) in held for p in learned(loss).values())
+    first.backward()
+    optimizer.step()
+    loss(**draw()).backward()
+    assert all(not torch.equal(p, before[name]) for name, p in learned(loss).items())
+
+
+@every
+def test_a_state_that_is_loaded_before_the_first_call_counts(
+    make: Callable[[], nn.Module], draw: Callable[[], Signals]
+) -> None:
+    torch.manual_seed(0)
+    trained, signals = make(), draw()
+    trained(**signals)
+    state = copy.deepcopy(trained.state_dict())
+    torch.manual_seed(1)
+    fresh = make()
+    fresh.load_state_dict(state)
+    assert fresh.state_dict().keys() == state.keys()  # nothing is lost if it is saved again at once
+    with torch.no_grad():
+        fresh.eval()(**signals)
+    for name, value in state.items():
+        found = fresh.state_dict()[name]
+        assert torch.equal(found, value) if isinstance(value, Tensor) else found == value, name
+    assert fresh.state_dict().keys() == state.keys()
+
+
+def test_a_state_inside_another_module_finds_its_loss() -> None:
+    torch.manual_seed(0)
+    signals, trained = pair(), nn.ModuleDict({"hint": FitNet(), "net": nn.Linear(2, 2)})
+    trained["hint"](**signals)
+    fresh = nn.ModuleDict({"hint": FitNet(), "net": nn.Linear(2, 2)})
+    fresh.load_state_dict(trained.state_dict())
+    assert torch.equal(fresh["hint"](**signals), trained["hint"](**signals))
+
+
+def test_a_state_of_other_shapes_is_refused_at_the_first_call() -> None:
+    trained, fresh = FitNet(), FitNet()
+    trained(**pair())
+    fresh.load_state_dict(trained.state_dict())
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        fresh(**vectors())
+
+
+def test_an_unmet_loss_moves_and_is_saved() -> None:
+    loss = FitNet().double().to("cpu")
+    assert not loss.state_dict()
+    assert not nn.ModuleList([loss]).state_dict()
+    loss(maps(3), maps(5))
+    assert loss.state_dict().keys() == {"regressor.weight", "regressor.bias"}
+
+
+@pytest.mark.parametrize("make", [AB, VID, OFD, ReviewKD])
+def test_more_stages_than_were_said_are_refused(make: Callable[..., nn.Module]) -> None:
+    signals = overhaul() if make is OFD else stages()
+    with pytest.raises(TutelageError, match=rf"made for 1 stages; found 2: say {make.__name__}\(stages=2\)"):
+        make(stages=1)(**signals)
+    with pytest.raises(TutelageError, match=r"stages: expected 1 or more, found 0"):
+        make(stages=0)
+
+
+def test_shapes_do_not_change_what_chance_gives() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    VID()
+    FitNet(rectify=True)
+    assert torch.equal(torch.rand(2), expected)
