@@ -98,7 +98,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
         batch, _, _ = next(data_fetcher)
         index = progress.current.ready
         progress.is_last_batch = data_fetcher.done
-        if trainer.strategy.root_device.type != "cpu":
+        if any(x.device != trainer.strategy.root_device for x in batch.values()):  # hooks for nothing else
             batch = trainer.strategy.batch_to_device(batch)
         progress.increment_ready()
         for callback in self._before:

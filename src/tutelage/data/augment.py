@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tutelage import seeding
+from tutelage import devices, seeding
 from tutelage.errors import TutelageError
 
 
@@ -91,8 +91,9 @@ class Shift:
         height, width = images.shape[-2:]
         padded = F.pad(images, [self.pixels] * 4, value=self.fill)
         windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [B, C, 2p+1, 2p+1, H, W], no copy
-        top, left = (chance.double() * (2 * self.pixels + 1)).long().unbind(1)
-        return windows[torch.arange(len(images)), :, top, left]
+        # Chance has 24 bits: in integers, as not every device has float64, and no float32 product is exact.
+        top, left = ((chance * (1 << 24)).long() * (2 * self.pixels + 1) >> 24).unbind(1)
+        return windows[torch.arange(len(images), device=images.device), :, top, left]
 
 
 class Flip:
@@ -114,5 +115,8 @@ class Flip:
 
     def __call__(self, images: Tensor, chance: Tensor) -> Tensor:
         """[B, C, H, W], [B, 1] → [B, C, H, W]."""
-        rows = (chance[:, 0] < self.probability).nonzero()[:, 0]
+        mirrored = chance[:, 0] < self.probability
+        if devices.waits(images.device):  # their number is not known here
+            return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+        rows = mirrored.nonzero()[:, 0]
         return images.index_copy(0, rows, images.index_select(0, rows).flip(-1))

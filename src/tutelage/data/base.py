@@ -24,6 +24,7 @@ from tutelage.data.examples import (
     normalised,
 )
 from tutelage.data.order import EpochLoader, EpochOrder, position
+from tutelage.data.resident import leave, residence_of
 from tutelage.data.transfer import Transfer, Unlabelled
 from tutelage.errors import TutelageError
 from tutelage.objective import Batch
@@ -130,6 +131,10 @@ class ImageData(L.LightningDataModule, ABC):
         """
         self._loaded  # noqa: B018
 
+    def teardown(self, stage: str | None = None) -> None:
+        """Leaves the device of a training that has ended."""
+        leave(self)
+
     @cached_property
     def _loaded(self) -> "_Loaded":
         pool, test = (
@@ -203,7 +208,7 @@ class ImageData(L.LightningDataModule, ABC):
         train = self.transfer.epoch(self._loaded.train, self.split_seed)
         order = EpochOrder(len(train), self.batch_size, self.seed, shuffle=True, drop_last=self.drop_last)
         order.set_epoch(epoch)
-        return EpochLoader(train, order)
+        return EpochLoader(train, order, residence=residence_of(self))
 
     def val_dataloader(self) -> EpochLoader:
         """Validation examples."""
@@ -248,7 +253,7 @@ class ImageData(L.LightningDataModule, ABC):
         on = distributed.is_available() and distributed.is_initialized()
         rank, world_size = (distributed.get_rank(), distributed.get_world_size()) if on else (0, 1)
         sampler = order(size=len(dataset), seed=self.seed, rank=rank, world_size=world_size)
-        return EpochLoader(dataset, sampler, self.num_workers, where)
+        return EpochLoader(dataset, sampler, self.num_workers, where, residence_of(self))
 
     # -- checks -------------------------------------------------------------------------------------------------------
 

@@ -1,9 +1,9 @@
 """Labelled images, in memory or in files, and the dataset that makes batches of them."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -38,7 +38,10 @@ class MemoryPixels:
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         images = self.images.index_select(0, rows)
-        return images.float().div_(255) if images.dtype == torch.uint8 else images
+        if images.dtype != torch.uint8:
+            return images
+        # By a tensor of the same device: CUDA multiplies by 1/255 where the divisor is a number, to other last bits.
+        return images.float().div_(torch.full((), 255.0, device=images.device))
 
     def content(self) -> bytes:
         """Type, shape and a digest of all pixels."""
@@ -120,9 +123,22 @@ class ImageSet(Dataset[Batch]):
     keys: Tensor
     normalise: Normalise | None = None
     augment: Augment | None = None
+    batch_dim: ClassVar[int] = 0
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the images are in one tensor."""
+        return isinstance(self.examples.pixels, MemoryPixels)
+
+    def moved(self, to: Callable[[Tensor], Tensor]) -> "ImageSet":
+        """The same set with ``to`` applied to each of its tensors; of images in memory."""
+        assert isinstance(self.examples.pixels, MemoryPixels)
+        examples = Examples(MemoryPixels(to(self.examples.pixels.images)), to(self.examples.labels))
+        normalise = self.normalise and Normalise(to(self.normalise.mean), to(self.normalise.std))
+        return ImageSet(examples, to(self.keys), normalise, self.augment)
 
     @property
     def labels(self) -> Tensor:

@@ -1,8 +1,9 @@
 """The order of examples as a pure function of (seed, epoch), and a loader that can resume inside an epoch."""
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Trainer
@@ -11,10 +12,13 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from tutelage import seeding
+from tutelage.data.resident import Residence
 from tutelage.errors import TutelageError
 from tutelage.objective import Batch
 
 Request = tuple[int, Tensor]  # (epoch, indices): all that a batch is made from
+
+_BATCHES, _BYTES = 32, 64 << 20  # at most so many batches, and bytes, are made at once on a device
 
 
 class EpochOrder(DistributedSampler[Request]):
@@ -46,6 +50,7 @@ class EpochOrder(DistributedSampler[Request]):
         super().__init__(range(size), world_size, rank, shuffle, seed, drop_last)  # type: ignore[arg-type]
         self.size, self.batch_size = size, batch_size
         self.balanced = not (shuffle or drop_last)
+        self.device = torch.device("cpu")  # where indices are wanted; the order of an epoch is copied there at once
         self._resume: tuple[int, int] | None = None
         self._check()
 
@@ -74,7 +79,7 @@ class EpochOrder(DistributedSampler[Request]):
     def __iter__(self) -> Iterator[Request]:
         # The body runs at the first `next`, as DataLoader calls `iter` more than once for one pass with workers.
         epoch, resume, self._resume = self.epoch, self._resume, None
-        order = self._permutation(epoch)
+        order = self._permutation(epoch).to(self.device)
         for step in range(resume[1] if resume and resume[0] == epoch else 0, len(self)):
             yield epoch, order[self._share(step)]
 
@@ -108,6 +113,7 @@ class EpochLoader(DataLoader[Batch]):
         sampler: the order.
         num_workers: processes that fetch; they live for the whole run.
         position: gives the (epoch, batches trained on) of whoever consumes this loader; prefetched ones don't count.
+        residence: of the device that trains; a dataset that it takes is there from the first iteration on.
     """
 
     sampler: EpochOrder
@@ -118,20 +124,26 @@ class EpochLoader(DataLoader[Batch]):
         sampler: EpochOrder,
         num_workers: int = 0,
         position: Callable[[], tuple[int, int]] | None = None,
+        residence: Residence | None = None,
     ):
+        cuda = torch.cuda.is_available() if residence is None else residence.device.type == "cuda"
         super().__init__(
             dataset,
             batch_size=None,
             sampler=sampler,
             num_workers=num_workers,
             collate_fn=_as_it_is,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=cuda,
             generator=torch.Generator(),  # DataLoader draws a seed for its workers, by default from the global one
             persistent_workers=num_workers > 0,
         )
-        self.position = position
+        self.position, self.residence = position, residence
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        if self.residence is not None and (resident := self.residence.take(self.dataset)) is not None:
+            self.sampler.device = self.residence.device
+            yield from _by_chunks(cast(Dataset[Batch], resident), self.sampler, resident.batch_dim)
+            return
         if not (self.num_workers or self.pin_memory):  # what DataLoader would do, at a third of its cost
             yield from map(self.dataset.__getitem__, self.sampler)
             return
@@ -173,6 +185,19 @@ def position(trainer: Trainer) -> tuple[int, int]:
     """
     fit: Any = trainer.fit_loop
     return fit.epoch_progress.current.processed, fit.epoch_loop.batch_progress.current.processed
+
+
+def _by_chunks(dataset: Dataset[Batch], requests: Iterable[Request], dim: int) -> Iterator[Batch]:
+    """Batches of a dataset on a device, cut from larger ones: to start a kernel costs more than its work on one."""
+    requests = iter(requests)
+    for epoch, first in requests:
+        batch = dataset[epoch, first]
+        yield batch
+        at_once = max(1, min(_BATCHES, _BYTES // max(1, sum(x.nbytes for x in batch.values()))))
+        while some := [indices for _, indices in islice(requests, at_once)]:
+            chunk = dataset[epoch, torch.cat(some)]
+            parts = [x.split([len(indices) for indices in some], dim) for x in chunk.values()]
+            yield from (dict(zip(chunk, part, strict=True)) for part in zip(*parts, strict=True))
 
 
 def _as_it_is(batch: Any) -> Any:

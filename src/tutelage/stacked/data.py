@@ -1,6 +1,6 @@
 """Batches for many jobs at once: every job's own order and augmentation, one fetch for all."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import lightning as L
@@ -10,7 +10,9 @@ from torch.utils.data import Dataset
 
 from tutelage import seeding
 from tutelage.data.base import ImageData
+from tutelage.data.examples import ImageSet
 from tutelage.data.order import EpochLoader, EpochOrder, Request, position
+from tutelage.data.resident import leave, residence_of
 from tutelage.objective import Batch
 
 
@@ -27,11 +29,23 @@ class _Orders(EpochOrder):
 
 
 class _Sets(Dataset[Batch]):
-    """The training images as every seed's augmentation shows them: batches are [S, B, …]."""
+    """The training images as every seed's augmentation shows them: batches are [S, B, …].
 
-    def __init__(self, data: ImageData, seeds: Sequence[int]):
-        own = (data.with_seed(seed) for seed in (seeds if data.augment else seeds[:1]))
-        self.by_seed = [one.transfer.epoch(one.splits["train"], one.split_seed) for one in own]
+    Args:
+        by_seed: of each seed, or one for all.
+    """
+
+    batch_dim = 1
+
+    def __init__(self, by_seed: Sequence[ImageSet]):
+        self.by_seed = by_seed
+
+    @property
+    def in_memory(self) -> bool:
+        return self.by_seed[0].in_memory
+
+    def moved(self, to: Callable[[Tensor], Tensor]) -> "_Sets":
+        return _Sets([one.moved(to) for one in self.by_seed])
 
     def __len__(self) -> int:
         return len(self.by_seed[0])
@@ -60,10 +74,18 @@ class StackedData(L.LightningDataModule):
 
     def train_dataloader(self) -> EpochLoader:
         """Batches {"input": [S, B, C, H, W], "label": [S, B], "key": [S, B]}."""
-        sets = _Sets(self.data, self.seeds)
+        own = (self.data.with_seed(seed) for seed in (self.seeds if self.data.augment else self.seeds[:1]))
+        sets = _Sets([one.transfer.epoch(one.splits["train"], one.split_seed) for one in own])
         order = _Orders(self.seeds, len(sets), self.data.batch_size, self.data.drop_last)
-        return EpochLoader(sets, order, self.data.num_workers, partial(position, self.trainer))  # type: ignore[arg-type]
+        where = partial(position, self.trainer)  # type: ignore[arg-type]
+        return EpochLoader(sets, order, self.data.num_workers, where, residence_of(self))
 
     def val_dataloader(self) -> EpochLoader:
         """As alone."""
+        self.data.trainer = self.trainer
         return self.data.val_dataloader()
+
+    def teardown(self, stage: str) -> None:
+        """Leaves the device."""
+        leave(self)
+        leave(self.data)

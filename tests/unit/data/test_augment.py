@@ -3,6 +3,7 @@ from collections import Counter
 import pytest
 import torch
 
+from tutelage import devices, seeding
 from tutelage.data.augment import Augment, Flip, Shift
 from tutelage.errors import TutelageError
 
@@ -97,3 +98,23 @@ def test_steps_have_independent_chance():
 def test_bad_arguments(make, message):
     with pytest.raises(TutelageError, match=message):
         make()
+
+
+def test_a_device_that_must_wait_mirrors_the_same_pictures(monkeypatch):
+    """There the number of mirrored pictures isn't known to the host, so every picture is mirrored and some are kept."""
+    plain = augment()(images(KEYS), KEYS, 4)
+    monkeypatch.setattr(devices, "waits", lambda device: True)
+    assert torch.equal(augment()(images(KEYS), KEYS, 4), plain)
+
+
+@pytest.mark.parametrize("pixels", [1, 2, 4])
+def test_offsets_are_the_floor_of_chance_times_their_number(pixels):
+    """Chance has 24 bits; here in exact integers of Python."""
+    chance = seeding.uniform(1, torch.arange(2000), 2)
+    chance[:2] = torch.tensor([[0.0, 1 - 2**-24], [(2**24 // 3) / 2**24, (2**24 // 3 + 1) / 2**24]])
+    offsets = (chance.double() * 2**24).long().tolist()
+    index = torch.arange(float(36)).view(1, 1, 6, 6).expand(2000, -1, -1, -1)
+    found = Shift(pixels)(index, chance)
+    for row, (top, left) in enumerate(offsets):
+        down, right = (pixels - (one * (2 * pixels + 1) >> 24) for one in (top, left))
+        assert torch.equal(found[row], shifted(index[0], down, right, 0.0))
