@@ -111,7 +111,8 @@ def _job(config: DictConfig) -> Any:
     from tutelage.stacked.plan import Job
 
     plain = deepcopy(config)
+    folder = Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
     with read_write(plain), open_dict(plain):
         del plain["hydra"]
-    folder = Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
+        plain.paths.run = str(folder)
     return Job(plain, folder, list(config.hydra.overrides.task))

@@ -15,7 +15,7 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from tutelage import sharding
+from tutelage import loggers, sharding
 from tutelage.callbacks.heartbeat import Heartbeat
 from tutelage.callbacks.pulls import Pulls
 from tutelage.callbacks.recovery import VerifiedIO
@@ -221,7 +221,7 @@ def trainer(stage: DictConfig, name: str, folder: Path, board: Path, batches: in
         stage.trainer,
         log_every_n_steps=min(stage.trainer.log_every_n_steps, batches),
         callbacks=callbacks,
-        logger=loggers(stage, name, board),
+        logger=loggers.make(stage, loggers.place(stage, name, folder, board)),
         default_root_dir=str(folder),
         plugins=[VerifiedIO(), LightningEnvironment()],  # ranks are ours (distributed.py), under SLURM, too
         use_distributed_sampler=False,  # ours shares a batch out by itself
@@ -231,9 +231,3 @@ def trainer(stage: DictConfig, name: str, folder: Path, board: Path, batches: in
     )
     made.fit_loop.epoch_loop = LeanEpochLoop(made, made.min_steps, made.max_steps)
     return made
-
-
-def loggers(stage: DictConfig, name: str, board: Path) -> list[Any]:
-    """What writes the curves of one stage, into ``board/<name>``."""
-    nodes = [node for node in stage.logger.values() if node is not None]
-    return [instantiate(node, save_dir=str(board), name="", version=name) for node in nodes]

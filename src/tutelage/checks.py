@@ -1,6 +1,5 @@
 """The config as a whole, checked before anything is built."""
 
-import inspect
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -12,6 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from tutelage.build import stage_config
 from tutelage.errors import TutelageError, nearest
+from tutelage.signatures import parameters
 from tutelage.together import check_together
 
 # Mappings whose keys are names that the user makes up, or are laid over a group that has a _target_.
@@ -21,7 +21,7 @@ _OPEN = re.compile(
 )
 # Keys that code reads by name; what else is read has a _target_ above it or an interpolation that names it.
 _READ = (
-    "seed", "paths.outputs", "paths.artifacts",
+    "seed", "paths.outputs", "paths.artifacts", "paths.run",
     "stages.teacher.seed", "stages.teacher.weights", "stages.teacher.workers",
 )  # fmt: skip
 _ABSENT = object()
@@ -107,27 +107,10 @@ def _check_arguments(path: str, node: DictConfig) -> None:
         target = get_object(node._target_)
     except Exception as error:
         raise TutelageError(f"{path}._target_: cannot find {node._target_!r} ({error})") from error
-    known = _parameters(target)
+    known, takes_others = parameters(target)
     for key in map(str, node):
-        if known is not None and not key.startswith("_") and key not in known:
+        if not takes_others and not key.startswith("_") and key not in known:
             raise TutelageError(f"{path}.{key}: {node._target_} takes no {key!r}; {nearest(key, known)}")
-
-
-def _parameters(target: Any) -> set[str] | None:
-    """What ``target`` takes by name; None: anything. The ``**rest`` of a class is what its parent takes."""
-    own = (
-        [vars(c)["__init__"] for c in target.__mro__ if "__init__" in vars(c)] if inspect.isclass(target) else [target]
-    )
-    known: set[str] = set()
-    for callee in own:
-        try:
-            parameters = inspect.signature(callee).parameters
-        except ValueError:  # a builtin that does not say
-            return None
-        known |= {name for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            return known - {"self"}
-    return None
 
 
 def _check_values(cfg: DictConfig) -> None:

@@ -56,7 +56,8 @@ def main() -> None:
     for key, times in keys.items():
         if times > 1:
             sys.exit(f"tutelage {verb}: {key} is given {times} times on the command line; only the last would count")
-    sys.argv = [f"{sys.argv[0]} {verb}", *arguments[1:]]
+    given = ["~logger" if word == "logger=null" else word for word in arguments[1:]]  # Hydra's way to choose nothing
+    sys.argv = [f"{sys.argv[0]} {verb}", *given]
     run(verb)
 
 

@@ -4,6 +4,7 @@ import importlib.metadata
 import logging
 import os
 import platform
+import secrets
 import signal
 import socket
 import subprocess
@@ -132,6 +133,8 @@ def _claim(cfg: DictConfig, folder: Path) -> None:
         )
     write_atomically(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolved)).encode())
     write_atomically(marker, digest.encode())
+    if not (folder / "run.id").is_file():  # for services that keep runs: a folder's name may come again elsewhere
+        write_atomically(folder / "run.id", secrets.token_hex(6).encode())
 
 
 def state(folder: Path) -> str | None:

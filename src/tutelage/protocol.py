@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.text import Text
 
-from tutelage import artifacts, build, distributed, slurm, stages
+from tutelage import artifacts, build, distributed, loggers, slurm, stages
 from tutelage.caching import cached, check_views
 from tutelage.checks import check
 from tutelage.data.base import ImageData
@@ -94,8 +94,10 @@ def distill(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         found["teacher"] = Trained.read(folder / "checkpoints" / "teacher", reused=False)
     metrics = _metrics(cfg, found, teaching, data)
     if distributed.is_main():
-        _collect(folder, {**{f"chain.{name}": trained for name, trained in teaching.chain.items()}, **found}, metrics)
-        if cfg.logger:
+        _collect(
+            cfg, folder, {**{f"chain.{name}": trained for name, trained in teaching.chain.items()}, **found}, metrics
+        )
+        if loggers.has_tensorboard(cfg):
             write_board(folder / "tensorboard", cfg, found, metrics, data, teaching.weights)
     return metrics
 
@@ -195,14 +197,20 @@ def _entry(trained: Trained, teacher: Trained | None = None, weights: str = "las
     return entry
 
 
-def _collect(folder: Path, found: Mapping[str, Trained | None], metrics: Mapping[str, Any]) -> None:
-    """Brings what the report reads into the run's folder: metrics, where the artifacts are, the curves of all three."""
+def _collect(cfg: DictConfig, folder: Path, found: Mapping[str, Trained | None], metrics: Mapping[str, Any]) -> None:
+    """Brings what the report reads into the run's folder: metrics, where the artifacts are, the curves of all three.
+
+    A logger that keeps runs has those of an artifact where it was made: ``artifacts.json`` says which they are.
+    """
     made: dict[str, Any] = {role: {"folder": str(trained.folder)} for role, trained in found.items() if trained}
     for entry in made.values():
         if (recipe := Path(entry["folder"]) / "recipe.json").is_file():
             entry["recipe"] = read_json(recipe)
+        if (runs := Path(entry["folder"]) / loggers.RUNS).is_file():
+            entry["runs"] = read_json(runs)
     write_json(folder / "artifacts.json", made)
     for trained in found.values():
-        if trained and (curves := trained.folder / "tensorboard").is_dir():
-            shutil.copytree(curves, folder / "tensorboard", dirs_exist_ok=True)
+        for name in {"tensorboard", *loggers.nodes(cfg)}:
+            if trained and (curves := trained.folder / name).is_dir():
+                shutil.copytree(curves, folder / name, dirs_exist_ok=True)
     write_json(folder / "metrics.json", metrics)

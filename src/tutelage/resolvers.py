@@ -4,13 +4,14 @@
 CE + w·X: with ``share(1 − alpha)`` and ``w·share(alpha)`` alpha = ½ is the paper, 0 the control, 1 uses no label;
 ``${prefixed:s,[a,b]}`` is [s.a, s.b], ``${prefixed:s,[a,b],_x}`` is [s.a_x, s.b_x];
 ``${copies:n,${net},seed}`` are n frozen networks that differ by seed; ``${unique:}`` and
-``${folder_name:…}`` name folders.
+``${folder_name:…}`` name folders; ``${run_folder:}`` is the job's, or null outside of a job.
 """
 
 import hashlib
 import re
 import secrets
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 
@@ -24,6 +25,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("product", _product, replace=True)
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), replace=True, use_cache=True)
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+    OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
 
 
 def _prefixed(source: str, taps: ListConfig, ending: str = "") -> ListConfig:
@@ -42,6 +44,10 @@ def _product(*factors: float) -> float:
     for factor in factors:
         result *= float(factor)
     return result
+
+
+def _run_folder() -> str | None:
+    return str(HydraConfig.get().runtime.output_dir) if HydraConfig.initialized() else None
 
 
 def folder_name(name: str, number: object = "") -> str:

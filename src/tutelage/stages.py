@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
 
-from tutelage import build, distributed
+from tutelage import build, distributed, loggers
 from tutelage.callbacks.pulls import Pulls
 from tutelage.callbacks.recovery import Recovery, newest_intact
 from tutelage.data.base import ImageData
@@ -93,7 +93,8 @@ def run(
     if sharded := isinstance(trainer.strategy, Sharded):  # of shards it can't be counted
         facts["multiply_adds"] = multiply_adds(learner.student.net.net, data.input_shape)
     state = distributed.broadcast(newest_intact(folder / "states"))
-    with sigterm_saves(), threads(learner, data):
+    at = loggers.place(stage, name, folder, board)
+    with sigterm_saves(), threads(learner, data), loggers.training(stage, at, trainer.loggers):
         trainer.fit(learner, datamodule=data, ckpt_path=state, weights_only=True)
     if trainer.global_step == 0:
         raise TutelageError(f"{name}: not one optimizer step was made")

@@ -17,6 +17,7 @@ TINY = ("trainer.max_epochs=2", *PAIR, *SPLITS)
 
 _NOT_INHERITED = (
     "HYDRA_FULL_ERROR", "TUTELAGE_DATA", "WORLD_SIZE", "RANK", "LOCAL_RANK", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT",
+    "WANDB_SERVICE",
 )  # fmt: skip
 
 

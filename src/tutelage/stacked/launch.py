@@ -12,7 +12,7 @@ from hydra.errors import CompactHydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from tutelage import artifacts, build
+from tutelage import artifacts, build, loggers
 from tutelage.caching import cached
 from tutelage.checks import check
 from tutelage.data.base import ImageData
@@ -200,7 +200,8 @@ def _learner(
     board: Path,
     silent: frozenset[str] = frozenset(),
 ) -> Learner:
-    return Learner(stage, module, folder, build.loggers(stage, name, board), silent)
+    at = loggers.place(stage, name, folder, board)
+    return Learner(stage, module, at, loggers.make(stage, at), silent)
 
 
 def _named(learners: Sequence[Learner]) -> str:

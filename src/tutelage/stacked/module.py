@@ -17,6 +17,7 @@ from tutelage import job
 from tutelage.callbacks.heartbeat import Heartbeat
 from tutelage.callbacks.pulls import compared, is_due
 from tutelage.errors import TutelageError, nearest
+from tutelage.loggers import Place
 from tutelage.modules.supervised import SupervisedModule
 from tutelage.objective import Batch
 from tutelage.sources.base import Source
@@ -30,16 +31,21 @@ class Learner:
     Attributes:
         stage: its config.
         module: as it would be trained alone, having met its data.
-        folder: for its weights, predictions and ``stage.json``.
+        at: its place; ``folder`` is for its weights, predictions and ``stage.json``.
         loggers: of its curves.
         silent: terms that it does not have and that are there with weight 0.
     """
 
     stage: DictConfig
     module: SupervisedModule
-    folder: Path
+    at: Place
     loggers: Sequence[Logger]
     silent: frozenset[str] = frozenset()
+
+    @property
+    def folder(self) -> Path:
+        """Of its weights."""
+        return self.at.folder
 
     def has(self, figure: str) -> bool:
         """Whether it would have this figure alone: of its own terms, and gradients only of several."""

@@ -76,7 +76,8 @@ def _key(cfg: DictConfig) -> str:
         of_student["data"].pop("seed", None)
     whole = [of_student, of_teacher, teacher["seed"], teacher["stages"]["teacher"]["weights"], student["assistants"]]
     specialist = student["stages"].get("specialist")
-    return json.dumps([*whole, specialist, student["generations"], student["paths"]], sort_keys=True)
+    paths = {name: path for name, path in student["paths"].items() if name != "run"}
+    return json.dumps([*whole, specialist, student["generations"], paths], sort_keys=True)
 
 
 def _pictures_on_disk(stage: dict[str, Any]) -> bool:

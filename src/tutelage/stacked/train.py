@@ -4,6 +4,7 @@ import hashlib
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import lightning as L
@@ -11,7 +12,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from tutelage import build, stages
+from tutelage import build, loggers, stages
 from tutelage.callbacks.recovery import Recovery, newest_intact
 from tutelage.data.base import ImageData
 from tutelage.job import sigterm_saves
@@ -64,7 +65,9 @@ def train(
     check_alike(module, learners, teaching, data)
     trainer = _trainer(stage, folder, len(data.train_dataloader()))
     state = newest_intact(folder / "states")
-    with sigterm_saves():
+    with sigterm_saves(), ExitStack() as runs:
+        for one in learners:
+            runs.enter_context(loggers.training(one.stage, one.at, one.loggers))
         trainer.fit(module, datamodule=StackedData(data, module.stack.seeds), ckpt_path=state, weights_only=True)
     for source in module.stack.teaching.values():
         source.verify()  # type: ignore[operator]
