@@ -47,7 +47,9 @@ def _product(*factors: float) -> float:
 
 
 def _run_folder() -> str | None:
-    return str(HydraConfig.get().runtime.output_dir) if HydraConfig.initialized() else None
+    if not HydraConfig.initialized() or OmegaConf.is_missing(HydraConfig.get().runtime, "output_dir"):
+        return None  # a config that is only looked at
+    return str(HydraConfig.get().runtime.output_dir)
 
 
 def folder_name(name: str, number: object = "") -> str:
