@@ -65,6 +65,7 @@ def main(
 ) -> Iterator[Callable[..., Answer]]:
     """``main(*arguments)`` is the console script called in this process, which saves the seconds of importing torch."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.delenv("TUTELAGE_DATA", raising=False)
     root = logging.getLogger()
@@ -73,13 +74,15 @@ def main(
     def run(*arguments: str) -> Answer:
         GlobalHydra.instance().clear()
         monkeypatch.setattr(sys, "argv", ["tutelage", *arguments])
-        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # a call before this one has set it
         capsys.readouterr()
         code: object = 0
+        whole = os.environ["HYDRA_FULL_ERROR"]
         try:
             console.main()
         except SystemExit as stop:
             code = stop.code
+        finally:
+            monkeypatch.setenv("HYDRA_FULL_ERROR", whole)  # the console script sets it for the life of its process
         out, err = capsys.readouterr()
         if isinstance(code, str):
             return Answer(1, code + err, out)

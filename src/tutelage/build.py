@@ -22,6 +22,7 @@ from tutelage.callbacks.recovery import VerifiedIO
 from tutelage.data.base import ImageData
 from tutelage.errors import TutelageError
 from tutelage.loops import LeanEpochLoop
+from tutelage.masking import hidden, masked
 from tutelage.modules.distillation import DistillationModule
 from tutelage.modules.supervised import SupervisedModule
 from tutelage.objective import Objective
@@ -161,8 +162,17 @@ def _learning(stage: DictConfig, name: str, classes: int) -> dict[str, Any]:
 
 
 def about(stage: DictConfig, name: str) -> dict[str, Any]:
-    """What the files of a network say of it: enough to build it again and to find its data."""
+    """What the files of a network say of it: enough to build it again and to find its data.
+
+    Raises:
+        TutelageError: a value of the network comes from the environment, which no file holds.
+    """
     plain: dict[str, Any] = OmegaConf.to_container(stage, resolve=True)  # type: ignore[assignment]
+    if key := masked(hidden(plain["network"])):
+        raise TutelageError(
+            f"the {name}'s {key} comes from an environment variable (${{oc.env:…}}) or holds credentials: such values "
+            "are kept out of files, and a file of weights must say what made it; give the value itself"
+        )
     return {"stage": name, "seed": plain["seed"], "network": plain["network"], "data": plain["data"]}
 
 

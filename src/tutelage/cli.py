@@ -70,21 +70,30 @@ def run(verb: str) -> None:
     from hydra.errors import CompactHydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from tutelage import resolvers
+    from tutelage import masking, resolvers
     from tutelage.errors import explain
     from tutelage.sweep import failures
 
     resolvers.register()
+    masking.mask_logs()
     whole = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         importlib.import_module(f"tutelage.{verb}").main()
     except (CompactHydraException, OmegaConfBaseException) as error:
         if whole:
-            traceback.print_exc()
+            print(_shown(traceback.format_exc()), end="", file=sys.stderr)
         print(failures(), end="", file=sys.stderr)
-        sys.exit(f"tutelage {verb}: {explain(error)}")
+        sys.exit(_shown(f"tutelage {verb}: {explain(error)}"))
     except Exception:
-        traceback.print_exc()
+        print(_shown(traceback.format_exc()), end="", file=sys.stderr)
         print(failures(), end="", file=sys.stderr)
         sys.exit(1)
+
+
+def _shown(text: str) -> str:
+    """What the terminal gets: names of files and values in a message may hold secrets or escape sequences."""
+    from tutelage.masking import hide
+    from tutelage.text import printable
+
+    return printable(hide(text))

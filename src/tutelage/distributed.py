@@ -99,10 +99,12 @@ def ranks(cfg: DictConfig, verb: str, folder: Path) -> Iterator[None]:
         failed = False
     finally:
         _leave(children, failed, launched)
+        if not launched:  # it may hold credentials
+            _replay(folder).unlink(missing_ok=True)
 
 
 def _start(size: int, cfg: DictConfig, verb: str, folder: Path) -> list[subprocess.Popen[bytes]]:
-    replay = (folder / ".ranks" / "config.yaml").absolute()
+    replay = _replay(folder)
     write_atomically(replay, OmegaConf.to_yaml(cfg).encode())  # unresolved: stages still lay theirs over it
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -117,6 +119,10 @@ def _start(size: int, cfg: DictConfig, verb: str, folder: Path) -> list[subproce
         subprocess.Popen(command, env=os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(1, size)
     ]
+
+
+def _replay(folder: Path) -> Path:
+    return (folder / ".ranks" / "config.yaml").absolute()
 
 
 def _join(trainer: DictConfig) -> None:

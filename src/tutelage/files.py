@@ -6,6 +6,8 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+from tutelage.masking import hidden
+
 
 def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
     """Writes beside the final name, syncs, renames: a crash or a full disk leaves the old file or none.
@@ -37,8 +39,11 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, document: Any, durable: bool = True) -> None:
-    """Writes ``document`` atomically as indented JSON; NaN and infinity are refused, for they are no JSON."""
-    write_atomically(path, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode(), durable)
+    """Writes ``document`` atomically as indented JSON, without secrets (:mod:`tutelage.masking`).
+
+    NaN and infinity are refused, for they are no JSON.
+    """
+    write_atomically(path, (json.dumps(hidden(document), indent=1, allow_nan=False) + "\n").encode(), durable)
 
 
 def read_json(path: Path) -> Any:

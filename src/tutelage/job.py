@@ -25,6 +25,7 @@ from tutelage import distributed, slurm
 from tutelage.artifacts import recipe_digest
 from tutelage.errors import TutelageError, explain
 from tutelage.files import read_json, write_atomically, write_json
+from tutelage.masking import hidden
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ def _claim(cfg: DictConfig, folder: Path) -> None:
         raise TutelageError(
             f"{folder} holds a run with another config (see its config.yaml); choose another hydra.run.dir"
         )
-    write_atomically(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolved)).encode())
+    write_atomically(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(hidden(resolved))).encode())
     write_atomically(marker, digest.encode())
     if not (folder / "run.id").is_file():  # for services that keep runs: a folder's name may come again elsewhere
         write_atomically(folder / "run.id", secrets.token_hex(6).encode())

@@ -13,7 +13,7 @@ from multiprocessing.process import BaseProcess
 import torch
 from omegaconf import DictConfig, ListConfig
 
-from tutelage import distributed, resolvers
+from tutelage import distributed, masking, resolvers
 from tutelage.errors import TutelageError
 from tutelage.job import PREEMPTED, quiet, sigterm_ends
 
@@ -51,7 +51,9 @@ def run(tasks: Sequence[Callable[[], object]], processes: int, gpus: int) -> Non
     try:
         for number in range(processes):
             hears, tells = spawn.Pipe(duplex=False)
-            process = spawn.Process(target=_work, args=(list(tasks[number::processes]), processes, tells))
+            process = spawn.Process(
+                target=_work, args=(list(tasks[number::processes]), processes, tells, masking.known())
+            )
             with _one_gpu(number, gpus):
                 process.start()
             tells.close()
@@ -103,12 +105,14 @@ def _one_gpu(number: int, gpus: int) -> Iterator[None]:
             os.environ[_SEEN] = before
 
 
-def _work(tasks: list[Callable[[], object]], processes: int, tells: Connection) -> None:
+def _work(tasks: list[Callable[[], object]], processes: int, tells: Connection, secrets: list[str]) -> None:
     """What a process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent as well, which ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
     sys.stdout.isatty = lambda: False  # type: ignore[method-assign]  # lines: bars would be drawn over each other
     resolvers.register()
+    masking.remember(secrets)
+    masking.mask_logs()
     quiet()
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // processes))

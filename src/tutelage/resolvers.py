@@ -14,9 +14,12 @@ import secrets
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from tutelage import masking
+
 
 def register() -> None:
     """Makes the resolvers known to OmegaConf; may be called again."""
+    OmegaConf.register_new_resolver("oc.env", masking.environment, replace=True)
     OmegaConf.register_new_resolver("one_minus", lambda x: 1.0 - float(x), replace=True)
     OmegaConf.register_new_resolver("share", lambda x: min(1.0, 2.0 * float(x)), replace=True)
     OmegaConf.register_new_resolver("minimum", min, replace=True)
@@ -55,7 +58,11 @@ def _run_folder() -> str | None:
 def folder_name(name: str, number: object = "") -> str:
     """A readable name for a job's folder without separators of paths: ``name``, or ``number`` where that is empty.
 
-    A name beyond 120 characters is cut, and ends in a digest of all of it.
+    A name beyond 120 characters is cut, and one with a secret in it has none; both end in a digest of all of it.
     """
-    plain = re.sub(r"[^\w.,=+@-]+", "_", name) or str(number)
-    return plain if len(plain) <= 120 else f"{plain[:113]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+    plain = re.sub(r"[^\w.,=+@-]+", "_", masking.hide(name)) or str(number)
+    return (
+        plain
+        if len(plain) <= 120 and masking.MASK not in masking.hide(name)
+        else f"{plain[:113]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+    )

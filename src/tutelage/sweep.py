@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from tutelage import masking
 
 _folder: Path | None = None
 
@@ -31,6 +34,23 @@ class Sweep(Callback):
             config.hydra.overrides.hydra = [
                 *given, f"hydra.job.config.override_dirname.exclude_keys=[{constant}]", f"hydra.sweep.dir='{quoted}'"
             ]  # fmt: skip
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Hides secrets in what Hydra has written of the command line."""
+        masking.mask_logs()
+        folder = Path(str(config.hydra.runtime.output_dir))
+        if config.hydra.output_subdir is not None:
+            masking.clean((folder / config.hydra.output_subdir).glob("*.yaml"))
+        if _folder is not None:
+            masking.clean([_folder / "multirun.yaml"])
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """And in the command line that Hydra prints when a job has failed."""
+        job_return.overrides = masking.hidden(list(job_return.overrides or []))
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """The same of a multirun that has had no job."""
+        masking.clean([Path(str(config.hydra.sweep.dir)) / "multirun.yaml"])
 
 
 def same(overrides: Iterable[str]) -> list[str]:

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 # What changes how a training is shown, run or found again, but not what comes of it.
 _COSMETIC: Mapping[str, tuple[str, ...]] = {
-    "data": ("root", "download", "num_workers", "class_names", "eval_batch_size", "verify"),
+    "data": ("root", "download", "mirrors", "num_workers", "class_names", "eval_batch_size", "verify"),
     "trainer": ("log_every_n_steps", "enable_model_summary"),
     "callbacks": ("progress", "recovery"),
 }

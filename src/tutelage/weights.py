@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tutelage import distributed
 from tutelage.errors import TutelageError, nearest
 from tutelage.files import write_atomically
+from tutelage.masking import hidden
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -61,7 +62,7 @@ def save_network(net: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
         if distributed.is_main():
             state[name] = full.cpu().contiguous()
     if distributed.is_main():
-        header = {"about": json.dumps(dict(about)), "digest": digest(state)}
+        header = {"about": json.dumps(hidden(dict(about))), "digest": digest(state)}
         write_atomically(path, save(state, metadata=header))
     if shards:
         distributed.barrier()

@@ -12,6 +12,7 @@ from tutelage.data.cifar_files import batch, check_md5, class_names, read_archiv
 from tutelage.data.download import download
 from tutelage.data.examples import Examples, MemoryPixels
 from tutelage.errors import TutelageError, nearest
+from tutelage.masking import hide
 
 SHAPE = (3, 32, 32)
 
@@ -150,5 +151,6 @@ class CifarImages(ImageData):
             raise TutelageError(
                 "\n  ".join([f"{self.name}: files are missing:", *map(str, missing), f"or {self.root / archive}"])
                 + f"\n{error}\nSet data.download=true, point data.root at a folder that has {folder}/ or {archive}, "
-                f"or get that archive yourself, for instance {self.mirrors[0].rstrip('/')}/{archive}, and put it there."
+                f"or get that archive yourself, for instance {hide(self.mirrors[0]).rstrip('/')}/{archive}, and put it "
+                "there."
             ) from error

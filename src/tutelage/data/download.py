@@ -10,6 +10,7 @@ from urllib.request import urlopen
 from filelock import FileLock
 
 from tutelage.errors import TutelageError
+from tutelage.masking import hide
 
 
 def download(name: str, md5: str, mirrors: Iterable[str], folder: Path, timeout: float = 30.0) -> Path:
@@ -40,7 +41,7 @@ def download(name: str, md5: str, mirrors: Iterable[str], folder: Path, timeout:
             try:
                 return _fetch(url, md5, target, timeout)
             except (OSError, HTTPException, ValueError) as error:  # a TutelageError is a ValueError
-                failures.append(f"{url}: {error}")
+                failures.append(hide(f"{url}: {error}"))
     raise TutelageError("\n  ".join([f"no mirror gave {name} with the MD5 checksum {md5}:", *failures]))
 
 

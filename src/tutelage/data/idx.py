@@ -14,6 +14,7 @@ from tutelage.data.base import ImageData
 from tutelage.data.download import download
 from tutelage.data.examples import Examples, MemoryPixels
 from tutelage.errors import TutelageError, nearest
+from tutelage.masking import hide
 
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -107,7 +108,7 @@ class IdxImages(ImageData):
             raise TutelageError(
                 "\n  ".join([f"{self.name}: files are missing:", *looked_for])
                 + f"\n{error}\nSet data.download=true, point data.root at a folder that has {self.name}/raw/, or get "
-                f"the .gz files yourself, for instance from {self.mirrors[0]}/, and put them there."
+                f"the .gz files yourself, for instance from {hide(self.mirrors[0])}/, and put them there."
             ) from error
 
 

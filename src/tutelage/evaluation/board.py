@@ -21,6 +21,7 @@ from tutelage.data.base import ImageData
 from tutelage.evaluation.figures import confusion
 from tutelage.evaluation.pictures import confusion_picture, dark_knowledge_picture, interesting
 from tutelage.evaluation.predictions import Predictions
+from tutelage.masking import hidden
 from tutelage.stages import Trained
 
 _CHOICES = ("loss", "model", "sources", "optimizer", "scheduler", "trainer", "data", "experiment")
@@ -67,7 +68,9 @@ def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
         for key, value in _leaves(OmegaConf.to_container(OmegaConf.create({group: cfg[group]}), resolve=False), cfg)
     }
     chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
-    return values | {key: str(name) for key, name in chosen.items() if name and key.partition("@")[0] in _CHOICES}
+    return hidden(values) | {
+        key: str(name) for key, name in chosen.items() if name and key.partition("@")[0] in _CHOICES
+    }
 
 
 def _leaves(node: Any, cfg: DictConfig, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,45 @@
+"""How text of unknown origin is shown: names of folders, headers of files, messages of errors.
+
+A terminal obeys escape sequences, a spreadsheet runs cells that begin like a formula, and markdown lets HTML through.
+Each output has its one function here.
+"""
+
+import re
+from typing import Any
+
+# C0 but tab and newline, DEL, C1, separators of lines, marks that turn the direction of text, halves of pairs.
+_CONTROLS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?%?")
+
+
+def printable(text: object) -> str:
+    r"""``text`` for a terminal, a log or a page: control characters as ``\x1b``; tabs and newlines stay."""
+    return _CONTROLS.sub(_escaped, str(text))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def in_a_line(text: object) -> str:
+    """The same without newlines and tabs, for a cell of a table."""
+    return " ".join(printable(text).split("\n")).replace("\t", " ")
+
+
+def csv_cell(value: Any) -> Any:
+    """A value of a CSV file: text that a spreadsheet would take for a formula has an apostrophe before it."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.startswith(_FORMULA) and not _NUMBER.fullmatch(text) else text
+
+
+def markdown_text(text: object) -> str:
+    """Text in markdown: no HTML, no links and no pictures come of it."""
+    return re.sub(r"[\\`\[\]|]", r"\\\g<0>", printable(text)).replace("&", "&amp;").replace("<", "&lt;")
