@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STAMP_TEST := $(VENV)/.installed-test
 
-.PHONY: help demo test test-long test-cluster gpu check format golden clean
+.PHONY: help demo test test-long test-cluster gpu mutants check format golden clean
 help:            ## what there is to make
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+: +##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -33,6 +33,9 @@ test-cluster: $(STAMP_TEST)  ## tests on a real SLURM (Debian's slurm-wlm and mu
 
 gpu:             ## what only a GPU can show: a table in outputs/gpu (docs/gpu.md); needs no .venv
 	$(or $(wildcard $(BIN)/python),$(PYTHON)) benchmarks/gpu_checks.py $(ARGS)
+
+mutants: $(STAMP_TEST)  ## how many small changes of the code the tests notice; hours
+	$(BIN)/python benchmarks/mutants.py $(ARGS)
 
 check: $(STAMP_TEST)  ## formatting, lint, types
 	$(BIN)/ruff format --check .
