@@ -5,6 +5,7 @@ from typing import Any
 
 import lightning as L
 
+from tutelage import devices
 from tutelage.errors import TutelageError
 from tutelage.loops import Quiet
 
@@ -26,7 +27,7 @@ class FiniteLoss(Quiet):
         """
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         due = (batch_idx + 1) % every == 0 or trainer.is_last_batch
-        if (pl_module.device.type == "cpu" or due) and not math.isfinite(outputs["loss"].item()):
+        if (due or not devices.waits(pl_module.device)) and not math.isfinite(outputs["loss"].item()):
             bad = batch["key"][~batch["input"].flatten(1).isfinite().all(1)].tolist()
             cause = (
                 f"inputs that are not finite: examples {bad[:5]}" if bad else f"examples {batch['key'].tolist()[:8]} …"

@@ -7,6 +7,8 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from tutelage.devices import free_memory
+
 _ATTRIBUTE = "_residence"  # of a data module
 SHARE = 0.25  # of the device's free memory: networks, optimizer and activations have the rest
 
@@ -70,11 +72,3 @@ def residence_of(data: L.LightningDataModule) -> Residence | None:
 def leave(data: L.LightningDataModule) -> None:
     """Frees what ``data`` has on a device, once no loader is in use."""
     data.__dict__.pop(_ATTRIBUTE, None)
-
-
-def free_memory(device: torch.device) -> float:
-    """Bytes that are free on ``device``; without limit on the host, 0 where a device can't tell."""
-    if device.type == "cpu":
-        return float("inf")
-    ask = getattr(getattr(torch, device.type, None), "mem_get_info", None)
-    return float(ask(device)[0]) if ask is not None else 0.0

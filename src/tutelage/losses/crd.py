@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tutelage import devices
 from tutelage.errors import TutelageError
 from tutelage.losses.cc import Embedding
 from tutelage.losses.logits import checked_temperature, constant
@@ -227,9 +228,11 @@ class CRD(nn.Module):
         for name, (index, limit) in given.items():
             if index.shape != (size,):
                 raise TutelageError(f"CRD: {name} must be [{size}], as the signals are; found {list(index.shape)}")
-            if index.device.type == "cpu":  # an accelerator would have to wait; there it is a device-side assertion
+            if not devices.waits(
+                index.device
+            ):  # an accelerator would have to wait; there it is a device-side assertion
                 self._check_range(name, index, limit)
-        if key.device.type == "cpu" and bool((strange := key[self.place[key] < 0]).numel()):
+        if not devices.waits(key.device) and bool((strange := key[self.place[key] < 0]).numel()):
             raise TutelageError(f"CRD: expected keys that bind() was told of, found {strange[:3].tolist()}")
 
     def _some_class(self, label: Tensor) -> Tensor:

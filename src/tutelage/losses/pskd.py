@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tutelage import devices
 from tutelage.errors import TutelageError
 from tutelage.losses.logits import column, constant, log_softmax, rows
 from tutelage.losses.precision import in_float32
@@ -21,9 +22,10 @@ class PSKD(nn.Module):
 
     p⁻ is kept by key in a float32 table [N, C], saved with the state, so that a resumed run is exact. Its size follows
     the greatest key seen, so keys must be indices of examples: 4·N·C bytes and up to half as much again, 20 MB for
-    CIFAR-100, 5 GB for ImageNet. Finding the greatest key costs a GPU one wait a step. On several ranks each hands its
-    predictions to all others, so all must call it; one may have fewer rows. In ``eval()`` the table is neither read nor
-    written: plain cross-entropy.
+    CIFAR-100, 5 GB for ImageNet. Finding the greatest key costs a GPU one wait a step, unless ``bind`` has told it:
+    then the table has all rows at once, and another key is a device-side assertion. On several ranks each hands its
+    predictions to all others, so all must call it; one may have fewer rows. In ``eval()`` the table is neither read
+    nor written: plain cross-entropy.
 
     Args:
         mixing: a at the end of training (the paper's α_T).
@@ -52,7 +54,17 @@ class PSKD(nn.Module):
         self.register_buffer("mixing", constant(mixing, "PSKD.mixing", 0.0, 1.0), persistent=False)
         self.register_buffer("share", torch.tensor(0.0))
         self.register_buffer("previous", torch.empty(0, 0))
+        self.examples = 0  # rows that will be needed, once they are known
         self.register_load_state_dict_pre_hook(_make_room)
+
+    def bind(self, keys: Tensor, labels: Tensor) -> None:
+        """Told once which examples are trained on.
+
+        Args:
+            keys: [n] integers.
+            labels: [n] integers; not read.
+        """
+        self.examples = int(keys.max()) + 1
 
     def on_epoch_start(self, epoch: int, epochs: int) -> None:
         """Sets a for ``epoch`` of ``epochs``, counted from 0."""
@@ -81,7 +93,10 @@ class PSKD(nn.Module):
 
     def _grow(self, keys: Tensor, classes: int) -> None:
         """Room in the table for ``keys``."""
-        least, greatest = torch.stack(torch.aminmax(keys)).tolist()
+        if self.examples and devices.waits(keys.device):
+            least, greatest = 0, self.examples - 1
+        else:
+            least, greatest = torch.stack(torch.aminmax(keys)).tolist()
         size, known = self.previous.shape
         if least < 0 or (size and known != classes):
             raise TutelageError(
@@ -90,7 +105,7 @@ class PSKD(nn.Module):
             )
         if greatest >= size:
             # Half as much again than is there, lest every batch of a first epoch copies the table.
-            more = max(greatest + 1, size + size // 2) - size
+            more = max(greatest + 1, self.examples, size + size // 2 * (not self.examples)) - size
             self.previous = torch.cat([self.previous.reshape(size, classes), self.previous.new_zeros(more, classes)])
 
 

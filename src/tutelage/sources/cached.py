@@ -1,12 +1,15 @@
 """A teacher's signals from disk, computed once instead of once an epoch."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from tutelage.data.resident import SHARE
+from tutelage.devices import free_memory, send
 from tutelage.errors import TutelageError
 from tutelage.objective import Batch, Signals
 from tutelage.sources.base import Source
@@ -14,7 +17,6 @@ from tutelage.sources.store import DTYPES, Store
 
 log = logging.getLogger(__name__)
 
-_ON_DEVICE = 1 << 30  # bytes: a smaller column goes where the student is, a larger one stays mapped on the host
 VALUES, CLASSES, REST, SIZE = "logits_top", "logits_class", "logits_rest", "logits_size"
 
 
@@ -68,17 +70,15 @@ class Cached(Source):
         row[store.key] = torch.arange(len(store.key))
         self.register_buffer("row", row, persistent=False)
         self.count, self.names = len(store.key), list(store.columns)
-        columns = {name: x.flatten(0, 1) for name, x in store.columns.items()}  # view after view
-        self.on_host = {name: x for name, x in columns.items() if x.nbytes > _ON_DEVICE}
-        for name, tensor in columns.items():
-            if name not in self.on_host:
-                self.register_buffer(_attribute(name), tensor, persistent=False)
+        self.on_host = {name: x.flatten(0, 1) for name, x in store.columns.items()}  # view after view, mapped
+        self.on_device: dict[str, Tensor] = {}
         self.constants = list(store.constant)
         for name, tensor in store.constant.items():
             self.register_buffer(_attribute(name), tensor, persistent=False)
         if VALUES in self.names:
             if SIZE not in self.names:
                 raise TutelageError(f"{folder} holds the top classes in an older form; delete it to have it anew")
+            self.classes = int(self.on_host[SIZE][0])
             log.warning("%s holds the top classes only: approximate at temperatures other than 1", folder)
 
     def attach(self, needs: Iterable[str], sources: Mapping[str, Source]) -> None:
@@ -108,16 +108,34 @@ class Cached(Source):
         rows = self.row[batch["key"]]
         if "view" in batch:
             rows = rows + batch["view"] * self.count
-        found = {name: self._column(name, rows) for name in self.names}
+        found = {name: self._column(name, rows) for name in self.names if name != SIZE}
         if VALUES in found:
-            found["logits"] = _whole(*(found.pop(name) for name in (VALUES, CLASSES, REST, SIZE)))
+            found["logits"] = _whole(*(found.pop(name) for name in (VALUES, CLASSES, REST)), self.classes)
         return found | {name: getattr(self, _attribute(name)) for name in self.constants}
 
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "Cached":
+        """Moves the signals along, whatever the networks' precision, where they fit beside these; else row by row."""
+        super()._apply(fn, recurse)
+        if self.folder is not None and any(x.device != self.row.device for x in self.on_device.values()):
+            self.on_device = {}
+        if self.folder is not None and not self.on_device and self.row.device.type not in ("cpu", "meta"):
+            size = sum(x.nbytes for x in self.on_host.values())
+            if size <= SHARE * free_memory(self.row.device):
+                self.on_device = {name: x.to(self.row.device) for name, x in self.on_host.items()}
+            else:
+                log.warning("%s: %d MB don't fit on %s: read from the host, step by step", *self._place(size))
+        return self
+
+    def _place(self, size: int) -> tuple[object, ...]:
+        return self.folder, size >> 20, self.row.device
+
     def _column(self, name: str, rows: Tensor) -> Tensor:
-        if name in self.on_host:
-            found = self.on_host[name].index_select(0, rows.cpu()).to(rows.device)
+        if name in self.on_device:
+            found = self.on_device[name].index_select(0, rows)
+        elif rows.device.type == "cpu":
+            found = self.on_host[name].index_select(0, rows)
         else:
-            found = getattr(self, _attribute(name)).index_select(0, rows)
+            found = send(self.on_host[name].index_select(0, rows.cpu()), rows.device)
         return found.float() if found.is_floating_point() else found
 
     def verify(self) -> None:
@@ -141,7 +159,6 @@ def shortened(logits: Tensor, top: int) -> dict[str, Tensor]:
     return {VALUES: values, CLASSES: classes.int(), REST: others.clamp_min(lowest), SIZE: size}
 
 
-def _whole(values: Tensor, classes: Tensor, rest: Tensor, size: Tensor) -> Tensor:
-    total = int(size[0])
-    others = rest - torch.log(torch.tensor(float(max(total - values.shape[1], 1))))
+def _whole(values: Tensor, classes: Tensor, rest: Tensor, total: int) -> Tensor:
+    others = rest - torch.log(torch.full((), float(max(total - values.shape[1], 1)), device=rest.device))
     return others.expand(-1, total).scatter(1, classes.long(), values)

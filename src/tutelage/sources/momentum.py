@@ -32,6 +32,8 @@ class Momentum(Source):
             raise TutelageError(f"sources: momentum's decay must be in [0, 1); found {decay}")
         self.decay = decay
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self._counted: int | None = None  # `steps` as the host knows it: to read it would make it wait at every step
+        self.register_load_state_dict_post_hook(_forget)
 
     def attach(self, needs: Iterable[str], sources: Mapping[str, Source]) -> None:
         """Starts as a copy of the student."""
@@ -57,7 +59,8 @@ class Momentum(Source):
     def after_step(self) -> None:
         """Moves the average towards the student."""
         self.steps += 1
-        decay = min(self.decay, 1.0 - 1.0 / (int(self.steps) + 1))
+        self._counted = int(self.steps) if self._counted is None else self._counted + 1
+        decay = min(self.decay, 1.0 - 1.0 / (self._counted + 1))
         mine, theirs = self.net.net, self.student.net
         torch._foreach_lerp_(list(mine.parameters()), list(theirs.parameters()), 1.0 - decay)
         for own, other in zip(mine.buffers(), theirs.buffers(), strict=True):
@@ -65,3 +68,8 @@ class Momentum(Source):
                 own.lerp_(other, 1.0 - decay)
             else:
                 own.copy_(other)
+
+
+def _forget(module: torch.nn.Module, incompatible: object) -> None:
+    """Has the host read the count that was loaded."""
+    module._counted = None  # type: ignore[assignment]

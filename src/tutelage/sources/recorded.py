@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tutelage import devices
 from tutelage.errors import TutelageError
 from tutelage.objective import Batch, Signals
 from tutelage.sources.base import Source
@@ -48,13 +49,16 @@ class Recorded(Source):
         Raises:
             TutelageError: an example is not on record.
         """
-        rows = torch.searchsorted(self.key, key).clamp(max=len(self.key) - 1)
+        rows = self._nearest(key)
         if bool((absent := self.key[rows] != key).any()):
             raise TutelageError(
                 f"{self.name}: no logits on record for example {int(key[absent][0])}; it holds {len(self.key)} "
                 f"examples, keys {int(self.key[0])} to {int(self.key[-1])}"
             )
         return rows
+
+    def _nearest(self, key: Tensor) -> Tensor:
+        return torch.searchsorted(self.key, key).clamp(max=len(self.key) - 1)
 
     def expect(self, key: Mapping[str, Tensor]) -> None:
         """Refuses examples that are not on record: fidelity is measured on validation."""
@@ -65,9 +69,11 @@ class Recorded(Source):
         """The recorded logits of the batch.
 
         Raises:
-            TutelageError: an example is not on record.
+            TutelageError: an example is not on record. A device would have to wait for that; :meth:`expect` has looked
+                at all examples before.
         """
-        return {"logits": self.logits[self.rows(batch["key"])]}
+        rows = self._nearest if devices.waits(batch["key"].device) else self.rows
+        return {"logits": self.logits[rows(batch["key"])]}
 
 
 class RecordedFile(Recorded):

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 from torch import Tensor
 
-from tutelage import job
+from tutelage import devices, job
 from tutelage.callbacks.heartbeat import Heartbeat
 from tutelage.callbacks.pulls import compared, is_due
 from tutelage.errors import TutelageError, nearest
@@ -124,7 +124,7 @@ class StackedModule(L.LightningModule):
         if len(parts) > 1 and is_due(self.trainer, batch_idx, len(parts)):
             self._measure(parts)
         due = (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        if due or self.device.type == "cpu":
+        if due or not devices.waits(self.device):
             self.sound &= losses.detach().isfinite()
         if due:
             named = {"train/loss": losses.detach(), **{f"train/{name}": part.detach() for name, part in parts.items()}}
