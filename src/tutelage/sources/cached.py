@@ -110,7 +110,8 @@ class Cached(Source):
             rows = rows + batch["view"] * self.count
         found = {name: self._column(name, rows) for name in self.names if name != SIZE}
         if VALUES in found:
-            found["logits"] = _whole(*(found.pop(name) for name in (VALUES, CLASSES, REST)), self.classes)
+            values, classes, rest = (found.pop(name) for name in (VALUES, CLASSES, REST))
+            found["logits"] = _whole(values, classes, rest, self.classes)
         return found | {name: getattr(self, _attribute(name)) for name in self.constants}
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "Cached":
