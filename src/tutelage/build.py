@@ -29,7 +29,7 @@ from tutelage.objective import Objective
 from tutelage.seeding import seeded
 from tutelage.sources.base import Source
 from tutelage.sources.live import Live
-from tutelage.sources.tapped import Tapped
+from tutelage.sources.tapped import Tapped, tapped
 
 STAGES = ("teacher", "control", "student")
 _LAYERS = {"control": ("student", "control"), "specialist": ("teacher", "specialist")}
@@ -123,8 +123,7 @@ def network(node: DictConfig, *chance: int | str) -> Tapped:
     """
     with seeded("init", *chance):
         made = instantiate(node)
-    tapped = made if isinstance(made, Tapped) else Tapped(made)
-    return tapped.to(memory_format=torch.channels_last)
+    return tapped(made).to(memory_format=torch.channels_last)
 
 
 def objective(stage: DictConfig) -> Objective:
@@ -207,7 +206,7 @@ def without_files(sources: DictConfig) -> Any:
     """Plain values in which no network has a file: for a recipe, which has the digests of their weights instead."""
     plain = OmegaConf.create(OmegaConf.to_container(sources, resolve=True))
     for node in networks(plain):
-        node.checkpoint = node.seed = node.cache = None
+        node.checkpoint = node.seed = node.cache = node.key = node.prefix = None
     return OmegaConf.to_container(plain)
 
 

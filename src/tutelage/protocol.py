@@ -31,7 +31,8 @@ from tutelage.files import read_json, write_json
 from tutelage.job import is_complete, job, quiet
 from tutelage.sources.base import Source
 from tutelage.stages import SPLITS, TRAIN, WEIGHTS, Trained
-from tutelage.teachers import Teaching, assistants, engage, in_one
+from tutelage.teacher_checks import report_accuracy
+from tutelage.teachers import Teaching, assistants, check_given, engage, in_one
 from tutelage.trainings import recipe
 
 log = logging.getLogger(__name__)
@@ -125,8 +126,14 @@ def _try_out(cfg: DictConfig, stage: DictConfig, data: ImageData) -> None:
         expected = [len(images), data.num_classes]
         if shape != expected:
             raise TutelageError(f"the {role} gives logits {shape}; the data's labels need {expected}")
-    build.distillation_module(stage, data.num_classes, build.sources(stage), None).meet(data)
+    check_given(stage.sources, data, stage.data)
+    teaching = build.sources(stage)
+    build.distillation_module(stage, data.num_classes, teaching, None).meet(data)
     check_views(stage, data)
+    for name, source in teaching.items():
+        for split, (logits, labels) in source.graded(data).items():
+            if distributed.is_main():
+                report_accuracy(f"sources.{name}", split, logits, labels)
 
 
 def _control(cfg: DictConfig, root: Path, data: ImageData, reference: Source | None) -> Trained:

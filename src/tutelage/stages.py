@@ -88,6 +88,7 @@ def run(
     if distributed.broadcast((folder / "stage.json").is_file()):
         return
     learner = module()
+    learner.about |= data.named_classes
     trainer = build.trainer(stage, name, folder, board, len(data.train_dataloader()))
     facts: dict[str, Any] = {}
     if sharded := isinstance(trainer.strategy, Sharded):  # of shards it can't be counted

@@ -1,5 +1,6 @@
 """Who teaches: every network that the config's sources name, trained here, found trained, or given as a file."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,8 +20,11 @@ from tutelage.sources.ensemble import LEARNED, combined, learned_weights, scaled
 from tutelage.sources.recorded import Recorded
 from tutelage.specialists import specialise
 from tutelage.stages import SPLITS, TRAIN, WEIGHTS, Trained
+from tutelage.teacher_checks import check_file, report_accuracy
 from tutelage.trainings import Training, ahead, recipe
 from tutelage.weights import digest, load_into, read_state, save_network
+
+log = logging.getLogger(__name__)
 
 _GENERATION = "generation"
 _FROZEN = "tutelage.sources.frozen.Frozen"
@@ -117,13 +121,23 @@ def _engage(cfg: DictConfig, root: Path, data: ImageData) -> Teaching:
     """As the sources say, without assistants."""
     stage = build.stage_config(cfg, "student")
     teacher, chain = None, dict[str, Trained]()
+    given = {}  # first of all, so that a file which can't be meant is told before hours of training
+    for node in networks(stage.sources):
+        if node.checkpoint is not None:
+            who, made = f"teacher {node.checkpoint}", _trained(cfg, node, root, data)
+            given[_use(node, made, _weights(cfg))] = made
+            _report(who, made, quiet=False)
     untrained = [node for node in networks(stage.sources) if node.checkpoint is None]
     ahead([_training(_with_teacher(cfg, node), root) for node in untrained], cfg)
     for name, node in stage.sources.items():
         trained = []
         for network in networks(node):
-            trained.append(_trained(cfg, network, root, data))
-            network.checkpoint = str(trained[-1].folder / f"{_weights(cfg)}.safetensors")
+            if network.checkpoint in given:
+                trained.append(given[network.checkpoint])
+            else:
+                trained.append(_trained(cfg, network, root, data))
+                _report(f"sources.{name}, as trained here,", trained[-1], quiet=True)
+                _use(network, trained[-1], _weights(cfg))
         group = node.get("source") or node  # what a cache is written from
         if trained and "members" in group:
             trained = [_ensemble(group, trained, _weights(cfg), root)]
@@ -137,6 +151,32 @@ def _engage(cfg: DictConfig, root: Path, data: ImageData) -> Teaching:
         if name == "teacher" and trained:
             [teacher] = trained
     return Teaching(stage, teacher, _weights(cfg), chain)
+
+
+def _use(node: DictConfig, trained: Trained, weights: str) -> str:
+    """Gives a node of ``sources`` the file of what was trained or given for it."""
+    node.checkpoint = str(trained.folder / f"{weights}.safetensors")
+    for option in ("key", "prefix"):  # of the user's file
+        if node.get(option) is not None:
+            node[option] = None
+    return node.checkpoint
+
+
+def _report(who: str, trained: Trained, quiet: bool) -> None:
+    if distributed.is_main():
+        on_validation = trained.predictions["last", "val"]
+        report_accuracy(who, "validation", on_validation.logits, on_validation.label, quiet)
+
+
+def check_given(sources: DictConfig, data: ImageData, statistics: DictConfig) -> None:
+    """Compares what files of ours say of their data with the data, before anything is trained.
+
+    Raises:
+        TutelageError: a file of ours was trained on other images, or other classes.
+    """
+    for node in networks(sources):
+        if node.checkpoint is not None:
+            check_file(node.checkpoint, node.net, data, statistics)
 
 
 def _with_teacher(cfg: DictConfig, node: DictConfig) -> DictConfig:
@@ -157,7 +197,7 @@ def _trained(cfg: DictConfig, node: DictConfig, root: Path, data: ImageData) -> 
     """The network of one node of ``sources``: given, or trained on labels with the teacher's stage."""
     training, epoch = _training(_with_teacher(cfg, node), root), cfg.stages.teacher.weights
     if node.checkpoint is not None:
-        return _given(training.stage, node.checkpoint, root, data)
+        return _given(training.stage, node.checkpoint, root, data, node.get("key"), node.get("prefix"))
     made = training()
     if epoch in WEIGHTS:
         return made
@@ -167,18 +207,21 @@ def _trained(cfg: DictConfig, node: DictConfig, root: Path, data: ImageData) -> 
     return _given(training.stage, str(file), root, data)
 
 
-def _given(stage: DictConfig, checkpoint: str, root: Path, data: ImageData) -> Trained:
+def _given(
+    stage: DictConfig, checkpoint: str, root: Path, data: ImageData, key: str | None = None, prefix: str | None = None
+) -> Trained:
     """A teacher from a file: its predictions are an artifact as well."""
-    state = read_state(checkpoint)
-    found = {"weights": digest(state), "network": OmegaConf.to_container(stage.network)}
+    net = build.network(stage.network, stage.seed, "teacher").net
+    if place := load_into(net, checkpoint, key, prefix):
+        log.info("%s: its weights are those of %s", checkpoint, place)
+    found = {"weights": digest(net), "network": OmegaConf.to_container(stage.network)}
     found |= {part: recipe(stage, "given", data)[part] for part in ("data", "content")}
 
     def evaluate(work: Path) -> None:
         if distributed.is_main():
-            net = build.network(stage.network, stage.seed, "teacher").net
-            load_into(net, checkpoint)
+            header = {**build.about(stage, "teacher"), **data.named_classes, "epoch": None}
             for weights in WEIGHTS:
-                save_network(net, work / f"{weights}.safetensors", {**build.about(stage, "teacher"), "epoch": None})
+                save_network(net, work / f"{weights}.safetensors", header)
             training = {"seconds": 0.0, "epochs": 0, "steps": 0}
             stages.finish(net, work, data, torch.device("cpu"), training)
 

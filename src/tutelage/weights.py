@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from tutelage import distributed
-from tutelage.errors import TutelageError, nearest
+from tutelage import distributed, state_dicts
+from tutelage.errors import TutelageError
 from tutelage.files import write_atomically
 from tutelage.masking import hidden
 
@@ -90,8 +90,8 @@ def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise TutelageError(f"{path}: truncated, damaged or no safetensors file ({error})") from error
 
 
-def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The state dict in a safetensors file (ours or not) or a PyTorch file, which is read with ``weights_only``.
+def read_states(path: str | os.PathLike[str]) -> dict[str, dict[str, Tensor]]:
+    """The state dicts in a safetensors file (ours or not) or a PyTorch file (:mod:`tutelage.state_dicts`), by key.
 
     Raises:
         TutelageError: missing, damaged, changed since it was written, not a state dict, or needing to run code.
@@ -101,52 +101,38 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         state, header = _open(path)
         if "digest" in header and header["digest"] != (found := digest(state)):
             raise TutelageError(f"{path}: its tensors have digest {found}, its header says {header['digest']}")
-        return state
+        return {"": state}
     if not path.is_file():
         raise TutelageError(f"checkpoint: no file {path.absolute()}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can raise anything
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise TutelageError(f"{path}: not a PyTorch state dict that loads without running code ({reason})") from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise TutelageError(f"{path}: expected a state dict (name → tensor), found {type(content).__name__}")
-    return content
+    return state_dicts.load_states(path)
 
 
-def load_into(net: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Loads a file's weights into ``net``; a common prefix such as ``module.`` or ``net.`` is dropped.
+def read_state(path: str | os.PathLike[str], key: str | None = None) -> dict[str, Tensor]:
+    """The state dict of a file that has one, or the one under ``key``.
 
     Raises:
-        TutelageError: names that are missing, left over or of another shape.
+        TutelageError: as :func:`read_states`; nothing under this key, or several to choose from.
     """
-    expected, state = net.state_dict(), read_state(path)
-    if not state.keys() & expected.keys():
-        state = _without_prefix(state, expected)
-    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    if missing or extra:
-        hint = f" ({nearest(missing[0], extra)})" if missing and extra else ""
-        raise TutelageError(
-            f"{path} does not fit {type(net).__name__}: missing {missing[:3] or 'nothing'}, "
-            f"left over {extra[:3] or 'nothing'}{hint}"
-        )
-    for name, tensor in expected.items():
-        if tensor.shape != state[name].shape:
-            raise TutelageError(
-                f"{path} does not fit {type(net).__name__}: {name} has shape {list(state[name].shape)} in the file "
-                f"and {list(tensor.shape)} in the network"
-            )
-    net.load_state_dict({name: like(state[name], tensor) for name, tensor in expected.items()})
+    return state_dicts.one_state(read_states(path), Path(path), key)
 
 
-def _without_prefix(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our states say ``student.net.net.``, DDP ``module.``, torch.compile ``_orig_mod.``, others ``net.``."""
-    first = next(iter(expected), "")
-    for name in state:
-        prefix = name.removesuffix(first)
-        if first and prefix != name and prefix.endswith("."):
-            return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    return state
+def load_into(net: nn.Module, path: str | os.PathLike[str], key: str | None = None, prefix: str | None = None) -> str:
+    """Loads a file's weights into ``net``, wherever in it they are: :func:`tutelage.state_dicts.fit`.
+
+    Args:
+        net: what they must fit, all names and shapes.
+        path: the file.
+        key: of the state dict in it, where several fit.
+        prefix: before all names, such as ``teacher.``, where several fit.
+
+    Returns:
+        Where in the file they were, for a log; empty where they are all that it holds.
+
+    Raises:
+        TutelageError: names that are missing, left over or of another shape; several weights that fit.
+    """
+    expected = net.state_dict()
+    found = state_dicts.fit(read_states(path), expected, Path(path), type(net).__name__, key, prefix)
+    whole_state = {name: found.state.get(name, tensor) for name, tensor in expected.items()}
+    net.load_state_dict({name: like(tensor, expected[name]) for name, tensor in whole_state.items()})
+    return found.said

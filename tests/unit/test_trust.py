@@ -256,7 +256,10 @@ def test_report_and_status_run_no_code_of_a_run(main, tmp_path, attacks, strange
 def test_cache_with_a_hostile_teacher_runs_nothing(main, tmp_path, attacks, stranger):
     save_network(
         MLP((1, 8, 8), [16], 10), tmp_path / "a.safetensors",
-        {"stage": "teacher", "network": attacks["touch"], "data": {**DATA, "augment": attacks["created"]}},
+        {
+            "stage": "teacher", "network": attacks["touch"],
+            "data": {**DATA, "mean": [0.3053], "std": [0.376], "augment": attacks["created"]},
+        },
     )  # fmt: skip
     answer = main("cache", *TINY, "loss.alpha=0.5", f"sources.teacher.source.checkpoint={tmp_path / 'a.safetensors'}")
     assert answer.code == 0, answer.message

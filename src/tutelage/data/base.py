@@ -167,6 +167,12 @@ class ImageData(L.LightningDataModule, ABC):
         return self._loaded.splits
 
     @property
+    def named_classes(self) -> dict[str, list[str]]:
+        """The names of the classes for the header of a file, where they are more than numbers."""
+        plain = self.class_names == [str(c) for c in range(self.num_classes)]
+        return {} if plain else {"class_names": self.class_names}
+
+    @property
     def absent(self) -> list[int]:
         """The classes that no training example is of; a hidden label counts, images that never had one don't."""
         pool, keys = self._loaded.pool, self._loaded.train.keys

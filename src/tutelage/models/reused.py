@@ -8,13 +8,14 @@ from torch import Tensor, nn
 
 from tutelage.errors import TutelageError, nearest
 from tutelage.losses.adapt import MAPS, VECTORS, check_pair, match_size, pool_to, width
-from tutelage.sources.tapped import Tapped
+from tutelage.sources.tapped import Tapped, tapped
 
 
-def reused(student: Tapped, teacher: Tapped, tap: str, input_shape: Sequence[int], reduction: int = 2) -> Tapped:
+def reused(student: nn.Module, teacher: nn.Module, tap: str, input_shape: Sequence[int], reduction: int = 2) -> Tapped:
     """:class:`ReusedClassifier` with the taps ``projected`` and ``classifier`` and, by their names, the student's."""
-    taps = {name: f"backbone.{path}" for name, path in student.taps.items()}
-    net = ReusedClassifier(student, teacher, tap, input_shape, reduction)
+    own = tapped(student)
+    taps = {name: f"backbone.{path}" for name, path in own.taps.items()}
+    net = ReusedClassifier(own, tapped(teacher), tap, input_shape, reduction)
     return Tapped(net, {**taps, "projected": "projector", "classifier": "classifier"})
 
 
@@ -49,6 +50,8 @@ class ReusedClassifier(nn.Module):
         with torch.no_grad():
             target = _output(teacher, tap, images)
         check_pair(feature, target, "SimKD", (MAPS, VECTORS))
+        if "classifier" not in teacher.taps:
+            raise TutelageError(f"SimKD: the teacher {type(teacher.net).__name__} has no tap 'classifier' to take")
         theirs: nn.Linear = teacher.net.get_submodule(teacher.taps["classifier"])  # type: ignore[assignment]
         if theirs.weight.shape[1:] != (width(target),):
             raise TutelageError(

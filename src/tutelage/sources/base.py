@@ -1,11 +1,15 @@
 """The one interface of everything that gives signals: student, teacher, peer, moving average, cache."""
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from tutelage.objective import Batch, Signals
 from tutelage.sources.tapped import Tapped
+
+if TYPE_CHECKING:
+    from tutelage.data.base import ImageData
 
 
 class Source(nn.Module):
@@ -23,6 +27,13 @@ class Source(nn.Module):
 
     def expect(self, key: Mapping[str, Tensor]) -> None:
         """Told before the first step which examples ``train`` and ``val`` hold; raises if one is unknown to it."""
+
+    def graded(self, data: "ImageData") -> Mapping[str, tuple[Tensor, Tensor]]:
+        """Logits [N, C] and labels [N], by split, of labelled examples that it is known to answer before training.
+
+        Their accuracy is logged. Networks have none here: they are measured where they are trained or given.
+        """
+        return {}
 
     def forward(self, batch: Batch) -> Signals:
         """The signals of ``batch``."""

@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from tutelage.errors import TutelageError
 from tutelage.objective import Batch, Signals
 from tutelage.sources.base import Source
-from tutelage.sources.tapped import Tapped
+from tutelage.sources.tapped import Tapped, tapped
 from tutelage.weights import digest, load_into, whole
 
 
@@ -20,9 +21,11 @@ class Frozen(Source):
     (a generator's picture), the gradient passes through.
 
     Args:
-        net: the tapped network.
+        net: the network, tapped where more than its logits are read.
         checkpoint: file with its weights: of ours, a PyTorch or a safetensors state dict. ``None`` in a config means
             the network that ``tutelage distill`` trains (or finds trained) first.
+        key: of the state dict in that file, where several in it fit (``ema``).
+        prefix: before all names in it, where several fit (``teacher.``).
         seed: of that training; by default ``stages.teacher.seed``. Read by ``tutelage distill`` alone.
         cache: whether ``tutelage distill`` may write its logits down once, where images do not change
             (:func:`tutelage.caching.cached`), so that it does not run once an epoch.
@@ -33,20 +36,23 @@ class Frozen(Source):
 
     def __init__(
         self,
-        net: Tapped,
+        net: nn.Module,
         checkpoint: str | None = None,
+        key: str | None = None,
+        prefix: str | None = None,
         seed: int | None = None,
         cache: bool = True,
         channels_last: bool = True,
     ):
         super().__init__()
+        own = tapped(net)
         if checkpoint is not None:
-            load_into(net.net, checkpoint)
-        net = net.eval().requires_grad_(False)
+            load_into(own.net, checkpoint, key, prefix)
+        own = own.eval().requires_grad_(False)
         if channels_last:
-            net = net.to(memory_format=torch.channels_last)
-        object.__setattr__(self, "net", net)
-        self.digest = digest(net.net)
+            own = own.to(memory_format=torch.channels_last)
+        object.__setattr__(self, "net", own)
+        self.digest = digest(own.net)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "Frozen":
         dtypes = [parameter.dtype for parameter in self.net.parameters()]

@@ -2,21 +2,24 @@
 
 from collections.abc import Iterable, Mapping
 
+from torch import nn
+
 from tutelage.objective import Batch, Signals
 from tutelage.sources.base import Source
-from tutelage.sources.tapped import Tapped
+from tutelage.sources.tapped import tapped
 
 
 class Live(Source):
     """Signals of a trainable network.
 
     Args:
-        net: the tapped network; its parameters go to the optimizer and the checkpoint.
+        net: the network, tapped where more than its logits are read; its parameters go to the optimizer and the
+            checkpoint.
     """
 
-    def __init__(self, net: Tapped):
+    def __init__(self, net: nn.Module):
         super().__init__()
-        self.net = net
+        self.net = tapped(net)
 
     def attach(self, needs: Iterable[str], sources: Mapping[str, Source]) -> None:
         """Hooks the taps that are needed; a network that reuses a part of another source takes it."""

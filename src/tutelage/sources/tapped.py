@@ -26,6 +26,11 @@ class _Adapt:
         return (self.adapter(inputs[0]), *inputs[1:])
 
 
+def tapped(net: nn.Module) -> "Tapped":
+    """``net`` itself, or around a plain module one without taps: it has logits."""
+    return net if isinstance(net, Tapped) else Tapped(net)
+
+
 class Tapped(nn.Module):
     """A network plus its vocabulary.
 

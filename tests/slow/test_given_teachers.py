@@ -1,0 +1,72 @@
+"""Teachers that come as files, from the command line: nothing trains before it is clear that the file can be meant."""
+
+import pytest
+import torch
+from command import SPLITS, TINY
+from odd_nets import Plain
+from runs import artifacts, figures
+
+from tutelage.weights import read_state
+
+pytestmark = pytest.mark.slow
+QUICK = ("logger=none", "callbacks.progress=null", "hydra.run.dir=run")
+
+
+@pytest.fixture
+def teacher(main, tmp_path):
+    """The folder of a trained teacher."""
+    answer = main("distill", *TINY, *QUICK[:2], "hydra.run.dir=first")
+    assert answer.code == 0, answer.message
+    [folder] = artifacts(tmp_path / "outputs" / "artifacts", "teacher")
+    return folder
+
+
+def test_a_teacher_made_under_another_normalisation_is_refused_and_its_adapter_mends_it(main, tmp_path, teacher):
+    given = (*TINY, *QUICK, f"sources.teacher.checkpoint={teacher}/last.safetensors", "paths.artifacts=other")
+    answer = main("distill", *given, "data.mean=[0.9]", "data.std=[0.1]")
+    assert answer.code == 1
+    assert "mean [0.3053] and std [0.376]" in answer.message
+    assert not list((tmp_path / "other").rglob("*.safetensors"))
+    line = next(line for line in answer.message.splitlines() if "Renormalise" in line).strip().strip("'")
+    answer = main("distill", *given, "data.mean=[0.9]", "data.std=[0.1]", line)
+    assert answer.code == 0, answer.message
+    expected = figures(tmp_path / "first")["teacher"]["last"]["test"]
+    assert figures(tmp_path / "run")["teacher"]["last"]["test"] == pytest.approx(expected, rel=1e-5)
+    assert (
+        f"{100 * figures(tmp_path / 'run')['teacher']['last']['val']['accuracy']:.2f} % of 300 validation" in answer.out
+    )
+
+
+def test_a_plain_module_with_chosen_weights_teaches_and_is_measured_before_the_control_trains(main, tmp_path):
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "plain.yaml").write_text("_target_: odd_nets.Plain\n")
+    states = {who: {f"net.{n}": x for n, x in Plain().state_dict().items()} for who in ("model", "ema")}
+    states["ema"]["net.layers.3.bias"] = torch.arange(10.0) * 1e6  # says 9 to everything
+    torch.save({**states, "epoch": 3}, tmp_path / "w.ckpt")
+    short = ("trainer.max_epochs=1", "model@teacher=plain", "model@student=mlp", *SPLITS)
+    given = ("--config-dir", "mine", *short, "sources.teacher.checkpoint=w.ckpt")
+    answer = main("distill", *given, *QUICK)
+    assert answer.code == 1
+    assert "2 sets of weights that fit Plain" in answer.message
+    answer = main("distill", *given, *QUICK, "sources.teacher.key=ema")
+    assert answer.code == 0, answer.message
+    log = answer.out
+    assert "its weights are those of key 'ema', prefix 'net.'" in log
+    assert "NO BETTER THAN CHANCE: teacher w.ckpt" in log
+    assert figures(tmp_path / "run")["teacher"]["last"]["val"]["errors"] > 250
+    answer = main("distill", *given[:-1], "hydra.run.dir=trained", *QUICK[:2])  # and one is trained here
+    assert answer.code == 0, answer.message
+
+
+def test_a_member_of_an_ensemble_has_its_own_prefix(main, tmp_path, teacher):
+    state = read_state(teacher / "last.safetensors")
+    both = {f"one.{name}": x for name, x in state.items()} | {f"two.{name}": x + 1 for name, x in state.items()}
+    torch.save(both, tmp_path / "both.pt")
+    (tmp_path / "mine" / "sources").mkdir(parents=True)
+    member = "{{_target_: tutelage.sources.frozen.Frozen, net: '${{teacher}}', checkpoint: both.pt, prefix: {}}}"
+    members = ", ".join(member.format(who) for who in ("one", "two"))
+    yaml = f"teacher: {{_target_: tutelage.sources.ensemble.Ensemble, members: [{members}]}}\n"
+    (tmp_path / "mine" / "sources" / "two.yaml").write_text(yaml)
+    answer = main("distill", "--config-dir", "mine", *TINY, *QUICK, "sources=two")
+    assert answer.code == 0, answer.message
+    assert len(artifacts(tmp_path / "outputs" / "artifacts", "given")) == 2
