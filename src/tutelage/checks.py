@@ -10,6 +10,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from tutelage.build import stage_config
+from tutelage.callbacks.ema import refuse_others
 from tutelage.errors import TutelageError, nearest
 from tutelage.signatures import parameters
 from tutelage.together import check_together
@@ -55,6 +56,8 @@ def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> None:
         _check_needed(stage.callbacks, f"stages.{name}.callbacks")
         if stage.scheduler.interval not in ("epoch", "step"):
             raise TutelageError(f"scheduler.interval must be epoch or step; found {stage.scheduler.interval!r}")
+        for path, node in targets(stage.callbacks, f"stages.{name}.callbacks"):
+            refuse_others(get_object(node._target_), path)
         for group in ("callbacks", "data", "optimizer", "scheduler", "trainer"):
             for path, node in targets(stage[group], f"stages.{name}.{group}"):
                 _check_arguments(path, node)

@@ -151,9 +151,12 @@ def _finish(
             for weights in WEIGHTS:
                 save_network(made.net, folder / name / f"{weights}.safetensors", {**header, "stage": name})
             finish(made.net, folder / name, data, device, training)
-    save_network(learner.student.net.net, folder / "last.safetensors", header)
+    net = learner.shown.net.net
+    save_network(net, folder / "last.safetensors", header)
+    if learner.average is not None:
+        save_network(learner.student.net.net, folder / "raw.safetensors", header)
     measured = next((callback.measured for callback in callbacks if isinstance(callback, Pulls)), {})
-    finish(learner.student.net.net, folder, data, device, {**training, "pulls": measured})
+    finish(net, folder, data, device, {**training, "pulls": measured})
     if distributed.is_main():
         shutil.rmtree(folder / "states", ignore_errors=True)
 

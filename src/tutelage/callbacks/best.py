@@ -43,7 +43,7 @@ class BestWeights(L.Callback):
             self.best, self.epoch = value, trainer.current_epoch
             learner = cast(SupervisedModule, pl_module)
             path = Path(trainer.default_root_dir) / "best.safetensors"
-            save_network(learner.student.net.net, path, {**learner.about, "epoch": self.epoch})
+            save_network(learner.shown.net.net, path, {**learner.about, "epoch": self.epoch})
 
     def state_dict(self) -> dict[str, Any]:
         """Best value and its epoch."""

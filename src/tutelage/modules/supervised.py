@@ -19,6 +19,7 @@ from tutelage.seeding import reseed, seeded
 from tutelage.sharding import Sharded
 from tutelage.sources.base import Source
 from tutelage.sources.live import Live
+from tutelage.sources.momentum import Momentum
 
 Optimizer = Callable[[Iterable[nn.Parameter] | Iterable[dict[str, Any]]], torch.optim.Optimizer]
 Scheduler = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
@@ -73,12 +74,18 @@ class SupervisedModule(L.LightningModule):
             source.attach(self.needs.get(name, set()), everyone)
         self.accuracy, self.nll, self.agreement, self.kl_teacher = (MeanMetric() for _ in range(4))
         self.about = dict(about or {})
+        self.average: Momentum | None = None  # of the student's weights: callbacks=ema
         self.watch: Callable[[Mapping[str, Tensor], int], None] | None = None  # of a step's terms, with their graph
         self._last_step = 0
 
     def sources(self) -> Mapping[str, Source]:
         """Every source by the name under which terms read it."""
         return {"student": self.student, **dict(self.teaching.items())}  # type: ignore[arg-type]
+
+    @property
+    def shown(self) -> Live | Momentum:
+        """The network that is validated, saved and exported: the student, or the average of its weights."""
+        return self.student if self.average is None else self.average
 
     def _check_sources(self) -> None:
         for name in self.needs.keys() - {"batch"} - self.sources().keys():
@@ -199,7 +206,7 @@ class SupervisedModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Accuracy, NLL and fidelity, as means over examples."""
-        logits, label, n = self.student(batch)["logits"].float(), batch["label"], len(batch["input"])
+        logits, label, n = self.shown(batch)["logits"].float(), batch["label"], len(batch["input"])
         self.accuracy.update((logits.argmax(-1) == label).float().mean(), n)
         self.nll.update(F.cross_entropy(logits, label), n)
         shown = {"val/accuracy": self.accuracy, "val/nll": self.nll}

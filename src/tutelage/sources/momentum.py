@@ -15,22 +15,26 @@ class Momentum(Source):
     """Signals of an exponential moving average of the student: θ' ← d·θ' + (1 − d)·θ after every optimizer step.
 
     Tarvainen & Valpola 2017, "Mean teachers are better role models" (arXiv:1703.01780). As there, the decay ramps up as
-    min(d, 1 − 1/(step + 1)), so that the random first weights are soon forgotten. Floating buffers (BatchNorm
+    min(d, 1 − 1/(step + 1)), so that the random first weights are soon forgotten (with another ramp r as
+    min(d, 1 − (r − 1)/(step − 1 + r))). Floating buffers (BatchNorm
     statistics) are averaged as well, integer ones copied. Runs in eval mode.
 
     Args:
         decay: d, in [0, 1).
+        ramp: r, at least 1; 1 is no ramp.
     """
 
     net: Tapped
     student: Tapped
     steps: torch.Tensor
 
-    def __init__(self, decay: float = 0.999):
+    def __init__(self, decay: float = 0.999, ramp: float = 2.0):
         super().__init__()
         if not 0.0 <= decay < 1.0:
             raise TutelageError(f"sources: momentum's decay must be in [0, 1); found {decay}")
-        self.decay = decay
+        if not ramp >= 1.0:
+            raise TutelageError(f"sources: momentum's ramp must be at least 1; found {ramp}")
+        self.decay, self.ramp = decay, ramp
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self._counted: int | None = None  # `steps` as the host knows it: to read it would make it wait at every step
         self.register_load_state_dict_post_hook(_forget)
@@ -60,7 +64,7 @@ class Momentum(Source):
         """Moves the average towards the student."""
         self.steps += 1
         self._counted = int(self.steps) if self._counted is None else self._counted + 1
-        decay = min(self.decay, 1.0 - 1.0 / (self._counted + 1))
+        decay = min(self.decay, 1.0 - (self.ramp - 1.0) / (self._counted - 1 + self.ramp))
         mine, theirs = self.net.net, self.student.net
         torch._foreach_lerp_(list(mine.parameters()), list(theirs.parameters()), 1.0 - decay)
         for own, other in zip(mine.buffers(), theirs.buffers(), strict=True):
