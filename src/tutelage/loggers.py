@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from tutelage import distributed
 from tutelage.errors import TutelageError
 from tutelage.files import read_json, write_json
+from tutelage.masking import hidden
 from tutelage.signatures import parameters
 
 RUNS = "runs.json"  # in a training's folder: the runs that loggers keep of it
@@ -173,7 +174,8 @@ def training(stage: DictConfig, at: Place, loggers: Sequence[Logger]) -> Iterato
 
 def _hyperparameters(stage: DictConfig) -> dict[str, Any]:
     plain: Mapping[str, Any] = OmegaConf.to_container(stage, resolve=True)  # type: ignore[assignment]
-    return {group: plain[group] for group in _HYPERPARAMETERS if group in plain}
+    found: dict[str, Any] = hidden({group: plain[group] for group in _HYPERPARAMETERS if group in plain})
+    return found
 
 
 def _end(logger: Logger) -> None:
