@@ -23,7 +23,7 @@ PLACES = {
     "optimizer": ("optimizer", *(f"optimizer@stages.{stage}.optimizer" for stage in STAGES)),
     "scheduler": ("scheduler", *(f"scheduler@stages.{stage}.scheduler" for stage in STAGES)),
 }
-GIVEN_IN_CODE = {"lightning.pytorch.loggers.TensorBoardLogger": {"save_dir"}}
+GIVEN_IN_CODE = {f"lightning.pytorch.loggers.{name}": {"save_dir"} for name in ("TensorBoardLogger", "CSVLogger")}
 
 
 def examine(cfg: DictConfig) -> int:
@@ -69,7 +69,7 @@ def test_every_choice_composes_and_its_targets_take_their_arguments(compose, gro
 @pytest.mark.parametrize(
     ("group", "content", "said"),
     [
-        ("loss", "terms: {soft: {loss: {_target_: tutelage.losses.soft_target.SoftTarget, temprature: 1}}}", "temprat"),
+        ("loss", "terms: {hard: {loss: {temprature: 1}}}", "temprat"),
         ("loss", "terms: {mine: {_target_: tutelage.objective.Term, inputs: {x: student.logits}}}", "'loss'"),
         ("model", "{_target_: tutelage.sources.tapped.Taped, net: {_target_: torch.nn.Flatten}}", "Taped"),
         ("model", "{_target_: tutelage.sources.tapped.Tapped, taps: {}}", "'net'"),

@@ -1,36 +1,28 @@
 """The config as a whole, checked before anything is built."""
 
 import math
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError
 
+from tutelage import distributed
 from tutelage.build import stage_config
 from tutelage.callbacks.ema import refuse_others
 from tutelage.errors import TutelageError, nearest
 from tutelage.signatures import parameters
 from tutelage.together import check_together
+from tutelage.unknown_keys import DISTILL_KEYS, STAGE_GROUPS, refuse_unknown_keys, refuse_unknown_stage_keys
 
-# Mappings whose keys are names that the user makes up, or are laid over a group that has a _target_.
-_OPEN = re.compile(
-    r"sources|assistants|callbacks|logger|loss\.terms(\.\w+\.(inputs|targets))?|(.+\.)?taps"
-    r"|stages\.(teacher|control|student|specialist)\.(callbacks|data|optimizer|scheduler|trainer)(\.\w+)*"
-)
-# Keys that code reads by name; what else is read has a _target_ above it or an interpolation that names it.
-_READ = (
-    "seed", "paths.outputs", "paths.artifacts", "paths.run",
-    "stages.teacher.seed", "stages.teacher.weights", "stages.teacher.workers",
-)  # fmt: skip
 _ABSENT = object()
 # What a teacher may see otherwise than its student: its examples and their order, not the split or the pixels' range.
 _OWN_DATA = {
     "augment", "batch_size", "classes", "drop_last", "eval_batch_size", "focus", "labelled", "num_workers",
     "repeat_labelled", "seed", "unlabelled", "views",
 }  # fmt: skip
+_HYDRA = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")  # what Hydra reads beside arguments
 _OF_ALL = {"accelerator", "devices", "num_nodes"}  # ranks are started once, for all stages
 
 
@@ -40,7 +32,8 @@ def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> None:
     Raises:
         TutelageError: names the key, what it may be and what was found.
     """
-    _check_overrides(cfg, list(overrides))
+    if distributed.is_main():  # other ranks get this one's config, without Hydra's part, where a key may be read
+        refuse_unknown_keys(cfg, DISTILL_KEYS)
     check_together(cfg, list(overrides))
     for path, node in targets(cfg):
         _check_arguments(path, node)
@@ -52,42 +45,30 @@ def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> None:
     student = stage_config(cfg, "student")
     for name in cfg.stages:  # what `stages.<name>` lays over a group has met the group's _target_ only now
         stage = stage_config(cfg, name)
+        refuse_unknown_stage_keys(cfg, stage, str(name))
         _check_alike(stage, student, str(name))
         _check_needed(stage.callbacks, f"stages.{name}.callbacks")
         if stage.scheduler.interval not in ("epoch", "step"):
             raise TutelageError(f"scheduler.interval must be epoch or step; found {stage.scheduler.interval!r}")
         for path, node in targets(stage.callbacks, f"stages.{name}.callbacks"):
             refuse_others(get_object(node._target_), path)
-        for group in ("callbacks", "data", "optimizer", "scheduler", "trainer"):
+        for group in STAGE_GROUPS:
             for path, node in targets(stage[group], f"stages.{name}.{group}"):
                 _check_arguments(path, node)
 
 
-def _check_overrides(cfg: DictConfig, overrides: list[str]) -> None:
-    groups = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
-    for override in overrides:
-        group, _, package = override.lstrip("+").split("=", 1)[0].partition("@")
-        if not override.startswith("+") or package.startswith("_") or (package and _OPEN.fullmatch(package)):
-            continue
-        if package or group not in groups:
-            _check_added(cfg, package or group)
+def check_resolves(cfg: DictConfig) -> None:
+    """Resolves the config; where it can't be, keys that landed elsewhere than they were meant to come first.
 
-
-def _check_added(cfg: DictConfig, key: str) -> None:
-    """An added key is read if there is a ``_target_`` above it (checked elsewhere), or its mapping is open."""
-    parts = key.split(".")
-    parents = [".".join(parts[:i]) for i in range(len(parts))]
-    above = [OmegaConf.select(cfg, parent) if parent else cfg for parent in parents]
-    if any(isinstance(node, DictConfig) and "_target_" in node for node in above):
-        return
-    if _OPEN.fullmatch(parents[-1]) or key in _READ or re.search(rf"\$\{{{re.escape(key)}\b", OmegaConf.to_yaml(cfg)):
-        return
-    # The first part that was not there before: what hangs below it has but one key each.
-    new = len(parts) - 1
-    while new and isinstance(above[new], DictConfig) and len(above[new]) == 1:
-        new -= 1
-    siblings = [str(name) for name in above[new] if name != parts[new]] if isinstance(above[new], DictConfig) else []
-    raise TutelageError(f"+{key}: nothing reads this key; {parts[new]!r}: {nearest(parts[new], siblings)}")
+    Raises:
+        TutelageError: names keys that nothing reads.
+        OmegaConfBaseException: an interpolation names a key that is not there, or a value is missing.
+    """
+    try:
+        OmegaConf.to_container(cfg, resolve=True)
+    except InterpolationKeyError:
+        refuse_unknown_keys(cfg, DISTILL_KEYS)
+        raise
 
 
 def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
@@ -112,8 +93,9 @@ def _check_arguments(path: str, node: DictConfig) -> None:
         raise TutelageError(f"{path}._target_: cannot find {node._target_!r} ({error})") from error
     known, takes_others = parameters(target)
     for key in map(str, node):
-        if not takes_others and not key.startswith("_") and key not in known:
-            raise TutelageError(f"{path}.{key}: {node._target_} takes no {key!r}; {nearest(key, known)}")
+        if not takes_others and key not in known and key not in _HYDRA:
+            near = nearest(key, _HYDRA if key.startswith("_") else known)
+            raise TutelageError(f"{path}.{key}: {node._target_} takes no {key!r}; {near}")
 
 
 def _check_values(cfg: DictConfig) -> None:

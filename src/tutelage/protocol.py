@@ -20,7 +20,7 @@ from rich.text import Text
 
 from tutelage import artifacts, build, distributed, loggers, slurm, stages
 from tutelage.caching import cached, check_views
-from tutelage.checks import check
+from tutelage.checks import check, check_resolves
 from tutelage.data.base import ImageData
 from tutelage.errors import TutelageError
 from tutelage.evaluation.absent import absent_figures
@@ -44,6 +44,7 @@ def distill_job(cfg: DictConfig) -> float:
     slurm.take_rank()
     overrides = list(HydraConfig.get().overrides.task)
     folder = Path(HydraConfig.get().runtime.output_dir)
+    check_resolves(cfg)
     if is_complete(cfg, folder):
         log.info("complete, and left as it is: %s", folder)
         return read_json(folder / "metrics.json")["student"]["best"]["val"]["accuracy"]
@@ -61,6 +62,7 @@ def cache_job(cfg: DictConfig) -> None:
     """One job of `tutelage cache`: the teacher, then its signals; prints their folder."""
     overrides = list(HydraConfig.get().overrides.task)
     folder = Path(HydraConfig.get().runtime.output_dir)
+    check_resolves(cfg)
     with job(cfg, folder, overrides):
         check(cfg, overrides)
         stage, root = build.stage_config(cfg, "student"), Path(cfg.paths.artifacts)

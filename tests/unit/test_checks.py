@@ -1,23 +1,25 @@
 """Fault 23: what a user may mistype is refused before anything is built, and the nearest key is named."""
 
 import json
+import shutil
 
 import pytest
 from command import TINY
 
 from tutelage.checks import check
 from tutelage.errors import TutelageError
+from tutelage.paths import conf_dir
 
 
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
         (["Tt=3"], "'Tt': known: assistants, callbacks, data"),
-        (["+Tt=3"], "+Tt: nothing reads this key"),
-        (["+Tt={a: 3}"], "+Tt: nothing reads this key"),
-        (["+temperature=3"], "+temperature: nothing reads this key"),
+        (["+Tt=3"], "Tt: nothing reads this key"),
+        (["+Tt={a: 3}"], "Tt: nothing reads this key"),
+        (["+temperature=3"], "temperature: nothing reads this key; 'temperature': did you mean loss.temperature?"),
         (["loss.temprature=3"], "'temprature': did you mean 'temperature'?"),
-        (["+loss.temprature=3"], "+loss.temprature: nothing reads this key; 'temprature': did you mean 'temperature'?"),
+        (["+loss.temprature=3"], "loss.temprature: nothing reads this key; 'temprature': did you mean 'temperature'?"),
         (["++loss.temprature=3"], "'temprature': did you mean 'temperature'?"),
         (["+loss.terms.soft.loss.temprature=3"], "loss.terms.soft.loss.temprature: "),
         (["loss.temperature=0"], "loss.temperature must be a number > 0; found 0"),
@@ -50,9 +52,9 @@ from tutelage.errors import TutelageError
         (["+trainer.max_epoch=3"], "lightning.Trainer takes no 'max_epoch'; did you mean 'max_epochs'"),
         (["+stages.student.trainer.max_epoch=3"], "stages.student.trainer.max_epoch: lightning.Trainer takes no"),
         (["+stages.student.optimizer.weight_decy=1"], "stages.student.optimizer.weight_decy: torch.optim.Adam"),
-        (["+stages.studnt.trainer.max_epochs=3"], "'studnt': did you mean 'student'?"),
+        (["+stages.studnt.trainer.max_epochs=3"], "stages.studnt: nothing reads this key; 'studnt': did"),
         (["+stages.student.otimizer.lr=3"], "'otimizer': did you mean 'optimizer'"),
-        (["+model@asistants.first=cnn"], "+asistants.first: nothing reads this key; 'asistants': did you mean"),
+        (["+model@asistants.first=cnn"], "asistants: nothing reads this key; 'asistants': did you mean"),
         (["seed=1", "seed=2"], "seed is given 2 times on the command line"),
         (["-m", "seed=1,2", "seed=3"], "seed is given 2 times on the command line"),
         (["loss.temperature=1", "loss.temperature=9"], "loss.temperature is given 2 times"),
@@ -133,6 +135,93 @@ def test_refused_from_the_command_line(main, tmp_path, overrides, said):
 )  # fmt: skip
 def test_accepted(compose, overrides):
     check(compose(*overrides), overrides)
+
+
+YAMLS = {
+    "loss: {temprature: 8}": "loss.temprature: nothing reads this key; 'temprature': did you mean 'temperature'?",
+    "sede: 3": "sede: nothing reads this key; 'sede': did you mean 'seed'",
+    "temperature: 8": "temperature: nothing reads this key; 'temperature': did you mean loss.temperature?",
+    "stages: {teacher: {weihgts: best}}": "stages.teacher.weihgts: nothing reads this key; 'weihgts': did",
+    "stages: {control: {seed: 3}}": "stages.control.seed: nothing reads this key",
+    "stages: {studnt: {optimizer: {lr: 1}}}": "stages.studnt: nothing reads this key; 'studnt': did",
+    "stages: {teacher: {otimizer: {lr: 1}}}": "stages.teacher.otimizer: nothing reads this key",
+    "stages: {teacher: {scheduler: {intervall: step}}}": "stages.teacher.scheduler.intervall: nothing reads this key",
+    "stages: {teacher: {callbacks: {bset: {mode: min}}}}": "stages.teacher.callbacks.bset has no _target_",
+    "stages: {teacher: {loss: {terms: {hrad: {weight: 0.5}}}}}": "stages.teacher.loss.terms.hrad has no _target_",
+    "stages: {teacher: {loss: {temprature: 3}}}": "stages.teacher.loss.temprature: nothing reads this key",
+    "scheduler: {intervall: step}": "scheduler.intervall: nothing reads this key",
+    "paths: {output: here}": "paths.output: nothing reads this key; 'output': did you mean 'outputs'?",
+    "callbacks: {bset: {monitor: val/nll}}": "callbacks.bset has no _target_, so nothing is built from it; 'bset'",
+    "loss: {terms: {hrad: {weight: 0.5}}}": "loss.terms.hrad has no _target_, so nothing is built from it; 'hrad'",
+    "optimzer: {_target_: torch.optim.SGD, _partial_: true, lr: 1}": "optimzer: nothing reads this key",
+    "optimizer: {_partail_: true}": "optimizer._partail_: torch.optim.Adam takes no '_partail_'; did",
+    "teacher: {net: {widhts: [3]}}": "teacher.net.widhts: tutelage.models.cnn.CNN takes no 'widhts'; did",
+    "data: {val_sise: 3}": "data.val_sise: tutelage.data.digits.Digits takes no 'val_sise'; did you mean 'val_size'",
+    "trainer: {max_epoch: 3}": "trainer.max_epoch: lightning.Trainer takes no 'max_epoch'; did you mean 'max_epochs'",
+    "'a.b': 3": "a.b: nothing reads this key",
+    "ensemble: {size: 3}": "ensemble: nothing reads this key",
+    "sede: 3\nlos: {alpha: 1}": "los: nothing reads this key; 'los': did you mean 'loss'",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "said"), YAMLS.items(), ids=list(YAMLS))
+def test_a_misspelt_key_in_a_yaml_of_one_s_own_is_refused(main, tmp_path, text, said):
+    own = tmp_path / "mine" / "experiment"
+    own.mkdir(parents=True)
+    (own / "one.yaml").write_text(f"# @package _global_\n{text}\n")
+    answer = main("distill", "--config-dir", "mine", "experiment=one", "hydra.run.dir=run")
+    assert answer.code == 1
+    assert said in answer.message
+    assert "Traceback" not in answer.message
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "overrides", "where"),
+    [
+        ("experiment/one", "loss: {temperature: 8}", ["experiment=one"], "experiment.loss"),
+        ("experiment/one", "seed: 3", ["experiment=one"], "experiment.seed"),
+        ("experiment/deep/one", "trainer: {max_epochs: 8}", ["experiment=deep/one"], "experiment.trainer"),
+        ("extra/hot", "loss: {temperature: 9}", ["+extra=hot"], "extra.loss"),
+        ("data/own", "data: {_target_: tutelage.data.digits.Digits}", ["data=own"], "data.data"),
+    ],
+)
+def test_a_yaml_without_its_package_line_is_refused_and_told_so(main, tmp_path, file, text, overrides, where):
+    path = tmp_path / "mine" / f"{file}.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    answer = main("distill", "--config-dir", "mine", *overrides, "hydra.run.dir=run")
+    assert answer.code == 1
+    assert (
+        f"{where}: nothing reads this key; does its yaml lack the first line `# @package _global_`?" in answer.message
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "base: 0.01\noptimizer: {lr: '${base}'}",
+        "sizes: {small: [8], large: [16]}\nchosen: small\nstudent: {net: {widths: '${sizes.${chosen}}'}}",
+        "own: {_target_: torch.optim.SGD, _partial_: true, lr: 0.1}\nstages: {control: {optimizer: '${own}'}}",
+        "wide: 12\nstudent: {net: {widths: ['${oc.select:wide,3}']}}",
+        "stages: {teacher: {loss: {terms: {hard: {weight: 0.5}}}}}",
+        "loss: {here: 3, terms: {soft: {weight: '${...here}'}}}",
+    ],
+)
+def test_a_key_that_an_interpolation_names_is_read(compose, tmp_path, text):
+    conf = shutil.copytree(conf_dir(), tmp_path / "conf")
+    (conf / "experiment" / "one.yaml").write_text(f"# @package _global_\n{text}\n")
+    check(compose("experiment=one", folder=str(conf)))
+
+
+def test_a_key_that_only_the_run_s_folder_names_is_read(main, tmp_path):
+    answer = main("distill", *TINY, "loss.alpha=7", "+name=mine", "hydra.run.dir=runs/${name}")
+    assert "loss.alpha must be a number" in answer.message
+    assert (tmp_path / "runs" / "mine").is_dir()
+
+
+def test_evaluate_refuses_a_misspelt_key_too(main):
+    answer = main("evaluate", "checkpoint=x", "+teachr=y", "hydra.run.dir=run")
+    assert "teachr: nothing reads this key; 'teachr': did you mean 'teacher'?" in answer.message
 
 
 def test_the_example_of_a_legal_addition_runs(main, tmp_path):

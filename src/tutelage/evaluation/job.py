@@ -17,10 +17,14 @@ from tutelage.evaluation.opened import data_of, network_of
 from tutelage.evaluation.predictions import Predictions, predict
 from tutelage.files import write_json
 from tutelage.job import job
+from tutelage.unknown_keys import refuse_unknown_keys
+
+_KEYS = ("checkpoint", "teacher", "split", "data", "device", "trust", "paths.outputs")
 
 
 def evaluate_job(cfg: DictConfig) -> float:
     """Measures ``checkpoint`` on ``split``; prints the figures and writes ``metrics.json``."""
+    refuse_unknown_keys(cfg, _KEYS)
     if OmegaConf.is_missing(cfg, "checkpoint"):
         raise TutelageError("checkpoint=… is needed: a file that `tutelage distill` wrote, such as …/last.safetensors")
     if cfg.split not in ("train", "val", "test"):
