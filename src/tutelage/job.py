@@ -19,6 +19,8 @@ from types import FrameType
 from typing import Any
 
 from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from tutelage import distributed, slurm
@@ -33,6 +35,7 @@ log = logging.getLogger(__name__)
 BEAT = 10.0  # seconds between signs of life
 PATIENCE = 10.0  # seconds for what a killed process left to end: its workers hold its lock
 PREEMPTED = 128 + signal.SIGTERM  # the exit code of a process that a SIGTERM ended
+INTERRUPTED = 128 + signal.SIGINT  # and of one that Ctrl-C ended
 _PACKAGES = ("tutelage", "torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy", "scikit-learn")
 
 
@@ -47,7 +50,7 @@ def job(cfg: DictConfig, folder: Path, overrides: list[str]) -> Iterator[None]:
 
     Raises:
         TutelageError: the folder belongs to a run with another config, or another process is at work in it.
-        SystemExit: with 143 after a SIGTERM.
+        SystemExit: with 143 after a SIGTERM, with 130 after Ctrl-C.
     """
     if not distributed.is_main():
         with sigterm_ends():
@@ -86,15 +89,30 @@ def alive(folders: Sequence[Path], after: str) -> Iterator[None]:
         with sigterm_ends(), _heart(folders):
             yield
     except SystemExit as stop:
-        preempted = stop.code == PREEMPTED or type(stop).__name__ == "SIGTERMException"
-        end("PREEMPTED" if preempted else "FAILED", "SIGTERM" if preempted else f"exit {stop.code}")
-        if preempted:
-            slurm.queue_again(signal.SIGUSR1 in _heard)
-        raise SystemExit(PREEMPTED if preempted else stop.code) from stop
+        preempted = stop.code in (PREEMPTED, INTERRUPTED) or type(stop).__name__ == "SIGTERMException"
+        if not preempted:
+            end("FAILED", f"exit {stop.code}")
+            raise
+        why = "Ctrl-C" if (code := _code()) == INTERRUPTED else "SIGTERM"
+        end("PREEMPTED", why)
+        log.warning("stopped by %s, exit code %d; the same command goes on with %s", why, code, _same_place(folders[0]))
+        slurm.queue_again(signal.SIGUSR1 in _heard)
+        raise SystemExit(code) from stop
     except BaseException as error:
         end("FAILED", (explain(error) or type(error).__name__).splitlines()[0])
         raise
     end(after)
+
+
+def _code() -> int:
+    """The exit code of a process that was told to end."""
+    return INTERRUPTED if signal.SIGINT in _heard | _noted else PREEMPTED
+
+
+def _same_place(folder: Path) -> str:
+    """The override with which the same command finds this job, or its multirun, again."""
+    several = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    return f"hydra.sweep.dir='{HydraConfig.get().sweep.dir}'" if several else f"hydra.run.dir='{folder}'"
 
 
 def claim(cfg: DictConfig, folder: Path, overrides: list[str]) -> Path:
@@ -187,7 +205,7 @@ def _heart(folders: Sequence[Path]) -> Iterator[None]:
 
 @contextmanager
 def sigterm_ends() -> Iterator[None]:
-    """A SIGTERM ends the process with 143, through every ``finally``; under SLURM also its notice, a SIGUSR1.
+    """A SIGTERM ends the process with 143, Ctrl-C with 130, through every ``finally``; SLURM's notice, a SIGUSR1, too.
 
     While Lightning fits, its own handler is in charge and :class:`tutelage.callbacks.recovery.Recovery` saves first:
     see :func:`sigterm_saves`.
@@ -195,15 +213,16 @@ def sigterm_ends() -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         _heard.add(number)
-        raise SystemExit(PREEMPTED)
+        raise SystemExit(_code())
 
+    _heard.clear()
     with _handled(stop):
         yield
 
 
 @contextmanager
 def sigterm_saves() -> Iterator[None]:
-    """Inside, a SIGTERM is noted, for Recovery to save and stop; one that nobody answered ends the process after."""
+    """Inside, a SIGTERM or Ctrl-C is noted, for Recovery to save and stop; one not answered ends the process after."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -212,7 +231,7 @@ def sigterm_saves() -> Iterator[None]:
         with _handled(_note):
             yield
         if asked_to_stop():
-            raise SystemExit(PREEMPTED)
+            raise SystemExit(_code())
     finally:
         _heard.update(_noted)
         _noted.clear()
@@ -223,6 +242,11 @@ _heard: set[int] = set()  # in this process's life, for SLURM's sake
 
 
 def _note(number: int, frame: FrameType | None) -> None:
+    if number == signal.SIGINT:
+        if number in _noted:
+            raise SystemExit(INTERRUPTED)
+        if distributed.is_main():  # not by print: the signal may have come in the middle of one
+            os.write(2, b"\nCtrl-C: saving the state, then stopping; once more to stop without saving\n")
     _noted.add(number)
 
 
@@ -234,8 +258,14 @@ def asked_to_stop() -> bool:
 def note_sigterm() -> None:
     """From here on a SIGTERM is noted and nothing else; Lightning's handler would stop the fit without saving."""
     if threading.current_thread() is threading.main_thread():
-        for number in slurm.signals():
+        for number in _signals():
             signal.signal(number, _note)
+
+
+def _signals() -> tuple[signal.Signals, ...]:
+    """Those that ask a job to end; Ctrl-C is none of them in the background, where it is ignored."""
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    return slurm.signals() if ignored else (*slurm.signals(), signal.SIGINT)
 
 
 @contextmanager
@@ -244,7 +274,7 @@ def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in slurm.signals()}
+    before = {number: signal.signal(number, handler) for number in _signals()}
     try:
         yield
     finally:

@@ -44,6 +44,13 @@ class TerminateAt(_Once):
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+class InterruptAt(_Once):
+    """The process gets a SIGINT, as from Ctrl-C."""
+
+    def strike(self, trainer: L.Trainer) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
 class CrashAt(_Once):
     """An exception, as from a bug: for tests in one process."""
 

@@ -85,6 +85,53 @@ def test_a_sigterm_is_a_preemption_and_the_old_handler_comes_back(tmp_path):
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+@pytest.fixture
+def listens():
+    """As in a terminal: processes in the background ignore Ctrl-C, and so may these tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_is_a_preemption_and_says_how_to_go_on(tmp_path, listens, caplog):
+    cleaned = []
+    with pytest.raises(SystemExit) as stop, job(config(), tmp_path / "run", []), closing(cleaned):
+        os.kill(os.getpid(), signal.SIGINT)
+    assert stop.value.code == 130
+    assert cleaned
+    assert status(tmp_path / "run")["state"] == "PREEMPTED"
+    assert status(tmp_path / "run")["why"] == "Ctrl-C"
+    assert f"the same command goes on with hydra.run.dir='{tmp_path / 'run'}'" in caplog.text
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_first_ctrl_c_in_training_is_noted_and_a_second_one_ends_at_once(listens, capfd):
+    went_on = []
+
+    def interrupt_twice():
+        with sigterm_saves():
+            os.kill(os.getpid(), signal.SIGINT)
+            went_on.append(asked_to_stop())
+            os.kill(os.getpid(), signal.SIGINT)
+            went_on.append("still")
+
+    with pytest.raises(SystemExit) as stop:
+        interrupt_twice()
+    assert stop.value.code == 130
+    assert went_on == [True]
+    assert "Ctrl-C: saving the state, then stopping; once more to stop without saving" in capfd.readouterr().err
+
+
+def test_a_job_in_the_background_goes_on_ignoring_ctrl_c(tmp_path):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with job(config(), tmp_path, []):
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert state(tmp_path) == "COMPLETE"
+
+
 def test_inside_sigterm_saves_a_sigterm_is_noted_and_ends_the_process_after():
     went_on = []
     with sigterm_ends():
