@@ -4,17 +4,20 @@
 CE + w·X: with ``share(1 − alpha)`` and ``w·share(alpha)`` alpha = ½ is the paper, 0 the control, 1 uses no label;
 ``${prefixed:s,[a,b]}`` is [s.a, s.b], ``${prefixed:s,[a,b],_x}`` is [s.a_x, s.b_x];
 ``${copies:n,${net},seed}`` are n frozen networks that differ by seed; ``${unique:}`` and
-``${folder_name:…}`` name folders; ``${run_folder:}`` is the job's, or null outside of a job.
+``${folder_name:…}`` name folders; ``${run_folder:}`` is the job's, or null outside of a job;
+``${count_classes:root}`` counts the classes of a folder of images.
 """
 
 import hashlib
 import re
 import secrets
+from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from tutelage import masking
+from tutelage.data.folder_scan import class_folders
 
 
 def register() -> None:
@@ -26,6 +29,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("prefixed", _prefixed, replace=True)
     OmegaConf.register_new_resolver("copies", _copies, replace=True)
     OmegaConf.register_new_resolver("product", _product, replace=True)
+    OmegaConf.register_new_resolver("count_classes", _count_classes, replace=True)
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), replace=True, use_cache=True)
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
@@ -40,6 +44,11 @@ def _copies(size: int, net: DictConfig, seed: int) -> ListConfig:
     content = OmegaConf.to_container(net, resolve=True)
     frozen = {"_target_": "tutelage.sources.frozen.Frozen", "net": content, "checkpoint": None}
     return OmegaConf.create([{**frozen, "seed": seed + number} for number in range(size)])
+
+
+def _count_classes(root: str) -> int:
+    """How many classes the image folder ``root`` has."""
+    return len(class_folders(Path(root).absolute()))
 
 
 def _product(*factors: float) -> float:

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 _DEVIATIONS = 3  # of the binomial distribution, above the most frequent class
 _TOLERANCE = 0.01  # of a deviation: what rounding of mean and std may come to
+_NOT_MEANT = "Its weights, its preprocessing or the order of its classes are not what is meant"
+_LEARNT_NOTHING = "It has learnt nothing: see stages.teacher"
 _ADAPTERS = "tutelage.sources.adapter"
 
 
@@ -120,7 +122,7 @@ def _only_numbers(names: Sequence[Any]) -> bool:
     return all(str(name).isdigit() for name in names)
 
 
-def report_accuracy(who: str, split: str, logits: Tensor, labels: Tensor, quiet: bool = False) -> None:
+def report_accuracy(who: str, split: str, logits: Tensor, labels: Tensor, trained_here: bool = False) -> None:
     """Logs how many labelled examples a teacher gets right; warns where that is no better than chance.
 
     Chance is the share of the most frequent class, and no better is within three deviations of it.
@@ -130,20 +132,21 @@ def report_accuracy(who: str, split: str, logits: Tensor, labels: Tensor, quiet:
         split: what the examples are called.
         logits: [N, C].
         labels: [N], each at least 0.
-        quiet: whether only to warn.
+        trained_here: whether its training has shown its accuracy, so that there is only to warn.
     """
     said, count = logits.argmax(1), len(labels)
     if not count:
         return
     right = int((said == labels).sum())
-    if not quiet:
+    if not trained_here:
         log.info("%s: %.2f %% of %d %s examples right", who, 100 * right / count, count, split)
     chance = float(labels.bincount().max()) / count
     if chance < 1 and right <= count * chance + _DEVIATIONS * math.sqrt(count * chance * (1 - chance)):
         log.warning(
             "NO BETTER THAN CHANCE: %s gets %.2f %% of %d %s examples right; always the most frequent class gets "
-            "%.2f %%. Its weights, its preprocessing or the order of its classes are not what is meant%s",
-            who, 100 * right / count, count, split, 100 * chance, _renamed(said, labels, logits.shape[1]),
+            "%.2f %%. %s%s",
+            who, 100 * right / count, count, split, 100 * chance, _LEARNT_NOTHING if trained_here else _NOT_MEANT,
+            _renamed(said, labels, logits.shape[1]),
         )  # fmt: skip
 
 

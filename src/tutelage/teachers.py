@@ -126,7 +126,7 @@ def _engage(cfg: DictConfig, root: Path, data: ImageData) -> Teaching:
         if node.checkpoint is not None:
             who, made = f"teacher {node.checkpoint}", _trained(cfg, node, root, data)
             given[_use(node, made, _weights(cfg))] = made
-            _report(who, made, quiet=False)
+            _report(who, made, trained_here=False)
     untrained = [node for node in networks(stage.sources) if node.checkpoint is None]
     ahead([_training(_with_teacher(cfg, node), root) for node in untrained], cfg)
     for name, node in stage.sources.items():
@@ -136,7 +136,7 @@ def _engage(cfg: DictConfig, root: Path, data: ImageData) -> Teaching:
                 trained.append(given[network.checkpoint])
             else:
                 trained.append(_trained(cfg, network, root, data))
-                _report(f"sources.{name}, as trained here,", trained[-1], quiet=True)
+                _report(f"sources.{name}, as trained here,", trained[-1], trained_here=True)
                 _use(network, trained[-1], _weights(cfg))
         group = node.get("source") or node  # what a cache is written from
         if trained and "members" in group:
@@ -162,10 +162,10 @@ def _use(node: DictConfig, trained: Trained, weights: str) -> str:
     return node.checkpoint
 
 
-def _report(who: str, trained: Trained, quiet: bool) -> None:
+def _report(who: str, trained: Trained, trained_here: bool) -> None:
     if distributed.is_main():
         on_validation = trained.predictions["last", "val"]
-        report_accuracy(who, "validation", on_validation.logits, on_validation.label, quiet)
+        report_accuracy(who, "validation", on_validation.logits, on_validation.label, trained_here)
 
 
 def check_given(sources: DictConfig, data: ImageData, statistics: DictConfig) -> None:

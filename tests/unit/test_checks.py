@@ -95,7 +95,7 @@ from tutelage.paths import conf_dir
             ["+stages.teacher.callbacks.limit={_target_: tutelage.callbacks.max_norm.MaxNorm, limits: 3}"],
             "stages.teacher.callbacks.limit.limits: tutelage.callbacks.max_norm.MaxNorm takes no 'limits'",
         ),
-        (["data=image_folder"], "Missing mandatory value: data.num_classes"),
+        (["data=image_folder"], "data.root"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip

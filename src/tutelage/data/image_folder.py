@@ -1,7 +1,7 @@
 """Images in folders, one folder a class, read from disk batch by batch."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,34 +14,59 @@ from torch import Tensor
 
 from tutelage.data.base import ImageData
 from tutelage.data.examples import Examples, divide
+from tutelage.data.folder_scan import (
+    SUFFIXES,
+    Listing,
+    by_class,
+    class_folders,
+    files_of,
+    list_images,
+    split_folders,
+    subfolders,
+    tell,
+)
 from tutelage.errors import TutelageError
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 Files = list[tuple[str, int]]  # (path below the root, label)
 
 
 class ImageFolder(ImageData):
-    """``<root>/{train,val,test}/<class>/<image>``, or ``<root>/<class>/<image>``.
+    """``<root>/{train,val,test}/<class>/<image>``, or ``<root>/<class>/<image>``; images at any depth below a class.
 
-    A part without a folder of its own is drawn from the training images: first the test by ``test_size``, then
-    validation by ``val_size``, both functions of ``split_seed``. Training keys count the training files that are left
-    after the test is drawn, by class and name; the files of a ``val`` folder continue that numbering.
+    ``val`` may be called ``valid`` or ``validation``. A part without a folder of its own is drawn from the training
+    images: first the test by ``test_size``, then validation by ``val_size``, both functions of ``split_seed``. Training
+    keys count the training files that are left after the test is drawn, by class and name; the files of a ``val``
+    folder continue that numbering. The log has what each part holds by class, and what was left out and why.
 
-    An image is scaled until it just covers (H, W), and its centre is cut out.
+    An image is scaled until it just covers (H, W), and its centre is cut out. 16 bits become 8, transparent images are
+    laid on white, CMYK and palettes become colours; animations and numbers of more bits are refused.
 
     Args:
         root: the folder.
+        num_classes: by default as many as there are folders.
+        class_names: the folders in the order of their labels; by default the alphabet's.
         test_size: how many images are for the test, or what fraction; only read where there is no ``test`` folder.
         verify: whether to open every file's header before training, rather than meet a bad file in the middle of it.
-        **common: arguments of :class:`~tutelage.data.base.ImageData`; the names of the classes are the folders'.
+        **common: arguments of :class:`~tutelage.data.base.ImageData`.
 
     Raises:
         TutelageError: images must have 1 or 3 channels.
     """
 
-    def __init__(self, *, root: str | Path, test_size: float = 0.1, verify: bool = False, **common: Any):
-        super().__init__(**common)
+    def __init__(
+        self,
+        *,
+        root: str | Path,
+        num_classes: int | None = None,
+        class_names: Sequence[str] | None = None,
+        test_size: float = 0.1,
+        verify: bool = False,
+        **common: Any,
+    ):
         self.root, self.test_size, self.verify = Path(root).absolute(), test_size, verify
+        classes = len(class_folders(self.root)) if num_classes is None else num_classes
+        self._ordered = None if class_names is None else [str(name) for name in class_names]
+        super().__init__(num_classes=classes, class_names=self._ordered, **common)
         if self.input_shape[0] not in (1, 3):
             raise TutelageError(f"data.input_shape must have 1 or 3 channels; found {list(self.input_shape)}")
 
@@ -57,43 +82,47 @@ class ImageFolder(ImageData):
             files["train"], files["test"] = ([files["train"][i] for i in part.tolist()] for part in rows)
         val = files.get("val", [])
         self._val_count = len(val)
+        self._labels = {"train": [label for _, label in files["train"] + val], "test": [y for _, y in files["test"]]}
         return self._examples(files["train"] + val), self._examples(files["test"])
 
     def split(self, count: int) -> tuple[Tensor, Tensor]:
         """The ``val`` folder is for validation; without one it is drawn."""
-        if not self._val_count:
-            return super().split(count)
-        return torch.arange(count - self._val_count), torch.arange(count - self._val_count, count)
+        if self._val_count:
+            train, val = torch.arange(count - self._val_count), torch.arange(count - self._val_count, count)
+        else:
+            train, val = super().split(count)
+        labels = {
+            part: [self._labels["train"][i] for i in keys.tolist()] for part, keys in (("train", train), ("val", val))
+        }
+        labels["test"] = self._labels["test"]
+        counts = {part: f"{len(own)} images: {by_class(self.class_names, own)}" for part, own in labels.items()}
+        tell(self.root, counts, self._left)
+        return train, val
 
     def _files(self) -> dict[str, Files]:
-        if not self.root.is_dir():
-            raise TutelageError(f"data.root={self.root} is not a folder")
-        parts = [part for part in ("train", "val", "test") if (self.root / part).is_dir()]
-        if parts and "train" not in parts:
-            raise TutelageError(f"{self.root} has {' and '.join(map(repr, parts))} but no 'train' folder")
-        folders = {part: part for part in parts} or {"train": "."}
-        classes = {part: _classes(self.root / folder) for part, folder in folders.items()}
-        self.class_names = classes["train"]
-        for part, names in classes.items():
-            if names != self.class_names:
-                lacks, adds = sorted({*self.class_names} - {*names}), sorted({*names} - {*self.class_names})
-                raise TutelageError(
-                    f"{self.root}: {part} and train differ in classes: it lacks {lacks} and adds {adds}"
-                )
-        if len(self.class_names) != self.num_classes:
-            raise TutelageError(
-                f"{self.root} has {len(self.class_names)} class folders; data.num_classes is {self.num_classes}"
-            )
+        folders, found = split_folders(self.root), class_folders(self.root)
+        if len(found) != self.num_classes:
+            raise TutelageError(f"{self.root} has {len(found)} class folders; data.num_classes is {self.num_classes}")
+        self.class_names, self._left = self._ordered or found, Listing()
+        _check_same("data.class_names and the class folders", self.class_names, found, self.root)
+        if folders["train"] != ".":
+            for name in sorted({*subfolders(self.root)} - {*folders.values()}):
+                self._left.leave("folders beside the splits", name)
         return {part: self._images(folder) for part, folder in folders.items()}
 
     def _images(self, folder: str) -> Files:
+        _check_same(f"{folder} and train", subfolders(self.root / folder), self.class_names, self.root)
+        for name in files_of(self.root / folder):
+            self._left.leave("files in no class's folder", os.path.normpath(os.path.join(folder, name)))
         files: Files = []
         for label, name in enumerate(self.class_names):
             below = os.path.normpath(os.path.join(folder, name))
-            images = sorted(f for f in os.listdir(self.root / below) if os.path.splitext(f)[1].lower() in SUFFIXES)
-            if not images:
-                raise TutelageError(f"{self.root / below} holds no image ({' '.join(sorted(SUFFIXES))})")
-            files += [(os.path.join(below, image), label) for image in images]
+            found = list_images(self.root / below)
+            if not found.images:
+                why = f"; it has {found.reasons()}" if found.ignored else ""
+                raise TutelageError(f"{self.root / below} holds no image ({' '.join(sorted(SUFFIXES))}){why}")
+            self._left.take_over(found, below)
+            files += [(os.path.join(below, image), label) for image in found.images]
         return files
 
     def _examples(self, files: Files) -> Examples:
@@ -105,8 +134,10 @@ class ImageFolder(ImageData):
         return Examples(pixels, torch.tensor(labels))
 
 
-def _classes(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+def _check_same(what: str, names: Sequence[str], expected: Sequence[str], root: Path) -> None:
+    lacks, adds = sorted({*expected} - {*names}), sorted({*names} - {*expected})
+    if lacks or adds or len(names) != len(expected):
+        raise TutelageError(f"{root}: {what} differ in classes: it lacks {lacks} and adds {adds}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,9 +175,7 @@ class FilePixels:
     def _decode(self, row: int) -> np.ndarray:
         channels, height, width = self.shape
         with self._open(row) as image:
-            if image.mode[0] in "IF":
-                raise ValueError(f"mode {image.mode} has more than 8 bits a channel")
-            image = image.convert("L" if channels == 1 else "RGB")
+            image = _plain(image).convert("L" if channels == 1 else "RGB")
             return np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)).reshape(
                 height, width, -1
             )
@@ -160,3 +189,19 @@ class FilePixels:
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error …
             size = f"{path.stat().st_size} bytes" if path.exists() else "it is gone"
             raise TutelageError(f"{path} (index {row}, {size}) can't be read as an image: {error}") from error
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """One opaque image of 8 bits a channel."""
+    frames = getattr(image, "n_frames", 1) if image.format != "MPO" else 1  # a camera's preview is none
+    if frames > 1:
+        raise ValueError(f"it is an animation, or has several pages: {frames} images; expected one")
+    if image.mode.startswith("I;16"):  # Pillow's own conversion cuts off at 255
+        numbers = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((numbers + 128) // 257).astype(np.uint8))
+    if image.mode[0] in "IF":
+        raise ValueError(f"mode {image.mode} has more than 16 bits a channel")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image

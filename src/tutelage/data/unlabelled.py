@@ -11,8 +11,9 @@ from numpy.lib.npyio import NpzFile
 from torch import Tensor
 
 from tutelage.data.examples import Examples, MemoryPixels, Pixels
+from tutelage.data.folder_scan import SUFFIXES, list_images, tell
 from tutelage.data.idx import read_idx
-from tutelage.data.image_folder import SUFFIXES, FilePixels
+from tutelage.data.image_folder import FilePixels
 from tutelage.errors import TutelageError, nearest
 from tutelage.objective import NO_LABEL
 
@@ -40,10 +41,12 @@ class Folder:
             raise TutelageError(f"{self.root}: pictures have 1 or 3 channels; data.input_shape is {list(shape)}")
         if not self.root.is_dir():
             raise TutelageError(f"data.unlabelled: {self.root} is not a folder")
-        paths = (os.path.join(folder, file) for folder, _, files in os.walk(self.root) for file in files)
-        names = sorted(os.path.relpath(p, self.root) for p in paths if os.path.splitext(p)[1].lower() in SUFFIXES)
+        found = list_images(self.root)
+        names, found.nested = found.images, 0
         if not names:
-            raise TutelageError(f"{self.root} holds no image at any depth ({' '.join(sorted(SUFFIXES))})")
+            why = f"; it has {found.reasons()}" if found.ignored else ""
+            raise TutelageError(f"{self.root} holds no image at any depth ({' '.join(sorted(SUFFIXES))}){why}")
+        tell(self.root, {"unlabelled": f"{len(names)} images"}, found)
         pixels = FilePixels(self.root, np.array([os.fsencode(name) for name in names]), shape)
         if self.verify:
             for row in range(len(names)):

@@ -1,46 +1,13 @@
 import os
-import zlib
 
 import numpy as np
 import pytest
 import torch
+from picture_folders import CLASSES, fetch, folder, picture, write
 from PIL import Image
 
 from tutelage.data.augment import Shift
-from tutelage.data.image_folder import ImageFolder
 from tutelage.errors import TutelageError
-
-CLASSES = ("bird", "cat", "dog")
-
-
-def picture(name, shape=(8, 8, 3)):
-    """Noise that says which file it is."""
-    return np.random.default_rng(zlib.crc32(name.encode())).integers(0, 256, shape, np.uint8)
-
-
-def write(root, counts, suffix="png", classes=CLASSES):
-    for part, count in counts.items():
-        for label in classes:
-            folder = root / part / label
-            folder.mkdir(parents=True)
-            for i in range(count):
-                Image.fromarray(picture(f"{label}{i}")).save(folder / f"{i:02}.{suffix}")
-
-
-def folder(root, **arguments):
-    common = {"num_classes": 3, "input_shape": (3, 8, 8), "batch_size": 4, "val_size": 0.25, "seed": 0}
-    return ImageFolder(root=root, **(common | {"mean": [0.0] * 3, "std": [1.0] * 3} | arguments))
-
-
-def fetch(data, part):
-    """name of the image → input, over the whole split; checks the labels on the way."""
-    split, found = data.splits[part], {}
-    batch = split[0, torch.arange(len(split))]
-    for image, label, key in zip(*batch.values(), strict=True):
-        path = os.fsdecode(split.examples.pixels.names[int(key)])
-        assert path.split(os.sep)[-2] == data.class_names[int(label)]
-        found[path] = image
-    return found
 
 
 def original(path):
@@ -180,7 +147,7 @@ def test_every_truncation_is_noticed(tmp_path):
         assert message.startswith(f"{path} (index 7, {kept} bytes) can't be read")
 
 
-@pytest.mark.parametrize("kind", ["text", "empty", "gone", "sixteen"])
+@pytest.mark.parametrize("kind", ["text", "empty", "gone", "thirty two"])
 def test_what_is_no_image(tmp_path, kind):
     write(tmp_path, {"train": 5, "val": 2, "test": 2})
     path = tmp_path / "train" / "cat" / "02.png"
@@ -190,9 +157,9 @@ def test_what_is_no_image(tmp_path, kind):
         "text": lambda: path.write_text("not an image"),
         "empty": lambda: path.write_bytes(b""),
         "gone": path.unlink,
-        "sixteen": lambda: Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(path),
+        "thirty two": lambda: Image.fromarray(np.full((8, 8), 40_000, np.int32)).save(path, "tiff"),
     }[kind]()
-    reason = {"gone": "it is gone.*No such file", "sixteen": "more than 8 bits"}.get(kind, "cannot identify image")
+    reason = {"gone": "it is gone.*No such file", "thirty two": "more than 16 bits"}.get(kind, "cannot identify image")
     with pytest.raises(TutelageError, match=rf"^{path} \(index 7, .*{reason}"):
         list(data.whole("train"))
 
