@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -295,11 +296,22 @@ def provenance(overrides: list[str]) -> Mapping[str, Any]:
     return {
         "command": sys.argv,
         "overrides": overrides,
-        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "versions": {name: _version(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "machine": f"{platform.platform()}, {os.cpu_count()} CPUs",
         "commit": _commit(),
     }
+
+
+def _version(package: str) -> str | None:
+    """Returns the version of an installed package; ours, run from a checkout, has it in pyproject.toml. Else None."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        project = Path(__file__).resolve().parents[2] / "pyproject.toml"
+        if package != "tutelage" or not project.is_file():
+            return None
+        return str(tomllib.loads(project.read_text())["project"]["version"])
 
 
 def _commit() -> str | None:

@@ -1,5 +1,7 @@
+import importlib.metadata
 import json
 import os
+import re
 import signal
 from contextlib import contextmanager
 
@@ -227,3 +229,19 @@ def test_provenance():
 def test_a_damaged_status_says_nothing(tmp_path, content):
     (tmp_path / "status.json").write_text(content)
     assert state(tmp_path) is None
+
+
+def test_provenance_of_a_checkout_that_is_not_installed(monkeypatch):
+    """``PYTHONPATH=src python -m tutelage``: a package without metadata has no version, ours that of pyproject.toml."""
+    installed = importlib.metadata.version
+
+    def version(name):
+        if name in ("tutelage", "scikit-learn"):
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    found = provenance([])["versions"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", found["tutelage"])
+    assert found["scikit-learn"] is None
+    assert found["torch"] == installed("torch")
