@@ -32,8 +32,16 @@ def check_together(cfg: DictConfig, overrides: Iterable[str]) -> None:
             raise TutelageError(f"{both} have a term {terms[0]!r} each, and only one could be there")
         for key in sorted((a.keys() & b.keys()) - _SHARED):
             given = any(one.lstrip("+").startswith(f"loss.{key}=") for one in overrides)
-            if a[key] != b[key] and composed[key] in (a[key], b[key]) and not given:
-                raise TutelageError(f"{both} mean {a[key]} and {b[key]} by loss.{key}: say loss.{key}=… for both")
+            means = [_meant(one[key], composed.get("setting")) for one in (a, b)]
+            if means[0] != means[1] and composed[key] in means and not given:
+                raise TutelageError(f"{both} mean {means[0]} and {means[1]} by loss.{key}: say loss.{key}=… for both")
+
+
+def _meant(value: Any, setting: str | None) -> Any:
+    """A value of a loss's file, one of several settings' as that of ``setting``."""
+    if isinstance(value, str) and value.startswith("${setting:"):
+        return OmegaConf.create({"loss": {"setting": setting}, "value": value}).value
+    return value
 
 
 def _chosen(overrides: Iterable[str]) -> dict[str, Mapping[str, Any]]:
@@ -44,5 +52,6 @@ def _chosen(overrides: Iterable[str]) -> dict[str, Mapping[str, Any]]:
         if override.key_or_group == "loss" and isinstance(names := override.value(), list):
             read = GlobalHydra.instance().config_loader().repository.load_config  # type: ignore[attr-defined]
             files = {str(name): read(f"loss/{name}") for name in names}
-            return {name: dict(OmegaConf.to_container(one.config)) for name, one in files.items() if one}  # type: ignore[arg-type]
+            plain: Any = {name: OmegaConf.to_container(one.config) for name, one in files.items() if one}
+            return {name: content.get("loss", content) for name, content in plain.items()}  # of a global package, too
     return {}

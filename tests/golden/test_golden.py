@@ -40,8 +40,6 @@ def curve(compose, loss: str, folder: Path) -> list[float]:
         f"loss={loss}", f"model@teacher={pair}", f"model@student={student}", "logger=none", "callbacks.progress=null"
     )
     with open_dict(cfg):
-        if pair == "cnn" and "stages" in cfg.loss:
-            cfg.loss.stages = [stage for stage in cfg.loss.stages if "3" not in stage]  # it has two
         cfg.trainer.max_epochs, cfg.trainer.limit_val_batches = 2, 0
         del cfg.callbacks.best
     stage = build.stage_config(cfg, "student")

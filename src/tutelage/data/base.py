@@ -210,8 +210,8 @@ class ImageData(L.LightningDataModule, ABC):
         return self._loader(train, order, partial(position, self.trainer) if self.trainer else None)
 
     def alike(self, epoch: int) -> EpochLoader:
-        """One epoch of whole training batches, shuffled, not augmented, the same on every rank."""
-        train = self.transfer.epoch(self._loaded.train, self.split_seed)
+        """One epoch of whole training batches, shuffled and augmented, the same on every rank."""
+        train = self.transfer.epoch(self.splits["train"], self.split_seed)
         order = EpochOrder(len(train), self.batch_size, self.seed, shuffle=True, drop_last=self.drop_last)
         order.set_epoch(epoch)
         return EpochLoader(train, order, residence=residence_of(self))

@@ -65,7 +65,7 @@ def width(feature: Tensor) -> int:
 
 
 def pool_to(feature: Tensor, size: tuple[int, int]) -> Tensor:
-    """Adaptive average pooling of [B, C, H, W] to ``size``."""
+    """Adaptive average pooling of [B, C, H, W] to ``size``, which may be larger, too."""
     height, width = feature.shape[-2:]
     if (height, width) == size:
         return feature
@@ -87,6 +87,27 @@ def pointwise(ndim: int, width_in: int, width_out: int, bias: bool = True) -> nn
     return nn.Conv2d(width_in, width_out, 1, bias=bias) if ndim == MAPS else nn.Linear(width_in, width_out, bias=bias)
 
 
+class _LoneRow(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation that a last batch of one example does not end.
+
+    One number a channel has no variance; it is normalised by what was seen so far, and leaves that as it is.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As torch's, where a channel has more than one number."""
+        if self.training and x.numel() == x.shape[1]:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(x)
+
+
+class Norm1d(_LoneRow, nn.BatchNorm1d):
+    """Of vectors."""
+
+
+class Norm2d(_LoneRow, nn.BatchNorm2d):
+    """Of maps."""
+
+
 def connector(student: Tensor, teacher: Tensor) -> nn.Sequential:
     """:func:`pointwise` to the teacher's width without bias, He-initialised by fan-out, and batch normalisation.
 
@@ -94,7 +115,7 @@ def connector(student: Tensor, teacher: Tensor) -> nn.Sequential:
     """
     layer = pointwise(student.ndim, width(student), width(teacher), bias=False)
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")  # type: ignore[arg-type]
-    norm = nn.BatchNorm2d if student.ndim == MAPS else nn.BatchNorm1d
+    norm = Norm2d if student.ndim == MAPS else Norm1d
     return nn.Sequential(layer, norm(width(teacher)))
 
 

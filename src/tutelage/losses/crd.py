@@ -30,9 +30,9 @@ class CRD(nn.Module):
     then cancels and log h = log σ(v·w/τ − log(Z·K/N)), which is how it is computed: no exponential, no ε.
 
     Negatives: with ``label`` [B] they are of other classes (call :meth:`bind` first), without it any examples but the
-    own; uniform and with replacement, from torch's global generator on the keys' device, which the training loop
-    reseeds per (seed, step, rank). An example whose label is −100 has none: its negatives are any but the own, and it
-    is a negative to every class.
+    own; uniform and, as in RepDistiller, each once, or with replacement where there are fewer than K. They come from
+    torch's global generator on the keys' device, which the training loop reseeds per (seed, step, rank). An example
+    whose label is −100 has none: its negatives are any but the own, and it is a negative to every class.
 
     State: in training mode a forward call moves the bank at the batch's keys, ``w ← unit(momentum·w + (1 −
     momentum)·v)`` (after scoring), and the first one sets Z. In eval mode nothing is written, and Z, if unset, is the
@@ -97,6 +97,7 @@ class CRD(nn.Module):
             if not isinstance(number, int) or number < least:
                 raise TutelageError(f"CRD.{name}: expected an integer of {least} or more, found {number!r}")
         self.dim, self.negatives, self.some_unlabelled = dim, negatives, False
+        self.fewest = self.most = 0
         self.register_buffer("temperature", checked_temperature(temperature, "CRD"), persistent=False)
         self.register_buffer("momentum", constant(momentum, "CRD.momentum", 0.0, 0.999), persistent=False)
         self.student_embedding, self.teacher_embedding = Embedding(dim), Embedding(dim)
@@ -159,16 +160,36 @@ class CRD(nn.Module):
         self.place[self.pool] = torch.arange(len(self.pool), device=self.pool.device)
         self.count = labels[known].bincount()
         self.first = self.count.cumsum(0) - self.count
+        left_out = self.count[self.count > 0].tolist() + ([1] if self.some_unlabelled else [])
+        self.fewest, self.most = len(self.pool) - max(left_out), len(self.pool) - min(left_out)  # negatives of a label
 
     def draw(self, key: Tensor, label: Tensor | None = None) -> Tensor:
-        """Keys of the negatives [B, K], uniform over the pool: all but the class, or without labels all but the key."""
+        """Keys of the negatives [B, K], uniform over the pool: all but the class, or without labels all but the key.
+
+        Each once in a row of which there are K or more; a row of fewer has them with replacement.
+        """
         first, count = self.place[key], torch.ones_like(key)
         if label is not None and self.some_unlabelled:
             known, label = label != _NO_LABEL, self._some_class(label)
             first, count = torch.where(known, self.first[label], first), torch.where(known, self.count[label], count)
         elif label is not None:
             first, count = self.first[label], self.count[label]
-        dice = torch.randint(1 << 62, (len(key), self.negatives), device=key.device)  # so large that % has no bias
+        alone = len(self.pool) - 1
+        fewest, most = (alone, alone) if label is None else (self.fewest, self.most)
+        if self.negatives > fewest:
+            again = self._with_replacement(first, count)
+            if self.negatives > most:
+                return again
+        place = torch.arange(len(self.pool), device=key.device)
+        own = (place >= first[:, None]) & (place < (first + count)[:, None])
+        dice = torch.rand(len(key), len(self.pool), device=key.device).masked_fill_(own, -1)
+        once = self.pool[dice.topk(self.negatives, sorted=False).indices]  # the K greatest of equal chances
+        if self.negatives <= fewest:
+            return once
+        return torch.where((len(self.pool) - count >= self.negatives)[:, None], once, again)
+
+    def _with_replacement(self, first: Tensor, count: Tensor) -> Tensor:
+        dice = torch.randint(1 << 62, (len(first), self.negatives), device=first.device)  # so large that % has no bias
         other = dice % (len(self.pool) - count)[:, None]
         return self.pool[other + count[:, None] * (other >= first[:, None])]  # skips the stretch that is left out
 

@@ -30,7 +30,7 @@ class CTKD(nn.Module):
         reversal: λ, saved with the state.
 
     Shape:
-        student, teacher [B, C] or [..., C]; a scalar.
+        student, teacher [B, C]; a scalar.
 
     Raises:
         TutelageError: start < 1e-3, span < 0, ramp < 1, one is not finite, or the shapes differ.

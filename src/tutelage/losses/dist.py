@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor, nn
 
-from tutelage.losses.logits import checked_temperature, constant, log_softmax, paired_rows
+from tutelage.losses.logits import check_relations, checked_temperature, constant, log_softmax, paired_rows
 from tutelage.losses.precision import in_float32
 
 _CONSTANT = 1e-6  # probabilities whose spread is this little of their mean are rounding noise
@@ -18,20 +18,19 @@ class DIST(nn.Module):
     sends no gradient (so does a class that is masked in both, and every class of a batch of one row). The published
     code adds 1e-8 to the product of norms instead, which pulls r to 0 for rare classes.
 
-    The loss depends on the batch: with [..., C] every row of every leading dimension is one of it.
-
     Args:
         beta: weight of the rows.
         gamma: weight of the classes.
         temperature: T (the paper's τ).
 
     Shape:
-        student, teacher [B, C] or [..., C]; a scalar.
+        student, teacher [B, C]; a scalar.
 
     Raises:
-        TutelageError: a weight is negative or not finite, T is not finite or below 1e-3, or the shapes differ.
+        TutelageError: a weight is negative or not finite, T is not finite or below 1e-3, the shapes differ, or β is
+            above 0 and there are fewer than three classes.
 
-    Published weight: 2 with cross-entropy at 1; β = γ = T = 1.
+    Published weight: 2 with cross-entropy at 1, β = γ = 1; T = 4 for CIFAR-100, T = 1 for ImageNet.
 
     Knowledge Distillation from A Stronger Teacher, arXiv:2205.10536.
     """
@@ -42,6 +41,7 @@ class DIST(nn.Module):
 
     def __init__(self, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0):
         super().__init__()
+        self.compares_rows = float(constant(beta, "DIST.beta", low=0.0)) > 0
         self.register_buffer("beta", constant(beta, "DIST.beta", low=0.0), persistent=False)
         self.register_buffer("gamma", constant(gamma, "DIST.gamma", low=0.0), persistent=False)
         self.register_buffer("temperature", checked_temperature(temperature, "DIST"), persistent=False)
@@ -50,6 +50,8 @@ class DIST(nn.Module):
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The loss, a scalar."""
         student, teacher = paired_rows(student, teacher, "DIST")
+        if self.compares_rows:
+            check_relations(student, "DIST with beta > 0")
         log_p, log_q = log_softmax(student, self.temperature), log_softmax(teacher, self.temperature)
         rows = 1 - _pearson(log_p.exp(), log_q.exp(), 1).mean()
         classes = 1 - _pearson(_of_greatest(log_p), _of_greatest(log_q), 0).mean()

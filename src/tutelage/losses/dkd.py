@@ -1,5 +1,6 @@
 """Decoupled knowledge distillation (Zhao et al. 2022)."""
 
+import torch
 from torch import Tensor, nn
 
 from tutelage.losses.logits import LOWEST, checked_temperature, column, constant, kl, log_softmax, paired_rows
@@ -20,7 +21,7 @@ class DKD(nn.Module):
         temperature: T.
 
     Shape:
-        student, teacher [B, C] or [..., C]; label [B] or [...]; a scalar.
+        student, teacher [B, C]; label [B]; a scalar.
 
     Raises:
         TutelageError: a weight is negative or not finite, T is not finite or below 1e-3, or a shape is wrong.
@@ -52,14 +53,13 @@ class DKD(nn.Module):
         """The part of the label (TCKD) and of the other classes (NCKD), unweighted, T² inside, each a scalar."""
         label = column(label, student, "DKD")
         student, teacher = paired_rows(student, teacher, "DKD")
-        p_label, p_others, p_rest = _split(log_softmax(student, self.temperature), label)
-        q_label, q_others, q_rest = _split(log_softmax(teacher, self.temperature), label)
+        p_binary, p_others = _split(log_softmax(student, self.temperature), label)
+        q_binary, q_others = _split(log_softmax(teacher, self.temperature), label)
         squared = self.temperature**2
-        of_label = q_label.exp() * (q_label - p_label) + q_rest.exp() * (q_rest - p_rest)
-        return squared * of_label.mean(), squared * kl(q_others, p_others).mean()
+        return squared * kl(q_binary, p_binary).mean(), squared * kl(q_others, p_others).mean()
 
 
-def _split(log_p: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Log p_y [B, 1], log p̂ [B, C] of the other classes (the label's about ``LOWEST``) and log(1 − p_y) [B, 1]."""
+def _split(log_p: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """Log [p_y, 1 − p_y] [B, 2] and log p̂ [B, C] of the other classes, the label's about ``LOWEST``."""
     others = log_p.scatter(1, label, LOWEST)
-    return log_p.gather(1, label), others.log_softmax(1), others.logsumexp(1, keepdim=True)
+    return torch.cat([log_p.gather(1, label), others.logsumexp(1, keepdim=True)], 1), others.log_softmax(1)

@@ -27,12 +27,12 @@ class DTKD(nn.Module):
         temperature: T.
 
     Shape:
-        student, teacher [B, C] or [..., C]; a scalar.
+        student, teacher [B, C]; a scalar.
 
     Raises:
         TutelageError: a weight is negative or not finite, T is not finite or below 1e-3, or the shapes differ.
 
-    Published weight: α = 3, β = 1, T = 4, cross-entropy at 1; the first part grows over the first 20 epochs
+    Published weight: α = 3, β = 1, T = 4, cross-entropy at 1; both parts grow linearly over the first 20 epochs
     (:func:`~tutelage.schedules.warmup`).
 
     Dynamic Temperature Knowledge Distillation, arXiv:2404.12711.

@@ -30,7 +30,7 @@ class Dustbin(nn.Module):
         label_smoothing: over the m + 1.
 
     Shape:
-        student [B, C] or [..., C]; label [B] or [...]; a scalar.
+        student [B, C]; label [B]; a scalar.
 
     Raises:
         TutelageError: no class, one that comes twice or that the logits have not, or none left for the dustbin; a share

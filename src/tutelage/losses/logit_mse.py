@@ -17,7 +17,7 @@ class LogitMSE(nn.Module):
     (−inf) in both add nothing; one that is masked in one of them makes the loss infinite.
 
     Shape:
-        student, teacher [B, C] or [..., C]; a scalar.
+        student, teacher [B, C]; a scalar.
 
     Do Deep Nets Really Need to be Deep?, arXiv:1312.6184; Kim et al. 2021, arXiv:2105.08919.
     """

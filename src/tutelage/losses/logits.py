@@ -1,4 +1,8 @@
-"""What the logit losses share: checked hyperparameters, rows of logits, masked classes, Kullback-Leibler by rows."""
+"""What the logit losses share: checked hyperparameters, rows of logits, masked classes, Kullback-Leibler by rows.
+
+Classes are the last axis. Losses take [B, C]; other shapes are refused, for of [B, C, H, W] nothing says that the last
+axis is not the classes: whoever has more rows flattens them.
+"""
 
 import math
 
@@ -43,14 +47,31 @@ def checked_temperature(value: float, loss: str) -> Tensor:
 
 
 def rows(logits: Tensor, what: str) -> Tensor:
-    """[..., C] as [B, C], all leading dimensions flattened.
+    """``logits``, checked to be [B, C].
 
     Raises:
-        TutelageError: fewer than two dimensions, or no element.
+        TutelageError: another number of dimensions, or no element.
     """
-    if logits.dim() < 2 or not logits.numel():
-        raise TutelageError(f"{what}: expected logits [B, C] or [..., C], none empty, found {list(logits.shape)}")
-    return logits.flatten(0, -2)
+    if logits.dim() != 2 or not logits.numel():
+        flatten = {3: "flatten(0, -2) if classes are the last axis", 4: "movedim(1, -1).flatten(0, -2) of [B, C, H, W]"}
+        advice = f"; one row a place: {flatten[logits.dim()]}" if logits.dim() in flatten else ""
+        raise TutelageError(
+            f"{what}: expected logits [B, C], classes last and none empty, found {list(logits.shape)}{advice}"
+        )
+    return logits
+
+
+def check_relations(logits: Tensor, what: str) -> None:
+    """Raises where rows are compared but for mean and spread and C = 2: two numbers have no more, so nothing is taught.
+
+    Raises:
+        TutelageError: fewer than three classes.
+    """
+    if logits.shape[-1] < 3:
+        raise TutelageError(
+            f"{what} compares the form of a row of logits, which every two numbers share: "
+            f"it needs 3 classes or more, found {list(logits.shape)}"
+        )
 
 
 def paired_rows(student: Tensor, teacher: Tensor, what: str) -> tuple[Tensor, Tensor]:
@@ -64,7 +85,7 @@ def paired_rows(student: Tensor, teacher: Tensor, what: str) -> tuple[Tensor, Te
 
 
 def column(index: Tensor, logits: Tensor, what: str) -> Tensor:
-    """A label (or key) for each row of ``logits`` [..., C], as [B, 1].
+    """A label (or key) for each row of ``logits`` [B, C], as [B, 1].
 
     Raises:
         TutelageError: not one integer for each row.
@@ -92,5 +113,11 @@ def log_softmax(logits: Tensor, temperature: Tensor | None = None) -> Tensor:
 
 
 def kl(log_q: Tensor, log_p: Tensor) -> Tensor:
-    """KL(q‖p) = Σ q (log q − log p) by rows: [B, C], [B, C] → [B]."""
-    return (log_q.exp() * (log_q - log_p)).sum(-1)
+    """KL(q‖p) by rows of two distributions: [B, C], [B, C] → [B].
+
+    ``Σ (p − q − q∘d)``, d = log(p/q). Between near-equals −Σ q∘d alone is lost in the rounding of both logarithms'
+    normalisers, and negative as often as not; Σ (p − q), 0 but for that same rounding, takes it away if p − q keeps its
+    digits, as ``(p + q) tanh(d/2)`` does (and expm1, at five times the time).
+    """
+    p, q, d = log_p.exp(), log_q.exp(), log_p - log_q
+    return torch.addcmul((p + q) * (d / 2).tanh(), q, d, value=-1).sum(-1)

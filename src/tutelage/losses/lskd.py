@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from tutelage.losses.precision import check_same_shape, in_float32
+from tutelage.losses.logits import check_relations, paired_rows
+from tutelage.losses.precision import in_float32
 from tutelage.losses.soft_target import SoftTarget
 
 
@@ -18,10 +19,10 @@ class Standardised(nn.Module):
         loss: takes ``student`` and ``teacher``, and whatever else is given.
 
     Shape:
-        student, teacher [B, C] or [..., C]; the rest as in ``loss``.
+        student, teacher [B, C]; the rest as in ``loss``.
 
     Raises:
-        TutelageError: the shapes differ.
+        TutelageError: the shapes differ, or there are fewer than three classes.
 
     Logit Standardization in Knowledge Distillation, arXiv:2403.01427.
     """
@@ -33,7 +34,8 @@ class Standardised(nn.Module):
     @in_float32
     def forward(self, student: Tensor, teacher: Tensor, **others: Tensor) -> Tensor:
         """The wrapped loss, a scalar."""
-        check_same_shape(student, teacher, type(self).__name__)
+        student, teacher = paired_rows(student, teacher, type(self).__name__)
+        check_relations(student, type(self).__name__)
         result: Tensor = self.loss(student=standardised(student), teacher=standardised(teacher), **others)
         return result
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.errors import TutelageError
-from tutelage.losses.adapt import MAPS, VECTORS, Lazy, Pairs, Stages, connector, match_size, stage_pairs, width
+from tutelage.losses.adapt import MAPS, VECTORS, Lazy, Pairs, Stages, connector, pool_to, stage_pairs, width
 from tutelage.losses.precision import check_same_shape, in_float32
 
 
@@ -16,7 +16,8 @@ class OFD(Lazy):
     ``Σ_i 2^{i−n} mean_B Σ_chw (r(s) − t')² where r(s) > t' or t > 0``, with ``t' = max(t, m)``, for stages i = 1…n, so
     the last has factor 1 and each one before it half as much. t and s are taken before the ReLU; m, one a channel, is
     what the teacher's channel says when it is silent (:func:`margin`). r is a 1×1 convolution (a linear layer for
-    vectors) and batch normalisation. Sizes: the house rule of :mod:`tutelage.losses.adapt`, as in mdistiller.
+    vectors) and batch normalisation. The teacher's map is brought to the size of the student's, larger or smaller, by
+    adaptive average pooling, as in mdistiller; the authors' pairs are of one size.
 
     Args:
         stages: how many pairs of stages the first call may bring.
@@ -28,7 +29,8 @@ class OFD(Lazy):
     Raises:
         TutelageError: a pair, or a teacher and its parameters, do not fit; names the shapes.
 
-    Published weight: 0.001 (the authors and mdistiller, CIFAR), cross-entropy at 1.
+    Published weight, cross-entropy at 1: 0.001 for CIFAR-100 (the authors and mdistiller), 0.0001 for ImageNet
+    (mdistiller).
 
     A Comprehensive Overhaul of Feature Distillation, arXiv:1904.01866.
     """
@@ -50,7 +52,7 @@ class OFD(Lazy):
         margins = [margin(*parameters) for parameters in _affine(bn_weight, bn_bias, pairs)]
         self.build_once(pairs)
         losses = [
-            _stage(connect, silent, *match_size(*pair)) / 2 ** (len(pairs) - 1 - i)
+            _stage(connect, silent, *pair) / 2 ** (len(pairs) - 1 - i)
             for i, (connect, silent, pair) in enumerate(zip(self.connectors, margins, pairs, strict=True))
         ]
         return torch.stack(losses).sum()
@@ -79,6 +81,8 @@ def _affine(weight: Stages, bias: Stages, pairs: Pairs) -> Pairs:
 
 def _stage(connect: nn.Module, silent: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
     student = connect(student)
+    if teacher.ndim == MAPS:
+        teacher = pool_to(teacher, (student.shape[-2], student.shape[-1]))
     check_same_shape(student, teacher, "OFD after its connector")
     target = teacher.maximum(silent[:, None, None] if teacher.ndim == MAPS else silent)
     matters = (student > target) | (teacher > 0)

@@ -35,7 +35,7 @@ class PSKD(nn.Module):
         share: a, saved with the state.
 
     Shape:
-        student [B, C] or [..., C]; label, key [B] or [...]; a scalar. Of a key twice, one prediction is kept.
+        student [B, C]; label, key [B]; a scalar. Of a key twice, one prediction is kept.
 
     Raises:
         TutelageError: mixing is not in [0, 1], a shape is wrong, a key is negative, or C changes.

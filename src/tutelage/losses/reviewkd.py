@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutelage.errors import TutelageError
-from tutelage.losses.adapt import MAPS, VECTORS, Lazy, Pairs, pool_to, stage_pairs, width
+from tutelage.losses.adapt import MAPS, VECTORS, Lazy, Norm2d, Pairs, pool_to, stage_pairs, width
 from tutelage.losses.precision import check_same_shape, in_float32
 
 LEVELS = (4, 2, 1)  # sides of the pooled maps of the hierarchical context loss
@@ -31,12 +31,15 @@ class ReviewKD(Lazy):
     Raises:
         TutelageError: lists that do not fit; names the shapes.
 
-    Published weight: a pair's own, from 0.6 (res56 → res20) to 8, mostly 5 (the authors); 1 by default in mdistiller;
-    cross-entropy at 1. Ramped up from 0 over 20 epochs: by the term, not here.
+    Published weight, cross-entropy at 1: for CIFAR-100 a pair's own, 5 for most, 8 (res32x4 → ShuffleNetV2), 1 (res110
+    → res32), 0.6 (res56 → res20), ramped up from 0 over 20 epochs; for ImageNet 1, over the first epoch. The ramp is
+    the term's. Read are the student's stages after their ReLU, the teacher's before it, and of both the pooled last
+    feature.
 
     Distilling Knowledge via Knowledge Review, arXiv:2104.09044.
     """
 
+    least_rows = 2  # the pooled feature has one number a channel and example, and one alone has no variance
     fusions: nn.ModuleList
 
     def __init__(self, stages: int = 5):
@@ -81,8 +84,8 @@ class Fusion(nn.Module):
 
     def __init__(self, width_in: int, middle: int, width_out: int, fuse: bool):
         super().__init__()
-        self.enter = nn.Sequential(nn.Conv2d(width_in, middle, 1, bias=False), nn.BatchNorm2d(middle))
-        self.leave = nn.Sequential(nn.Conv2d(middle, width_out, 3, padding=1, bias=False), nn.BatchNorm2d(width_out))
+        self.enter = nn.Sequential(nn.Conv2d(width_in, middle, 1, bias=False), Norm2d(middle))
+        self.leave = nn.Sequential(nn.Conv2d(middle, width_out, 3, padding=1, bias=False), Norm2d(width_out))
         self.attend = nn.Sequential(nn.Conv2d(2 * middle, 2, 1), nn.Sigmoid()) if fuse else None
         for layer in (self.enter[0], self.leave[0]):
             nn.init.kaiming_uniform_(layer.weight, a=1)  # type: ignore[arg-type]
@@ -120,4 +123,6 @@ def _as_map(feature: Tensor) -> Tensor:
 
 
 def _resize(feature: Tensor, size: torch.Size) -> Tensor:
+    if feature.shape[-2:] == (1, 1):  # the pooled feature: the same numbers everywhere
+        return feature.expand(-1, -1, *size)
     return feature if feature.shape[-2:] == size else F.interpolate(feature, size=tuple(size), mode="nearest")

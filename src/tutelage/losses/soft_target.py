@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from tutelage.losses.logits import LOWEST, checked_temperature, log_softmax, paired_rows
+from tutelage.losses.logits import LOWEST, checked_temperature, kl, log_softmax, paired_rows
 from tutelage.losses.precision import in_float32
 
 
@@ -25,7 +25,7 @@ class SoftTarget(nn.Module):
         temperature: T.
 
     Shape:
-        student, teacher [B, C] or [..., C]; a scalar.
+        student, teacher [B, C]; a scalar.
 
     Raises:
         TutelageError: T is not finite or below 1e-3, or the shapes differ.
@@ -61,18 +61,14 @@ def soft_target(student: Tensor, teacher: Tensor, temperature: Tensor) -> Tensor
 
 
 def _composed(student: Tensor, teacher: Tensor, temperature: Tensor) -> Tensor:
-    log_p, log_q = log_softmax(student, temperature), log_softmax(teacher, temperature)
-    p, q, d = log_p.exp(), log_q.exp(), log_p - log_q
-    return temperature**2 * torch.addcmul((p + q) * (d / 2).tanh(), q, d, value=-1).sum(1).mean()
+    return temperature**2 * kl(log_softmax(teacher, temperature), log_softmax(student, temperature)).mean()
 
 
 class _ClosedForm(Function):
     """``T²/B Σ (p − q − q∘d)``, d = log(p/q); gradients ``T/B (p − q)`` and ``−T/B q∘(d − Σ q∘d)``.
 
-    Between near-equal logits −Σ q∘d alone is lost in the rounding of both logarithms' normalisers. Σ (p − q), 0 but for
-    that same rounding, takes it away if p − q keeps its digits, as ``(p + q) tanh(d/2)`` does (and expm1, at five times
-    the time). Beyond its arguments, three full-size tensors at most live at once; four in backward if both gradients
-    are wanted.
+    Why so: :func:`~tutelage.losses.logits.kl`. Beyond its arguments, three full-size tensors at most live at once; four
+    in backward if both gradients are wanted.
     """
 
     @staticmethod

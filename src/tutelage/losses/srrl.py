@@ -26,11 +26,12 @@ class SRRL(Lazy):
     Raises:
         TutelageError: a negative or non-finite weight; shapes that do not fit.
 
-    Published weight: 1 with both parts at 1 (the authors' code; SimKD's repository), cross-entropy at 1.
+    Published weight, cross-entropy at 1: for ImageNet both parts at 1 (the authors), for CIFAR-100 β = 5 (cls_KD).
 
     Knowledge Distillation via Softmax Regression Representation Learning, ICLR 2021 (not on arXiv).
     """
 
+    least_rows = 2  # one vector alone has no variance to be normalised by
     regressor: nn.Module
     feature: Tensor
     logit: Tensor

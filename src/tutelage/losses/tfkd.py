@@ -22,7 +22,7 @@ class TfKDReg(nn.Module):
         temperature: T.
 
     Shape:
-        student [B, C] or [..., C], C ≥ 2; label [B] or [...]; a scalar.
+        student [B, C], C ≥ 2; label [B]; a scalar.
 
     Raises:
         TutelageError: a is not in (0, 1], T is not finite or below 1e-3, or a shape is wrong.

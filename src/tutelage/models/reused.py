@@ -16,7 +16,7 @@ def reused(student: nn.Module, teacher: nn.Module, tap: str, input_shape: Sequen
     own = tapped(student)
     taps = {name: f"backbone.{path}" for name, path in own.taps.items()}
     net = ReusedClassifier(own, tapped(teacher), tap, input_shape, reduction)
-    return Tapped(net, {**taps, "projected": "projector", "classifier": "classifier"})
+    return Tapped(net, {**taps, "projected": "projector", "classifier": "classifier"}, maps=own.maps)
 
 
 class ReusedClassifier(nn.Module):

@@ -168,7 +168,7 @@ class SupervisedModule(L.LightningModule):
                 term.loss.load_state_dict(broadcast(term.loss.state_dict()))
 
     def _targets(self, term: Term, epoch: int) -> Iterator[dict[str, Any]]:
-        """What ``term`` reads of the teachers, over an epoch of the training images as they are."""
+        """What ``term`` reads of the teachers, over an epoch of the training images, augmented as ever."""
         read = {path.split(".")[0] for path in term.paths(term.targets)}
         for batch in self.trainer.datamodule.alike(epoch):  # type: ignore[attr-defined]
             batch = self.transfer_batch_to_device(batch, self.device, 0)

@@ -1,7 +1,7 @@
 """A network whose inner activations, and the parameters behind them, can be read by name."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -43,14 +43,21 @@ class Tapped(nn.Module):
         adapter: what is done to x first (:mod:`tutelage.sources.adapter`): the network computes net(adapter(x)). It
             hangs on ``net`` itself, so that whoever runs that alone, to predict or to count its cost, gives it the same
             images; but its weights, digest and state are not the adapter's, which has none.
+        maps: the taps that losses over stages read where they are not told, from the shallowest to the deepest.
 
     Raises:
         TutelageError: a tap that names no submodule, or an adapter with a state.
     """
 
-    def __init__(self, net: nn.Module, taps: Mapping[str, str] | None = None, adapter: nn.Module | None = None):
+    def __init__(
+        self,
+        net: nn.Module,
+        taps: Mapping[str, str] | None = None,
+        adapter: nn.Module | None = None,
+        maps: Sequence[str] = (),
+    ):
         super().__init__()
-        self.net, self.taps, self.adapter = net, dict(taps or {}), adapter
+        self.net, self.taps, self.adapter, self.maps = net, dict(taps or {}), adapter, list(maps)
         if adapter is not None:
             if state := sorted({*adapter.state_dict(), *dict(adapter.named_parameters())}):
                 raise TutelageError(f"an adapter is not trained and not saved: it must have no state; found {state}")

@@ -283,3 +283,18 @@ def test_the_fingerprint_follows_what_is_trained_on():
 def test_bad_arguments(arguments, message):
     with pytest.raises(TutelageError, match=message):
         Toy(**arguments)
+
+
+def test_what_learns_before_the_student_sees_augmented_images_of_every_epoch():
+    """As the published paraphrasers do; the same on every rank, for they are a function of seed, epoch and key."""
+    data, plain = Toy(drop_last=False, augment=[Shift(1)]), Toy(drop_last=False)
+
+    def pictures(of: Toy, number: int) -> torch.Tensor:
+        batches = list(of.alike(number))
+        order = torch.cat([batch["key"] for batch in batches]).argsort()
+        return torch.cat([batch["input"] for batch in batches])[order]
+
+    assert not torch.equal(pictures(data, 0), pictures(plain, 0))
+    assert not torch.equal(pictures(data, 0), pictures(data, 1))
+    assert torch.equal(pictures(data, 1), pictures(data, 1))
+    assert torch.equal(pictures(plain, 0), pictures(plain, 1))

@@ -186,7 +186,7 @@ def ofd(state: State, student, teacher, bn_weight, bn_bias) -> float:
     total, n = 0.0, len(stages(student))
     signals = zip(*(stages(x) for x in (student, teacher, bn_weight, bn_bias)), strict=True)
     for i, (s, t, weight, bias) in enumerate(signals):
-        s, t = match(s, t)
+        t = pool(t, s.shape[2:]) if t.ndim == 4 else t
         s = connected(s, state, i)
         margin = np.array([silence(*p) for p in zip(weight, bias, strict=True)])
         target = np.maximum(t, margin[:, None, None] if t.ndim == 4 else margin)

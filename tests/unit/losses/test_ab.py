@@ -44,7 +44,7 @@ def test_only_stages_of_another_width_get_a_connector() -> None:
     student = [torch.randn(2, 3, 4, 4), torch.randn(2, 4, 4, 4)]
     loss(student, [torch.randn(2, 3, 4, 4), torch.randn(2, 6, 4, 4)])
     assert isinstance(loss.connectors[0], nn.Identity)
-    assert [type(layer).__name__ for layer in loss.connectors[1]] == ["Conv2d", "BatchNorm2d"]
+    assert [type(layer).__name__ for layer in loss.connectors[1]] == ["Conv2d", "Norm2d"]
 
 
 def test_earlier_stages_count_half_as_much_each() -> None:

@@ -186,6 +186,34 @@ def test_negatives_are_of_other_classes_and_uniform():
         assert (counts[others] - mean).abs().max() < 5 * math.sqrt(mean)
 
 
+@pytest.mark.parametrize(("negatives", "distinct"), [(6, [True, True, True]), (8, [False, True, True])])
+def test_negatives_come_once_where_there_are_enough(negatives: int, distinct: list[bool]):
+    """RepDistiller: ``replace=True`` for a class of whose negatives there are fewer than K alone."""
+    labels = torch.tensor([0] * 5 + [1] * 3 + [2] * 3)  # 6, 8 and 8 negatives
+    loss = CRD(examples=11, dim=2, negatives=negatives)
+    loss.bind(torch.arange(11), labels)
+    torch.manual_seed(0)
+    key = torch.tensor([0, 5, 10]).repeat(50)
+    drawn = loss.draw(key, labels[key])
+    assert (labels[drawn] != labels[key][:, None]).all()
+    once = torch.tensor([len(set(row.tolist())) == negatives for row in drawn]).view(50, 3)
+    assert [bool(once[:, i].all()) for i in range(3)] == distinct
+    without_labels = loss.draw(key)
+    assert all(len({*row.tolist()}) == negatives for row in without_labels)
+    assert (without_labels != key[:, None]).all()
+
+
+def test_negatives_that_come_once_are_uniform():
+    labels = torch.tensor([0] * 4 + [1] * 8)
+    loss = CRD(examples=12, dim=2, negatives=3)
+    loss.bind(torch.arange(12), labels)
+    torch.manual_seed(0)
+    drawn = loss.draw(torch.zeros(4000, dtype=torch.int64), torch.zeros(4000, dtype=torch.int64))
+    share = drawn.flatten().bincount(minlength=12) / 4000
+    assert not share[:4].any()
+    assert (share[4:] - 3 / 8).abs().max() < 5 * (3 / 8 * 5 / 8 / 4000) ** 0.5
+
+
 def test_without_labels_negatives_are_all_but_the_own():
     loss = made(negatives=20000)
     torch.manual_seed(0)

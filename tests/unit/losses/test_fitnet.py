@@ -42,7 +42,7 @@ def test_rectified_the_regressor_tells_no_negative_value() -> None:
     student, teacher = torch.randn(8, 3, 4, 4), -torch.ones(8, 5, 4, 4)
     loss = FitNet(rectify=True)
     assert loss(student, teacher) > 1
-    assert [type(layer).__name__ for layer in loss.regressor] == ["Conv2d", "BatchNorm2d", "ReLU"]
+    assert [type(layer).__name__ for layer in loss.regressor] == ["Conv2d", "Norm2d", "ReLU"]
 
 
 def test_rectified_it_takes_no_tokens() -> None:

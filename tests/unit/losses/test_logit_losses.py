@@ -41,6 +41,7 @@ class Case:
     zero: bool = True  # 0 with a gradient of 0 where student and teacher agree
     shift: bool = True  # unchanged by a constant added to a row
     scale: float = 10.0  # the widest logits to try
+    classes: int = 2  # the fewest that it takes
     drop: bool = True  # a class that is masked in both is as good as absent
     gradient: tuple[str, ...] = ("student", "teacher")  # what no detach hides from finite differences; see test_wsld.py
 
@@ -59,10 +60,15 @@ CASES = {
     "DKD": Case(DKD, oracle.dkd, {"alpha": (0.0, 1.0, 2.5), "beta": (0.0, 8.0, 0.5), **TEMPERATURE}, LABELLED),
     "NKD": Case(NKD, oracle.nkd, {"gamma": (0.0, 1.5), **TEMPERATURE}, LABELLED, zero=False, gradient=("student",)),
     "DIST": Case(
-        DIST, oracle.dist, {"beta": (0.0, 1.0, 2.0), "gamma": (2.0, 1.0, 0.0), **TEMPERATURE}, scale=3.0, drop=False
+        DIST,
+        oracle.dist,
+        {"beta": (0.0, 1.0, 2.0), "gamma": (2.0, 1.0, 0.0), **TEMPERATURE},
+        scale=3.0,
+        drop=False,
+        classes=3,
     ),
     "DTKD": Case(DTKD, oracle.dtkd, {"alpha": (0.0, 3.0), "beta": (0.0, 1.0), **TEMPERATURE}, shift=False),
-    "LSKD": Case(LSKD, oracle.lskd, TEMPERATURE),
+    "LSKD": Case(LSKD, oracle.lskd, TEMPERATURE, classes=3),
     "CTKD": Case(CTKD, oracle.ctkd, {"start": (1.0, 2.0), "span": (0.0, 20.0)}),
     "MLKD": Case(
         MLKD,
@@ -119,7 +125,7 @@ def double(case: Case, **options: Any) -> nn.Module:
 @given(data=st.data())
 def test_the_value_is_the_formulas(case: Case, data: st.DataObject) -> None:
     options = {name: data.draw(st.sampled_from(values), name) for name, values in case.options.items()}
-    shape = data.draw(st.integers(1, 6), "rows"), data.draw(st.integers(2, 12), "classes")
+    shape = data.draw(st.integers(1, 6), "rows"), data.draw(st.integers(case.classes, 12), "classes")
     signals = draw(case, *shape, data.draw(st.floats(0.1, case.scale), "scale"), data.draw(st.integers(0, 999), "seed"))
     expected = case.value(signals, **options)
     assert number(double(case, **options)(**signals)) == pytest.approx(expected, rel=1e-5, abs=1e-9)
@@ -168,10 +174,53 @@ def test_the_order_of_classes_and_of_rows_means_nothing(case: Case) -> None:
 
 
 @over()
-def test_leading_dimensions_are_rows(case: Case) -> None:
-    loss, signals = double(case), draw(case, 6)
-    folded = {name: x.unflatten(0, (2, 3)) for name, x in signals.items()}
-    assert torch.equal(loss(**folded), loss(**signals))
+@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 4), (1, 2, 3, 4, 5)], ids=["tokens", "map", "volume"])
+def test_more_than_a_row_an_example_is_refused(case: Case, shape: tuple[int, ...]) -> None:
+    """Of a segmentation network's [B, C, H, W] the softmax over W would be as good a loss as any."""
+    loss, signals = double(case), draw(case, math.prod(shape))
+    folded = {name: x.unflatten(0, shape) for name, x in signals.items()}
+    with pytest.raises(TutelageError, match=r"expected logits \[B, C\], classes last") as error:
+        loss(**folded)
+    assert f"found {[*shape, 7]}" in str(error.value)
+    assert ("flatten(0, -2)" in str(error.value)) == (len(shape) < 4)
+
+
+@pytest.mark.parametrize("case", [CASES["LSKD"], CASES["DIST"]], ids=["LSKD", "DIST"])
+def test_two_classes_teach_nothing_and_are_refused(case: Case) -> None:
+    with pytest.raises(TutelageError, match=r"needs 3 classes or more, found \[5, 2\]"):
+        double(case)(**draw(case, classes=2))
+    assert double(case)(**draw(case, classes=3)).isfinite()
+
+
+def test_dist_of_classes_alone_takes_two() -> None:
+    signals = draw(CASES["DIST"], classes=2)
+    found = DIST(beta=0.0, temperature=1.0).double()(**signals)
+    expected = CASES["DIST"].value(signals, beta=0.0, gamma=1.0, temperature=1.0)
+    assert number(found) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["SoftTarget", "DKD", "DTKD", "TTM", "WTTM"])
+@pytest.mark.parametrize("gap", [3e-2, 3e-3, 3e-4])
+def test_between_near_equals_float32_keeps_its_digits_and_its_sign(name: str, gap: float) -> None:
+    """Σ q log(q/p) alone is rounding there: negative as often as not, and a student that is nearly right sees noise."""
+    case, temperature = CASES[name], 1.0 if "TTM" in name else 4.0
+    signals = draw(case, 64, 100)
+    noise = torch.randn(64, 100, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    signals = logits_only(signals | {"student": signals["teacher"] + gap * noise}, Tensor.float)
+    options = {key: {"alpha": 1.0, "beta": 8.0}.get(key, temperature) for key in case.options}
+    found, expected = number(case.make(**options)(**signals)), case.value(signals, **options)
+    assert found > 0
+    assert found == pytest.approx(expected, rel=3e-7 * (1 + 4 * temperature / gap))
+
+
+def test_multi_level_weights_are_the_authors_ratios() -> None:
+    """Their code: two views, a half of the weak one's, relations of that alone; 0.9 of each to 0.1 of cross-entropy."""
+    signals = draw(CASES["MLKD"])
+    parts = [CASES["MLKD"].value(signals, temperatures=(2.0, 5.0), instance=i, batch=b, classes=c) for i, b, c in
+             ((1, 0, 0), (0, 1, 0), (0, 0, 1))]  # fmt: skip
+    theirs = 0.9 * (1.5 * parts[0] + 0.5 * parts[1] + 0.5 * parts[2]), 2 * 0.1  # teacher's terms, cross-entropy
+    ours = 0.675 * number(MLKD((2.0, 5.0)).double()(**signals)), 0.1  # conf/loss/mlkd.yaml at alpha = 0.9
+    assert ours[0] / ours[1] == pytest.approx(theirs[0] / theirs[1], rel=1e-6)
 
 
 @over()

@@ -11,11 +11,11 @@ def test_fixed_numbers() -> None:
     # [[0, −1], [−1, 0]] and [[−1, 0], [0, 1]]
     sure = 1e4 * torch.eye(2)
     first = 1e4 * torch.tensor([[1.0, 0.0], [1.0, 0.0]])
-    relations = MLKD((1.0,), instance=0.0)
+    relations = MLKD((1.0,), instance=0.0, batch=1.0, classes=1.0)
     assert relations(sure, sure.flip(0)).item() == 0.0
-    assert MLKD((1.0,), instance=0.0, classes=0.0)(sure, first).item() == 1.0
-    assert MLKD((1.0,), instance=0.0, batch=0.0)(sure, first).item() == 1.0
-    assert MLKD((1.0, 2.0), instance=0.0)(sure, first).item() == 4.0
+    assert MLKD((1.0,), instance=0.0, batch=1.0, classes=0.0)(sure, first).item() == 1.0
+    assert MLKD((1.0,), instance=0.0, batch=0.0, classes=1.0)(sure, first).item() == 1.0
+    assert MLKD((1.0, 2.0), instance=0.0, batch=1.0, classes=1.0)(sure, first).item() == 4.0
 
 
 def test_near_equal_relations_do_not_cancel() -> None:

@@ -103,12 +103,6 @@ def test_the_table_grows_with_the_keys_and_keeps_what_it_has() -> None:
     assert loss.previous.dtype == torch.float32
 
 
-def test_tokens_have_keys_too() -> None:
-    student, label = logits(0).unflatten(0, (2, 3)), LABEL.unflatten(0, (2, 3))
-    found = PSKD()(student, label, torch.arange(6).unflatten(0, (2, 3)))
-    assert found.item() == pytest.approx(F.cross_entropy(logits(0), LABEL).item(), rel=1e-7)
-
-
 def test_a_half_precision_student_and_table() -> None:
     loss = PSKD().to(torch.bfloat16)
     keys = torch.arange(EXAMPLES)

@@ -23,7 +23,7 @@ FAMILIES = [name for name in NAMES if "_target_" in (CONF / "model" / f"{name}.y
 LINEAR_STAGES = {"mobilenet_v2", "efficientnet_lite0", "efficientnet_lite2"}  # no activation behind a stage
 LEAST_SIDE = {"lenet5": 12}
 
-Network = tuple[str, nn.Module, dict[str, str]]
+Network = tuple[str, nn.Module, dict[str, str], list[str]]
 
 
 def config(name: str, shape: list[int], classes: int) -> DictConfig:
@@ -37,11 +37,11 @@ def config(name: str, shape: list[int], classes: int) -> DictConfig:
         return compose(overrides=[f"+model@network={name}", *values]).network
 
 
-def make(name: str, shape: list[int], classes: int) -> tuple[nn.Module, dict[str, str]]:
+def make(name: str, shape: list[int], classes: int) -> tuple[nn.Module, dict[str, str], list[str]]:
     torch.manual_seed(0)
     tapped = instantiate(config(name, shape, classes))
     assert isinstance(tapped, Tapped)
-    return tapped.net, tapped.taps
+    return tapped.net, tapped.taps, tapped.maps
 
 
 def images(shape: list[int], count: int = 2) -> Tensor:
@@ -69,7 +69,7 @@ def test_there_are_networks() -> None:
 
 
 def test_the_comment_gives_the_parameter_count(network: Network) -> None:
-    name, net, _ = network
+    name, net, *_ = network
     comment = (CONF / "model" / f"{name}.yaml").read_text().splitlines()[0]
     told = re.search(r"\(([\d,]+) parameters(?: at (\d)×(\d+)×(\d+), (\d+) classes)?", comment)
     if name == "timm":
@@ -81,7 +81,7 @@ def test_the_comment_gives_the_parameter_count(network: Network) -> None:
     else:
         *size, classes = map(int, told.groups()[1:])
     if (size, classes) != ([3, 32, 32], 100):
-        net, _ = make(name, size, classes)
+        net, *_ = make(name, size, classes)
     assert sum(p.numel() for p in net.parameters()) == int(told[1].replace(",", ""))
 
 
@@ -90,7 +90,7 @@ def test_the_comment_gives_the_parameter_count(network: Network) -> None:
 def test_learns_at_other_sizes_and_channels(name: str, shape: list[int]) -> None:
     if min(shape[1:]) < LEAST_SIDE.get(name, 0):
         pytest.skip(f"{name} takes images from {LEAST_SIDE[name]} pixels on")
-    net, _ = make(name, shape, 10)
+    net, *_ = make(name, shape, 10)
     logits = net(images(shape))
     assert logits.shape == (2, 10)
     F.cross_entropy(logits, torch.tensor([3, 7])).backward()
@@ -100,7 +100,7 @@ def test_learns_at_other_sizes_and_channels(name: str, shape: list[int]) -> None
 
 
 def test_every_tap_gives_what_its_name_says(network: Network) -> None:
-    name, net, taps = network
+    name, net, taps, maps = network
     net.eval()
     seen: dict[str, tuple[Tensor, Tensor]] = {}  # as the tap has it, and as it was when it passed
     hooks = [
@@ -125,16 +125,24 @@ def test_every_tap_gives_what_its_name_says(network: Network) -> None:
     stages = [tap for tap in taps if re.fullmatch(r"stage\d+", tap)]
     assert stages == [f"stage{i}" for i in range(1, len(stages) + 1)]
     known = {f"{stage}{ending}" for stage in stages for ending in ("", "_preact", "_norm")}
-    assert set(taps) - known == {"embedding", "classifier"}
+    assert set(taps) - known - {"stem", "last"} == {"embedding", "classifier"}
+    assert name.startswith(("mlp", "dense")) or len(maps) > 1
+    assert set(maps) <= set(stages)
+    assert maps == sorted(maps)
+    if "stem" in taps:
+        assert signals["stem"].shape[-1] >= signals[maps[0]].shape[-1]
+    if "last" in taps:  # what is averaged for the classifier
+        torch.testing.assert_close(signals["last"].mean((2, 3)), signals["embedding"])
     assert all(signals[stage].ndim == 4 for stage in stages)
     sides = [signals[stage].shape[-1] for stage in stages]
     assert sides == sorted(sides, reverse=True)
     for stage in stages:
         if f"{stage}_preact" in signals:
             preact = signals[f"{stage}_preact"]
-            assert torch.equal(signals[stage], preact if name in LINEAR_STAGES else preact.relu())
+            if not name.startswith("wrn"):  # whose stages end in a sum that the next one normalises
+                assert torch.equal(signals[stage], preact if name in LINEAR_STAGES else preact.relu())
             assert bool((preact < 0).any())
-        assert name in LINEAR_STAGES or bool((signals[stage] >= 0).all())
+        assert name in LINEAR_STAGES or bool((signals[stage] >= 0).all()) != name.startswith("wrn")
         if f"{stage}_norm" in signals:
             assert isinstance(net.get_submodule(taps[f"{stage}_norm"]), nn.BatchNorm2d)
             assert signals[f"{stage}_norm"].shape == signals[stage].shape
@@ -147,7 +155,7 @@ def test_every_tap_gives_what_its_name_says(network: Network) -> None:
 
 
 def test_evaluation_is_deterministic_and_survives_copies(family: Network) -> None:
-    _, net, _ = family
+    _, net, *_ = family
     x = images([3, 32, 32])
     with torch.no_grad():
         logits = net.eval()(x)
@@ -159,7 +167,7 @@ def test_evaluation_is_deterministic_and_survives_copies(family: Network) -> Non
 
 
 def test_channels_last_computes_the_same(family: Network) -> None:
-    _, net, _ = family
+    _, net, *_ = family
     x = images([3, 32, 32])
     with torch.no_grad():
         expected = net.eval()(x)
@@ -169,7 +177,7 @@ def test_channels_last_computes_the_same(family: Network) -> None:
 
 
 def test_same_chance_same_first_weights(family: Network) -> None:
-    name, net, _ = family
-    again, _ = make(name, [3, 32, 32], 100)
+    name, net, *_ = family
+    again, *_ = make(name, [3, 32, 32], 100)
     first = dict(net.named_parameters())
     assert all(torch.equal(first[key], parameter) for key, parameter in again.named_parameters())
