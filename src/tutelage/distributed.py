@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +17,12 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from tutelage import rendezvous
 from tutelage.errors import TutelageError
 from tutelage.files import write_atomically
 
-_ENVIRONMENT = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK", "NODE_RANK", "LOCAL_RANK")
+_ENVIRONMENT = (rendezvous.STARTED, "MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK", "NODE_RANK", "LOCAL_RANK")
+_LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun and we tell a rank
 
 
 def is_main() -> bool:
@@ -67,6 +70,41 @@ def ranks_here(trainer: DictConfig) -> int:
     return int(devices)
 
 
+def check_environment(trainer: DictConfig) -> None:
+    """Compares what the environment says of ranks, which may be left over from another program, with the config.
+
+    Raises:
+        TutelageError: they differ: the ranks would wait for some that nobody starts.
+    """
+    nodes, given = (
+        int(trainer.get("num_nodes", 1)),
+        {name: os.environ[name] for name in _LAUNCHED if name in os.environ},
+    )
+    rank = given.get("RANK", given.get("LOCAL_RANK", "0"))
+    if not {"RANK", "WORLD_SIZE"} <= given.keys():
+        if rank != "0":
+            raise TutelageError(f"the environment has {_said(given)}, a rank of no group; unset {' '.join(given)}")
+        if nodes > 1:
+            raise TutelageError(
+                f"trainer.num_nodes={nodes}: ranks on several machines are started by SLURM or torchrun, which started "
+                "none here (docs/cluster.md)"
+            )
+        return
+    if not all(given[name].isdigit() for name in ("RANK", "WORLD_SIZE")) or int(rank) >= int(given["WORLD_SIZE"]):
+        raise TutelageError(f"the environment has {_said(given)}: no rank of several; unset {' '.join(given)}")
+    if int(given["WORLD_SIZE"]) != (expected := ranks_here(trainer) * nodes):
+        raise TutelageError(
+            f"the environment has {_said(given)} (of torchrun, of SLURM's tasks, or left over), the config asks for "
+            f"trainer.devices × trainer.num_nodes = {expected}: start as many, or unset {' '.join(given)}"
+        )
+    if int(given["WORLD_SIZE"]) > 1 and (missing := [name for name in _LAUNCHED if name not in given]):
+        raise TutelageError(f"the environment has {_said(given)}, but not {', '.join(missing)}")
+
+
+def _said(given: dict[str, str]) -> str:
+    return " ".join(f"{name}={value}" for name, value in given.items())
+
+
 def gpus(trainer: DictConfig) -> int:
     """How many GPUs this machine has for the trainer."""
     import torch
@@ -91,11 +129,14 @@ def ranks(cfg: DictConfig, verb: str, folder: Path) -> Iterator[None]:
     if size == 1 and not isinstance(cfg.trainer.get("strategy"), DictConfig):  # shards need a group even of one
         yield
         return
+    rendezvous.follow_starter()
     children = [] if launched else _start(size, cfg, verb, folder)
     failed = True
     try:
-        _join(cfg.trainer)
-        yield
+        _join(cfg.trainer, children)
+        rendezvous.check_same_folder(folder)
+        with rendezvous.watched(children):
+            yield
         failed = False
     finally:
         _leave(children, failed, launched)
@@ -115,23 +156,26 @@ def _start(size: int, cfg: DictConfig, verb: str, folder: Path) -> list[subproce
     command = [sys.executable, "-m", "tutelage", verb, "--config-path", str(replay.parent), "--config-name", "config"]
     command += [f"hydra.run.dir='{quoted}'", "hydra.output_subdir=null"]
     command += ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]
+    # Apart from the terminal, whose Ctrl-C is this process's to hear; the pipe tells them when it is gone.
     return [
-        subprocess.Popen(command, env=os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        subprocess.Popen(
+            command, env=os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank), rendezvous.STARTED: "1"},
+            stdin=subprocess.PIPE, process_group=0,
+        )
         for rank in range(1, size)
-    ]
+    ]  # fmt: skip
 
 
 def _replay(folder: Path) -> Path:
     return (folder / ".ranks" / "config.yaml").absolute()
 
 
-def _join(trainer: DictConfig) -> None:
+def _join(trainer: DictConfig, children: list[subprocess.Popen[bytes]]) -> None:
     import torch
-    import torch.distributed as dist
 
     if gpus(trainer):
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if gpus(trainer) else "gloo")
+    rendezvous.join("nccl" if gpus(trainer) else "gloo", children)
 
 
 def _leave(children: list[subprocess.Popen[bytes]], failed: bool, launched: bool) -> None:
@@ -140,12 +184,15 @@ def _leave(children: list[subprocess.Popen[bytes]], failed: bool, launched: bool
 
     if is_up():
         dist.destroy_process_group()
+    deadline = time.monotonic() + (5 if failed else 60)  # time to say what went wrong there
     for child in children:
         try:
-            child.wait(timeout=5 if failed else 60)  # time to say what went wrong there
+            child.wait(timeout=max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+        if child.stdin is not None:
+            child.stdin.close()
     if not launched:
         for name in _ENVIRONMENT:
             os.environ.pop(name, None)

@@ -42,6 +42,7 @@ def distill_job(cfg: DictConfig) -> float:
     """One job in its folder: check, train, compare."""
     quiet()
     slurm.take_rank()
+    distributed.check_environment(cfg.trainer)
     overrides = list(HydraConfig.get().overrides.task)
     folder = Path(HydraConfig.get().runtime.output_dir)
     check_resolves(cfg)

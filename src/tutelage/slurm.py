@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 
+from tutelage.errors import TutelageError
+
 log = logging.getLogger(__name__)
 
 
@@ -52,6 +54,17 @@ def take_rank() -> None:
         "LOCAL_RANK": os.environ["SLURM_LOCALID"],
         "NODE_RANK": os.environ["SLURM_NODEID"],
         "WORLD_SIZE": os.environ["SLURM_NTASKS"],
-        "MASTER_ADDR": _scontrol("show", "hostnames", nodes).split()[0],
+        "MASTER_ADDR": _first(nodes),
         "MASTER_PORT": str(20_000 + int(os.environ["SLURM_JOB_ID"]) % 20_000),
     }
+
+
+def _first(nodes: str) -> str:
+    """The first node of a list such as ``node[3-4],other``."""
+    if os.environ.get("SLURM_NNODES") == "1":
+        return "127.0.0.1"
+    if found := _scontrol("show", "hostnames", nodes).split():
+        return found[0]
+    if "[" not in nodes.partition(",")[0]:
+        return nodes.partition(",")[0]
+    raise TutelageError(f"SLURM's nodes {nodes}: scontrol, which knows the first of them, can't be asked (see above)")

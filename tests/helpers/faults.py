@@ -51,6 +51,13 @@ class InterruptAt(_Once):
         os.kill(os.getpid(), signal.SIGINT)
 
 
+class InterruptGroupAt(_Once):
+    """Every process of this one's group gets a SIGINT, as from Ctrl-C in a terminal."""
+
+    def strike(self, trainer: L.Trainer) -> None:
+        os.killpg(0, signal.SIGINT)
+
+
 class CrashAt(_Once):
     """An exception, as from a bug: for tests in one process."""
 

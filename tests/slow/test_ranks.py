@@ -1,9 +1,12 @@
 """Two gloo ranks are one process; in a multirun every rank has the job's own hyperparameters (faults 20 and 22)."""
 
 import json
+import socket
+import subprocess
+import sys
 
 import pytest
-from command import TINY
+from command import TINY, environment, tutelage
 from runs import artifacts, figures, scalars, status
 
 pytestmark = pytest.mark.slow
@@ -53,6 +56,47 @@ def test_a_multirun_on_two_ranks_is_one_sweep(cli, tmp_path):
     assert {line["ranks"] for line in said[0]} == {2}
     assert len(artifacts(tmp_path / "outputs" / "artifacts", "teacher")) == 1
     assert len(artifacts(tmp_path / "outputs" / "artifacts", "control")) == 1
+
+
+def test_ctrl_c_in_a_terminal_saves_once_and_without_a_traceback_and_the_run_goes_on(tmp_path):
+    """A terminal sends it to every process of its group."""
+    harm = f"+callbacks.harm={{_target_: faults.InterruptGroupAt, stage: student, step: 22, marker: {tmp_path / 'm'}}}"
+    quick = ("logger=none", "callbacks.progress=null", "trainer.log_every_n_steps=5", "hydra.run.dir=run")
+    program = "import signal, runpy; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    program += "runpy.run_module('tutelage', run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "distill", *TINY, *TWO, *quick, harm],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert done.returncode == 130, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("Ctrl-C: saving the state") == 1
+    assert status(tmp_path / "run")["state"] == "PREEMPTED"
+    assert list((tmp_path / "run/checkpoints/states").glob("step=000000*.ckpt"))
+    again = tutelage("distill", *TINY, *TWO, *quick, harm, cwd=tmp_path)
+    assert status(tmp_path / "run")["state"] == "COMPLETE"
+    assert "sync_dist" not in again.stderr
+
+
+def test_ranks_of_torchrun_without_a_common_folder_are_told(tmp_path):
+    env = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tutelage", "distill", *TINY, *TWO, "logger=none"],
+            cwd=tmp_path, env=environment(**env, RANK=rank, LOCAL_RANK=rank), stderr=subprocess.PIPE, text=True,
+        )
+        for rank in "01"
+    ]  # fmt: skip
+    for one in both:
+        said = one.communicate()[1]
+        assert one.returncode == 1
+        assert "the ranks have different folders" in said
+        assert "hydra.run.dir=" in said
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
 
 
 def test_a_rank_that_fails_ends_the_job(cli, tmp_path):

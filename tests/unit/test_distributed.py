@@ -1,9 +1,13 @@
 import os
+import signal
+import subprocess
+import sys
+import threading
 
 import pytest
 from omegaconf import OmegaConf
 
-from tutelage import distributed
+from tutelage import distributed, rendezvous
 from tutelage.errors import TutelageError
 
 
@@ -45,3 +49,117 @@ def test_strategies_that_lose_results_are_refused(tmp_path, strategy):
         distributed.ranks(cfg, "distill", tmp_path),
     ):
         raise AssertionError("ran")
+
+
+LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """``environment(RANK=…)`` sets what is given of a rank's variables, and nothing else of them is there."""
+
+    def put(**given):
+        for name in (*LAUNCHED, rendezvous.STARTED):
+            monkeypatch.setenv(name, "")  # so that it is restored
+            monkeypatch.delenv(name)
+        for name, value in given.items():
+            monkeypatch.setenv(name, str(value))
+
+    return put
+
+
+PLACE = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 29999}
+
+
+@pytest.mark.parametrize(
+    ("trainer", "given", "said"),
+    [
+        (
+            {"devices": 1},
+            {"WORLD_SIZE": 2, "RANK": 0, "LOCAL_RANK": 0, **PLACE},
+            r"WORLD_SIZE=2 .*num_nodes = 1.*unset",
+        ),
+        ({"devices": 2}, {"WORLD_SIZE": 4, "RANK": 0, "LOCAL_RANK": 0, **PLACE}, r"WORLD_SIZE=4 .*num_nodes = 2"),
+        ({"devices": 2, "num_nodes": 2}, {"WORLD_SIZE": 2, "RANK": 1, "LOCAL_RANK": 1, **PLACE}, "num_nodes = 4"),
+        ({"devices": 2, "num_nodes": 2}, {}, "trainer.num_nodes=2: ranks on several machines are started by"),
+        ({"devices": 1}, {"RANK": 1}, "RANK=1, a rank of no group; unset RANK"),
+        ({"devices": 1}, {"LOCAL_RANK": 3}, "LOCAL_RANK=3, a rank of no group"),
+        ({"devices": 2}, {"WORLD_SIZE": 2, "RANK": 2}, "no rank of several"),
+        ({"devices": 2}, {"WORLD_SIZE": "x", "RANK": 0}, "no rank of several"),
+        ({"devices": 2}, {"WORLD_SIZE": 2, "RANK": 0}, "but not LOCAL_RANK, MASTER_ADDR, MASTER_PORT"),
+    ],
+)
+def test_an_environment_of_other_ranks_is_refused(environment, trainer, given, said):
+    environment(**given)
+    with pytest.raises(TutelageError, match=said):
+        distributed.check_environment(config(accelerator="cpu", **trainer).trainer)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "given"),
+    [
+        ({"devices": 1}, {}),
+        ({"devices": 2}, {}),
+        ({"devices": 1}, {"WORLD_SIZE": 1, "RANK": 0}),
+        ({"devices": 1}, {"WORLD_SIZE": 4}),  # without a rank it is nobody's
+        ({"devices": 2, "num_nodes": 2}, {"WORLD_SIZE": 4, "RANK": 3, "LOCAL_RANK": 1, **PLACE}),
+    ],
+)
+def test_an_environment_that_fits(environment, trainer, given):
+    environment(**given)
+    distributed.check_environment(config(accelerator="cpu", **trainer).trainer)
+
+
+@pytest.fixture
+def alone(environment, monkeypatch):
+    """This process is rank 0 of two."""
+    free = subprocess.run(
+        [sys.executable, "-c", "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1])"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    environment(WORLD_SIZE=2, RANK=0, LOCAL_RANK=0, MASTER_ADDR="127.0.0.1", MASTER_PORT=free.stdout.strip())
+    yield
+    rendezvous._stores.clear()
+
+
+def test_a_rank_that_does_not_come_is_named(alone, monkeypatch):
+    monkeypatch.setattr(rendezvous, "PATIENCE", 0.5)
+    with pytest.raises(TutelageError, match=r"rank 0 of 2: ranks \[1\] are missing at 127\.0\.0\.1:\d+"):
+        rendezvous.join("gloo", [])
+
+
+def test_a_rank_that_dies_while_starting_ends_the_wait(alone):
+    child = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+    with pytest.raises(TutelageError, match="rank 1 ended with exit code 3 while the ranks were starting"):
+        rendezvous.join("gloo", [child])
+
+
+def test_a_signal_is_heard_while_ranks_are_awaited(alone):
+    class HeardError(Exception):
+        pass
+
+    def hear(number, frame):
+        raise HeardError
+
+    before = signal.signal(signal.SIGTERM, hear)
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    try:
+        with pytest.raises(HeardError):
+            rendezvous.join("gloo", [])
+    finally:
+        timer.join()
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_started_rank_ends_with_its_starter():
+    program = "from tutelage import rendezvous; import time; rendezvous.follow_starter(); print(1, flush=True)\n"
+    program += "while True: time.sleep(1)"
+    rank = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        env=os.environ | {rendezvous.STARTED: "1"},
+    )  # fmt: skip
+    assert rank.stdout.read(1) == b"1"
+    rank.stdin.close()  # as when the starter dies
+    assert rank.wait() == -signal.SIGTERM
+    rank.stdout.close()

@@ -7,6 +7,7 @@ import stat
 import pytest
 
 from tutelage import slurm
+from tutelage.errors import TutelageError
 
 RUNNING = "JobId=7 Requeue=1 Restarts=0 JobState=RUNNING Reason=None PreemptEligibleTime=now PreemptTime=None"
 PREEMPTED = RUNNING.replace("PreemptTime=None", "PreemptTime=2026-11-21T12:00:00")
@@ -82,3 +83,23 @@ def test_a_task_of_several_is_a_rank(said, monkeypatch):
     names = ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     assert [os.environ[name] for name in names] == ["3", "1", "1", "4", "node3", "20007"]
     assert slurm.signals() == (signal.SIGTERM, signal.SIGUSR1)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "count", "first"),
+    [("node7,node9", "2", "node7"), ("node[3-4]", "1", "127.0.0.1"), ("node[3-4]", "2", None)],
+)
+def test_without_scontrol_the_first_node_is_read_from_the_list_or_asked_for(monkeypatch, nodes, count, first):
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PATH", "/nowhere")
+    given = {"JOB_ID": "7", "NTASKS": "2", "PROCID": "0", "LOCALID": "0", "NODEID": "0", "JOB_NODELIST": nodes}
+    for name, value in {**given, "NNODES": count}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    if first is None:
+        with pytest.raises(TutelageError, match=r"SLURM's nodes node\[3-4\]: scontrol"):
+            slurm.take_rank()
+    else:
+        slurm.take_rank()
+        assert os.environ["MASTER_ADDR"] == first

@@ -57,7 +57,7 @@ class Pulls(L.Callback):
         self.measured[trainer.current_epoch] = found
         for name, (norm, cosine) in found.items():
             both = {f"pull/{name}": norm, f"pull_cosine/{name}": cosine}
-            module.log_dict(both, on_step=False, on_epoch=True, batch_size=1)
+            module.log_dict(both, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)  # equal on all ranks
 
     def state_dict(self) -> dict[str, Any]:
         """What was measured."""

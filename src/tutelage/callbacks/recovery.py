@@ -12,6 +12,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from tutelage.errors import TutelageError
 from tutelage.files import write_atomically
 from tutelage.job import asked_to_stop, note_sigterm
 from tutelage.loops import Quiet
@@ -92,6 +93,19 @@ class Recovery(Quiet):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Corrects Lightning's logging step: it adds one on resuming, as its own checkpoints come after a batch."""
         checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+        checkpoint["world_size"] = trainer.world_size
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Compares the number of ranks.
+
+        Raises:
+            TutelageError: it is another: chance and sums would go another way than in a run that was not stopped.
+        """
+        if (before := checkpoint.get("world_size", trainer.world_size)) != trainer.world_size:
+            raise TutelageError(
+                f"{trainer.default_root_dir}: its state was saved by {before} ranks, now there are "
+                f"{trainer.world_size}; go on with as many (trainer.devices), or train anew in another hydra.run.dir"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Training time so far."""

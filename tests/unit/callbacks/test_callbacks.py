@@ -27,7 +27,9 @@ from tutelage.weights import about, read_state
 def module(**more):
     net = nn.Linear(2, 2)
     student = SimpleNamespace(net=SimpleNamespace(net=net))
-    return SimpleNamespace(student=student, about={"stage": "student"}, device=torch.device("cpu"), **more)
+    return SimpleNamespace(
+        student=student, shown=student, about={"stage": "student"}, device=torch.device("cpu"), **more
+    )
 
 
 def trainer(folder="", **more):
@@ -225,6 +227,20 @@ def test_ranks_stop_at_the_same_step(tmp_path):
     with pytest.raises(SIGTERMException):
         recovery.on_train_batch_start(saver, module(), None, 5)
     assert saver.saved == [5]
+
+
+def saved(world_size):
+    checkpoint = {"loops": {"fit_loop": {"epoch_loop.state_dict": {"_batches_that_stepped": 3}}}}
+    Recovery().on_save_checkpoint(trainer(world_size=world_size), module(), checkpoint)
+    return checkpoint
+
+
+def test_a_state_of_another_number_of_ranks_is_refused():
+    Recovery().on_load_checkpoint(trainer(world_size=2), module(), saved(2))
+    with pytest.raises(
+        TutelageError, match=r"run: its state was saved by 2 ranks, now there are 1; go on with as many"
+    ):
+        Recovery().on_load_checkpoint(trainer("run", world_size=1), module(), saved(2))
 
 
 def test_seconds_add_up_over_attempts(monkeypatch):

@@ -1,0 +1,146 @@
+"""How the ranks of a job find each other: within minutes, with signals heard and dead processes seen meanwhile."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from tutelage.errors import TutelageError
+
+PATIENCE = 300.0  # seconds for all ranks to come: each starts Python and imports torch, maybe from a slow file system
+GRACE = 30.0  # seconds for a rank to end by itself after another one is gone
+STARTED = "TUTELAGE_STARTED_RANK"  # in the environment of ranks that another rank has started
+
+_groups = 0  # process groups that this process was in: the jobs of a multirun have one each
+_stores: dict[tuple[str, str], Any] = {}
+
+
+def join(backend: str, children: Sequence["subprocess.Popen[bytes]"]) -> None:
+    """Waits for all ranks and brings their process group up.
+
+    Args:
+        backend: gloo or nccl.
+        children: those that this process has started, ranks 1 and on.
+
+    Raises:
+        TutelageError: a child ended, or ranks did not come in time; says which.
+    """
+    joining = _Joining(backend)
+    thread = threading.Thread(target=joining.run, name="rendezvous", daemon=True)  # torch's calls hear no signal
+    thread.start()
+    deadline = time.monotonic() + PATIENCE
+    while thread.is_alive():
+        thread.join(0.1)
+        for rank, child in enumerate(children, start=1):
+            if (code := child.poll()) is not None:
+                raise TutelageError(f"rank {rank} ended with exit code {code} while the ranks were starting")
+        if time.monotonic() > deadline:
+            raise TutelageError(joining.late())
+    if joining.error is not None:
+        raise TutelageError(f"{joining.late()}: {joining.error}") from joining.error
+
+
+class _Joining:
+    """One rank's way into the group, in a thread of its own."""
+
+    def __init__(self, backend: str):
+        global _groups
+        _groups += 1
+        self.backend, self.rank, self.size = backend, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        self.name = f"tutelage.{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}.{_groups}"
+        self.missing = [rank for rank in range(self.size) if rank != self.rank]
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        import torch.distributed as dist
+
+        try:
+            store = dist.PrefixStore(self.name, _store(self.rank, self.size))
+            store.set(f"here.{self.rank}", "")
+            while self.missing:
+                self.missing = [rank for rank in self.missing if not store.check([f"here.{rank}"])]
+                time.sleep(0.05)
+            dist.init_process_group(self.backend, store=store, rank=self.rank, world_size=self.size)
+        except Exception as error:
+            self.error = error
+
+    def late(self) -> str:
+        """The sentence on a group that is not complete."""
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        if self.missing:
+            return (
+                f"rank {self.rank} of {self.size}: ranks {self.missing} are missing at {place} after {PATIENCE:.0f} s"
+            )
+        return f"rank {self.rank} of {self.size}: the ranks have met at {place}, but can't be connected"
+
+
+def _store(rank: int, size: int) -> Any:
+    """Where ranks leave word for each other: rank 0's, or that of torchrun's agent."""
+    from torch.distributed import TCPStore
+
+    address = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+    if address not in _stores:
+        _stores.clear()
+        serves = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        patience = timedelta(seconds=PATIENCE)
+        _stores[address] = TCPStore(address[0], int(address[1]), size, serves, patience, wait_for_workers=False)
+    return _stores[address]
+
+
+def check_same_folder(folder: Path) -> None:
+    """Compares the job's folder over all ranks.
+
+    Raises:
+        TutelageError: they differ, as where each made one from its own clock.
+    """
+    import torch.distributed as dist
+
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, "/".join(folder.absolute().parts[-2:]))  # nodes may mount it elsewhere
+    if len(set(found)) > 1:
+        raise TutelageError(
+            f"the ranks have different folders ({', '.join(sorted(set(found)))}): give them one, hydra.run.dir=…"
+        )
+
+
+@contextmanager
+def watched(children: Sequence["subprocess.Popen[bytes]"]) -> Iterator[None]:
+    """Inside, this process does not outlive a rank by more than a minute, even where torch waits for it for ever."""
+    left = threading.Event()
+
+    def watch() -> None:
+        while not left.wait(1.0):
+            gone = {rank: child.poll() for rank, child in enumerate(children, start=1) if child.poll()}
+            if gone:
+                if not left.wait(GRACE):
+                    print(f"ranks ended (rank: exit code): {gone}; this one waited for them in vain", file=sys.stderr)
+                    os._exit(1)
+                return
+
+    if children:
+        threading.Thread(target=watch, name="ranks", daemon=True).start()
+    try:
+        yield
+    finally:
+        left.set()
+
+
+def follow_starter() -> None:
+    """In a rank that another one has started: ends with it, however that one ends."""
+    if os.environ.pop(STARTED, None) is None:
+        return
+
+    def follow() -> None:
+        os.read(0, 1)  # a pipe whose other end the starter holds and never writes to
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE)
+        os._exit(128 + signal.SIGTERM)
+
+    threading.Thread(target=follow, name="starter", daemon=True).start()
