@@ -146,12 +146,23 @@ def try_optimizer(stage: DictConfig, name: str) -> None:
         raise TutelageError(f"optimizer or scheduler of the {name}: {error}") from error
 
 
+def _optimizer(stage: DictConfig) -> Any:
+    """Parameters → optimizer; not a fused one where gradients are clipped in mixed precision.
+
+    Lightning does not clip what a fused optimizer unscales by itself, and refuses it in bfloat16, too.
+    """
+    node, mixed = stage.optimizer.copy(), str(stage.trainer.precision) not in ("32-true", "64-true", "32", "64")
+    if stage.trainer.get("gradient_clip_val") and mixed and node.get("fused"):
+        node.fused = False
+    return instantiate(node)
+
+
 def _learning(stage: DictConfig, name: str, classes: int) -> dict[str, Any]:
     """The arguments that all modules share."""
     return {
         "student": Live(network(stage.network, stage.seed, "teacher" if name == "teacher" else "student")),
         "objective": objective(stage),
-        "optimizer": instantiate(stage.optimizer),
+        "optimizer": _optimizer(stage),
         "scheduler": instantiate(stage.scheduler.scheduler),
         "interval": stage.scheduler.interval,
         "num_classes": classes,

@@ -60,11 +60,17 @@ def check_views(stage: DictConfig, data: ImageData) -> None:
     """Looks before anything is trained whether what ``sources=cached`` asks for has an end.
 
     Raises:
-        TutelageError: images are augmented without end, so that no signal comes twice.
+        TutelageError: images are augmented without end, so that no signal comes twice, or in other views than are kept.
     """
     asked = [node for node in stage.sources.values() if node.get("_target_") == CACHED]
     if data.augment is not None and any(node.views is None for node in asked):
         raise TutelageError("a cache of augmented images needs data.views=K: epoch e then shows view e mod K")
+    for name, node in stage.sources.items():
+        if data.augment is not None and node.get("_target_") == CACHED and node.views != data.augment.views:
+            raise TutelageError(
+                f"sources.{name}.views={node.views}: images have data.views={data.augment.views} views, and a cache "
+                "needs the signals of each"
+            )
 
 
 def _by_itself(stage: DictConfig, node: DictConfig, needs: set[str], data: ImageData) -> bool:

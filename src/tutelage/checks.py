@@ -14,6 +14,7 @@ from tutelage.callbacks.ema import refuse_others
 from tutelage.errors import TutelageError, nearest
 from tutelage.signatures import parameters
 from tutelage.together import check_together
+from tutelage.trainer_arguments import check_callbacks, check_trainer
 from tutelage.unknown_keys import DISTILL_KEYS, STAGE_GROUPS, refuse_unknown_keys, refuse_unknown_stage_keys
 
 _ABSENT = object()
@@ -48,13 +49,16 @@ def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> None:
         refuse_unknown_stage_keys(cfg, stage, str(name))
         _check_alike(stage, student, str(name))
         _check_needed(stage.callbacks, f"stages.{name}.callbacks")
+        check_trainer(stage.trainer, "trainer" if stage.trainer == cfg.trainer else f"stages.{name}.trainer")
         if stage.scheduler.interval not in ("epoch", "step"):
             raise TutelageError(f"scheduler.interval must be epoch or step; found {stage.scheduler.interval!r}")
         for path, node in targets(stage.callbacks, f"stages.{name}.callbacks"):
             refuse_others(get_object(node._target_), path)
+        own = stage.callbacks != cfg.callbacks
         for group in STAGE_GROUPS:
             for path, node in targets(stage[group], f"stages.{name}.{group}"):
                 _check_arguments(path, node)
+        check_callbacks(stage.callbacks, str(name), f"stages.{name}.callbacks" if own else "callbacks")
 
 
 def check_resolves(cfg: DictConfig) -> None:
@@ -108,13 +112,13 @@ def _check_values(cfg: DictConfig) -> None:
         number(cfg, f"{key}.lr", above=0.0)
     number(cfg, "trainer.limit_val_batches", above=0.0)
     number(cfg, "trainer.log_every_n_steps", low=1, whole=True)
+    for key in ("callbacks", *(f"stages.{name}.callbacks" for name in cfg.stages)):
+        number(cfg, f"{key}.recovery.keep", low=1, whole=True)
     for key in ("data.val_size", "data.test_size"):
         number(cfg, key, low=0.0)
     if (devices := OmegaConf.select(cfg, "trainer.devices")) in (0, "0"):
         raise TutelageError(f"trainer.devices must be at least 1, or 'auto'; found {devices!r}")
-    weights = OmegaConf.select(cfg, "stages.teacher.weights")
-    if weights not in ("last", "best") and not (type(weights) is int and weights >= 0):
-        raise TutelageError(f"stages.teacher.weights must be 'last', 'best' or an epoch from 0; found {weights!r}")
+    _check_weights(cfg)
     if cfg.stages.teacher.get("workers") is not None:
         number(cfg, "stages.teacher.workers", low=1, whole=True)
     number(cfg, "generations", low=0, whole=True)
@@ -123,6 +127,14 @@ def _check_values(cfg: DictConfig) -> None:
     for key in ("loss.label_smoothing", "stages.teacher.label_smoothing"):
         number(cfg, key, low=0.0, high=1.0)
     _check_finite(OmegaConf.to_container(cfg, resolve=True), "")
+
+
+def _check_weights(cfg: DictConfig) -> None:
+    weights = OmegaConf.select(cfg, "stages.teacher.weights")
+    if weights not in ("last", "best") and not (type(weights) is int and weights >= 0):
+        raise TutelageError(f"stages.teacher.weights must be 'last', 'best' or an epoch from 0; found {weights!r}")
+    if type(weights) is int and weights >= (epochs := cfg.stages.teacher.trainer.max_epochs):
+        raise TutelageError(f"stages.teacher.weights={weights}: the teacher has the epochs 0 to {epochs - 1}")
 
 
 def _check_alike(stage: DictConfig, student: DictConfig, name: str) -> None:

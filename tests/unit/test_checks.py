@@ -3,9 +3,12 @@
 import json
 import shutil
 
+import lightning as L
 import pytest
 from command import TINY
+from lightning.pytorch.plugins.precision import MixedPrecision
 
+from tutelage import build
 from tutelage.checks import check
 from tutelage.errors import TutelageError
 from tutelage.paths import conf_dir
@@ -98,6 +101,32 @@ from tutelage.paths import conf_dir
             ["+stages.teacher.callbacks.limit={_target_: tutelage.callbacks.max_norm.MaxNorm, limits: 3}"],
             "stages.teacher.callbacks.limit.limits: tutelage.callbacks.max_norm.MaxNorm takes no 'limits'",
         ),
+        (["+trainer.logger=false"], "trainer.logger=False can't be had: curves are written by the group `logger`"),
+        (["+trainer.callbacks=[]"], "trainer.callbacks=[] can't be had: callbacks are the group `callbacks`"),
+        (["+trainer.enable_checkpointing=false"], "trainer.enable_checkpointing=False can't be had: the best weights"),
+        (["+trainer.enable_progress_bar=false"], "the bar is callbacks.progress: ~callbacks.progress for none"),
+        (["+trainer.num_sanity_val_steps=2"], "trainer.num_sanity_val_steps=2 can't be had"),
+        (["+trainer.default_root_dir=x"], "a run's folder is hydra.run.dir=…"),
+        (["+trainer.plugins=[]"], "trainer.plugins=[] can't be had: precision is trainer.precision"),
+        (["+trainer.use_distributed_sampler=true"], "Tutelage shares each batch out among the ranks by itself"),
+        (["+trainer.barebones=true"], "trainer.barebones=True can't be had"),
+        (["+trainer.limit_test_batches=1"], "test figures are always of all examples"),
+        (["+trainer.max_time='00:00:00:05'"], "can't be had: a training that a clock ends is no whole one"),
+        (["+stages.control.trainer.max_time='00:00:00:05'"], "stages.control.trainer.max_time=00:00:00:05 can't"),
+        (["+trainer.fast_dev_run=true"], "trainer.fast_dev_run=True can't be had: it leaves no whole training"),
+        (["+callbacks.clock={_target_: lightning.pytorch.callbacks.Timer, duration: '00:00:00:05'}"],
+         "callbacks.clock.duration can't be had: a training that a clock ends"),
+        (["callbacks.best.monitor=val/acc"], "callbacks.best.monitor: no figure 'val/acc'; did you"),
+        (["+stages.student.callbacks.best.monitor=val/kl"], "stages.student.callbacks.best.monitor: no figure"),
+        (["callbacks.best.monitor=val/agreement"], "no figure 'val/agreement'"),
+        (["+callbacks.stop={_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/los}"],
+         "callbacks.stop.monitor: no figure 'val/los'"),
+        (["callbacks.recovery.keep=0"], "callbacks.recovery.keep must be a whole number ≥ 1; found 0"),
+        (["stages.teacher.weights=7", "stages.teacher.trainer.max_epochs=7"],
+         "stages.teacher.weights=7: the teacher has the epochs 0 to 6"),
+        (["sources=cached", "data.views=2", "sources.teacher.views=1",
+          "data.augment=[{_target_: tutelage.data.augment.Shift, pixels: 1}]"],
+         "sources.teacher.views=1: images have data.views=2 views"),
         (["data=image_folder"], "data.root"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -121,6 +150,11 @@ def test_refused_from_the_command_line(main, tmp_path, overrides, said):
         ["++loss.alpha=0.5"],
         ["+base=0.01", "optimizer.lr=${base}"],
         ["+callbacks.mine={_target_: lightning.pytorch.callbacks.Timer}"],
+        ["+trainer.max_time=null", "+trainer.fast_dev_run=false", "+trainer.num_sanity_val_steps=0"],
+        ["+trainer.limit_train_batches=2", "+trainer.max_steps=30", "+trainer.accumulate_grad_batches=2"],
+        ["+callbacks.own={_target_: faults.PoisonInputAt}", "callbacks.best.monitor=val/own"],
+        ["+stages.student.callbacks.best.monitor=val/agreement"],
+        ["stages.teacher.weights=6", "stages.teacher.trainer.max_epochs=7"],
         ["~callbacks.finite", "+callbacks.finite={_target_: tutelage.callbacks.finite.FiniteLoss}"],
         ["+stages.teacher.callbacks.limit={_target_: tutelage.callbacks.max_norm.MaxNorm, limit: 3}"],
         ["+student.taps.first=hidden.0"],
@@ -227,6 +261,37 @@ def test_a_key_that_only_the_run_s_folder_names_is_read(main, tmp_path):
 def test_evaluate_refuses_a_misspelt_key_too(main):
     answer = main("evaluate", "checkpoint=x", "+teachr=y", "hydra.run.dir=run")
     assert "teachr: nothing reads this key; 'teachr': did you mean 'teacher'?" in answer.message
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_gradients_are_clipped_in_mixed_precision_whatever_the_optimizer(compose, precision, optimizer):
+    """One real step with Lightning's plugin, whose scaler a Trainer on a CPU would not make."""
+    cfg = compose(f"optimizer={optimizer}", f"trainer.precision={precision}", "+trainer.gradient_clip_val=1e-3",
+                  "optimizer.lr=1.0", *TINY, "~callbacks.progress", "logger=none")  # fmt: skip
+    cfg = build.stage_config(cfg, "control")
+    data = build.data(cfg)
+    learner = build.supervised_module(cfg, "control", data.num_classes, None)
+    trainer = L.Trainer(
+        max_steps=1, plugins=[MixedPrecision(precision, "cpu")], gradient_clip_val=1e-3,
+        accelerator="cpu", logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        limit_val_batches=0,
+    )  # fmt: skip
+    trainer.fit(learner, datamodule=data)
+    squares = [p.grad.square().sum() for p in learner.parameters() if p.grad is not None]
+    assert trainer.global_step == 1
+    assert 0 < float(sum(squares)) ** 0.5 <= 1.01e-3
+
+
+def test_an_optimizer_stays_fused_where_nothing_forbids_it(compose):
+    for overrides, fused in (
+        (["trainer.precision=bf16-mixed"], True),
+        (["+trainer.gradient_clip_val=1"], True),
+        (["trainer.precision=bf16-mixed", "+trainer.gradient_clip_val=1"], False),
+    ):
+        stage = build.stage_config(compose(*TINY, *overrides), "student")
+        assert build.distillation_module(stage, 10, build.sources(stage), None).optimizer.keywords["fused"] is fused
 
 
 def test_the_example_of_a_legal_addition_runs(main, tmp_path):

@@ -29,10 +29,15 @@ class Recovery(Quiet):
     Args:
         every_n_steps: save before every n-th optimizer step; 0: never by steps.
         every_n_seconds: save when this much time has passed since the last; 0: never by time.
-        keep: how many of the newest stay.
+        keep: how many of the newest stay, at least 1.
+
+    Raises:
+        TutelageError: ``keep`` is below 1.
     """
 
     def __init__(self, every_n_steps: int = 0, every_n_seconds: float = 60.0, keep: int = 2):
+        if keep < 1:
+            raise TutelageError(f"callbacks.recovery.keep must be at least 1; found {keep}")
         self.every_n_steps, self.every_n_seconds, self.keep = every_n_steps, every_n_seconds, keep
         self._saved_at, self._saved_step = 0.0, -1
         self._started, self._seconds_before = 0.0, 0.0
