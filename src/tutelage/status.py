@@ -17,13 +17,22 @@ from rich.markup import escape
 from rich.table import Table
 
 from tutelage.errors import TutelageError
-from tutelage.files import read_json
+from tutelage.shape import check, read_json_as
+from tutelage.text import in_a_line
 
 DEAD_AFTER = 60.0  # seconds without a sign of life; a job gives one every ten
 _COLOURS = {
     "COMPLETE": "green", "RUNNING": "cyan", "WAITING": "cyan", "PREEMPTED": "yellow", "FAILED": "red", "DEAD": "red",
     "DAMAGED": "red",
 }  # fmt: skip
+
+_PROGRESS = {
+    "stage": "a text", "epoch": "a number", "epochs": "a number", "step": "a number", "steps": "a number",
+    "seconds_left?": "a number", "best?": "a number",
+}  # fmt: skip
+_STATUS = {"state?": "a text", "why?": "a text", "host?": "a text", "pid?": "a whole number"}
+_BEAT = {"time?": "a number", "progress?": "names with values"}
+_METRICS = {"student?": {"best": {"val": {"accuracy": "a number"}}}}
 
 
 @dataclass(frozen=True)
@@ -55,52 +64,39 @@ class Job:
 
 
 def _read(folder: Path) -> Job:
-    status = _content(folder / "status.json")
+    status = read_json_as(folder / "status.json", _STATUS)
     state, why = status.get("state"), status.get("why") or ""
-    if state not in _COLOURS:
+    if state is None or state not in _COLOURS:
         raise TutelageError(f"status.json: expected one of the states {', '.join(_COLOURS)}; found {state!r}")
-    beat = _content(folder / "heartbeat.json") if (folder / "heartbeat.json").is_file() else {}
+    beat = read_json_as(folder / "heartbeat.json", _BEAT) if (folder / "heartbeat.json").exists() else {}
+    if progress := beat.get("progress") or {}:
+        check({"progress": progress}, {"progress": _PROGRESS}, "heartbeat.json")
     if state in ("RUNNING", "WAITING") and (cause := _dead(status, beat)):
         state, why = "DEAD", cause
     best = None
-    if state == "COMPLETE" and (folder / "metrics.json").is_file():
-        best = _best(_content(folder / "metrics.json"))
-    return Job(folder, state, why, beat.get("progress") or {}, best)
-
-
-def _content(path: Path) -> dict[str, Any]:
-    """Of a JSON file, whose writer may have been cut short."""
-    try:
-        found = read_json(path)
-    except (OSError, ValueError) as error:
-        raise TutelageError(f"{path.name} can't be read: {error}") from error
-    if not isinstance(found, dict):
-        raise TutelageError(f"{path.name} can't be read: expected dict")
-    return found
-
-
-def _best(metrics: dict[str, Any]) -> float | None:
-    """The student's; `tutelage evaluate` has none."""
-    try:
-        return metrics["student"]["best"]["val"]["accuracy"] if "student" in metrics else None
-    except (KeyError, TypeError) as error:
-        raise TutelageError("metrics.json has no student.best.val.accuracy") from error
+    if state == "COMPLETE" and (folder / "metrics.json").exists():
+        metrics = read_json_as(folder / "metrics.json", _METRICS)
+        best = metrics["student"]["best"]["val"]["accuracy"] if metrics.get("student") else None  # evaluate has none
+    return Job(folder, state, why, progress, best)
 
 
 def _dead(status: dict[str, Any], beat: dict[str, Any]) -> str:
     """Why a job that says RUNNING or WAITING is not; empty if it is."""
-    if status.get("host") == socket.gethostname() and not _alive(status["pid"]):
-        return f"process {status['pid']} is gone"
+    pid = status.get("pid")
+    if pid is not None and status.get("host") == socket.gethostname() and not _alive(pid):
+        return f"process {pid} is gone"
     if status["state"] == "WAITING":  # its process is at other jobs and gives signs of life in their folders
         return ""
-    silent = time.time() - beat.get("time", 0.0)
+    silent = time.time() - (beat.get("time") or 0.0)
     return f"no sign of life for {_duration(silent)}" if beat and silent > DEAD_AFTER else ""
 
 
 def _alive(pid: int) -> bool:
+    if pid <= 0:  # a group of processes
+        return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:  # another user's
         return True
@@ -123,10 +119,15 @@ def table(found: list[Job], root: Path) -> Table:
         best = one.best if one.best is not None else one.progress.get("best")
         left = one.progress.get("seconds_left") if one.state == "RUNNING" else None
         made.add_row(
-            escape(name), f"[{_COLOURS[one.state]}]{one.state}[/]", escape(one.why or _where(one)),
+            _cell(name), f"[{_COLOURS[one.state]}]{one.state}[/]", _cell(one.why or _where(one)),
             "" if left is None else _duration(left), "" if best is None else f"{100 * best:.2f} %",
         )  # fmt: skip
     return made
+
+
+def _cell(text: str) -> str:
+    """Text of unknown origin, which rich shall not read as markup, and no terminal as commands."""
+    return escape(in_a_line(text))
 
 
 def terminal(stream: TextIO) -> Console:

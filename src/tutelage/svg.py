@@ -5,9 +5,10 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 
 from PIL import Image
+
+from tutelage.text import html_text
 
 _WIDEST = 480  # units that a phone shows at a readable size
 
@@ -35,7 +36,7 @@ class Drawing:
             for key, value in attributes.items()
             if value is not None
         )
-        inside = f"<title>{escape(tip)}</title>" * bool(tip) + escape(content)
+        inside = f"<title>{html_text(tip)}</title>" * bool(tip) + html_text(content)
         self.parts.append(f"<{tag}{said}>{inside}</{tag}>" if inside else f"<{tag}{said}/>")
 
     def text(
@@ -79,7 +80,7 @@ class Drawing:
         """A file of its own, with its style sheet."""
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width:.0f} {self.height:.0f}" role="img">'
-            f"<title>{escape(self.title)}</title><desc>{escape(self.description)}</desc>"
+            f"<title>{html_text(self.title)}</title><desc>{html_text(self.description)}</desc>"
             f"<style>{style}</style>{''.join(self.parts)}</svg>\n"
         )
 
@@ -90,8 +91,8 @@ class Drawing:
         drawn = (
             f'<svg viewBox="0 0 {_value(self.width)} {_value(self.height)}" role="img" '
             f'aria-labelledby="{self.name}-t {self.name}-d" style="max-width:{_value(self.width * 1.6)}px{least}">'
-            f'<title id="{self.name}-t">{escape(self.title)}</title><desc id="{self.name}-d">{escape(self.description)}'
-            f"</desc>{''.join(self.parts)}</svg>"
+            f'<title id="{self.name}-t">{html_text(self.title)}</title>'
+            f'<desc id="{self.name}-d">{html_text(self.description)}</desc>{"".join(self.parts)}</svg>'
         )
         if narrow:
             return drawn
@@ -99,7 +100,7 @@ class Drawing:
 
 
 def _value(value: str | float) -> str:
-    return escape(value) if isinstance(value, str) else f"{round(value, 1):g}"
+    return html_text(value) if isinstance(value, str) else f"{round(value, 1):g}"
 
 
 @dataclass(frozen=True)

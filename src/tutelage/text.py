@@ -4,6 +4,7 @@ A terminal obeys escape sequences, a spreadsheet runs cells that begin like a fo
 Each output has its one function here.
 """
 
+import html
 import re
 from typing import Any
 
@@ -28,6 +29,11 @@ def _escaped(found: re.Match[str]) -> str:
 def in_a_line(text: object) -> str:
     """The same without newlines and tabs, for a cell of a table."""
     return " ".join(printable(text).split("\n")).replace("\t", " ")
+
+
+def html_text(text: object) -> str:
+    """Text in HTML or SVG, between tags or in an attribute."""
+    return html.escape(printable(text))
 
 
 def csv_cell(value: Any) -> Any:

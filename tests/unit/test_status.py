@@ -1,5 +1,6 @@
 """`tutelage status`: what a job's folder says of it, and which jobs have died."""
 
+import io
 import json
 import os
 import re
@@ -8,9 +9,10 @@ import subprocess
 import sys
 import time
 
+import odd_documents
 import pytest
 
-from tutelage.status import Job, jobs
+from tutelage.status import Job, jobs, table, terminal
 
 AT = {"stage": "student", "epoch": 2, "epochs": 10, "step": 250, "steps": 1000, "seconds_left": 3725.0, "best": 0.915}
 
@@ -77,7 +79,7 @@ def test_a_job_that_has_not_begun_to_train_runs(tmp_path):
         ("status.json", '{"pid": 1}', "status.json: expected one of the states COMPLETE, .*; found None"),
         ("heartbeat.json", '{"time"', "heartbeat.json can't be read"),
         ("metrics.json", '{"student": {', "metrics.json can't be read"),
-        ("metrics.json", '{"student": {}}', "metrics.json has no student.best.val.accuracy"),
+        ("metrics.json", '{"student": {}}', "metrics.json: student.best: expected names with values, found nothing"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path, file, content, why):
@@ -117,3 +119,38 @@ def test_a_folder_without_jobs_is_named(main):
     answer = main("status", "nowhere")
     assert answer.code == 1
     assert "no job in nowhere: there is no status.json below it" in answer.message
+
+
+def _shown(root):
+    console = terminal(io.StringIO())
+    console.print(table(list(jobs(root)), root))
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "COMPLETE", "WAITING"])
+@pytest.mark.parametrize("file", ["status.json", "heartbeat.json", "metrics.json"])
+def test_no_odd_file_ends_status(tmp_path, state, file):
+    folder = write(tmp_path / "odd", state)
+    write(tmp_path / "other", "COMPLETE")
+    path = folder / file
+    if not path.exists():
+        path.write_text("{}")
+    for document in odd_documents.spoilt(json.loads(path.read_text())):
+        odd_documents.write(path, document)
+        shown = _shown(tmp_path)
+        assert re.search(r"other +COMPLETE", shown)
+        assert re.search(r"odd +(RUNNING|COMPLETE|WAITING|DEAD|FAILED|DAMAGED)", shown)
+        assert "\x1b" not in shown
+    path.write_text("{}")
+    for _ in odd_documents.damages(path):
+        assert re.search(r"other +COMPLETE", _shown(tmp_path))
+        if os.path.lexists(path) and (file != "metrics.json" or state == "COMPLETE") and path.exists():
+            assert re.search(rf"DAMAGED +{file} can't be read", _shown(tmp_path))
+
+
+def test_no_text_of_a_folder_commands_the_terminal(tmp_path):
+    evil = "\x1b]0;owned\x07\x1b[2J\u202e[red]x"
+    write(tmp_path / f"a{evil}b", "FAILED", why=f"it {evil}\nfailed\r")
+    shown = _shown(tmp_path)
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", shown)
+    assert r"\x1b[2J" in shown

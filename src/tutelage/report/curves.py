@@ -28,7 +28,7 @@ def read_curves(folder: Path) -> dict[str, Curve]:
     epochs: dict[int, int] = {}
     for file in sorted(folder.glob("events.out.tfevents.*"), key=lambda path: path.name):
         for tag, step, value in _scalars(file):
-            if tag == "epoch":
+            if tag == "epoch" and np.isfinite(value):
                 epochs[step] = int(value)
             elif tag in TAGS and np.isfinite(value):
                 values.setdefault(tag, {})[step] = value
@@ -40,7 +40,11 @@ def read_curves(folder: Path) -> dict[str, Curve]:
 
 def _scalars(file: Path) -> Iterator[tuple[str, int, float]]:
     """(tag, step, value) of every scalar up to where the file ends or was cut."""
-    for record in _records(file.read_bytes()):
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return
+    for record in _records(content):
         try:
             event = Event.FromString(record)
         except DecodeError:

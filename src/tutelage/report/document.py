@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tutelage.text import csv_cell, in_a_line, markdown_text
+
 MISSING = "–"
 Format = Callable[[Any], str]
 
@@ -73,8 +75,8 @@ class Table:
         """All rows, values as they are."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(self.columns)
-        writer.writerows([["" if value is None else value for value in row] for row in self.rows])
+        writer.writerow([csv_cell(name) for name in self.columns])
+        writer.writerows([[csv_cell(value) for value in row] for row in self.rows])
         return out.getvalue()
 
 
@@ -149,7 +151,7 @@ def probability(p: float) -> str:
 
 def markdown(report: Report) -> str:
     """The report without its drawings, whose titles stand in their place."""
-    parts = [f"# {report.title}", report.subtitle]
+    parts = [f"# {report.title}", markdown_text(report.subtitle)]
     for section in report.sections:
         parts.append(f"## {section.title}")
         parts += [_block(block) for block in section.blocks]
@@ -158,11 +160,14 @@ def markdown(report: Report) -> str:
 
 def _block(block: Block) -> str:
     if isinstance(block, Text):
-        said = f"**{block.label}** {block.text}" if block.label else block.text
+        text = markdown_text(block.text)
+        said = f"**{block.label}** {text}" if block.label else text
         return {"lead": f"**{said}**", "note": f"> {said}"}.get(block.kind, said)
     if isinstance(block, Figure):
-        return f"*(Drawn in index.html: {block.title}.)* {block.caption}".rstrip()
+        return f"*(Drawn in index.html: {markdown_text(block.title)}.)* {markdown_text(block.caption)}".rstrip()
     rules = ["---" if words else "---:" for words in block.words() or [True] * len(block.columns)]
     rows = [list(block.columns), rules, *block.written()]
-    lines = ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows]
-    return "\n".join([f"**{block.caption}**", "", *lines, *([f"\n{block.left_out}"] if block.left_out else [])])
+    lines = ["| " + " | ".join(markdown_text(in_a_line(cell)) for cell in row) + " |" for row in rows]
+    return "\n".join(
+        [f"**{markdown_text(block.caption)}**", "", *lines, *([f"\n{block.left_out}"] if block.left_out else [])]
+    )

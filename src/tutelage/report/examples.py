@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Iterable, Sequence
-from html import escape
 
 import torch
 from PIL import Image
@@ -17,6 +16,7 @@ from tutelage.report.cells import Cell, select
 from tutelage.report.document import Block, Figure, Text
 from tutelage.report.runs import Run
 from tutelage.svg import data_uri
+from tutelage.text import html_text
 
 MOST = 8  # pictures of a kind
 _SIDE = 160  # pixels; a larger image is made smaller
@@ -99,9 +99,9 @@ def _figure(
         for who, p in (("teacher", teacher), ("student", student)):
             sure = float(p.logits[row].double().softmax(0).max())
             said.append(f"{who}: {names[int(p.choice[row])]} ({100 * sure:.0f} %)")
-        alt = escape(f"Test image {int(student.key[row])}; {'; '.join(said)}", quote=True)
+        alt = html_text(f"Test image {int(student.key[row])}; {'; '.join(said)}")
         picture = f'<img src="{_picture(image)}" alt="{alt}" title="{alt}" width="96" height="96">'
-        shown.append(f"<li>{picture}<span>{'<br>'.join(map(escape, said))}</span></li>")
+        shown.append(f"<li>{picture}<span>{'<br>'.join(map(html_text, said))}</span></li>")
     caption = "The percentage is what each gives its own answer; the surest disagreements come first."
     return Figure(name, title, f'<ul class="pictures">{"".join(shown)}</ul>', caption, wide=True)
 

@@ -70,8 +70,8 @@ def mean(cell: Cell, role: str, weights: str, split: str, name: str) -> Mean | N
 
 def is_paired(run: Run) -> bool:
     """Whether the run has a control, of its own seed."""
-    seed = run.artifacts.get("control", {}).get("recipe", {}).get("seed", run.seed)
-    return "control" in run.metrics and seed == run.seed
+    seed = (run.artifacts.get("control", {}).get("recipe") or {}).get("seed", run.seed)
+    return bool(run.metrics.get("control")) and seed == run.seed
 
 
 def gains(cell: Cell, weights: str, split: str) -> dict[int, float]:

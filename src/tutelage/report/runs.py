@@ -1,21 +1,37 @@
 """Reads the folders of runs: whatever is in them, a run comes of it, with what is wrong in words."""
 
-import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tutelage.errors import TutelageError
+from tutelage.report.documents import Documents
+from tutelage.shape import Form, check
 from tutelage.status import Job
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INSIDE = {"checkpoints", "tensorboard", "artifacts", ".hydra", "report"}  # no run's folder is below these
 ROLES = ("teacher", "control", "student")
+_FORMS: Mapping[str, Form] = {
+    "status.json": {"state?": "a text", "why?": "a text", "ended?": "a text"},
+    "hydra.yaml": {"hydra?": {"job?": {"config_name?": "a text"}, "runtime?": {"choices?": {}, "cwd?": "a text"}}},
+    "config.yaml": {"stages?": {"teacher?": {}}},
+    "provenance.json": {"command?": "a list of texts", "versions?": {"*?": "a text"}},
+    "artifacts.json": {"*": {"folder?": "a text", "recipe?": {}}},
+}
+_FIGURES: Form = {"accuracy": "a fraction", "agreement?": "a fraction", "ece?": "a fraction", "*?": "a number"}
+_WEIGHTS: Form = {"val": _FIGURES, "test": _FIGURES, "train?": _FIGURES}
+_NETWORK: Form = {
+    "parameters": "a size", "multiply_adds?": "a size", "seconds": "a size", "last": _WEIGHTS, "best": _WEIGHTS,
+}  # fmt: skip
+_DISTILLED: Form = {"student": _NETWORK, "control?": _NETWORK, "teacher?": _NETWORK, "chain?": {"*": _NETWORK}}
+_EVALUATED: Form = {
+    "figures?": {"accuracy?": "a fraction", "*?": "a number"}, "split?": "a text", "about?": {"stage?": "a text"},
+    "parameters?": "a size", "multiply_adds?": "a size",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,7 +70,7 @@ class Run:
     def seed(self) -> int | None:
         """Of control and student."""
         found = self.metrics.get("seed", self.config.get("seed", self.overrides.get("seed", 0)))
-        return int(found) if str(found).lstrip("-").isdigit() else None
+        return int(found) if re.fullmatch(r"-?[0-9]{1,18}", str(found)) else None
 
     def weights(self, role: str, chosen: str) -> str:
         """Of a teacher those that taught, of the others what the report is about: last or best."""
@@ -79,7 +95,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     """Every run in or below the folders, each once, in the order of their paths.
 
     Raises:
-        TutelageError: a folder is not there, or can't be read, or no run is in any.
+        TutelageError: a folder is not there, or no run is in any.
     """
     found: dict[Path, None] = {}
     for folder in folders:
@@ -88,17 +104,19 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
         found |= dict.fromkeys(_below(folder.resolve()))
     if not found:
         raise TutelageError(f"no run in {', '.join(map(str, folders))}")
-    return [read_run(folder) for folder in found]
+    documents = Documents()
+    return [read_run(folder, documents) for folder in found]
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    if (folder / "status.json").is_file() or (folder / ".hydra" / "overrides.yaml").is_file():
-        yield folder
-        return
     try:
         inside = [entry.name for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
-    except OSError as error:
-        raise TutelageError(f"{folder} can't be read: {error.strerror}") from error
+        is_run = os.path.lexists(folder / "status.json") or (folder / ".hydra" / "overrides.yaml").is_file()
+    except OSError:  # it may be a run, and says why there are no figures of it
+        inside, is_run = [], True
+    if is_run:
+        yield folder
+        return
     for name in sorted(inside, key=_natural):
         if name not in _INSIDE and not name.startswith("."):
             yield from _below(folder / name)
@@ -110,29 +128,26 @@ def _natural(name: str) -> tuple[int, str]:
     return (int(number), name) if number.isdecimal() and len(number) < 9 else (-1, name)
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path, documents: Documents | None = None) -> Run:
     """The run of one folder; what can't be read is its problem, never an exception."""
     problems: list[str] = []
+    documents = documents or Documents()
 
-    def read(name: str, kind: type) -> Any:
+    def read(name: str, kind: type = dict) -> Any:
         path = folder / name
-        if not path.is_file():
+        if not os.path.lexists(path):
             return kind()
         try:
-            text = path.read_text()
-            document = json.loads(text) if name.endswith(".json") else yaml.load(text, _LOADER)
-            if not isinstance(document, kind):
-                raise TutelageError(f"expected {kind.__name__}")
-            return document
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            problems.append(f"{name} can't be read: {str(error).splitlines()[0]}")
+            document = documents.read(path, kind)
+            return check(document, _FORMS.get(path.name, {}), path.name) if kind is dict else document
+        except TutelageError as error:
+            problems.append(str(error))
             return kind()
 
-    status = read("status.json", dict)
-    hydra = read(".hydra/hydra.yaml", dict).get("hydra") or {}
-    metrics = read("metrics.json", dict)
-    state, why = status.get("state", "UNKNOWN"), status.get("why")
-    if state != "COMPLETE" and (folder / "status.json").is_file():  # it may be dead or damaged
+    status, metrics = read("status.json"), read("metrics.json")
+    hydra = read(".hydra/hydra.yaml").get("hydra") or {}
+    state, why = status.get("state") or "UNKNOWN", status.get("why")
+    if state != "COMPLETE" and os.path.lexists(folder / "status.json"):  # it may be dead or damaged
         job = Job.read(folder)
         state, why = job.state, job.why
     runtime = hydra.get("runtime") or {}
@@ -143,10 +158,10 @@ def read_run(folder: Path) -> Run:
         state=state,
         overrides=parse_overrides(read(".hydra/overrides.yaml", list)),
         choices=runtime.get("choices") or {},
-        config=read("config.yaml", dict),
+        config=read("config.yaml"),
         metrics=metrics,
-        provenance=read("provenance.json", dict),
-        artifacts=read("artifacts.json", dict),
+        provenance=read("provenance.json"),
+        artifacts=read("artifacts.json"),
         ended=status.get("ended") or "",
         cwd=Path(runtime.get("cwd") or "."),
     )
@@ -168,7 +183,7 @@ def _problem(run: Run, why: str | None, problems: list[str]) -> str | None:
     if problems:
         return "; ".join(problems)
     if run.verb != "distill":
-        return None
+        return _odd(run.metrics, _EVALUATED)
     if not run.metrics:
         return "it has no metrics.json"
     if (schema := run.metrics.get("schema")) != 1:
@@ -179,6 +194,14 @@ def _problem(run: Run, why: str | None, problems: list[str]) -> str | None:
         return "its seed is no whole number"
     if bad := next(_not_finite({role: run.metrics.get(role) for role in ROLES}), None):
         return f"metrics.json: {bad} is not finite"
+    return _odd(run.metrics, _DISTILLED)
+
+
+def _odd(metrics: Mapping[str, Any], form: Form) -> str | None:
+    try:
+        check(metrics, form, "metrics.json")
+    except TutelageError as error:
+        return str(error)
     return None
 
 

@@ -70,14 +70,14 @@ def _dark_knowledge(sweep: Sweep, cell: Cell, answers: Answers) -> Iterable[Bloc
     if teacher is None:
         yield Text("The teacher's predictions can't be read.", label=label)
         return
-    used = {setting for one in sweep.cells if isinstance(setting := one.setting(TEMPERATURE), int | float)}
+    used = {t for one in sweep.cells if (t := _temperature(one)) is not None}
     most = math.log(teacher.logits.shape[1])
     rows = [
         [float(t), found := entropy(teacher.logits, float(t)), found / most, off_label(teacher, float(t))]
-        for t in sorted({1.0, *map(float, used)})
+        for t in sorted({1.0, *used})
     ]
-    own = cell.setting(TEMPERATURE)
-    at = next(row for row in rows if row[0] == (float(own) if own in used else 1.0))
+    own = _temperature(cell) or 1.0
+    at = next(row for row in rows if row[0] == own)
     plain = f"{number(entropy(teacher.logits, 1.0))} nats of entropy at T = 1"
     plain += f" and {number(at[1])} at the T = {at[0]:g} used" if at[0] != 1 else ""
     said = f"On {_of(split)} its outputs have {plain}: {percent(at[2])} % of the most there could be "
@@ -95,6 +95,13 @@ def _dark_knowledge(sweep: Sweep, cell: Cell, answers: Answers) -> Iterable[Bloc
     }
     seed = f"; seed {run.seed}" if len(cell.runs) > 1 else ""
     yield Table("entropy", f"The teacher's outputs on {_of(split)} by temperature{seed}", columns, rows)
+
+
+def _temperature(cell: Cell) -> float | None:
+    """The one of its loss; None where that has none."""
+    found = cell.setting(TEMPERATURE)
+    is_one = isinstance(found, int | float) and not isinstance(found, bool) and 0 < found < math.inf
+    return float(found) if is_one else None
 
 
 def _train_and_test(cell: Cell, answers: Answers) -> Iterable[Block]:

@@ -1,18 +1,20 @@
 """How hard each term of the loss pulled at the student while it learned."""
 
-import json
 from collections.abc import Iterable
 from statistics import fmean
 
+from tutelage.errors import TutelageError
 from tutelage.report.cells import Cell, Sweep
 from tutelage.report.document import Block, Table, Text, number, plural, text
 from tutelage.report.runs import Run
+from tutelage.shape import read_json_as
 
 _HARD = "hard"  # the term of the labels
 _HOW = (
     "Measured while the students trained, on the last batch of some epochs (the last one always): norms of the terms' "
     "gradients with respect to the student's parameters, weights and schedules included."
 )
+_STAGE = {"pulls?": {"*": {"*": "two numbers"}}}
 Pulls = list[dict[str, list[float]]]  # measurements: term → [norm, cosine with all other terms together]
 
 
@@ -45,6 +47,8 @@ def _rows(cell: Cell, runs: list[Pulls]) -> Iterable[list]:
 def _sentence(runs: list[Pulls]) -> str:
     """Of one cell: every term's pull, the ratio of the strongest to the labels' (or the weakest), and the cosine."""
     norms, cosines = _means(runs, 0), _means(runs, 1)
+    if len(norms) < 2:
+        return "Not measured in the chosen cell, whose runs have no two terms in common."
     named = {name: "the labels'" if name == _HARD else f"that of {name}" for name in norms}
     first, *others = sorted(norms, key=norms.__getitem__, reverse=True)
     base = _HARD if _HARD in others else others[-1]
@@ -59,15 +63,17 @@ def _sentence(runs: list[Pulls]) -> str:
 
 
 def _means(runs: list[Pulls], place: int) -> dict[str, float]:
-    """Term → mean over the measurements of each run, then over runs."""
-    return {name: fmean(fmean(one[name][place] for one in measured) for measured in runs) for name in runs[0][0]}
+    """Term → mean over the measurements of each run, then over runs; of terms that all have."""
+    names = [name for name in runs[0][0] if all(name in one for measured in runs for one in measured)]
+    return {name: fmean(fmean(one[name][place] for one in measured) for measured in runs) for name in names}
 
 
 def _pulls(run: Run) -> Pulls | None:
     """What the student's ``stage.json`` says, by epoch; None without."""
     try:
-        stage = json.loads((run.folder / "checkpoints" / "stage.json").read_text())
-    except (OSError, ValueError):
+        stage = read_json_as(run.folder / "checkpoints" / "stage.json", _STAGE)
+    except TutelageError:
         return None
-    found = sorted((stage.get("pulls") or {}).items(), key=lambda item: int(item[0]))
-    return [terms for _, terms in found] or None
+    pulls = {int(epoch): terms for epoch, terms in (stage.get("pulls") or {}).items() if epoch.isdecimal()}
+    found = sorted(pulls.items())
+    return [terms for _, terms in found if terms] or None

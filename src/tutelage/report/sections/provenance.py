@@ -46,7 +46,7 @@ def _commands(sweep: Sweep) -> Table:
 
 def command(run: Run) -> str:
     """What was typed, to be pasted into a shell."""
-    typed = [str(word) for word in run.provenance.get("command", [])]
+    typed = [str(word) for word in run.provenance.get("command") or []]
     verb = typed[0].rpartition(" ")[2] if typed and " " in typed[0] else "distill"
     return " ".join(["tutelage", verb, *map(shlex.quote, typed[1:])])
 
@@ -55,7 +55,7 @@ def _versions(sweep: Sweep) -> Table:
     """Everything that was run on; more than one row of a name is a warning by itself."""
     counts: Counter[tuple[str, str]] = Counter()
     for run in sweep.runs:
-        said = {**run.provenance.get("versions", {})}
+        said = {**(run.provenance.get("versions") or {})}
         said |= {name: run.provenance.get(name) for name in ("python", "machine", "commit")}
         counts.update((name, str(value)) for name, value in said.items() if value)
     rows = [[name, value, count] for (name, value), count in sorted(counts.items())]

@@ -49,7 +49,7 @@ def _of_role(runs: Iterable[Run], role: str) -> list[dict[str, Curve]]:
     """The curves of a role's networks, each network once."""
     places: dict[str, Path] = {}
     for run in runs:
-        recorded = run.artifacts.get(role, {}).get("folder", run.folder)
+        recorded = run.artifacts.get(role, {}).get("folder") or run.folder
         places.setdefault(str(recorded), run.folder / "tensorboard" / role)
     return [read_curves(place) for place in places.values()]
 
@@ -67,7 +67,7 @@ def _cost(sweep: Sweep, cell: Cell, weights: str) -> Iterable[Block]:
         if row := _row("student" if one is cell else "other", one.name, one, "student", weights):
             rows.append(row)
     for run in sweep.others:
-        figures = run.metrics.get("figures", {})
+        figures = run.metrics.get("figures") or {}
         if run.metrics.get("split") == "test" and "accuracy" in figures:
             stage = (run.metrics.get("about") or {}).get("stage", "network")
             cost = [run.metrics.get(key) for key in ("parameters", "multiply_adds")]
@@ -91,8 +91,8 @@ def _of_networks(sweep: Sweep, role: str, weights: str) -> list[list[Any]]:
     groups: dict[tuple, dict[str, Run]] = {}
     for run in sweep.runs:
         if entry := run.metrics.get(role):
-            made = str(run.artifacts.get(role, {}).get("folder", run.folder))
-            groups.setdefault((entry["parameters"], entry["multiply_adds"]), {})[made] = run
+            made = str(run.artifacts.get(role, {}).get("folder") or run.folder)
+            groups.setdefault((entry["parameters"], entry.get("multiply_adds")), {})[made] = run
     rows = []
     for runs in groups.values():
         cell = Cell({}, dict(enumerate(runs.values())))
@@ -106,21 +106,21 @@ def _of_chain(sweep: Sweep, weights: str) -> list[list[Any]]:
     """Who taught before the last teacher (assistants, generations, a generalist), by name and cost."""
     groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for run in sweep.runs:
-        for name, entry in run.metrics.get("chain", {}).items():
+        for name, entry in (run.metrics.get("chain") or {}).items():
             groups.setdefault((name, entry["parameters"]), []).append(entry)
     rows = []
     for (name, _), entries in groups.items():
         accuracy = fmean(entry[weights]["test"]["accuracy"] for entry in entries)
-        cost = [entries[0][key] for key in ("parameters", "multiply_adds")]
+        cost = [entries[0].get(key) for key in ("parameters", "multiply_adds")]
         rows.append(["other", name, *cost, accuracy, None, fmean(entry["seconds"] for entry in entries), len(entries)])
     return rows
 
 
 def _row(kind: str, label: str, cell: Cell, role: str, weights: str) -> list[Any] | None:
     found = mean(cell, role, weights, "test", "accuracy")
-    entries = [run.metrics[role] for run in cell.runs.values() if role in run.metrics]
+    entries = [run.metrics[role] for run in cell.runs.values() if run.metrics.get(role)]
     if found is None:
         return None
     seconds = fmean(entry["seconds"] for entry in entries)
-    cost = [entries[0][key] for key in ("parameters", "multiply_adds")]
+    cost = [entries[0].get(key) for key in ("parameters", "multiply_adds")]
     return [kind, label, *cost, found.mean, found.sd, seconds, found.count]

@@ -1,0 +1,82 @@
+"""Reads documents that anyone may have damaged: what is not as expected is one sentence that names file and place."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tutelage.errors import TutelageError
+
+Form = Mapping[str, Any]  # name → form or kind; a name that ends in "?" may be missing or null, "*" is any name
+
+_LARGEST = 1e30
+_KINDS: Mapping[str, Callable[[Any], bool]] = {
+    "a text": lambda value: isinstance(value, str),
+    "a number": lambda value: _is_number(value),
+    "a fraction": lambda value: _is_number(value) and 0 <= value <= 1,
+    "a size": lambda value: _is_number(value) and value >= 0,
+    "a whole number": lambda value: _is_number(value) and isinstance(value, int),
+    "names with values": lambda value: isinstance(value, dict),
+    "a list of texts": lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
+    "two numbers": lambda value: isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)),
+}
+
+
+def _is_number(value: Any) -> bool:
+    """Finite, and its square as well."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
+
+
+def read_json_as(path: Path, form: Form) -> dict[str, Any]:
+    """The document in a JSON file.
+
+    Raises:
+        TutelageError: it can't be read, or does not have this form; begins with the file's name.
+    """
+    try:
+        if not path.is_file():
+            raise OSError("it is no file")
+        document = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise TutelageError(f"{path.name} can't be read: {_reason(error)}") from error
+    return check(document, form, path.name)
+
+
+def _reason(error: Exception) -> str:
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(said).splitlines()[0]
+
+
+def check(document: Any, form: Form, name: str) -> dict[str, Any]:
+    """``document``, where it has this form.
+
+    Raises:
+        TutelageError: it has not; begins with ``name``, then says where.
+    """
+    if not isinstance(document, dict):
+        raise TutelageError(f"{name} can't be read: expected dict, found {_shown(document)}")
+    if said := _mismatch(document, form, ""):
+        raise TutelageError(f"{name}: {said}")
+    return document
+
+
+def _mismatch(node: Any, form: Any, path: str) -> str:
+    if isinstance(form, str):
+        return "" if _KINDS[form](node) else f"{path}: expected {form}, found {_shown(node)}"
+    if not isinstance(node, dict):
+        return f"{path}: expected names with values, found {_shown(node)}"
+    for name, below in form.items():
+        key = name.removesuffix("?")
+        for one in node if key == "*" else [key]:
+            if key != name and node.get(one) is None:
+                continue
+            if said := _mismatch(node.get(one), below, f"{path}.{one}" if path else str(one)):
+                return said
+    return ""
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    text = repr(value) if isinstance(value, str | int | float) else type(value).__name__
+    return text if len(text) <= 40 else f"{text[:39]}…"
