@@ -12,6 +12,7 @@ from tutelage.errors import TutelageError
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEEPEST = _BRACKETS = 60
+_ALIASES = 20  # unfolded they are a thousand times as much at most
 _SUSPICIOUS = re.compile(r"(?:^|[\s\[{,:-])\*\w|^ {60}|(?:[-?:]\s+){60}", re.M)
 
 
@@ -63,16 +64,17 @@ class Documents:
 
 
 def _yaml(text: str) -> Any:
-    """A YAML document, neither with aliases, which may be small on disk and larger than memory, nor too deep.
+    """A YAML document, neither with many aliases, which may be small on disk and fill the memory, nor too deep.
 
     The C loader is recursive: what is nested a hundred thousand times ends the process.
     """
     if text.count("[") + text.count("{") > _BRACKETS or _SUSPICIOUS.search(text):
-        depth = 0
+        depth = aliases = 0
         for event in yaml.parse(text, _LOADER):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _DEEPEST:
                 raise TutelageError(f"nested more than {_DEEPEST} levels deep")
-            if isinstance(event, yaml.AliasEvent):
-                raise TutelageError("it has aliases")
+            aliases += isinstance(event, yaml.AliasEvent)
+            if aliases > _ALIASES:
+                raise TutelageError(f"it has more than {_ALIASES} aliases")
     return yaml.load(text, _LOADER)
