@@ -132,6 +132,7 @@ def _stored(stage: DictConfig, node: DictConfig, recipe: dict[str, Any], root: P
         if distributed.is_main():
             source = instantiate(node.source)
             source.attach(recipe["signals"], {})
+            source.name_classes(data.class_names)
             _write(source, data, work, node.dtype, node.top, recipe.get("views", 1), _device(stage))
             source.verify()
 

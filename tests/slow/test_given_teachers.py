@@ -5,6 +5,7 @@ import torch
 from command import SPLITS, TINY
 from odd_nets import Plain
 from runs import artifacts, figures
+from safetensors.torch import load_file
 
 from tutelage.weights import read_state
 
@@ -70,3 +71,17 @@ def test_a_member_of_an_ensemble_has_its_own_prefix(main, tmp_path, teacher):
     answer = main("distill", "--config-dir", "mine", *TINY, *QUICK, "sources=two")
     assert answer.code == 0, answer.message
     assert len(artifacts(tmp_path / "outputs" / "artifacts", "given")) == 2
+
+
+def test_a_file_of_outputs_is_measured_before_training_and_its_columns_go_by_name(main, tmp_path, teacher):
+    said = load_file(teacher / "predictions.safetensors")
+    parts = [(said[f"last.{split}.key"], said[f"last.{split}.logits"]) for split in ("train", "val")]
+    key, logits = (torch.cat(both) for both in zip(*parts, strict=True))
+    rows = [",".join([str(k), *map(repr, row)]) for k, row in zip(key.tolist(), logits.flip(1).tolist(), strict=True)]
+    given = (*TINY, *QUICK[:2], "sources=recorded", "sources.teacher.path=t.csv", "sources.teacher.kind=logits")
+    for names, right in ((range(9, -1, -1), True), (range(10), False)):
+        (tmp_path / "t.csv").write_text("\n".join([",".join(["key", *map(str, names)]), *rows]) + "\n")
+        answer = main("distill", *given, f"hydra.run.dir={right}")
+        assert answer.code == 0, answer.message
+        assert "examples right" in answer.out.split("control epoch")[0]
+        assert ("NO BETTER THAN CHANCE" in answer.out) != right

@@ -132,6 +132,7 @@ class SupervisedModule(L.LightningModule):
         device = self.network_device()
         keys = {split: data.splits[split].keys.to(device) for split in ("train", "val")}
         for source in self.sources().values():
+            source.name_classes(data.class_names)
             source.expect(keys)
         batch = data.sample(min(8, data.batch_size))
         training = self.training

@@ -6,11 +6,12 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tutelage.errors import TutelageError
 from tutelage.objective import Batch, Signals
@@ -18,7 +19,12 @@ from tutelage.sources.answers import Answers
 from tutelage.sources.base import Source
 from tutelage.sources.outputs import FLOOR, as_logits, check_kind
 
+if TYPE_CHECKING:
+    from tutelage.data.base import ImageData
+
 log = logging.getLogger(__name__)
+
+_GRADED = 256  # validation images that are asked about before training
 
 
 class Asked(Source):
@@ -41,6 +47,7 @@ class Asked(Source):
         retries: how often a question that raised an exception is asked again.
         wait: seconds before the first retry; each later one waits twice as long.
         floor: what stands for a smaller probability, zero above all.
+        allow_normalised: whether logits may look like probabilities, which is refused otherwise.
 
     Raises:
         TutelageError: an argument that means nothing.
@@ -59,6 +66,7 @@ class Asked(Source):
         retries: int = 3,
         wait: float = 1.0,
         floor: float = FLOOR,
+        allow_normalised: bool = False,
     ):
         super().__init__()
         check_kind(kind, floor)
@@ -76,6 +84,7 @@ class Asked(Source):
         object.__setattr__(self, "ask", ask)  # no child, should it be a module: it never learns and is not saved
         self.name = name or f"{type(ask).__name__}-{str(version)[:12]}"
         self.kind, self.num_classes, self.floor = kind, num_classes, floor
+        self.allow_normalised = allow_normalised
         self.batch_size, self.retries, self.wait = batch_size, retries, wait
         self._identity = f"{name or ''}\n{version or ''}\n".encode()
         self.answers = Answers(Path(folder) / (re.sub(r"[^\w.-]+", "_", self.name)[:100] + ".sqlite"))
@@ -104,8 +113,17 @@ class Asked(Source):
             with self.answers.lock():
                 found |= self._ask_missing(questions, images, batch["key"].tolist())
         raw = np.stack([found[question] for question in questions])
-        logits = as_logits(raw, self.kind, self.num_classes, self.floor, self.name, batch["key"].tolist())
+        logits = self._as_logits(raw, batch["key"].tolist())
         return {"logits": torch.from_numpy(logits).to(batch["input"].device)}
+
+    def graded(self, data: "ImageData") -> Mapping[str, tuple[Tensor, Tensor]]:
+        """Of the first validation examples, which would be asked about later anyway."""
+        validation = data.splits["val"]
+        batch = validation[0, torch.arange(min(_GRADED, len(validation)))]
+        return {"validation": (self(batch)["logits"].cpu(), batch["label"].cpu())}
+
+    def _as_logits(self, raw: NDArray[Any], keys: list[int]) -> NDArray[np.float32]:
+        return as_logits(raw, self.kind, self.num_classes, self.floor, self.name, keys, self.allow_normalised)
 
     def _question(self, image: NDArray[np.float32]) -> bytes:
         content = hashlib.sha256(self._identity)
@@ -124,7 +142,7 @@ class Asked(Source):
             some = missing[at : at + self.batch_size]
             rows = [row[question] for question in some]
             answer = np.asarray(self._patiently(images[rows]))
-            as_logits(answer, self.kind, self.num_classes, self.floor, self.name, [keys[i] for i in rows])  # or raises
+            self._as_logits(answer, [keys[i] for i in rows])  # or raises
             new = dict(zip(some, answer.astype(np.float32), strict=True))
             self.answers.put(new)
             found |= new

@@ -1,6 +1,6 @@
 """The one interface of everything that gives signals: student, teacher, peer, moving average, cache."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -24,6 +24,9 @@ class Source(nn.Module):
     def attach(self, needs: Iterable[str], sources: "Mapping[str, Source]") -> None:
         """Told once, before the first step, which signals will be read, and of all sources, the student included."""
         raise NotImplementedError
+
+    def name_classes(self, names: Sequence[str]) -> None:
+        """Told before the first step what the data's classes are called, in the order of their labels."""
 
     def expect(self, key: Mapping[str, Tensor]) -> None:
         """Told before the first step which examples ``train`` and ``val`` hold; raises if one is unknown to it."""

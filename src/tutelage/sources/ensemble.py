@@ -60,6 +60,11 @@ class Ensemble(Source):
         for member in self.members:
             member.attach({"logits"}, sources)  # type: ignore[operator]
 
+    def name_classes(self, names: Sequence[str]) -> None:
+        """Tells every member."""
+        for member in self.members:
+            member.name_classes(names)  # type: ignore[operator]
+
     def forward(self, batch: Batch) -> Signals:
         """The members' logits, combined."""
         logits = torch.stack([member(batch)["logits"].float() for member in self.members])

@@ -26,7 +26,13 @@ def check_kind(kind: str, floor: float) -> None:
 
 
 def as_logits(
-    values: NDArray[Any], kind: str, num_classes: int, floor: float, name: str, keys: Sequence[int] | NDArray[Any]
+    values: NDArray[Any],
+    kind: str,
+    num_classes: int,
+    floor: float,
+    name: str,
+    keys: Sequence[int] | NDArray[Any],
+    allow_normalised: bool = False,
 ) -> NDArray[np.float32]:
     """The logits that ``values`` are, or stand for.
 
@@ -40,13 +46,14 @@ def as_logits(
         floor: what stands for a smaller probability, a zero above all, whose logarithm is no number.
         name: what the errors call the origin of ``values``.
         keys: [N], what the errors call the rows.
+        allow_normalised: whether logits may all be at least 0 and sum to 1, as probabilities do, or to 100.
 
     Returns:
         [N, C].
 
     Raises:
         TutelageError: the shape, a value that is not finite in float32, a negative probability or a row of them that
-            does not sum to 1 within 0.001.
+            does not sum to 1 within 0.001; logits that look like probabilities.
     """
     if values.dtype.kind not in "fiu":
         raise TutelageError(f"{name}: expected {kind} that are numbers, found {values.dtype}")
@@ -56,16 +63,35 @@ def as_logits(
         found = values.astype(np.float32)
     _refuse(~np.isfinite(found), found, "finite " + kind, name, keys)
     if kind == "logits":
+        if not allow_normalised:
+            _refuse_normalised(found, name)
         return found
-    _refuse(found < 0, found, "probabilities ≥ 0", name, keys)
+    _refuse(found < 0, found, "probabilities ≥ 0", name, keys, ". Logits, and logarithms of probabilities: kind=logits")
     sums = found.sum(axis=1, dtype=np.float64)
     if (wrong := np.abs(sums - 1) > _TOLERANCE).any():
         row = int(wrong.argmax())
         raise TutelageError(
             f"{name}: expected probabilities that sum to 1, found {sums[row]:.6g} for example {int(keys[row])} "
-            f"(row {row}); {int(wrong.sum())} of {len(sums)} rows are like that. kind=logits?"
+            f"(row {row}); {int(wrong.sum())} of {len(sums)} rows are like that. "
+            + ("Percentages are to be divided by 100" if _sum_to(sums, 100) else "kind=logits?")
         )
     return np.log(np.maximum(found, np.float32(floor)))
+
+
+def _sum_to(sums: NDArray[np.float64], total: float) -> bool:
+    return bool((np.abs(sums - total) <= total * _TOLERANCE).all())
+
+
+def _refuse_normalised(values: NDArray[np.float32], name: str) -> None:
+    sums = values.sum(axis=1, dtype=np.float64)
+    if values.shape[1] < 2 or not len(values) or (values < 0).any():
+        return
+    for total, what in ((1, "probabilities"), (100, "percentages")):
+        if _sum_to(sums, total):
+            raise TutelageError(
+                f"{name}: all {len(sums)} rows are at least 0 and sum to {total}: these look like {what} and not like "
+                "logits. Say kind=probabilities (in a range from 0 to 1), or allow_normalised=true if they are logits"
+            )
 
 
 def _refuse(
@@ -74,10 +100,11 @@ def _refuse(
     expected: str,
     name: str,
     keys: Sequence[int] | NDArray[Any],
+    hint: str = "",
 ) -> None:
     if wrong.any():
         row, column = (int(i) for i in np.argwhere(wrong)[0])
         raise TutelageError(
             f"{name}: expected {expected}, found {values[row, column]} for class {column} of example "
-            f"{int(keys[row])} (row {row}); {int(wrong.any(axis=1).sum())} of {len(values)} rows are like that"
+            f"{int(keys[row])} (row {row}); {int(wrong.any(axis=1).sum())} of {len(values)} rows are like that{hint}"
         )

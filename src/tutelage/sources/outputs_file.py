@@ -11,15 +11,18 @@ from numpy.typing import NDArray
 
 from tutelage.errors import TutelageError, nearest
 
-Columns = tuple[NDArray[Any], NDArray[Any]]  # keys [N], values [N, C]
+Columns = tuple[NDArray[Any], NDArray[Any], list[str] | None]  # keys [N], values [N, C], names [C] where there are
 
 
-def read_outputs(path: Path, kind: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
+def read_outputs(path: Path, kind: str) -> tuple[NDArray[np.int64], NDArray[Any], list[str] | None]:
     """The keys [N] and outputs [N, C] of a file. A key is the number of an example in the original training set.
+
+    Tables also have the names of their columns [C], in the order of the values
+    (:func:`tutelage.sources.output_columns.class_order`).
 
     * ``.npy``: an array [N, C]; row = key.
     * ``.npz``: the arrays ``key`` [N] and ``logits`` or ``probabilities`` [N, C], as ``kind`` says.
-    * ``.csv``: a header, comma-separated; a column ``key`` and one column a class, of any names, class 0 first.
+    * ``.csv``: a header, comma-separated; a column ``key`` and one column a class.
     * ``.parquet``: the same columns; needs the extra ``parquet``.
 
     Nothing is unpickled. The values are as they are in the file: :func:`tutelage.sources.outputs.as_logits` checks
@@ -34,19 +37,19 @@ def read_outputs(path: Path, kind: str) -> tuple[NDArray[np.int64], NDArray[Any]
     if not path.is_file():
         raise TutelageError(f"{path.absolute()}: no such file of a teacher's outputs")
     try:
-        keys, values = reader(path, kind)
+        keys, values, names = reader(path, kind)
     except TutelageError:
         raise
     except Exception as error:  # a damaged file can raise anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise TutelageError(f"{path}: truncated, damaged or no {path.suffix} file of numbers ({reason})") from error
-    return _checked(keys, values, path), values
+    return _checked(keys, values, path), values, names
 
 
 def _npy(path: Path, kind: str) -> Columns:
     with path.open("rb") as file:
         values = np.lib.format.read_array(file, allow_pickle=False)
-    return np.arange(len(values) if values.ndim else 0), values
+    return np.arange(len(values) if values.ndim else 0), values, None
 
 
 def _npz(path: Path, kind: str) -> Columns:
@@ -57,7 +60,7 @@ def _npz(path: Path, kind: str) -> Columns:
                 raise TutelageError(f"{path}: expected an array {name!r}; {nearest(name, arrays)}")
         with archive.open(arrays["key"]) as keys, archive.open(arrays[kind]) as values:
             read = np.lib.format.read_array
-            return read(keys, allow_pickle=False), read(values, allow_pickle=False)
+            return read(keys, allow_pickle=False), read(values, allow_pickle=False), None
 
 
 def _csv(path: Path, kind: str) -> Columns:
@@ -70,7 +73,7 @@ def _csv(path: Path, kind: str) -> Columns:
     if table.size and table.shape[1] != len(header):
         raise TutelageError(f"{path}: {len(header)} columns in the header, {table.shape[1]} below it")
     table = table.reshape(-1, len(header))
-    return table[:, at], np.delete(table, at, axis=1)
+    return table[:, at], np.delete(table, at, axis=1), header[:at] + header[at + 1 :]
 
 
 def _parquet(path: Path, kind: str) -> Columns:
@@ -84,10 +87,11 @@ def _parquet(path: Path, kind: str) -> Columns:
     columns = [column.to_numpy() for column in table.columns]  # a null becomes NaN
     keys = columns.pop(at)
     if not columns:
-        return keys, np.empty((len(keys), 0))
+        return keys, np.empty((len(keys), 0)), []
     if odd := next((column.dtype for column in columns if column.dtype.kind not in "fiu"), None):
         raise TutelageError(f"{path}: expected columns of numbers, found {odd}")
-    return keys, np.column_stack(columns)
+    names = list(table.column_names)
+    return keys, np.column_stack(columns), names[:at] + names[at + 1 :]
 
 
 def _key_column(header: list[str], path: Path) -> int:

@@ -2,9 +2,9 @@
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,10 +13,16 @@ from tutelage import devices
 from tutelage.errors import TutelageError
 from tutelage.objective import Batch, Signals
 from tutelage.sources.base import Source
+from tutelage.sources.output_columns import class_order
 from tutelage.sources.outputs import FLOOR, as_logits, check_kind
 from tutelage.sources.outputs_file import read_outputs
 
+if TYPE_CHECKING:
+    from tutelage.data.base import ImageData
+
 log = logging.getLogger(__name__)
+
+_GRADED = 10_000
 
 
 class Recorded(Source):
@@ -65,6 +71,16 @@ class Recorded(Source):
         for keys in key.values():
             self.rows(keys)
 
+    def graded(self, data: "ImageData") -> Mapping[str, tuple[Tensor, Tensor]]:
+        """Of validation and of training examples that have a label, 10,000 of each at most."""
+        found = {}
+        for split, name in (("train", "training"), ("val", "validation")):
+            part = data.splits[split]
+            chosen = (part.labels >= 0).nonzero()[:_GRADED, 0]
+            logits = self.logits[self.rows(part.keys[chosen].to(self.key.device))]
+            found[name] = logits.cpu(), part.labels[chosen].cpu()
+        return found
+
     def forward(self, batch: Batch) -> Signals:
         """The recorded logits of the batch.
 
@@ -89,13 +105,20 @@ class RecordedFile(Recorded):
             file rounds its probabilities, half its last digit is better: at T > 1 a zero then weighs what it may be.
         augment: what is done to training images. The file knows their plain form only, so this must be nothing;
             ``null`` in its place says that plain outputs shall teach augmented images.
+        allow_normalised: whether logits may look like probabilities, which is refused otherwise.
 
     Raises:
         TutelageError: the file is not what it should be, or images are augmented.
     """
 
     def __init__(
-        self, path: str, kind: str, num_classes: int, floor: float = FLOOR, augment: Iterable[Any] | None = None
+        self,
+        path: str,
+        kind: str,
+        num_classes: int,
+        floor: float = FLOOR,
+        augment: Iterable[Any] | None = None,
+        allow_normalised: bool = False,
     ):
         check_kind(kind, floor)
         if augment:
@@ -103,8 +126,25 @@ class RecordedFile(Recorded):
                 f"{path} holds outputs for images as they are, and data.augment changes them; "
                 "sources.teacher.augment=null teaches augmented images by them all the same"
             )
-        key, values = read_outputs(Path(path), kind)
-        logits = as_logits(values, kind, num_classes, floor, path, key)
+        key, values, columns = read_outputs(Path(path), kind)
+        logits = as_logits(values, kind, num_classes, floor, path, key, allow_normalised)
         super().__init__(torch.from_numpy(key), torch.from_numpy(logits), path)
+        self._columns = columns
         digest = hashlib.sha256(key.tobytes() + logits.tobytes()).hexdigest()
         log.info("%s: outputs of %d examples for %d classes, SHA-256 %s", path, *logits.shape, digest)
+
+    def name_classes(self, names: Sequence[str]) -> None:
+        """Brings the columns of a table into the order of the classes, once."""
+        if self._columns is not None:
+            order = class_order(self._columns, names, self.name)
+            self.logits, self._columns = self.logits[:, order], None
+
+    def rows(self, key: Tensor) -> Tensor:
+        """As of any record.
+
+        Raises:
+            TutelageError: an example is not on record, or nobody has said what the classes are called.
+        """
+        if self._columns is not None:
+            raise TutelageError(f"{self.name} has named columns: tell it the classes by name_classes first")
+        return super().rows(key)

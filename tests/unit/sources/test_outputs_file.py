@@ -38,13 +38,13 @@ def path(request, tmp_path):
 
 
 def test_keys_and_values_come_back(path):
-    keys, values = read_outputs(write(path), "logits")
+    keys, values, _ = read_outputs(write(path), "logits")
     np.testing.assert_array_equal(keys, KEYS)
     np.testing.assert_array_equal(values, VALUES)
 
 
 def test_a_row_of_npy_is_its_key(tmp_path):
-    keys, values = read_outputs(write(tmp_path / "teacher.npy"), "logits")
+    keys, values, _ = read_outputs(write(tmp_path / "teacher.npy"), "logits")
     assert keys.tolist() == [0, 1, 2]
     np.testing.assert_array_equal(values, VALUES)
 
@@ -52,7 +52,7 @@ def test_a_row_of_npy_is_its_key(tmp_path):
 def test_the_key_may_be_any_column_and_a_csv_be_a_spreadsheet_s(tmp_path):
     file = tmp_path / "teacher.csv"
     file.write_text('\ufeff"first class", key ,"b,c"\r\n1.5,"4",-2\r\n0.25,0,3\r\n', encoding="utf-8", newline="")
-    keys, values = read_outputs(file, "logits")
+    keys, values, _ = read_outputs(file, "logits")
     assert keys.tolist() == [4, 0]
     assert values.tolist() == [[1.5, -2], [0.25, 3]]
 
@@ -155,7 +155,7 @@ def test_a_damaged_file_is_refused_or_read_but_never_crashes(tmp_path, ending):
         damaged[chance.randrange(len(whole))] = chance.randrange(256)
         file.write_bytes(damaged)
         with contextlib.suppress(TutelageError):
-            keys, values = read_outputs(file, "logits")
+            keys, values, _ = read_outputs(file, "logits")
             assert len(keys) == len(values)
 
 
