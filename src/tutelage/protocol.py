@@ -25,6 +25,7 @@ from tutelage.data.base import ImageData
 from tutelage.errors import TutelageError
 from tutelage.evaluation.absent import absent_figures
 from tutelage.evaluation.board import write_board
+from tutelage.evaluation.cost import multiply_adds
 from tutelage.evaluation.figures import figures, figures_of_own
 from tutelage.evaluation.table import comparison
 from tutelage.files import read_json, write_json
@@ -129,6 +130,7 @@ def _try_out(cfg: DictConfig, stage: DictConfig, data: ImageData) -> None:
         expected = [len(images), data.num_classes]
         if shape != expected:
             raise TutelageError(f"the {role} gives logits {shape}; the data's labels need {expected}")
+        multiply_adds(net.net, data.input_shape)  # warns now if it can't be counted
     check_given(stage.sources, data, stage.data)
     teaching = build.sources(stage)
     build.distillation_module(stage, data.num_classes, teaching, None).meet(data)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from tutelage import artifacts, build, distributed, stages
 from tutelage.errors import TutelageError
+from tutelage.evaluation.cost import total
 from tutelage.evaluation.predictions import Predictions
 from tutelage.sources.specialists import activity, check_count, membership, together, warn
 from tutelage.stages import SPLITS, WEIGHTS, Trained
@@ -116,7 +118,7 @@ def _combine(
     def combine(work: Path) -> None:
         if not distributed.is_main():
             return
-        facts = {key: sum(one.facts[key] for one in trained) for key in _ADDED}
+        facts: dict[str, Any] = {key: total(one.facts[key] for one in trained) for key in _ADDED}
         facts |= {"epochs": trained[0].facts["epochs"], "epoch": dict.fromkeys(WEIGHTS)}
         facts["specialists"] = [{"classes": group, "share": share} for group, share in zip(groups, shares, strict=True)]
         said = {}

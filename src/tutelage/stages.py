@@ -1,5 +1,6 @@
 """One training from its first step to its finished folder: the teacher, the control, the student."""
 
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,7 +21,7 @@ from tutelage.callbacks.pulls import Pulls
 from tutelage.callbacks.recovery import Recovery, newest_intact
 from tutelage.data.base import ImageData
 from tutelage.errors import TutelageError
-from tutelage.evaluation.cost import multiply_adds, parameters
+from tutelage.evaluation.cost import multiply_adds, parameters, total
 from tutelage.evaluation.predictions import Predictions, predict
 from tutelage.files import read_json, write_atomically, write_json
 from tutelage.job import sigterm_saves
@@ -134,8 +135,10 @@ def threads(learner: SupervisedModule, data: ImageData) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _work(nets: Iterable[nn.Module], data: ImageData) -> int:
-    return data.batch_size * sum(multiply_adds(net, data.input_shape) for net in nets)
+def _work(nets: Iterable[nn.Module], data: ImageData) -> float:
+    """Multiply-adds of a batch; infinity where they are not known."""
+    each = total(multiply_adds(net, data.input_shape) for net in nets)
+    return math.inf if each is None else data.batch_size * each
 
 
 def _finish(

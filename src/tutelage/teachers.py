@@ -15,6 +15,7 @@ from tutelage.build import networks, without_files
 from tutelage.caching import cached
 from tutelage.data.base import ImageData
 from tutelage.errors import TutelageError
+from tutelage.evaluation.cost import total
 from tutelage.evaluation.predictions import Predictions
 from tutelage.sources.ensemble import LEARNED, combined, learned_weights, scaled
 from tutelage.sources.recorded import Recorded
@@ -246,7 +247,7 @@ def _ensemble(node: DictConfig, members: list[Trained], weights: str, root: Path
             logits = torch.stack([one.logits for one in said["val"]])
             shares = learned_weights(logits, said["val"][0].label, found["combine"])
         shares = scaled(shares, len(members))
-        facts = {key: sum(member.facts[key] for member in members) for key in _ADDED}
+        facts = {key: total(member.facts[key] for member in members) for key in _ADDED}
         epochs = {"epochs": max(member.facts["epochs"] for member in members), "epoch": dict.fromkeys(WEIGHTS)}
         together = {split: in_one(of_all, shares, found["combine"]) for split, of_all in said.items()}
         both = {(kind, split): one for kind in WEIGHTS for split, one in together.items()}

@@ -74,3 +74,24 @@ def test_the_last_line_is_the_folder_whole_and_as_it_is(main, tmp_path):
     answer = main("distill", *SHORT, "model@student=mlp", f"hydra.run.dir='{folder}'", "paths.outputs=out")
     assert answer.code == 0, answer.message
     assert answer.out.splitlines()[-1] == str(folder)
+
+
+def test_a_network_whose_cost_can_t_be_counted_trains_and_is_reported(main, tmp_path):
+    """A figure of cost never ends a run: it is null everywhere, and one line says so before anything is trained."""
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "odd.yaml").write_text("_target_: odd_nets.NeedsValues")
+    overrides = ("--config-dir", "mine", "trainer.max_epochs=1", "model@teacher=odd", "model@student=odd", *SPLITS)
+    answer = main("distill", *overrides, "hydra.run.dir=run")
+    assert answer.code == 0, answer.message
+    said = "multiply-adds of NeedsValues are not known: it does not run on shapes alone"
+    assert answer.out.count(said) == 1
+    assert "epoch" not in answer.out.partition(said)[0]
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert [metrics[role]["multiply_adds"] for role in ("teacher", "control", "student")] == [None] * 3
+    assert main("report", "run").code == 0
+    assert "| – |" in (tmp_path / "run" / "report" / "report.md").read_text()
+    answer = main(
+        "evaluate", "checkpoint=run/checkpoints/last.safetensors", "trust=[odd_nets]", "hydra.run.dir=measured"
+    )
+    assert answer.code == 0, answer.message
+    assert json.loads((tmp_path / "measured" / "metrics.json").read_text())["multiply_adds"] is None

@@ -1,7 +1,8 @@
 """What a network costs: parameters and multiply-adds."""
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -9,8 +10,10 @@ from torch import nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from tutelage.errors import TutelageError
 from tutelage.evaluation.predictions import eval_mode
+
+log = logging.getLogger(__name__)
+_uncounted: set[str] = set()  # warned of already
 
 
 def parameters(module: nn.Module) -> int:
@@ -18,7 +21,7 @@ def parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def multiply_adds(module: nn.Module, input_shape: Sequence[int]) -> int:
+def multiply_adds(module: nn.Module, input_shape: Sequence[int]) -> int | None:
     """The multiply-adds of one example in eval mode: matrix products (attention's, too) and convolutions.
 
     What else a network does (activations, normalisation, pooling, adding biases, ``nn.Bilinear``) is not counted.
@@ -32,8 +35,9 @@ def multiply_adds(module: nn.Module, input_shape: Sequence[int]) -> int:
         module: maps one floating-point batch to anything.
         input_shape: of one example, without the batch dimension.
 
-    Raises:
-        TutelageError: the module does not run on such an input, or needs the values and not only the shapes.
+    Returns:
+        None, with one warning for each class, where the module can't be run on shapes alone: it needs values
+        (``.item()``, a branch on a tensor), or does not take such an input. A figure of cost must not end a run.
     """
     tensors = {name: t.to("meta") for name, t in (*module.named_parameters(), *module.named_buffers())}
     dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), None)
@@ -45,11 +49,19 @@ def multiply_adds(module: nn.Module, input_shape: Sequence[int]) -> int:
             FlopCounterMode(display=False, custom_mapping=_UNREGISTERED) as counter,
         ):
             functional_call(module, tensors, example)
-    except (RuntimeError, NotImplementedError, ValueError) as error:
-        raise TutelageError(
-            f"multiply-adds: {type(module).__name__} does not run on shape {list(example.shape)}: {error}"
-        ) from error
+    except Exception as error:  # any: what runs is the user's
+        if (name := type(module).__name__) not in _uncounted:
+            _uncounted.add(name)
+            why = (str(error) or type(error).__name__).splitlines()[0]
+            log.warning("multiply-adds of %s are not known: it does not run on shapes alone (%s)", name, why)
+        return None
     return counter.get_total_flops() // 2
+
+
+def total(counts: Iterable[float | None]) -> float | None:
+    """The sum; None where one of them is not known."""
+    known = list(counts)
+    return None if None in known else sum(count for count in known if count is not None)
 
 
 def _product_with_vector(matrix: Sequence[int], *_: Any, **__: Any) -> int:

@@ -15,6 +15,7 @@ from tutelage.evaluation.cost import multiply_adds, parameters
 from tutelage.evaluation.figures import figures
 from tutelage.evaluation.opened import data_of, network_of
 from tutelage.evaluation.predictions import Predictions, predict
+from tutelage.evaluation.table import MISSING
 from tutelage.files import write_json
 from tutelage.job import job
 from tutelage.unknown_keys import refuse_unknown_keys
@@ -72,7 +73,7 @@ def _table(document: dict[str, Any]) -> Table:
     table.add_column("figure")
     table.add_column("value", justify="right")
     for name in ("parameters", "multiply_adds"):
-        table.add_row(name, f"{document[name]:,}")
+        table.add_row(name, MISSING if document[name] is None else f"{document[name]:,}")
     for name, value in document["figures"].items():
         table.add_row(name, f"{value:,}" if isinstance(value, int) else f"{value:.4f}")
     return table

@@ -101,7 +101,8 @@ def _cells(entry: Mapping[str, Any], teacher: Mapping[str, Any] | None) -> list[
     """A row of the table in the order of ``_COLUMNS``, each cell two lines."""
 
     def cost(what: str) -> str:
-        smaller = _times(teacher[what] / entry[what]) if teacher and teacher is not entry and entry[what] else ""
+        known = teacher and teacher is not entry and entry[what] and teacher[what]
+        smaller = _times(teacher[what] / entry[what]) if known else ""  # type: ignore[index]
         return f"{_short(entry[what])}\n{smaller}"
 
     def test(figure: str, show: Callable[[float], str]) -> str:
@@ -132,8 +133,10 @@ def _legend(metrics: Mapping[str, Any]) -> str:
     return " ".join(said)
 
 
-def _short(count: int) -> str:
+def _short(count: int | None) -> str:
     """Four significant digits: 25450 → 25.45k."""
+    if count is None:
+        return MISSING
     for scale, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= scale:
             return f"{count / scale:.4g}{unit}"

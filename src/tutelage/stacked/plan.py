@@ -134,7 +134,9 @@ def too_much_work(module: SupervisedModule, data: ImageData, most: float | None)
     if torch.cuda.is_available() or most is None:
         return ""
     net = module.student.net.net
-    work = data.batch_size * multiply_adds(deepcopy(net), data.input_shape)
+    if (each := multiply_adds(deepcopy(net), data.input_shape)) is None:
+        return ""
+    work = data.batch_size * each
     work *= 2 if any(isinstance(layer, nn.Conv2d) for layer in net.modules()) else 1
     if work <= most:
         return ""
