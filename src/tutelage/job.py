@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tutelage import distributed, slurm
 from tutelage.artifacts import recipe_digest
+from tutelage.config_differences import differences
 from tutelage.errors import TutelageError, explain
 from tutelage.files import read_json, write_atomically, write_json
 from tutelage.masking import hidden
@@ -149,7 +150,8 @@ def _claim(cfg: DictConfig, folder: Path) -> None:
     unused = state(folder) == "FAILED" and not (folder / "checkpoints").exists()  # such as a config that was refused
     if marker.is_file() and marker.read_text() != digest and not unused:
         raise TutelageError(
-            f"{folder} holds a run with another config (see its config.yaml); choose another hydra.run.dir"
+            f"{folder} holds a run with another config ({differences(folder / 'config.yaml', hidden(resolved))}); "
+            "choose another hydra.run.dir"
         )
     write_atomically(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(hidden(resolved))).encode())
     write_atomically(marker, digest.encode())

@@ -308,7 +308,7 @@ def test_a_refused_config_does_not_take_the_folder(main, tmp_path):
     assert main("distill", *TINY, "loss.alpha=.7", "hydra.run.dir=run").code == 0
     answer = main("distill", *TINY, "loss.alpha=.6", "hydra.run.dir=run")
     assert answer.code == 1
-    assert "holds a run with another config" in answer.message
+    assert "holds a run with another config (loss.alpha: 0.7 there, 0.6 here; " in answer.message
     assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "COMPLETE"
 
 
