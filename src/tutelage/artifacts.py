@@ -14,10 +14,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from tutelage import distributed
-from tutelage.files import sync_folder, write_json
+from tutelage.errors import TutelageError
+from tutelage.files import locked, sync_folder, write_json
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +45,14 @@ def make(root: Path, kind: str, recipe: Mapping[str, Any], build: Callable[[Path
     """
     folder = distributed.broadcast(place(root, kind, recipe))
     work = folder.with_name(f".{folder.name}.work")
-    lock = FileLock(folder.with_name(f".{folder.name}.lock")) if distributed.is_main() else nullcontext()
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = locked(folder.with_name(f".{folder.name}.lock")) if distributed.is_main() else nullcontext()
     if distributed.broadcast(folder.is_dir()):
         return folder, True
+    if folder.parent.is_dir() and not os.access(folder.parent, os.W_OK):
+        raise TutelageError(
+            f"{folder.parent} is not writable, and has no {kind} {folder.name} yet: share it with its owner "
+            "(chmod -R g+ws, umask 002), or choose another paths.artifacts"
+        )
     with lock:
         if distributed.broadcast(folder.is_dir()):
             log.info("%s %s was built by another job meanwhile", kind, folder.name)

@@ -3,9 +3,16 @@
 import json
 import os
 import secrets
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from tutelage.errors import TutelageError
 from tutelage.masking import hidden
 
 
@@ -49,3 +56,45 @@ def write_json(path: Path, document: Any, durable: bool = True) -> None:
 def read_json(path: Path) -> Any:
     """The document in a JSON file."""
     return json.loads(path.read_text())
+
+
+@contextmanager
+def locked(path: Path, timeout: float = -1) -> Iterator[None]:
+    """Inside, no other process is in a block of the same lock file; a lock goes with its process, however that ends.
+
+    The file may be locked by every user, whatever the umask: folders of artifacts are shared.
+
+    Args:
+        path: of the lock file, which stays.
+        timeout: seconds to wait; −1: without end.
+
+    Raises:
+        TutelageError: the file can't be made or locked.
+        filelock.Timeout: another process has the lock.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(path, mode=0o666).acquire(timeout=timeout)
+    except Timeout:
+        raise
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise TutelageError(
+            f"{path} can't be locked ({reason}): its folder must be writable, and on a file system that has flock"
+        ) from error
+    with held:
+        yield
+
+
+def file_system_time(folder: Path) -> float:
+    """The time, in seconds since 1970, by the clock that stamps the files in ``folder``: on a share the server's.
+
+    Where nothing can be written there it is this machine's.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"0")
+            probe.flush()
+            return os.fstat(probe.fileno()).st_mtime
+    except OSError:
+        return time.time()

@@ -14,12 +14,12 @@ import time
 import tomllib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -28,7 +28,7 @@ from tutelage import distributed, slurm
 from tutelage.artifacts import recipe_digest
 from tutelage.config_differences import differences
 from tutelage.errors import TutelageError, explain
-from tutelage.files import read_json, write_atomically, write_json
+from tutelage.files import locked, read_json, write_atomically, write_json
 from tutelage.masking import hidden
 
 log = logging.getLogger(__name__)
@@ -65,12 +65,11 @@ def job(cfg: DictConfig, folder: Path, overrides: list[str]) -> Iterator[None]:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Two trainings would mix their states; the lock goes with the process, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = FileLock(folder / ".lock").acquire(timeout=PATIENCE)
-    except Timeout:
-        raise TutelageError(f"another process is at work in {folder} (see its status.json)") from None
-    with lock:
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(folder / ".lock", PATIENCE))
+        except Timeout:
+            raise TutelageError(f"another process is at work in {folder} (see its status.json)") from None
         yield
 
 

@@ -4,7 +4,6 @@ import argparse
 import os
 import socket
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tutelage.errors import TutelageError
+from tutelage.files import file_system_time
 from tutelage.shape import check, read_json_as
 from tutelage.text import in_a_line
 
@@ -71,7 +71,7 @@ def _read(folder: Path) -> Job:
     beat = read_json_as(folder / "heartbeat.json", _BEAT) if (folder / "heartbeat.json").exists() else {}
     if progress := beat.get("progress") or {}:
         check({"progress": progress}, {"progress": _PROGRESS}, "heartbeat.json")
-    if state in ("RUNNING", "WAITING") and (cause := _dead(status, beat)):
+    if state in ("RUNNING", "WAITING") and (cause := _dead(status, folder)):
         state, why = "DEAD", cause
     best = None
     if state == "COMPLETE" and (folder / "metrics.json").exists():
@@ -80,15 +80,20 @@ def _read(folder: Path) -> Job:
     return Job(folder, state, why, progress, best)
 
 
-def _dead(status: dict[str, Any], beat: dict[str, Any]) -> str:
-    """Why a job that says RUNNING or WAITING is not; empty if it is."""
+def _dead(status: dict[str, Any], folder: Path) -> str:
+    """Why a job that says RUNNING or WAITING is not; empty if it is.
+
+    The age of its last sign of life is taken from the file system, whose clock is one for all machines.
+    """
     pid = status.get("pid")
     if pid is not None and status.get("host") == socket.gethostname() and not _alive(pid):
         return f"process {pid} is gone"
     if status["state"] == "WAITING":  # its process is at other jobs and gives signs of life in their folders
         return ""
-    silent = time.time() - (beat.get("time") or 0.0)
-    return f"no sign of life for {_duration(silent)}" if beat and silent > DEAD_AFTER else ""
+    if not (beat := folder / "heartbeat.json").is_file():
+        return ""
+    silent = abs(file_system_time(folder) - beat.stat().st_mtime)  # less than 0: its clock was set back
+    return f"no sign of life for {_duration(silent)}" if silent > DEAD_AFTER else ""
 
 
 def _alive(pid: int) -> bool:

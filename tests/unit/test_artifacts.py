@@ -1,11 +1,13 @@
 import json
 import multiprocessing
+import os
 import time
 
 import pytest
 
 from tutelage import artifacts
 from tutelage.artifacts import make, recipe_digest
+from tutelage.errors import TutelageError
 
 
 def test_a_recipe_s_digest_is_of_its_content():
@@ -97,3 +99,11 @@ def test_it_appears_by_one_rename_of_what_is_on_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(artifacts, "sync_folder", lambda folder: (done.append(folder.name), real(folder)))
     place, _ = make(tmp_path, "teacher", {"a": 1}, write)
     assert done == [f".{place.name}.work", "teacher"]
+
+
+def test_artifacts_of_another_user_that_one_may_only_read_are_found_and_none_is_built(tmp_path, monkeypatch):
+    made, _ = make(tmp_path, "teacher", {"a": 1}, write)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert make(tmp_path, "teacher", {"a": 1}, write) == (made, True)
+    with pytest.raises(TutelageError, match=r"teacher is not writable, and has no teacher \w+ yet: .*paths\.artifacts"):
+        make(tmp_path, "teacher", {"a": 2}, write)

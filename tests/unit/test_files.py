@@ -4,7 +4,8 @@ import os
 import pytest
 
 from tutelage import files
-from tutelage.files import read_json, sync_folder, write_atomically, write_json
+from tutelage.errors import TutelageError
+from tutelage.files import locked, read_json, sync_folder, write_atomically, write_json
 
 
 def test_writes_and_replaces(tmp_path):
@@ -51,3 +52,26 @@ def test_sync_folder_takes_a_folder(tmp_path):
     sync_folder(tmp_path)
     with pytest.raises(FileNotFoundError):
         sync_folder(tmp_path / "none")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_a_lock_may_be_taken_by_every_user_whatever_the_umask(tmp_path):
+    before = os.umask(0o022)
+    try:
+        with locked(tmp_path / "new" / ".lock"):
+            assert (tmp_path / "new" / ".lock").stat().st_mode & 0o777 == 0o666
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(37, "No locks available")])
+def test_a_lock_that_cannot_be_had_is_a_sentence(tmp_path, monkeypatch, error):
+    def refuse(*arguments, **more):
+        raise error
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    with (
+        pytest.raises(TutelageError, match=rf"\.lock can't be locked \({error.strerror}\)"),
+        locked(tmp_path / ".lock"),
+    ):
+        raise AssertionError("ran")

@@ -17,11 +17,13 @@ from tutelage.status import Job, jobs, table, terminal
 AT = {"stage": "student", "epoch": 2, "epochs": 10, "step": 250, "steps": 1000, "seconds_left": 3725.0, "best": 0.915}
 
 
-def write(folder, state, beat=0.0, pid=None, host=None, why=None, progress=AT):
+def write(folder, state, beat=0.0, pid=None, host=None, why=None, progress=AT, clock=0.0):
+    """``beat``: seconds since the last sign of life; ``clock``: by how much the clock of the job's machine is ahead."""
     folder.mkdir(parents=True)
     status = {"state": state, "pid": pid or os.getpid(), "host": host or socket.gethostname(), "why": why}
     (folder / "status.json").write_text(json.dumps(status))
-    (folder / "heartbeat.json").write_text(json.dumps({"time": time.time() - beat, "progress": progress}))
+    (folder / "heartbeat.json").write_text(json.dumps({"time": time.time() - beat + clock, "progress": progress}))
+    os.utime(folder / "heartbeat.json", (time.time() - beat,) * 2)
     if state == "COMPLETE":
         figures = {"student": {"best": {"val": {"accuracy": 0.875}}}}
         (folder / "metrics.json").write_text(json.dumps(figures))
@@ -62,6 +64,25 @@ def test_a_job_elsewhere_is_dead_once_it_is_silent(tmp_path, gone):
     assert Job.read(write(tmp_path / "a", "RUNNING", pid=gone, host="elsewhere")).state == "RUNNING"
     one = Job.read(write(tmp_path / "b", "RUNNING", pid=gone, host="elsewhere", beat=200))
     assert (one.state, one.why) == ("DEAD", "no sign of life for 3 min 20 s")
+
+
+@pytest.mark.parametrize("clock", [-300.0, -86400.0, 300.0, 86400.0])
+def test_the_clock_of_a_jobs_machine_does_not_count(tmp_path, clock):
+    assert Job.read(write(tmp_path / "a", "RUNNING", host="elsewhere", clock=clock)).state == "RUNNING"
+    assert Job.read(write(tmp_path / "b", "RUNNING", host="elsewhere", beat=200, clock=clock)).state == "DEAD"
+
+
+def test_the_clock_of_the_machine_that_asks_does_not_count(tmp_path, monkeypatch):
+    folder = write(tmp_path / "a", "RUNNING", host="elsewhere")
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    assert Job.read(folder).state == "RUNNING"
+
+
+def test_status_leaves_nothing_in_a_jobs_folder(tmp_path):
+    folder = write(tmp_path / "a", "RUNNING", host="elsewhere")
+    before = set(folder.iterdir())
+    Job.read(folder)
+    assert set(folder.iterdir()) == before
 
 
 def test_a_job_that_has_not_begun_to_train_runs(tmp_path):

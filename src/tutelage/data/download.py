@@ -7,9 +7,8 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.request import urlopen
 
-from filelock import FileLock
-
 from tutelage.errors import TutelageError
+from tutelage.files import locked
 from tutelage.masking import hide
 
 
@@ -33,7 +32,7 @@ def download(name: str, md5: str, mirrors: Iterable[str], folder: Path, timeout:
     """
     folder.mkdir(parents=True, exist_ok=True)
     target, failures = folder / name, []
-    with FileLock(folder / f".{name}.lock"):
+    with locked(folder / f".{name}.lock"):
         if target.exists():
             return target
         for mirror in mirrors:

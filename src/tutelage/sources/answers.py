@@ -4,14 +4,14 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from tutelage.errors import TutelageError
+from tutelage.files import locked
 
 _WAIT = 60.0  # seconds for another process to finish its transaction
 _AT_ONCE = 500  # parameters in a statement; sqlite has allowed 999 since ever
@@ -91,7 +91,6 @@ class Answers:
                 [(question, blob, zlib.crc32(question + blob)) for question, blob in blobs],
             )
 
-    def lock(self) -> FileLock:
+    def lock(self) -> AbstractContextManager[None]:
         """Held while questions are asked, so that no two processes ask the same; a kill frees it."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.path.with_name(f".{self.path.name}.lock"))
+        return locked(self.path.with_name(f".{self.path.name}.lock"))

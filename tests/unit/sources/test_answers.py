@@ -10,8 +10,10 @@ import time
 import numpy as np
 import pytest
 from command import environment
+from filelock import Timeout
 
 from tutelage.errors import TutelageError
+from tutelage.files import locked
 from tutelage.sources.answers import Answers
 
 ONE = {b"q": np.array([1.5, -2.0, 1e-30], np.float32)}
@@ -141,10 +143,8 @@ with Answers(Path({str(path)!r})).lock():
 
 
 def _free(path):
-    lock = Answers(path).lock()
     try:
-        lock.acquire(blocking=False)
-    except TimeoutError:
+        with locked(path.with_name(f".{path.name}.lock"), 0.0):
+            return True
+    except Timeout:
         return False
-    lock.release()
-    return True
