@@ -54,14 +54,22 @@ class StackedLauncher(BasicLauncher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Trains what goes together, then runs the jobs one by one."""
-        from tutelage.stacked.launch import Limits, train_together
+        from tutelage.stacked.owner import only_owner
 
         setup_globals()
+        assert self.config is not None
+        hydra = self.config.hydra
+        configure_log(hydra.hydra_logging, hydra.verbose)
+        with only_owner(Path(str(hydra.sweep.dir))):
+            return self._launch(job_overrides, initial_job_idx)
+
+    def _launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        from tutelage.stacked.launch import Limits, train_together
+
         assert self.config is not None
         assert self.hydra_context is not None
         assert self.task_function is not None
         hydra = self.config.hydra
-        configure_log(hydra.hydra_logging, hydra.verbose)
         configs = [self._config(list(own), initial_job_idx + i) for i, own in enumerate(job_overrides)]
         train_together([_job(config) for config in configs], Limits(self.most_jobs, self.most_work))
         returned = []

@@ -1,10 +1,12 @@
 """``launcher=stacked``: jobs that train as one end where each of them would alone, and nobody can tell."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
-from command import SPLITS
+from command import SPLITS, TINY, environment
 from faults_of_loggers import KILL, TERMINATE
 from runs import figures, scalars, status, weights
 
@@ -161,3 +163,24 @@ def test_jobs_that_differ_in_more_train_by_themselves_and_it_says_why(main, tmp_
     assert (
         answer.out.count("training 2 students as one") + answer.out.count("training 1 student, 1 control as one") == 4
     )
+
+
+def test_two_processes_with_one_folder_do_not_harm_each_other(tmp_path):
+    where = (f"paths.outputs={tmp_path}", f"hydra.sweep.dir={tmp_path}/sweep")
+    line = ("distill", "-m", "launcher=stacked", *TINY, "callbacks.progress=null", *where, "seed=0,1", "loss.alpha=.5")
+    command = [sys.executable, "-m", "tutelage", *line]
+    both = [
+        subprocess.Popen(
+            command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    said = [process.communicate() for process in both]
+    codes = [process.returncode for process in both]
+    assert 0 in codes, said
+    for code, (out, err) in zip(codes, said, strict=True):
+        assert "Traceback" not in out + err
+        assert code == 0 or "another process" in err
+    jobs = sorted((tmp_path / "sweep").glob("seed=*"))
+    assert [status(job)["state"] for job in jobs] == ["COMPLETE", "COMPLETE"]
+    assert not (tmp_path / "sweep" / ".stacks").exists()

@@ -23,6 +23,7 @@ from tutelage.sources.base import Source
 from tutelage.stacked import plan
 from tutelage.stacked.memory import most_that_fit
 from tutelage.stacked.module import Learner
+from tutelage.stacked.owner import free
 from tutelage.stacked.plan import Job
 from tutelage.stacked.train import NotAlikeError, in_order, place, train
 from tutelage.teachers import Teaching, engage
@@ -57,13 +58,21 @@ def train_together(jobs: Sequence[Job], limits: Limits) -> None:
         elif len(group) == 1:
             reasons["no other job differs from it in stackable values alone"] += 1
         else:
-            with alive([claim(job.cfg, job.folder, job.overrides) for job in group], "WAITING"):
-                try:
-                    _Group(group, limits, reasons).train()
-                except (TutelageError, CompactHydraException) as error:  # each job meets it, and says so
-                    reasons[str(error).splitlines()[0]] += len(group)
+            with free(group) as own:
+                if others := len(group) - len(own):
+                    reasons["another process is at work in its folder"] += others
+                if own:
+                    _train_group(own, limits, reasons)
     for reason, count in reasons.items():
         log.info("%d training%s by itself: %s", count, "s each" if count > 1 else "", reason)
+
+
+def _train_group(jobs: Sequence[Job], limits: Limits, reasons: Counter[str]) -> None:
+    with alive([claim(job.cfg, job.folder, job.overrides) for job in jobs], "WAITING"):
+        try:
+            _Group(jobs, limits, reasons).train()
+        except (TutelageError, CompactHydraException) as error:  # each job meets it, and says so
+            reasons[str(error).splitlines()[0]] += len(jobs)
 
 
 def _is_sound(job: Job) -> bool:
