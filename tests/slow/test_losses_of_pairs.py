@@ -1,0 +1,44 @@
+"""Every loss at its defaults on every kind of network of the published tables: what it reads is there and fits."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tutelage import build
+from tutelage.paths import conf_dir
+
+pytestmark = pytest.mark.slow
+
+LOSSES = sorted(path.stem for path in Path(conf_dir(), "loss").glob("*.yaml") if path.stem != "soft_tree")
+NARROW = ("+teacher.net.widths=[4,4,6,6,8]", "+student.net.widths=[4,4,6,6,8]")
+LARGE = "{_target_: tutelage.sources.adapter.Resize, size: [32, 32], mode: nearest}"  # digits as large as CIFAR's
+PAIRS = {
+    "vgg": ("model@teacher=vgg8", "model@student=vgg8", *NARROW),
+    "wrn": ("model@teacher=wrn_16_1", "model@student=wrn_16_1"),
+    "resnet": ("model@teacher=resnet14", "model@student=resnet8"),
+    "shufflenet": ("model@teacher=wrn_16_1", "model@student=shufflenet_v1", "student.net.widths=[48,96,192]"),
+}
+EQUAL_WIDTHS = {"fsp"}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_every_loss_teaches_it(compose, pair):
+    torch.set_num_threads(1)
+    for loss in LOSSES:
+        if pair == "shufflenet" and loss in EQUAL_WIDTHS:
+            continue
+        size = (f"+teacher.adapter={LARGE}", f"+student.adapter={LARGE}", "data.batch_size=8")
+        stage = build.stage_config(compose(f"loss={loss}", *PAIRS[pair], *size), "student")
+        data = build.data(stage)
+        module = build.distillation_module(stage, data.num_classes, build.sources(stage), None)
+        module.meet(data)
+        for term in module.objective.modules():
+            if hasattr(term, "prepared"):
+                term.prepared = True  # a paraphraser of any kind
+        value, _ = module.train().objective(module.signals(data.sample(8)))
+        value.backward()
+        gradients = [p.grad for p in module.student.parameters() if p.grad is not None]
+        assert value.isfinite(), loss
+        assert gradients, loss
+        assert all(gradient.isfinite().all() for gradient in gradients), loss
