@@ -4,8 +4,10 @@ A checkpoint is seldom a bare state dict. It may be a dictionary that has one (`
 whole pickled module, hold several networks side by side, or have a wrapper's prefix (``module.``) before every name.
 """
 
+import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tutelage.errors import TutelageError, nearest
+from tutelage.sizes import check_size
 
 State = dict[str, Tensor]
 
@@ -31,6 +34,7 @@ def load_states(path: Path) -> dict[str, State]:
     Raises:
         TutelageError: the file is damaged, or holds no state dict.
     """
+    _check_unpacked(path)
     try:
         content = _load(path)
         found = dict(_states(content, "", _DEPTH))
@@ -44,6 +48,11 @@ def load_states(path: Path) -> dict[str, State]:
         keys = f" with the keys {list(content)[:_LISTED]}" if isinstance(content, dict) else ""
         raise TutelageError(f"{path}: expected a state dict (name → tensor), found {type(content).__name__}{keys}")
     return found
+
+
+def _check_unpacked(path: Path) -> None:
+    with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:  # older files are no archives
+        check_size(path, sum(entry.file_size for entry in archive.infolist()))
 
 
 def one_state(states: Mapping[str, State], path: Path, key: str | None = None) -> State:

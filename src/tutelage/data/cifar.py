@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from tutelage.data.base import ImageData
-from tutelage.data.cifar_files import batch, check_md5, class_names, read_archive, unpickle
+from tutelage.data.cifar_files import batch, check_md5, class_names, read_archive, read_file, unpickle
 from tutelage.data.download import download
 from tutelage.data.examples import Examples, MemoryPixels
 from tutelage.errors import TutelageError, nearest
@@ -136,7 +136,7 @@ class CifarImages(ImageData):
         names = list(self.published.files)
         missing = [folder / name for name in names if not (folder / name).exists()]
         if not missing:
-            return folder, {name: (folder / name).read_bytes() for name in names}
+            return folder, {name: read_file(folder / name) for name in names}
         if not archive.exists():
             self._fetch(missing)
         return archive / self.published.folder, read_archive(archive, self.published.folder, names)

@@ -16,6 +16,7 @@ import numpy as np
 from tutelage.errors import TutelageError
 
 ROW = 3 * 32 * 32  # bytes of an image
+_MOST = 1 << 29  # bytes of a file or an unpacked archive: more than twice the published ones
 
 
 def read_archive(path: Path, folder: str, names: Collection[str]) -> dict[str, bytes]:
@@ -30,17 +31,18 @@ def read_archive(path: Path, folder: str, names: Collection[str]) -> dict[str, b
         Contents by name.
 
     Raises:
-        TutelageError: the archive is damaged, lacks a file, or has a member that is elsewhere.
+        TutelageError: the archive is damaged, lacks a file, has a member that is elsewhere, or unpacks to far more than
+            CIFAR.
     """
     contents = {}
     try:
-        # All of it, so that gzip gets to its checksum.
-        unpacked = io.BytesIO(gzip.decompress(path.read_bytes()))
-        with tarfile.open(fileobj=unpacked, mode="r:") as tar:
+        with tarfile.open(fileobj=io.BytesIO(_unpack(path)), mode="r:") as tar:
             for member in tar:
                 top, *below = PurePosixPath(member.name).parts or ("",)
                 if top != folder or ".." in below:
                     raise TutelageError(f"{path}: expected all members in {folder}/; found {member.name!r}")
+                if member.issparse():  # a hole of any size is a few bytes
+                    raise TutelageError(f"{path}: {member.name!r} has holes; a file of CIFAR has none")
                 if member.isreg() and len(below) == 1 and below[0] in names:
                     contents[below[0]] = tar.extractfile(member).read()  # type: ignore[union-attr]
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
@@ -48,6 +50,30 @@ def read_archive(path: Path, folder: str, names: Collection[str]) -> dict[str, b
     if lacking := [name for name in names if name not in contents]:
         raise TutelageError(f"{path}: found no {', '.join(lacking)} in {folder}/; a whole archive has them")
     return contents
+
+
+def read_file(path: Path) -> bytes:
+    """The content of one file.
+
+    Raises:
+        TutelageError: it is far larger than any of CIFAR's.
+    """
+    if (size := path.stat().st_size) > _MOST:
+        raise TutelageError(f"{path}: {size} bytes; CIFAR's files have up to 155,249,918")
+    return path.read_bytes()
+
+
+def _unpack(path: Path) -> bytes:
+    """All of a gzip file, so that it gets to its checksum."""
+    unpacked = bytearray()
+    with gzip.open(path) as file:
+        while block := file.read(1 << 20):
+            unpacked += block
+            if len(unpacked) > _MOST:
+                raise TutelageError(
+                    f"{path}: unpacks to more than {_MOST} bytes; CIFAR's archives have some 186 million"
+                )
+    return bytes(unpacked)
 
 
 def check_md5(path: Path, content: bytes, md5: str) -> None:

@@ -11,6 +11,8 @@ from tutelage.errors import TutelageError
 from tutelage.files import locked
 from tutelage.masking import hide
 
+_MOST = 1 << 30  # bytes
+
 
 def download(name: str, md5: str, mirrors: Iterable[str], folder: Path, timeout: float = 30.0) -> Path:
     """Puts ``name`` into ``folder`` unless it is there; a process that comes second waits for the first.
@@ -52,6 +54,8 @@ def _fetch(url: str, md5: str, target: Path, timeout: float) -> Path:
             while block := answer.read(1 << 20):
                 digest.update(block)
                 file.write(block)
+                if file.tell() > _MOST:
+                    raise TutelageError(f"more than {_MOST} bytes, where 170 million are the most that is published")
             file.flush()
             os.fsync(file.fileno())
         if digest.hexdigest() != md5:

@@ -15,6 +15,7 @@ from tutelage.data.download import download
 from tutelage.data.examples import Examples, MemoryPixels
 from tutelage.errors import TutelageError, nearest
 from tutelage.masking import hide
+from tutelage.sizes import check_size
 
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -128,26 +129,41 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     Raises:
         TutelageError: names the file, what was expected and what was found.
     """
-    data, cut = _unpack(path) if path.suffix == ".gz" else (bytearray(path.read_bytes()), "")
     header = 4 + 4 * dimensions
+    data, cut = _start(path, header)
     if len(data) < header:
         raise TutelageError(f"{path}: expected an IDX header of {header} bytes; found {len(data)}{cut}")
     if data[:4] != bytes([0, 0, 8, dimensions]):
         raise TutelageError(f"{path}: expected the magic number 00 00 08 0{dimensions}; found {data[:4].hex(' ')}")
     shape = [int.from_bytes(data[i : i + 4], "big") for i in range(4, header, 4)]
     expected = header + math.prod(shape)
+    check_size(path, expected)
+    data, cut = _start(path, expected + _MORE)
     if len(data) != expected or cut:
-        raise TutelageError(f"{path}: expected {expected} bytes for dimensions {shape}; found {len(data)}{cut}")
+        found = f"{len(data)}{cut}" if len(data) < expected + _MORE else f"at least {len(data)}"
+        raise TutelageError(f"{path}: expected {expected} bytes for dimensions {shape}; found {found}")
     return torch.from_numpy(np.frombuffer(data, np.uint8, offset=header)).reshape(shape)
 
 
-def _unpack(path: Path) -> tuple[bytearray, str]:
-    """As much as the gzip file holds, and a remark where that isn't all."""
+_MORE = 1 << 16  # bytes that are read beyond the expected end, to say how many follow it
+
+
+def _start(path: Path, size: int) -> tuple[bytearray, str]:
+    """The first ``size`` bytes of what the file holds, unpacked; a remark where a packed file ends before its end."""
+    if path.suffix == ".gz":
+        return _unpack(path, size)
+    with path.open("rb") as file:
+        return bytearray(file.read(min(size, path.stat().st_size))), ""
+
+
+def _unpack(path: Path, size: int) -> tuple[bytearray, str]:
+    check_size(path, path.stat().st_size)
     packed, unpacker = path.read_bytes(), zlib.decompressobj(wbits=31)  # 31: gzip
     try:
-        data = bytearray(unpacker.decompress(packed))
+        data = bytearray(unpacker.decompress(packed, size))
     except zlib.error as error:
         raise TutelageError(f"{path}: not a sound gzip file ({len(packed)} bytes): {error}") from error
     if unpacker.unused_data:
         raise TutelageError(f"{path}: {len(unpacker.unused_data)} bytes follow the end of the gzip file")
-    return data, "" if unpacker.eof else f" (the gzip file is cut off after {len(packed)} bytes)"
+    is_whole = unpacker.eof or len(data) == size
+    return data, "" if is_whole else f" (the gzip file is cut off after {len(packed)} bytes)"

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.lib.npyio import NpzFile
 from torch import Tensor
 
 from tutelage.data.examples import Examples, MemoryPixels, Pixels
@@ -16,6 +15,7 @@ from tutelage.data.idx import read_idx
 from tutelage.data.image_folder import FilePixels
 from tutelage.errors import TutelageError, nearest
 from tutelage.objective import NO_LABEL
+from tutelage.sizes import read_npy
 
 
 class Folder:
@@ -107,12 +107,12 @@ class Npz:
         if not self.path.is_file():
             raise TutelageError(f"data.unlabelled: there is no file {self.path}")
         try:
-            with self.path.open("rb") as file, NpzFile(file, allow_pickle=False) as archive:
-                if self.array not in archive.files:
-                    raise TutelageError(
-                        f"{self.path} has no array {self.array!r}; {nearest(self.array, archive.files)}"
-                    )
-                images: np.ndarray = archive[self.array]
+            with zipfile.ZipFile(self.path) as archive:
+                arrays = {name.removesuffix(".npy"): name for name in archive.namelist()}
+                if self.array not in arrays:
+                    raise TutelageError(f"{self.path} has no array {self.array!r}; {nearest(self.array, arrays)}")
+                with archive.open(arrays[self.array]) as file:
+                    images = read_npy(file, archive.getinfo(arrays[self.array]).file_size, self.path)
         except TutelageError:
             raise
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:

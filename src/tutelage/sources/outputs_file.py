@@ -10,8 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.errors import TutelageError, nearest
+from tutelage.sizes import check_size, read_npy
 
 Columns = tuple[NDArray[Any], NDArray[Any], list[str] | None]  # keys [N], values [N, C], names [C] where there are
+
+
+_NUMBER = 8  # bytes
 
 
 def read_outputs(path: Path, kind: str) -> tuple[NDArray[np.int64], NDArray[Any], list[str] | None]:
@@ -48,7 +52,7 @@ def read_outputs(path: Path, kind: str) -> tuple[NDArray[np.int64], NDArray[Any]
 
 def _npy(path: Path, kind: str) -> Columns:
     with path.open("rb") as file:
-        values = np.lib.format.read_array(file, allow_pickle=False)
+        values = read_npy(file, path.stat().st_size, path)
     return np.arange(len(values) if values.ndim else 0), values, None
 
 
@@ -58,12 +62,15 @@ def _npz(path: Path, kind: str) -> Columns:
         for name in ("key", kind):
             if name not in arrays:
                 raise TutelageError(f"{path}: expected an array {name!r}; {nearest(name, arrays)}")
-        with archive.open(arrays["key"]) as keys, archive.open(arrays[kind]) as values:
-            read = np.lib.format.read_array
-            return read(keys, allow_pickle=False), read(values, allow_pickle=False), None
+        found = []
+        for name in (arrays["key"], arrays[kind]):
+            with archive.open(name) as file:
+                found.append(read_npy(file, archive.getinfo(name).file_size, path))
+        return found[0], found[1], None
 
 
 def _csv(path: Path, kind: str) -> Columns:
+    check_size(path, path.stat().st_size * _NUMBER // 2)  # a digit and a comma are a number
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = [name.strip() for name in next(csv.reader(file), [])]
         at = _key_column(header, path)
@@ -82,7 +89,9 @@ def _parquet(path: Path, kind: str) -> Columns:
     except ImportError as error:
         raise TutelageError(f"{path}: reading .parquet needs pyarrow: pip install 'tutelage[parquet]'") from error
     with path.open("rb") as file:
-        table = parquet.ParquetFile(file).read()
+        content = parquet.ParquetFile(file)
+        check_size(path, content.metadata.num_rows * content.metadata.num_columns * _NUMBER)
+        table = content.read()
     at = _key_column(table.column_names, path)
     columns = [column.to_numpy() for column in table.columns]  # a null becomes NaN
     keys = columns.pop(at)

@@ -1,6 +1,5 @@
 """How many students fit beside each other."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor
 
 from tutelage.data.base import ImageData
 from tutelage.modules.supervised import SupervisedModule
+from tutelage.sizes import free_memory
 
 _COPIES = 6  # of the weights: themselves, gradients, two moments, the best so far, room
 _SHARE = 0.5  # of what is free
@@ -43,7 +43,4 @@ def _kept_for_backward(module: SupervisedModule, data: ImageData) -> int:
 def _free() -> int:
     if torch.cuda.is_available():
         return torch.cuda.mem_get_info()[0]
-    for line in Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else ():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return 4 << 30  # where nobody says
+    return free_memory()
