@@ -14,6 +14,7 @@ from typing import Any
 import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.text import Text
@@ -27,7 +28,7 @@ from tutelage.evaluation.absent import absent_figures
 from tutelage.evaluation.board import write_board
 from tutelage.evaluation.cost import multiply_adds
 from tutelage.evaluation.figures import figures, figures_of_own
-from tutelage.evaluation.table import comparison
+from tutelage.evaluation.table import comparison, short_line
 from tutelage.files import read_json, write_json
 from tutelage.job import is_complete, job, quiet
 from tutelage.sources.base import Source
@@ -55,9 +56,17 @@ def distill_job(cfg: DictConfig) -> float:
         with distributed.ranks(cfg, "distill", folder):
             metrics = distill(cfg, folder)
     if distributed.is_main():
-        Console().print(comparison(metrics))
-        Console(soft_wrap=True).print(Text(str(folder), style="dim"))  # whole and as it is, to be copied
+        _show(metrics, folder)
     return metrics["student"]["best"]["val"]["accuracy"]
+
+
+def _show(metrics: Mapping[str, Any], folder: Path) -> None:
+    """The comparison; for a job of a multirun one line, for all are compared in one table at its end."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        Console(soft_wrap=True).print(Text(f"{folder.name}: {short_line(metrics)}"))
+        return
+    Console().print(comparison(metrics))
+    Console(soft_wrap=True).print(Text(str(folder), style="dim"))  # whole and as it is, to be copied
 
 
 def cache_job(cfg: DictConfig) -> None:

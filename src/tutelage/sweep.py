@@ -1,16 +1,20 @@
 """What concerns a multirun as a whole: its folder, its jobs' names, and which of them failed."""
 
+import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from tutelage import masking
+from tutelage import distributed, masking
+from tutelage.files import read_json
+from tutelage.text import in_a_line
 
 _folder: Path | None = None
 
@@ -49,8 +53,9 @@ class Sweep(Callback):
         job_return.overrides = masking.hidden(list(job_return.overrides or []))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """The same of a multirun that has had no job."""
+        """Compares the jobs; and hides secrets of a multirun that has had none."""
         masking.clean([Path(str(config.hydra.sweep.dir)) / "multirun.yaml"])
+        print(comparisons(sys.stdout), end="")
 
 
 def same(overrides: Iterable[str]) -> list[str]:
@@ -58,6 +63,27 @@ def same(overrides: Iterable[str]) -> list[str]:
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     swept = {one.key_or_group for one in parsed if one.is_sweep_override()}
     return sorted({one.key_or_group for one in parsed} - swept)
+
+
+def comparisons(stream: TextIO) -> str:
+    """The jobs of the multirun that are complete, as a table for ``stream``; empty if none has trained a student."""
+    if _folder is None or not _folder.is_dir() or not distributed.is_main():
+        return ""
+    from tutelage.evaluation.table import multirun_table
+    from tutelage.status import terminal
+
+    found = {}
+    for path in sorted(_folder.rglob("metrics.json"), key=str):
+        with suppress(OSError, ValueError):  # what is damaged is the status's and the report's to say
+            metrics = read_json(path)
+            if isinstance(metrics, dict) and metrics.get("schema") == 1 and "student" in metrics:
+                found[in_a_line(os.path.relpath(path.parent, _folder))] = metrics
+    if not found:
+        return ""
+    console = terminal(stream)
+    with console.capture() as text:
+        console.print(multirun_table(found))
+    return f"{text.get()}{_folder}\n"
 
 
 def failures() -> str:
@@ -72,6 +98,7 @@ def failures() -> str:
         return ""
     console = terminal(sys.stderr)
     with console.capture() as text:
+        console.out(comparisons(sys.stderr), end="", highlight=False)
         console.print(table(bad, Path.cwd()))
         console.print(
             f"{len(bad)} of {len(found)} jobs did not complete; to go on with them: hydra.sweep.dir={_folder}"

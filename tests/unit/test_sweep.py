@@ -35,6 +35,8 @@ def test_a_failing_job_leaves_the_others_and_the_same_command_goes_on(main, tmp_
     assert answer.message.count("loss.temperature must be a number > 0; found -1") == 3  # the last line has it, too
     assert "2 of 4 jobs did not complete" in answer.message
     assert f"hydra.sweep.dir={tmp_path / 'sweep'}" in answer.message
+    assert answer.message.count("Distilled") == 1  # those that did complete are compared
+    assert answer.out.count("points") == 2  # one line a job
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("sweep/*temperature=2*/**/*.safetensors")}
     assert len(before) == 6
     answer = main(*command, "loss.temperature=2,3")  # one more choice; the jobs that are complete stay as they are
@@ -44,6 +46,10 @@ def test_a_failing_job_leaves_the_others_and_the_same_command_goes_on(main, tmp_
     }
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert answer.out.count("complete, and left as it is") == 2
+    table = answer.out[answer.out.index("Distilled") :]
+    assert [f"loss.temperature={t},seed={seed}" in table for t in (2, 3) for seed in (0, 1)] == [True] * 4
+    assert answer.out.count("Distilled") == answer.out.count("more than luck") == 1
+    assert answer.out.count("points") == 2 + 1
 
 
 def test_jobs_are_named_by_what_varies():

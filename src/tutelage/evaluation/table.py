@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType, RenderResult
 from rich.constrain import Constrain
 from rich.table import Table
 from rich.text import Text
@@ -65,6 +65,38 @@ def gain_sentence(metrics: Mapping[str, Any]) -> str:
         f"distilled − alone: {last} points of test accuracy (last weights), {best} (best on validation). "
         "One pair of runs with one seed: not evidence by itself; sweep seeds to learn more."
     )
+
+
+def short_line(metrics: Mapping[str, Any]) -> str:
+    """Test accuracy of the last weights and the gain, for a job of a multirun, whose table comes at the end."""
+    _check(metrics)
+    names = {"teacher": "teacher", "control": "alone", "student": "distilled"}
+    said = [f"{name} {_accuracy(metrics, role)} %" for role, name in names.items() if role in metrics]
+    return ", ".join(said) + (f": {_gain(metrics)} points" if "control" in metrics else "")
+
+
+def multirun_table(found: Mapping[str, Mapping[str, Any]]) -> RenderableType:
+    """One row for each job of a multirun, by name, and below them once what the figures are."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("Job", overflow="fold")
+    for head in ("Teacher", "Alone", "Distilled", "Gain"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for name, metrics in found.items():
+        accuracies = [_accuracy(metrics, role) for role in ("teacher", "control", "student")]
+        table.add_row(Text(name), *accuracies, _gain(metrics))
+    legend = (
+        "Test accuracy in %, last weights; gain: distilled − alone, in points. Each row is one pair of runs; "
+        "`tutelage report` says, over seeds, whether a gain is more than luck."
+    )
+    return Group(table, "", Constrain(Text(legend, style="dim"), _WIDEST))
+
+
+def _accuracy(metrics: Mapping[str, Any], role: str) -> str:
+    return _percent(metrics[role]["last"]["test"]["accuracy"]) if role in metrics else MISSING
+
+
+def _gain(metrics: Mapping[str, Any]) -> str:
+    return _points(metrics["gain"]["last"]["accuracy"]) if "control" in metrics else MISSING
 
 
 def _check(metrics: Mapping[str, Any]) -> None:

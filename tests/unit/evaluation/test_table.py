@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from tutelage.errors import TutelageError
-from tutelage.evaluation.table import comparison, gain_sentence
+from tutelage.evaluation.table import comparison, gain_sentence, multirun_table, short_line
 
 
 def figures(accuracy, nll, ece, **fidelity):
@@ -183,3 +183,17 @@ def test_another_schema_or_no_student_is_refused(function):
         function({})
     with pytest.raises(TutelageError, match="expected a student, found"):
         function(without("student"))
+
+
+def test_a_job_of_a_multirun_is_one_line():
+    assert short_line(METRICS) == "teacher 98.82 %, alone 96.01 %, distilled 96.57 %: +0.56 points"
+    assert short_line(without("control", "teacher")) == "distilled 96.57 %"
+
+
+def test_a_multirun_is_one_table_with_one_explanation():
+    console = Console(width=100, file=io.StringIO(), force_terminal=False, legacy_windows=False)
+    console.print(multirun_table({"seed=0": METRICS, "[b]seed=1": without("control")}))
+    lines = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+    assert "seed=0 98.82 96.01 96.57 +0.56" in lines
+    assert "[b]seed=1 98.82 – 96.57 –" in lines
+    assert sum("gain: distilled − alone" in line for line in lines) == 1
