@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 import tomllib
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -282,14 +281,6 @@ def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
     finally:
         for number, old in before.items():
             signal.signal(number, old)
-
-
-def quiet() -> None:
-    """No news of absent GPUs three times a job, no warnings of what a user can't mend."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings(
-        "ignore", message=".*(LeafSpec|does not have many workers|in eval mode at the start|srun).*"
-    )
 
 
 def provenance(overrides: list[str]) -> Mapping[str, Any]:

@@ -15,7 +15,8 @@ from omegaconf import DictConfig, ListConfig
 
 from tutelage import distributed, masking, resolvers
 from tutelage.errors import TutelageError
-from tutelage.job import PREEMPTED, quiet, sigterm_ends
+from tutelage.job import PREEMPTED, sigterm_ends
+from tutelage.messages import quiet
 
 _SEEN = "CUDA_VISIBLE_DEVICES"
 

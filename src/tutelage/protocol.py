@@ -30,7 +30,8 @@ from tutelage.evaluation.cost import multiply_adds
 from tutelage.evaluation.figures import figures, figures_of_own
 from tutelage.evaluation.table import comparison, short_line
 from tutelage.files import read_json, write_json
-from tutelage.job import is_complete, job, quiet
+from tutelage.job import is_complete, job
+from tutelage.messages import quiet
 from tutelage.sources.base import Source
 from tutelage.stages import SPLITS, TRAIN, WEIGHTS, Trained
 from tutelage.teacher_checks import report_accuracy

@@ -17,7 +17,8 @@ from tutelage.caching import cached
 from tutelage.checks import check
 from tutelage.data.base import ImageData
 from tutelage.errors import TutelageError
-from tutelage.job import alive, claim, is_complete, quiet
+from tutelage.job import alive, claim, is_complete
+from tutelage.messages import quiet
 from tutelage.modules.supervised import SupervisedModule
 from tutelage.sources.base import Source
 from tutelage.stacked import plan

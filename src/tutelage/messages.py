@@ -1,0 +1,51 @@
+"""What reaches the terminal of what libraries have to say: nothing that a user can't mend, and nothing twice."""
+
+import logging
+import warnings
+from typing import Any, TextIO
+
+_seen: set[tuple[type[Warning], str]] = set()
+_show = warnings.showwarning
+
+
+def quiet() -> None:
+    """No news of absent GPUs three times a job, no warnings of what a user can't mend, each other one once.
+
+    A job builds a network several times, to try it out and to train it, and whoever makes it may warn each time.
+    Python's own "once" begins anew whenever a library changes the filters.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings(
+        "ignore", message=".*(LeafSpec|does not have many workers|in eval mode at the start|srun).*"
+    )
+    warnings.showwarning = _show_once
+    for handler in logging.getLogger().handlers:  # of this job; the next one's are new
+        if not any(isinstance(one, OfLibrariesOnce) for one in handler.filters):
+            handler.addFilter(OfLibrariesOnce())
+
+
+def _show_once(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any, **more: TextIO | str | None
+) -> None:
+    key = category, str(message)
+    if key not in _seen:
+        _seen.add(key)
+        _show(message, category, filename, lineno, *rest, **more)  # type: ignore[arg-type]
+
+
+class OfLibrariesOnce(logging.Filter):
+    """Lets each warning of a library pass once; Tutelage's own are all meant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[tuple[str, str]] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is shown."""
+        if record.name.partition(".")[0] == "tutelage" or record.levelno < logging.WARNING:
+            return True
+        key = record.name, record.getMessage()
+        if key in self._said:
+            return False
+        self._said.add(key)
+        return True
