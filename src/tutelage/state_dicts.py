@@ -55,16 +55,16 @@ def _check_unpacked(path: Path) -> None:
         check_size(path, sum(entry.file_size for entry in archive.infolist()))
 
 
-def one_state(states: Mapping[str, State], path: Path, key: str | None = None) -> State:
-    """The state dict under ``key``, or the only one there is.
+def one_state(states: Mapping[str, State], path: Path, key: str | None = None, option: str = "key") -> State:
+    """The state dict under ``key``, which errors call ``option``, or the only one there is.
 
     Raises:
         TutelageError: there is none under this key, or several to choose from.
     """
     if key is not None and key not in states:
-        raise TutelageError(f"{path}: no state dict under key={key}; {nearest(key, states)}")
+        raise TutelageError(f"{path}: no state dict under {option}={key}; {nearest(key, states)}")
     if key is None and len(states) > 1:
-        raise TutelageError(f"{path} holds {len(states)} state dicts; say which: {_either('key', states)}")
+        raise TutelageError(f"{path} holds {len(states)} state dicts; say which: {_either(option, states)}")
     return states[key] if key is not None else next(iter(states.values()))
 
 

@@ -107,13 +107,13 @@ def read_states(path: str | os.PathLike[str]) -> dict[str, dict[str, Tensor]]:
     return state_dicts.load_states(path)
 
 
-def read_state(path: str | os.PathLike[str], key: str | None = None) -> dict[str, Tensor]:
-    """The state dict of a file that has one, or the one under ``key``.
+def read_state(path: str | os.PathLike[str], key: str | None = None, option: str = "key") -> dict[str, Tensor]:
+    """The state dict of a file that has one, or the one under ``key``, which errors call ``option``.
 
     Raises:
         TutelageError: as :func:`read_states`; nothing under this key, or several to choose from.
     """
-    return state_dicts.one_state(read_states(path), Path(path), key)
+    return state_dicts.one_state(read_states(path), Path(path), key, option)
 
 
 def load_into(net: nn.Module, path: str | os.PathLike[str], key: str | None = None, prefix: str | None = None) -> str:

@@ -101,7 +101,7 @@ class CifarImages(ImageData):
         super().__init__(**common)
         if dataset not in DATASETS:
             raise TutelageError(f"data.dataset={dataset!r} is not known; {nearest(dataset, DATASETS)}")
-        self.name, self.published = dataset, DATASETS[dataset]
+        self.name, self.published, self._named = dataset, DATASETS[dataset], common.get("class_names")
         self.download, self.verify = download, verify
         self.root = Path(root).absolute()
         self.mirrors = list(mirrors or self.published.mirrors)
@@ -119,6 +119,12 @@ class CifarImages(ImageData):
         read = {name: unpickle(where / name, content) for name, content in contents.items()}
         [meta] = self.published.meta
         self.class_names = class_names(where / meta, read[meta], self.published.names, self.num_classes)
+        if self._named is not None and (named := [str(name) for name in self._named]) != self.class_names:
+            at = next(i for i, name in enumerate(named) if name != self.class_names[i])
+            raise TutelageError(
+                f"data.class_names: class {at} is {named[at]!r}; in {where / meta} it is {self.class_names[at]!r}, "
+                "so leave data.class_names out"
+            )
         train, test = (
             self._examples({where / name: read[name] for name in part})
             for part in (self.published.train, self.published.test)

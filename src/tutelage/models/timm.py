@@ -21,7 +21,14 @@ log = logging.getLogger(__name__)
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
-def create(name: str, num_classes: int, in_channels: int, pretrained: bool | str = False, **options: Any) -> nn.Module:
+def create(
+    name: str,
+    num_classes: int,
+    in_channels: int,
+    pretrained: bool | str = False,
+    pretrained_key: str | None = None,
+    **options: Any,
+) -> nn.Module:
     """A timm network whose classifier has a submodule ``embedding``: the vector that enters it.
 
     Args:
@@ -30,6 +37,7 @@ def create(name: str, num_classes: int, in_channels: int, pretrained: bool | str
         in_channels: channels of the image; a first convolution of other weights is adapted as timm does it.
         pretrained: false; true, which downloads timm's weights; a file (state dict, read without running code); or an
             installed package that holds one such file.
+        pretrained_key: of the state dict in that file, where it has several (``state_dict_ema``).
         options: further arguments of ``timm.create_model``, such as ``drop_path_rate`` or ``img_size``.
 
     Raises:
@@ -44,7 +52,7 @@ def create(name: str, num_classes: int, in_channels: int, pretrained: bool | str
     except TypeError as error:  # an option that this network does not have
         raise TutelageError(f"timm {name}: {error}") from error
     if isinstance(pretrained, str):
-        _load(net, _weights_file(pretrained), num_classes, in_channels)
+        _load(net, _weights_file(pretrained), pretrained_key, num_classes, in_channels)
     classifier = net.get_classifier()
     if isinstance(classifier, nn.Linear):
         # an identity in front of the Linear, inside it: its own name for taps, and timm's names of weights stay
@@ -112,10 +120,11 @@ def _weights_file(source: str) -> Path:
     return files[0]
 
 
-def _load(net: Any, file: Path, num_classes: int, in_channels: int) -> None:
+def _load(net: Any, file: Path, key: str | None, num_classes: int, in_channels: int) -> None:
     from timm.models import load_pretrained
 
-    state = _renamed(read_state(file), net.state_dict(), file)
+    state = read_state(file, key, "pretrained_key")
+    state = _renamed(state, net.state_dict(), file)
     classifiers = net.pretrained_cfg["classifier"]
     first = classifiers if isinstance(classifiers, str) else classifiers[0]
     classes = len(state[f"{first}.weight"])

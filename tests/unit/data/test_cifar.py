@@ -48,6 +48,16 @@ def images(root, dataset="CIFAR10", download=False, verify=False, **arguments):
 # -- what is read -----------------------------------------------------------------------------------------------------
 
 
+def test_names_that_are_not_the_archive_s_are_refused(tmp_path):
+    write(tmp_path, "CIFAR10", written_by_python_3)
+    names = [f"class {c}" for c in range(10)]
+    images(tmp_path, "CIFAR10", class_names=names).setup()
+    with pytest.raises(
+        TutelageError, match=r"data\.class_names: class 0 is 'class 9'; in .*batches\.meta it is 'class 0'"
+    ):
+        images(tmp_path, "CIFAR10", class_names=names[::-1]).setup()
+
+
 @pytest.mark.parametrize("packed", [False, True], ids=["folder", "archive"])
 @pytest.mark.parametrize("written", [written_by_python_2, written_by_python_3])
 @pytest.mark.parametrize("dataset", DATASETS)

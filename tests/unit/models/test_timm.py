@@ -186,3 +186,12 @@ def test_real_teacher_and_student_see_the_same_in_real_pictures() -> None:
     agreement = torch.corrcoef(torch.cat([student, teacher]))[:2, 2:]
     assert agreement.diagonal().min() > 0.5  # on the same picture; 0.59 and 0.61 when this was written
     assert agreement.flip(0).diagonal().max() < 0.1  # on different ones
+
+
+def test_one_of_several_state_dicts_in_a_file(original: nn.Module, tmp_path: Path) -> None:
+    state, path = original.state_dict(), tmp_path / "both.pth"
+    torch.save({"state_dict": {name: x * 2 for name, x in state.items()}, "state_dict_ema": state, "epoch": 3}, path)
+    with pytest.raises(TutelageError, match="pretrained_key=state_dict or pretrained_key=state_dict_ema"):
+        create("resnet10t", 6, 3, pretrained=str(path))
+    ours = create("resnet10t", 6, 3, pretrained=str(path), pretrained_key="state_dict_ema").state_dict()
+    assert all(torch.equal(ours[name], state[name]) for name in state)
