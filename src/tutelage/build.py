@@ -26,10 +26,12 @@ from tutelage.masking import hidden, masked
 from tutelage.modules.distillation import DistillationModule
 from tutelage.modules.supervised import SupervisedModule
 from tutelage.objective import Objective
+from tutelage.schedule_length import check_kind, check_length, filled, length
 from tutelage.seeding import seeded
 from tutelage.sources.base import Source
 from tutelage.sources.live import Live
 from tutelage.sources.tapped import Tapped, tapped
+from tutelage.trainer_arguments import figures_of
 
 STAGES = ("teacher", "control", "student")
 _LAYERS = {"control": ("student", "control"), "specialist": ("teacher", "specialist")}
@@ -132,18 +134,27 @@ def objective(stage: DictConfig) -> Objective:
         return Objective(instantiate(stage.loss.terms))
 
 
-def try_optimizer(stage: DictConfig, name: str) -> None:
+def try_optimizer(stage: DictConfig, name: str, batches: int | None) -> None:
     """Builds a stage's optimizer and schedule for a weight that nobody trains.
 
+    Args:
+        stage: the config as this training sees it.
+        name: of the stage.
+        batches: of an epoch; None where they are not known yet.
+
     Raises:
-        TutelageError: they do not take their numbers.
+        TutelageError: they do not take their numbers, or the schedule does not fit the training's length.
     """
+    interval, schedule = stage.scheduler.interval, instantiate(stage.scheduler.scheduler)
+    check_kind(stage.scheduler, schedule, figures_of(name))
+    whole = length(interval, stage.trainer, batches or 1)
     try:
         optimizer = instantiate(stage.optimizer)([torch.nn.Parameter(torch.zeros(2, 2))])
-        if (schedule := instantiate(stage.scheduler.scheduler)) is not None:
-            schedule(optimizer)
+        made = None if schedule is None else filled(schedule, lambda: whole)(optimizer)
     except (ArithmeticError, TypeError, ValueError) as error:
         raise TutelageError(f"optimizer or scheduler of the {name}: {error}") from error
+    if made is not None and (batches is not None or interval == "epoch"):
+        check_length(made, stage.scheduler, whole, stage.trainer.max_epochs, name)
 
 
 def _optimizer(stage: DictConfig) -> Any:
@@ -165,6 +176,7 @@ def _learning(stage: DictConfig, name: str, classes: int) -> dict[str, Any]:
         "optimizer": _optimizer(stage),
         "scheduler": instantiate(stage.scheduler.scheduler),
         "interval": stage.scheduler.interval,
+        "monitor": stage.scheduler.get("monitor"),
         "num_classes": classes,
         "seed": stage.seed,
         "about": about(stage, name),

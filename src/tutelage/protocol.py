@@ -125,7 +125,9 @@ def _try_out(cfg: DictConfig, stage: DictConfig, data: ImageData) -> None:
             this pair, or an optimizer its numbers.
     """
     for name in ("teacher", "student", "control"):  # the control follows the student
-        build.try_optimizer(build.stage_config(cfg, name), name)
+        own = build.stage_config(cfg, name)
+        known = len(data.train_dataloader()) if own.data == stage.data else None
+        build.try_optimizer(own, name, known)
     nets = {"student": stage.student, **{f"assistant {name}": net for name, net in assistants(stage).items()}}
     for number, node in enumerate(build.networks(stage.sources)):
         nets[f"teacher {number}" if number else "teacher"] = node.net

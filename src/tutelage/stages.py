@@ -88,6 +88,7 @@ def run(
     """
     if distributed.broadcast((folder / "stage.json").is_file()):
         return
+    build.try_optimizer(stage, name, len(data.train_dataloader()))
     learner = module()
     learner.about |= data.named_classes
     trainer = build.trainer(stage, name, folder, board, len(data.train_dataloader()))

@@ -61,7 +61,7 @@ def check_callbacks(callbacks: DictConfig, name: str, path: str) -> None:
         TutelageError: names the key and the figures that there are.
     """
     kinds: dict[str, Any] = {str(key): get_object(node._target_) for key, node in callbacks.items() if node is not None}
-    figures = _FIGURES if name in ("teacher", "specialist") else _FIGURES + _BESIDE_TEACHER
+    figures = figures_of(name)
     for key, kind in kinds.items():
         node = callbacks[key]
         if isinstance(kind, type) and issubclass(kind, Timer) and node.get("duration") is not None:
@@ -70,6 +70,11 @@ def check_callbacks(callbacks: DictConfig, name: str, path: str) -> None:
         unknown = isinstance(monitor, str) and monitor not in figures and not monitor.startswith("train/")
         if unknown and all(_logs_nothing(one) for one in kinds.values()):
             raise TutelageError(f"{path}.{key}.monitor: no figure {monitor!r}; {nearest(monitor, figures)}")
+
+
+def figures_of(name: str) -> tuple[str, ...]:
+    """The figures on validation that every training of a stage has."""
+    return _FIGURES if name in ("teacher", "specialist") else _FIGURES + _BESIDE_TEACHER
 
 
 def _logs_nothing(kind: Any) -> bool:

@@ -16,7 +16,7 @@ STAGE_GROUPS = ("callbacks", "data", "loss", "optimizer", "scheduler", "trainer"
 # Read by name in the code of `tutelage distill` and `tutelage cache`.
 DISTILL_KEYS = (
     "seed", "generations", "paths.outputs", "paths.artifacts", "paths.data", "paths.run",
-    "loss.alpha", "loss.label_smoothing", "scheduler.interval", "scheduler.scheduler",
+    "loss.alpha", "loss.label_smoothing", "scheduler.interval", "scheduler.monitor", "scheduler.scheduler",
     *(f"stages.teacher.{key}" for key in ("seed", "label_smoothing", "workers", "weights")),
     *(f"stages.{stage}.{group}" for stage in STAGES for group in STAGE_GROUPS), "stages.student.network",
 )  # fmt: skip

@@ -15,6 +15,7 @@ from tutelage.data.base import ImageData
 from tutelage.distributed import broadcast, is_up
 from tutelage.errors import TutelageError, nearest
 from tutelage.objective import Batch, Objective, Signals, Term
+from tutelage.schedule_length import filled, length
 from tutelage.seeding import reseed, seeded
 from tutelage.sharding import Sharded
 from tutelage.sources.base import Source
@@ -38,6 +39,7 @@ class SupervisedModule(L.LightningModule):
         optimizer: parameters → optimizer.
         scheduler: optimizer → learning-rate schedule, or None.
         interval: what one step of the schedule is: ``epoch`` or ``step``.
+        monitor: the figure on validation that the schedule watches, of ``ReduceLROnPlateau`` alone.
         num_classes: classes of the data.
         seed: what dropout and every other chance of a step is drawn from, with epoch, batch and rank.
         reference: whose logits the student is compared with on validation, where that is not the source ``teacher``.
@@ -61,10 +63,12 @@ class SupervisedModule(L.LightningModule):
         reference: Source | None = None,
         about: Mapping[str, Any] | None = None,
         teaching: Mapping[str, Source] = MappingProxyType({}),
+        monitor: str | None = None,
     ):
         super().__init__()
         self.student, self.objective = student, objective
         self.optimizer, self.scheduler, self.interval = optimizer, scheduler, interval
+        self.monitor = monitor
         self.num_classes, self.seed, self.reference = num_classes, seed, reference
         self.needs = objective.needs()
         self.teaching = nn.ModuleDict({name: source for name, source in teaching.items() if name in self.needs})
@@ -228,5 +232,17 @@ class SupervisedModule(L.LightningModule):
         optimizer = self.optimizer([{"params": group} for group in groups] if all(groups) else learning)
         if self.scheduler is None:
             return optimizer
-        schedule = {"scheduler": self.scheduler(optimizer), "interval": self.interval}
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+        return {"optimizer": optimizer, "lr_scheduler": self.schedule(optimizer, self.trainer)}
+
+    def schedule(self, optimizer: torch.optim.Optimizer, trainer: L.Trainer) -> dict[str, Any]:
+        """The schedule of ``optimizer`` as Lightning takes it; lengths that are null are the whole training's."""
+        assert self.scheduler is not None
+        names = ("max_epochs", "max_steps", "limit_train_batches", "accumulate_grad_batches")
+        course = {name: getattr(trainer, name) for name in names}
+
+        def whole() -> int:
+            batches = 0 if self.interval == "epoch" else len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+            return length(self.interval, course, batches)
+
+        made = {"scheduler": filled(self.scheduler, whole)(optimizer), "interval": self.interval}
+        return made if self.monitor is None else {**made, "monitor": self.monitor, "strict": False}

@@ -89,17 +89,17 @@ class StackedModule(L.LightningModule):
 
     # -- training -----------------------------------------------------------------------------------------------------
 
-    def configure_optimizers(self) -> Any:
+    def make_optimizer(self) -> torch.optim.Optimizer:
         """One optimizer; a parameter group for every setting that jobs have, such as a learning rate."""
-        first = self.modules_alone[0]
         groups, self._group_of = self.stack.parameter_groups([settings_of(module) for module in self.modules_alone])
-        optimizer = first.optimizer(groups)
+        return self.modules_alone[0].optimizer(groups)
+
+    def configure_optimizers(self) -> Any:
+        """It, and the schedule that all have."""
+        first, optimizer = self.modules_alone[0], self.make_optimizer()
         if first.scheduler is None:
             return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": first.scheduler(optimizer), "interval": first.interval},
-        }
+        return {"optimizer": optimizer, "lr_scheduler": first.schedule(optimizer, self.trainer)}
 
     def on_train_start(self) -> None:
         """Offers every job's figures as signs of life."""

@@ -117,6 +117,8 @@ def refusal(cfg: DictConfig) -> str:
         return f"trainer.precision={trainer.precision}: a stack has {', '.join(_PRECISIONS)}"
     if trainer.get("gradient_clip_val"):
         return "trainer.gradient_clip_val: the norm would be that of all jobs"
+    if stage.scheduler.get("monitor"):
+        return "scheduler.monitor: a schedule that watches a figure is one network's"
     if stage.callbacks.get("best") is None:
         return "callbacks.best is not there"
     for name, node in stage.callbacks.items():

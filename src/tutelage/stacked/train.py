@@ -130,7 +130,7 @@ def check_alike(
     state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     try:
         module.train()
-        module.configure_optimizers()
+        module.make_optimizer()
         losses, _ = module.stack.losses(batch, module.stack.chance.draw(0, 0, batch["input"].shape[1], batch["input"]))
         losses.sum().backward()
     except Exception as error:

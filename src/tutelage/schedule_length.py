@@ -1,0 +1,79 @@
+"""How long a training is in the steps of its learning-rate schedule, and schedules that do not fit into it."""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from omegaconf import DictConfig
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from tutelage.errors import TutelageError, nearest
+
+_LENGTHS = ("T_max", "total_steps", "total_iters")  # arguments of torch's schedules that are lengths
+
+
+def length(interval: str, trainer: Mapping[str, Any], batches: int) -> int:
+    """The epochs of a training, or its optimizer steps.
+
+    Args:
+        interval: ``epoch`` or ``step``.
+        trainer: ``max_epochs`` and, where they are set, ``max_steps``, ``limit_train_batches`` (a number, or a fraction
+            as a float) and ``accumulate_grad_batches`` of the Trainer.
+        batches: of an epoch.
+    """
+    if interval == "epoch":
+        return int(trainer["max_epochs"])
+    limit, accumulate = trainer.get("limit_train_batches"), trainer.get("accumulate_grad_batches") or 1
+    if limit is not None:
+        batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
+    steps = int(trainer["max_epochs"]) * math.ceil(batches / accumulate)
+    most = trainer.get("max_steps")
+    return steps if most is None or most < 0 else min(steps, most)
+
+
+def filled(schedule: Callable[..., Any], whole: Callable[[], int]) -> Callable[..., Any]:
+    """The schedule with the length of the training in every length that its config leaves null."""
+    if not isinstance(schedule, partial):
+        return schedule
+    empty = [name for name in _LENGTHS if name in schedule.keywords and schedule.keywords[name] is None]
+    return partial(schedule, **dict.fromkeys(empty, whole())) if empty else schedule
+
+
+def check_kind(scheduler: DictConfig, schedule: Any, figures: tuple[str, ...]) -> None:
+    """Refuses a schedule that watches a figure without one, or figures with one that does not.
+
+    Raises:
+        TutelageError: names the key.
+    """
+    kind, monitor = getattr(schedule, "func", schedule), scheduler.get("monitor")
+    watches = isinstance(kind, type) and issubclass(kind, ReduceLROnPlateau)
+    if watches and monitor not in figures:
+        raise TutelageError(f"scheduler.monitor: ReduceLROnPlateau needs a figure; {nearest(str(monitor), figures)}")
+    if watches and scheduler.interval != "epoch":
+        raise TutelageError("scheduler.interval must be epoch with ReduceLROnPlateau: figures come once an epoch")
+    if monitor is not None and not watches:
+        raise TutelageError(f"scheduler.monitor={monitor}: only ReduceLROnPlateau watches a figure")
+
+
+def check_length(made: Any, scheduler: DictConfig, whole: int, epochs: int, name: str) -> None:
+    """Refuses a schedule that ends before its training, or has steps beyond it.
+
+    Args:
+        made: the schedule of an optimizer.
+        scheduler: its config.
+        whole: the length of the training in the schedule's steps.
+        epochs: the same in epochs.
+        name: of the training.
+
+    Raises:
+        TutelageError: names the argument, what it is and what the training has.
+    """
+    node, unit = scheduler.scheduler, f"{scheduler.interval}s"
+    has = f"the {name}'s training has {whole} {unit} (scheduler.interval={scheduler.interval})"
+    if late := [one for one in node.get("milestones") or () if one >= whole]:
+        raise TutelageError(f"scheduler.scheduler.milestones: {late[0]} is never reached: {has}; leave it out")
+    if node.get("T_max") == epochs < whole:
+        raise TutelageError(f"scheduler.scheduler.T_max={epochs} are epochs, and {has}: null is the whole training")
+    if (total := getattr(made, "total_steps", None)) is not None and total < whole:
+        raise TutelageError(f"scheduler.scheduler: its {total} steps end before the training: {has}")
