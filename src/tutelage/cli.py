@@ -71,7 +71,7 @@ def run(verb: str) -> None:
     from omegaconf.errors import OmegaConfBaseException
 
     from tutelage import masking, resolvers
-    from tutelage.errors import explain
+    from tutelage.errors import explain, storage_fault
     from tutelage.sweep import failures
 
     resolvers.register()
@@ -80,15 +80,12 @@ def run(verb: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         importlib.import_module(f"tutelage.{verb}").main()
-    except (CompactHydraException, OmegaConfBaseException) as error:
-        if whole:
+    except Exception as error:
+        is_users = isinstance(error, CompactHydraException | OmegaConfBaseException) or storage_fault(error) is not None
+        if whole or not is_users:
             print(_shown(traceback.format_exc()), end="", file=sys.stderr)
         print(failures(), end="", file=sys.stderr)
-        sys.exit(_shown(f"tutelage {verb}: {explain(error)}"))
-    except Exception:
-        print(_shown(traceback.format_exc()), end="", file=sys.stderr)
-        print(failures(), end="", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(_shown(f"tutelage {verb}: {explain(error)}") if is_users else 1)
 
 
 def _shown(text: str) -> str:

@@ -1,6 +1,7 @@
 """Errors that a user can act on."""
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 from hydra.errors import CompactHydraException, InstantiationException
@@ -12,6 +13,19 @@ _EXTRAS = {
     "launcher/submitit_local": "slurm",
     "launcher/submitit_slurm": "slurm",
     "launcher/ray": "ray",
+}
+
+_NO_LOCKS = "the file system has no locks (flock); choose other folders for paths.outputs and paths.artifacts"
+# What is wrong with a disk or a folder, and no fault of ours.
+_STORAGE = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota of the disk is used up",
+    errno.EFBIG: "the file would be larger than is allowed here",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "no permission",
+    errno.EPERM: "no permission",
+    errno.ENOLCK: _NO_LOCKS,
+    errno.EOPNOTSUPP: _NO_LOCKS,
 }
 
 
@@ -29,11 +43,21 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {' or '.join(map(repr, close))}?" if close else f"known: {', '.join(names) or 'none'}"
 
 
+def storage_fault(error: BaseException) -> str | None:
+    """What is wrong with the disk or the folder behind an error, with its path; None of errors of another kind."""
+    if not isinstance(error, OSError) or error.errno not in _STORAGE:
+        return None
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{_STORAGE[error.errno]}"
+
+
 def explain(error: BaseException) -> str:
     """The error's message, or its cause's where Hydra built a part of the config.
 
     Where a key or a choice of the config is misspelt, with the nearest that there are.
     """
+    if (said := storage_fault(error)) is not None:
+        return said
     message = str(error)
     cause = error.__cause__
     if isinstance(error, InstantiationException) and cause is not None and "full_key: " in message:

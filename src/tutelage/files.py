@@ -30,6 +30,9 @@ def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
             if durable:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = str(path)  # the name that the user knows
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     if durable:
@@ -51,6 +54,15 @@ def write_json(path: Path, document: Any, durable: bool = True) -> None:
     NaN and infinity are refused, for they are no JSON.
     """
     write_atomically(path, (json.dumps(hidden(document), indent=1, allow_nan=False) + "\n").encode(), durable)
+
+
+def overwrite_json(path: Path, document: Any) -> None:
+    """Writes into a file that is there, which on a full disk still has room: its blocks are taken already."""
+    with open(path, "r+b") as file:
+        file.write((json.dumps(hidden(document), indent=1, allow_nan=False) + "\n").encode())
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_json(path: Path) -> Any:

@@ -27,7 +27,7 @@ from tutelage import distributed, slurm
 from tutelage.artifacts import recipe_digest
 from tutelage.config_differences import differences
 from tutelage.errors import TutelageError, explain
-from tutelage.files import locked, read_json, write_atomically, write_json
+from tutelage.files import locked, overwrite_json, read_json, write_atomically, write_json
 from tutelage.masking import hidden
 
 log = logging.getLogger(__name__)
@@ -77,14 +77,13 @@ def alive(folders: Sequence[Path], after: str) -> Iterator[None]:
     """What :func:`job` does, for jobs that run together; ``after`` is what they are when all went well."""
     started = {"started": _now(), "pid": os.getpid(), "host": socket.gethostname()}
 
-    def write(state: str, **more: str | None) -> None:
-        for folder in folders:
-            write_json(folder / "status.json", {"state": state, **more, **started})
-
     def end(state: str, why: str | None = None) -> None:
-        write(state, why=why, ended=_now())
+        said = {"state": state, "why": why, "ended": _now(), **started}
+        for folder in folders:
+            _end(folder / "status.json", said)
 
-    write("RUNNING")
+    for folder in folders:
+        write_json(folder / "status.json", {"state": "RUNNING", **started})
     try:
         with sigterm_ends(), _heart(folders):
             yield
@@ -102,6 +101,19 @@ def alive(folders: Sequence[Path], after: str) -> Iterator[None]:
         end("FAILED", (explain(error) or type(error).__name__).splitlines()[0])
         raise
     end(after)
+
+
+def _end(path: Path, said: Mapping[str, Any]) -> None:
+    """Writes how a job ended, also on a full disk; where that can't be it is said to be DEAD."""
+    try:
+        write_json(path, said)
+    except OSError:
+        try:
+            overwrite_json(path, said)
+        except OSError as error:
+            log.error("%s can't be written: %s", path, explain(error))
+            if said["state"] not in ("FAILED", "PREEMPTED"):  # those are raised as they are
+                raise
 
 
 def _code() -> int:
