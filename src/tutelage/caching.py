@@ -133,16 +133,12 @@ def _stored(stage: DictConfig, node: DictConfig, recipe: dict[str, Any], root: P
             source = instantiate(node.source)
             source.attach(recipe["signals"], {})
             source.name_classes(data.class_names)
-            _write(source, data, work, node.dtype, node.top, recipe.get("views", 1), _device(stage))
+            _write(source, data, work, node.dtype, node.top, recipe.get("views", 1), distributed.device(stage.trainer))
             source.verify()
 
     folder, found = artifacts.make(root, "signals", recipe, write)
     log.info("%s %s: %s", "found" if found else "wrote", recipe["signals"], folder)
     return folder
-
-
-def _device(stage: DictConfig) -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() and stage.trainer.accelerator != "cpu" else "cpu")
 
 
 def _write(

@@ -116,8 +116,7 @@ def _check_values(cfg: DictConfig) -> None:
         number(cfg, f"{key}.recovery.keep", low=1, whole=True)
     for key in ("data.val_size", "data.test_size"):
         number(cfg, key, low=0.0)
-    if (devices := OmegaConf.select(cfg, "trainer.devices")) in (0, "0"):
-        raise TutelageError(f"trainer.devices must be at least 1, or 'auto'; found {devices!r}")
+    distributed.check_devices(cfg.trainer)
     _check_weights(cfg)
     if cfg.stages.teacher.get("workers") is not None:
         number(cfg, "stages.teacher.workers", low=1, whole=True)

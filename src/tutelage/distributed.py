@@ -12,14 +12,18 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from tutelage import rendezvous
 from tutelage.errors import TutelageError
 from tutelage.files import write_atomically
+
+if TYPE_CHECKING:
+    import torch
 
 _ENVIRONMENT = (rendezvous.STARTED, "MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK", "NODE_RANK", "LOCAL_RANK")
 _LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun and we tell a rank
@@ -38,13 +42,17 @@ def is_up() -> bool:
 
 
 def broadcast(value: Any) -> Any:
-    """Rank 0's value, on every rank."""
+    """Rank 0's value, on every rank; its tensors come on the host."""
     if not is_up():
         return value
+    import torch
     import torch.distributed as dist
+    from torch.utils._pytree import tree_map_only
 
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
+    box = [
+        tree_map_only(torch.Tensor, lambda tensor: tensor.cpu(), value)
+    ]  # or all ranks would have rank 0's on its GPU
+    dist.broadcast_object_list(box, src=0, group=_messages)
     return box[0]
 
 
@@ -53,7 +61,11 @@ def barrier() -> None:
     if is_up():
         import torch.distributed as dist
 
-        dist.barrier()
+        dist.barrier(group=_messages)
+
+
+_messages: Any = None  # the group that broadcast and barrier use; None: the default one
+_PATIENCE = timedelta(days=30)  # ranks wait while one of them trains, writes signals or stands at a lock
 
 
 def ranks_here(trainer: DictConfig) -> int:
@@ -63,11 +75,67 @@ def ranks_here(trainer: DictConfig) -> int:
         raise TutelageError(
             f"trainer.strategy={strategy}: its ranks run only `fit` and give nothing back; use trainer.strategy=ddp"
         )
-    if isinstance(devices, ListConfig):
-        return len(devices)
-    if str(devices) in ("auto", "-1"):
+    if (asked := _asked(devices)) is None:
         return max(1, gpus(trainer))
-    return int(devices)
+    return len(asked) if isinstance(asked, list) else asked
+
+
+def _asked(devices: Any) -> int | list[int] | None:
+    """How many devices ``trainer.devices`` asks for, or which; None: all that there are.
+
+    Raises:
+        TutelageError: it says neither.
+    """
+    try:
+        if isinstance(devices, ListConfig | list | tuple):
+            return [int(device) for device in devices]
+        if str(devices) in ("auto", "-1"):
+            return None
+        if "," in str(devices):
+            return [int(device) for device in str(devices).split(",") if device.strip()]
+        return int(devices)
+    except (TypeError, ValueError):
+        raise TutelageError(
+            f"trainer.devices must be a number of devices, a list of their indices or 'auto'; found {devices!r}"
+        ) from None
+
+
+def check_devices(trainer: DictConfig) -> None:
+    """Refuses devices that are not there, before anything is built.
+
+    Raises:
+        TutelageError: no device is asked for, or one that this machine has not; a GPU has one rank only.
+    """
+    devices, there = trainer.get("devices", 1), gpus(trainer)
+    asked = _asked(devices)
+    least = min(asked, default=-1) + 1 if isinstance(asked, list) else asked
+    if least is not None and least < 1:
+        raise TutelageError(f"trainer.devices must be at least 1, or 'auto'; found {devices!r}")
+    if trainer.get("accelerator", "auto") == "cuda" and not there:
+        raise TutelageError(
+            "trainer.accelerator=cuda: PyTorch finds no GPU here; trainer.accelerator=auto takes what there is"
+        )
+    if there and isinstance(asked, list) and max(asked) >= there:
+        raise TutelageError(f"trainer.devices={devices}: the GPUs here are 0 to {there - 1}")
+    if there and isinstance(asked, int) and asked > there:
+        raise TutelageError(
+            f"trainer.devices={devices}: every rank needs a GPU of its own, and there {_are(there)} here; use "
+            f"trainer.devices={there}, or trainer.accelerator=cpu for ranks without GPUs"
+        )
+
+
+def _are(count: int) -> str:
+    return f"are {count}" if count > 1 else "is 1"
+
+
+def device(trainer: DictConfig) -> "torch.device":
+    """Returns the device that this process trains on: of the GPUs that the trainer names, that of its local rank."""
+    import torch
+
+    if not gpus(trainer):
+        return torch.device("cpu")
+    asked, rank = _asked(trainer.get("devices", 1)), int(os.environ.get("LOCAL_RANK", "0"))
+    return torch.device("cuda", asked[rank] if isinstance(asked, list) else rank)
 
 
 def check_environment(trainer: DictConfig) -> None:
@@ -135,6 +203,8 @@ def ranks(cfg: DictConfig, verb: str, folder: Path) -> Iterator[None]:
     try:
         _join(cfg.trainer, children)
         rendezvous.check_same_folder(folder)
+        if size > ranks_here(cfg.trainer):
+            rendezvous.check_shared(Path(cfg.paths.artifacts))
         with rendezvous.watched(children):
             yield
         failed = False
@@ -171,16 +241,27 @@ def _replay(folder: Path) -> Path:
 
 
 def _join(trainer: DictConfig, children: list[subprocess.Popen[bytes]]) -> None:
-    import torch
+    """Makes this process a rank: tensors go through NCCL where ranks have GPUs, else through gloo.
 
-    if gpus(trainer):
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    rendezvous.join("nccl" if gpus(trainer) else "gloo", children)
+    What ranks tell each other in between goes through gloo on the host, which may wait for as long as a training
+    takes; a wait in NCCL ends the job after ten minutes.
+    """
+    global _messages
+    import torch
+    import torch.distributed as dist
+
+    if (own := device(trainer)).type == "cuda":
+        torch.cuda.set_device(own)
+    rendezvous.join(dist.get_default_backend_for_device(own), children)
+    _messages = dist.new_group(backend="gloo", timeout=_PATIENCE)
 
 
 def _leave(children: list[subprocess.Popen[bytes]], failed: bool, launched: bool) -> None:
     """Ends the group and the ranks; a clean environment, or the next job of a sweep would take itself for a rank."""
+    global _messages
     import torch.distributed as dist
+
+    _messages = None
 
     if is_up():
         dist.destroy_process_group()

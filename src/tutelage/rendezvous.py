@@ -2,10 +2,12 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -107,6 +109,32 @@ def check_same_folder(folder: Path) -> None:
     if len(set(found)) > 1:
         raise TutelageError(
             f"the ranks have different folders ({', '.join(sorted(set(found)))}): give them one, hydra.run.dir=…"
+        )
+
+
+def check_shared(artifacts: Path) -> None:
+    """Checks that the ranks of several machines see the same files: one makes an artifact, all read it.
+
+    Raises:
+        TutelageError: they do not.
+    """
+    import torch.distributed as dist
+
+    rank, name = dist.get_rank(), [uuid.uuid4().hex]
+    dist.broadcast_object_list(name)
+    mark = artifacts / f".ranks-{name[0]}"
+    if rank == 0:
+        artifacts.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    dist.barrier()
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, (mark.exists(), f"{artifacts.absolute()} on {socket.gethostname()}"))
+    if rank == 0:
+        mark.unlink()
+    if blind := [place for sees, place in found if not sees]:
+        raise TutelageError(
+            f"paths.artifacts must be one folder for all ranks, on a file system that they share; {blind[0]} is not "
+            + found[0][1]
         )
 
 

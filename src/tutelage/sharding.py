@@ -175,6 +175,12 @@ def _average(parameter: Tensor) -> None:
     parameter.grad /= dist.get_world_size()
 
 
+def is_sharded(stage: DictConfig) -> bool:
+    """Checks whether the networks of a stage are shared out."""
+    strategy = stage.trainer.get("strategy")
+    return isinstance(strategy, DictConfig) and strategy.get("_target_") == _TARGET
+
+
 def prepare(stage: DictConfig) -> None:
     """Fits a stage to ``trainer=fsdp``, if that is its trainer: teachers answer live, in shards, and SGD isn't fused.
 
@@ -182,8 +188,7 @@ def prepare(stage: DictConfig) -> None:
         TutelageError: a precision of whole networks, or signals that are to be written, which one device does, with the
             whole teacher.
     """
-    strategy = stage.trainer.get("strategy")
-    if not isinstance(strategy, DictConfig) or strategy.get("_target_") != _TARGET:
+    if not is_sharded(stage):
         return
     if (precision := stage.trainer.get("precision", "32-true")) not in _PRECISIONS:
         raise TutelageError(

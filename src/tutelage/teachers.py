@@ -17,6 +17,7 @@ from tutelage.data.base import ImageData
 from tutelage.errors import TutelageError
 from tutelage.evaluation.cost import total
 from tutelage.evaluation.predictions import Predictions
+from tutelage.sharding import is_sharded
 from tutelage.sources.ensemble import LEARNED, combined, learned_weights, scaled
 from tutelage.sources.recorded import Recorded
 from tutelage.specialists import specialise
@@ -224,7 +225,9 @@ def _given(
             for weights in WEIGHTS:
                 save_network(net, work / f"{weights}.safetensors", header)
             training = {"seconds": 0.0, "epochs": 0, "steps": 0}
-            stages.finish(net, work, data, torch.device("cpu"), training)
+            whole = not is_sharded(stage)  # else it may be too large for a device
+            device = distributed.device(stage.trainer) if whole else torch.device("cpu")
+            stages.finish(net, work, data, device, training)
 
     return Trained.read(*artifacts.make(root, "given", found, evaluate))
 

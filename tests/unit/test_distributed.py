@@ -5,9 +5,14 @@ import sys
 import threading
 
 import pytest
+import torch
+import torch.distributed as dist
 from omegaconf import OmegaConf
+from simulated_gpu import simulated_gpus
+from torch import nn
 
 from tutelage import distributed, rendezvous
+from tutelage.checks import check
 from tutelage.errors import TutelageError
 
 
@@ -163,3 +168,117 @@ def test_a_started_rank_ends_with_its_starter():
     rank.stdin.close()  # as when the starter dies
     assert rank.wait() == -signal.SIGTERM
     rank.stdout.close()
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """``gpus(2)``: PyTorch finds two."""
+    return lambda count: monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+
+@pytest.mark.parametrize(
+    ("there", "trainer", "said"),
+    [
+        (
+            1,
+            {"devices": 2, "strategy": "ddp"},
+            "every rank needs a GPU of its own, and there is 1 here; use trainer.dev",
+        ),
+        (1, {"devices": "2", "accelerator": "cuda"}, "trainer.devices=2: every rank needs a GPU of its own"),
+        (
+            2,
+            {"devices": 4, "accelerator": "gpu"},
+            "there are 2 here; use trainer.devices=2, or trainer.accelerator=cpu",
+        ),
+        (2, {"devices": [0, 2]}, r"trainer.devices=\[0, 2\]: the GPUs here are 0 to 1"),
+        (2, {"devices": "1,2"}, "trainer.devices=1,2: the GPUs here are 0 to 1"),
+        (0, {"accelerator": "cuda"}, "trainer.accelerator=cuda: PyTorch finds no GPU here"),
+        (2, {"devices": 0}, "trainer.devices must be at least 1, or 'auto'; found 0"),
+        (2, {"devices": []}, r"trainer.devices must be at least 1, or 'auto'; found \[\]"),
+        (
+            2,
+            {"devices": "two"},
+            "trainer.devices must be a number of devices, a list of their indices or 'auto'; found",
+        ),
+        (2, {"devices": None}, "trainer.devices must be a number of devices, a list of their indices or 'auto'; found"),
+    ],
+)
+def test_devices_that_are_not_there_are_refused(gpus, there, trainer, said):
+    gpus(there)
+    with pytest.raises(TutelageError, match=said):
+        distributed.check_devices(config(**trainer).trainer)
+
+
+@pytest.mark.parametrize(
+    ("there", "trainer"),
+    [
+        (0, {"devices": 2}), (1, {"devices": 2, "accelerator": "cpu"}), (2, {"devices": 2}), (2, {"devices": "auto"}),
+        (2, {"devices": [1]}), (2, {"devices": "0,1"}), (1, {}), (0, {"devices": -1}),
+    ],
+)  # fmt: skip
+def test_devices_that_are_there_are_not(gpus, there, trainer):
+    gpus(there)
+    distributed.check_devices(config(**trainer).trainer)
+
+
+def test_two_ranks_on_one_gpu_are_refused_before_anything_is_built(gpus, compose):
+    gpus(1)
+    with pytest.raises(
+        TutelageError, match=r"trainer\.devices=2: every rank needs a GPU of its own, and there is 1 here"
+    ):
+        check(compose("trainer=ddp"))
+    with pytest.raises(
+        TutelageError, match=r"trainer\.devices=2: every rank needs a GPU of its own, and there is 1 here"
+    ):
+        check(compose("trainer=fsdp"))
+    check(compose("trainer=ddp", "trainer.accelerator=cpu"))
+
+
+@pytest.mark.parametrize(
+    ("trainer", "rank", "expected"),
+    [
+        ({}, None, "cuda:0"),
+        ({"devices": 4}, 3, "cuda:3"),
+        ({"devices": [2, 3]}, 1, "cuda:3"),
+        ({"devices": "2,"}, None, "cuda:2"),
+        ({"devices": 4, "accelerator": "cpu"}, 3, "cpu"),
+    ],
+)
+def test_the_device_of_a_rank(gpus, monkeypatch, trainer, rank, expected):
+    """As Lightning counts: by the local rank, among those that the trainer names."""
+    gpus(4)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+    assert distributed.device(config(**trainer).trainer) == torch.device(expected)
+
+
+@pytest.mark.parametrize(("there", "backend"), [(2, "nccl"), (0, "gloo")])
+def test_tensors_go_through_nccl_and_messages_through_gloo(gpus, monkeypatch, there, backend):
+    gpus(there)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    said = {}
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: said.update(device=device))
+    monkeypatch.setattr(rendezvous, "join", lambda backend, children: said.update(backend=backend))
+    monkeypatch.setattr(dist, "new_group", lambda **more: said.update(messages=more) or "messages")
+    monkeypatch.setattr(distributed, "_messages", None)
+    distributed._join(config(devices=2).trainer, [])
+    assert said["backend"] == backend
+    assert said.get("device") == (torch.device("cuda", 1) if there else None)
+    assert said["messages"]["backend"] == "gloo"
+    assert said["messages"]["timeout"].days > 1
+    assert distributed._messages == "messages"
+
+
+def test_what_is_sent_to_other_ranks_is_on_the_host():
+    """A tensor of rank 0's GPU would be unpickled there by every rank."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        with simulated_gpus():
+            sent = nn.Linear(2, 2).cuda().state_dict()
+            sent["_extra_state"] = {"prepared": True}
+            found = distributed.broadcast(sent)
+        assert {type(found["weight"]), type(found["bias"])} == {torch.Tensor}
+        assert found["_extra_state"] == {"prepared": True}
+    finally:
+        dist.destroy_process_group()
