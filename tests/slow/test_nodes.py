@@ -53,7 +53,7 @@ def test_machines_without_a_common_file_system_are_refused(tmp_path):
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
         folder.mkdir()
-    for code, text in two_nodes(folders, "hydra.run.dir=run"):
+    for code, text in two_nodes(folders, "hydra.run.dir=outputs/run"):
         assert code == 1
         assert "paths.artifacts must be one folder for all ranks" in text
         assert f"{folders[1]}/outputs/artifacts on" in text
