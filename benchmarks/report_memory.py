@@ -1,0 +1,63 @@
+"""How much memory `tutelage report` takes: python benchmarks/report_memory.py --runs 2000.
+
+Makes the folders of so many runs of one sweep, with the config of the default job and answers drawn at random, and
+prints the peak of the process that reads them all.
+"""
+
+import argparse
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
+
+import made_runs
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from tutelage import resolvers
+from tutelage.paths import conf_dir
+
+
+def make(root: Path, runs: int) -> None:
+    """Ten seeds of so many temperatures; the recipes of teacher and control are as large as the config."""
+    resolvers.register()
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        config = OmegaConf.to_container(compose("distill"), resolve=True)
+    pattern = made_runs.run(root / "pattern", 0)
+    artifacts = json.loads((pattern / "artifacts.json").read_text())
+    for number in range(runs):
+        seed, temperature = number % 10, 1 + number // 10
+        folder = root / "sweep" / f"seed={seed},T={temperature}"
+        shutil.copytree(pattern, folder)
+        own = {**config, "seed": seed, "loss": {**config["loss"], "temperature": temperature}}
+        (folder / "config.yaml").write_text(yaml.safe_dump(own))
+        (folder / ".hydra" / "overrides.yaml").write_text(
+            yaml.safe_dump([f"seed={seed}", f"loss.temperature={temperature}"])
+        )
+        metrics = json.loads((folder / "metrics.json").read_text())
+        (folder / "metrics.json").write_text(json.dumps({**metrics, "seed": seed}))
+        artifacts["control"]["recipe"] = {**config, "seed": seed}
+        (folder / "artifacts.json").write_text(json.dumps(artifacts))
+
+
+def main() -> None:
+    """Prints the peak."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=2000)
+    runs = parser.parse_args().runs
+    with tempfile.TemporaryDirectory() as folder:
+        make(Path(folder), runs)
+        command = [sys.executable, "-m", "tutelage", "report", f"{folder}/sweep", "-o", f"{folder}/page"]
+        subprocess.run(command, check=True)
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print(f"{runs} runs: {peak:.0f} MB at most")
+
+
+if __name__ == "__main__":
+    main()
