@@ -2,7 +2,9 @@
 
 import importlib
 import os
+import re
 import sys
+import sysconfig
 import traceback
 from collections import Counter
 
@@ -31,6 +33,9 @@ examples:
 Completion: eval "$(tutelage -sc install=bash)\""""
 
 
+_HOME = re.compile(r"""(?<=[=,\['"])~(?=/)""")
+
+
 def usage() -> str:
     """The text of ``tutelage`` without a verb."""
     return USAGE.format(verbs="\n".join(f"  {verb:<10} {what}" for verb, what in VERBS.items()))
@@ -56,6 +61,8 @@ def main() -> None:
     for key, times in keys.items():
         if times > 1:
             sys.exit(f"tutelage {verb}: {key} is given {times} times on the command line; only the last would count")
+    # A shell expands ~ at the beginning of a word alone.
+    arguments = [_HOME.sub(os.path.expanduser("~"), word) if "=" in word else word for word in arguments]
     given = ["~logger" if word == "logger=null" else word for word in arguments[1:]]  # Hydra's way to choose nothing
     sys.argv = [f"{sys.argv[0]} {verb}", *given]
     run(verb)
@@ -85,7 +92,21 @@ def run(verb: str) -> None:
         if whole or not is_users:
             print(_shown(traceback.format_exc()), end="", file=sys.stderr)
         print(failures(), end="", file=sys.stderr)
-        sys.exit(_shown(f"tutelage {verb}: {explain(error)}") if is_users else 1)
+        sys.exit(_shown(f"tutelage {verb}: {explain(error) if is_users else unexpected()}"))
+
+
+def unexpected() -> str:
+    """What to say of an exception that no sentence was written for; the run's folder has its traceback."""
+    error = sys.exc_info()[1]
+    here, libraries = os.path.dirname(os.path.abspath(__file__)), (sysconfig.get_path("stdlib"), sys.prefix)
+    ours = False
+    for frame in reversed(traceback.extract_tb(error.__traceback__ if error else None)):
+        if ours := os.path.abspath(frame.filename).startswith(here):
+            break
+        if not os.path.abspath(frame.filename).startswith(libraries):  # code of the user's
+            break
+    what = "this is a bug in Tutelage" if ours else "an error that Tutelage did not expect"
+    return f"{what}: {type(error).__name__}: {error} (traceback.txt in the run's folder has its traceback)"
 
 
 def _shown(text: str) -> str:

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.text import Text
 
-from tutelage import artifacts, build, distributed, loggers, slurm, stages
+from tutelage import artifacts, build, distributed, loggers, paths, slurm, stages
 from tutelage.caching import cached, check_views
 from tutelage.checks import check, check_resolves
 from tutelage.data.base import ImageData
@@ -49,6 +49,7 @@ def distill_job(cfg: DictConfig) -> float:
     overrides = list(HydraConfig.get().overrides.task)
     folder = Path(HydraConfig.get().runtime.output_dir)
     check_resolves(cfg)
+    paths.anchor(cfg)
     if is_complete(cfg, folder):
         log.info("complete, and left as it is: %s", folder)
         return read_json(folder / "metrics.json")["student"]["best"]["val"]["accuracy"]
@@ -75,6 +76,7 @@ def cache_job(cfg: DictConfig) -> None:
     overrides = list(HydraConfig.get().overrides.task)
     folder = Path(HydraConfig.get().runtime.output_dir)
     check_resolves(cfg)
+    paths.anchor(cfg)
     with job(cfg, folder, overrides):
         check(cfg, overrides)
         stage, root = build.stage_config(cfg, "student"), Path(cfg.paths.artifacts)

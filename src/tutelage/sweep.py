@@ -2,18 +2,21 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import CompactHydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from tutelage import distributed, masking
-from tutelage.files import read_json
+from tutelage.files import read_json, write_atomically
 from tutelage.text import in_a_line
 
 _folder: Path | None = None
@@ -51,6 +54,13 @@ class Sweep(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """And in the command line that Hydra prints when a job has failed."""
         job_return.overrides = masking.hidden(list(job_return.overrides or []))
+        error: Any = job_return._return_value  # the public one prints as well, and raises
+        if job_return.status == JobStatus.FAILED and not isinstance(
+            error, CompactHydraException | OmegaConfBaseException
+        ):
+            text = masking.hide("".join(traceback.format_exception(error)))
+            with suppress(OSError):  # a full disk may be the error itself
+                write_atomically(Path(str(config.hydra.runtime.output_dir)) / "traceback.txt", text.encode())
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Compares the jobs; and hides secrets of a multirun that has had none."""

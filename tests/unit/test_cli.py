@@ -3,7 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import environment
+from command import TINY, environment
 
 from tutelage import cli
 
@@ -49,7 +49,7 @@ def test_cfg_prints_the_composed_config(main):
     assert "weight: 0.75" in answer.out
 
 
-def test_a_fault_of_ours_has_its_whole_traceback(main, monkeypatch):
+def test_a_fault_of_ours_has_its_whole_traceback(main, monkeypatch, tmp_path):
     from tutelage import protocol
 
     def fault(cfg):
@@ -60,6 +60,33 @@ def test_a_fault_of_ours_has_its_whole_traceback(main, monkeypatch):
     assert answer.code == 1
     assert "Traceback" in answer.message
     assert "ZeroDivisionError: ours" in answer.message
+    assert "tutelage distill: an error that Tutelage did not expect: ZeroDivisionError: ours (" in answer.message
+    assert "ZeroDivisionError: ours" in (tmp_path / "run" / "traceback.txt").read_text()
+
+
+def test_an_error_in_our_own_code_is_called_a_bug(main, monkeypatch, tmp_path):
+    from tutelage import files, protocol
+
+    monkeypatch.setattr(protocol, "distill_job", lambda cfg: files.write_json(tmp_path / "x.json", object()))
+    answer = main("distill", "hydra.run.dir=run")
+    assert answer.code == 1
+    assert "tutelage distill: this is a bug in Tutelage: TypeError: Object of type object is not JSON" in answer.message
+    assert "write_json" in (tmp_path / "run" / "traceback.txt").read_text()
+
+
+def test_a_home_in_an_override_is_expanded(main, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert main("distill", "loss.alpha=7", "paths.outputs=~/out", "hydra.run.dir=~/mine").code == 1
+    assert (tmp_path / "home" / "mine").is_dir()
+    assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.slow
+def test_jobs_that_change_their_folder_share_their_artifacts(main, tmp_path):
+    answer = main("distill", "-m", *TINY, "hydra.job.chdir=true", "loss.temperature=1,2", "hydra.sweep.dir=sweep")
+    assert answer.code == 0, answer.message
+    assert len(list((tmp_path / "outputs" / "artifacts" / "teacher").glob("[!.]*"))) == 1
+    assert not list(tmp_path.glob("sweep/*/outputs"))
 
 
 def test_a_user_s_mistake_has_one_only_where_asked_for(main, monkeypatch):
