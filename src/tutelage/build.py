@@ -15,7 +15,7 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from tutelage import loggers, sharding
+from tutelage import graphs, loggers, sharding
 from tutelage.callbacks.heartbeat import Heartbeat
 from tutelage.callbacks.pulls import Pulls
 from tutelage.callbacks.recovery import VerifiedIO
@@ -67,6 +67,8 @@ def _stage_config(cfg: DictConfig, name: str) -> DictConfig:
         for group, node in cfg.stages[layer].items():
             if isinstance(node, DictConfig):
                 _lay({group: OmegaConf.to_container(node, resolve=True)}, stage)
+        for option in ("compile", "graph"):
+            stage[option] = cfg.stages[layer].get(option, stage.get(option))
     if name != "student" and "alpha" in stage.loss:
         stage.loss.alpha = 0.0
     if teaches and "label_smoothing" in stage.loss:
@@ -261,5 +263,7 @@ def trainer(stage: DictConfig, name: str, folder: Path, board: Path, batches: in
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         num_sanity_val_steps=0,  # the dry pass in setup has met every shape
     )
-    made.fit_loop.epoch_loop = LeanEpochLoop(made, made.min_steps, made.max_steps)
+    made.fit_loop.epoch_loop = loop = LeanEpochLoop(made, made.min_steps, made.max_steps)
+    graphs.check_option(stage.graph, name)
+    loop.graph = stage.graph
     return made

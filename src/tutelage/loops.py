@@ -4,6 +4,7 @@ Lightning spends about 0.7 ms a step on hooks, profilers, metric collections and
 forward, backward and update together. Between two steps that are logged none of that has an effect.
 """
 
+import logging
 from typing import Any, cast
 
 import lightning as L
@@ -14,6 +15,10 @@ from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor
+
+from tutelage.graphs import GraphedStep, why_not
+
+log = logging.getLogger(__name__)
 
 # What a lean step leaves out; who overrides one of these gets Lightning's own steps.
 _LEFT_OUT = (
@@ -39,10 +44,17 @@ class LeanEpochLoop(_TrainingEpochLoop):
     that overrides a hook which a lean step leaves out (or, but for :class:`Quiet` ones, one around the batch).
     """
 
+    graph = "never"  # or auto: lean steps are replayed as a CUDA graph, where they can be (tutelage.graphs)
+    _graphed: GraphedStep | None = None
+
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
         """Finds out, once an epoch, whether steps may be lean."""
         super().on_run_start(data_fetcher)
         self._lean = isinstance(data_fetcher, _PrefetchDataFetcher) and self._is_plain()
+        if self._graphed is not None:
+            self._graphed.on_epoch_start()
+        elif self.graph == "auto":
+            self._graphed = self._make_graphed()
         callbacks: list[L.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         self._before, self._after = ([one for one in callbacks if _overrides(one, hook)] for hook in _AROUND)
 
@@ -62,6 +74,26 @@ class LeanEpochLoop(_TrainingEpochLoop):
             and isinstance(trainer.profiler, PassThroughProfiler)
             and not (unusual or timed or plateau or hooked or loud)
         )  # fmt: skip
+
+    def _make_graphed(self) -> GraphedStep | None:
+        trainer = cast(Any, self.trainer)
+        module, optimizer = trainer.lightning_module, trainer.optimizers[0]
+        why = why_not(module, optimizer, trainer.strategy.root_device, self._lean)
+        if why is not None:
+            log.warning("graph=auto: steps run eagerly: %s", why)
+            self.graph = "never"
+            return None
+
+        @torch.enable_grad()
+        def step(batch: Any) -> Tensor:
+            with trainer.precision_plugin.train_step_context():
+                loss: Tensor = module.training_step(batch, 0)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss.detach()
+
+        return GraphedStep(step, optimizer, module, [*module.objective.modules(), *module.student.modules()])
 
     def _free(self) -> int:
         """How many of the next steps nobody looks at."""
@@ -119,6 +151,15 @@ class LeanEpochLoop(_TrainingEpochLoop):
         """One step by a closure, as Lightning's: an optimizer may call it several times."""
         trainer = cast(Any, self.trainer)
         [optimizer], counts = trainer.optimizers, self.automatic_optimization.optim_progress.optimizer
+        if self._graphed is not None:
+            loss = self._graphed(batch, lambda: trainer.lightning_module.on_train_batch_start(batch, index))
+            if loss is not None:
+                for progress in (counts.zero_grad, counts.step):
+                    progress.increment_ready()
+                counts.zero_grad.increment_started()
+                for progress in (counts.zero_grad, counts.step):
+                    progress.increment_completed()
+                return loss
         losses: list[Tensor] = []
 
         @torch.enable_grad()

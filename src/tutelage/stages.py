@@ -19,6 +19,7 @@ from torch import nn
 from tutelage import build, distributed, loggers
 from tutelage.callbacks.pulls import Pulls
 from tutelage.callbacks.recovery import Recovery, newest_intact
+from tutelage.compiled import compiled
 from tutelage.data.base import ImageData
 from tutelage.errors import TutelageError
 from tutelage.evaluation.cost import multiply_adds, parameters, total
@@ -97,7 +98,8 @@ def run(
         facts["multiply_adds"] = multiply_adds(learner.student.net.net, data.input_shape)
     state = distributed.broadcast(newest_intact(folder / "states"))
     at = loggers.place(stage, name, folder, board)
-    with sigterm_saves(), threads(learner, data), loggers.training(stage, at, trainer.loggers):
+    logged = loggers.training(stage, at, trainer.loggers)
+    with sigterm_saves(), threads(learner, data), logged, compiled(learner, stage.compile):
         trainer.fit(learner, datamodule=data, ckpt_path=state, weights_only=True)
     if trainer.global_step == 0:
         raise TutelageError(f"{name}: not one optimizer step was made")

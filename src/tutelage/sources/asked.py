@@ -54,6 +54,7 @@ class Asked(Source):
     """
 
     ask: Callable[[NDArray[np.float32]], Any]
+    asks_host = True
 
     def __init__(
         self,

@@ -17,9 +17,11 @@ class Source(nn.Module):
 
     Attributes:
         everywhere: whether it can be asked about validation images, too.
+        asks_host: whether its signals come from the host, or it reads values there to find them.
     """
 
     everywhere = True
+    asks_host = False
 
     def attach(self, needs: Iterable[str], sources: "Mapping[str, Source]") -> None:
         """Told once, before the first step, which signals will be read, and of all sources, the student included."""

@@ -127,6 +127,11 @@ class Cached(Source):
                 log.warning("%s: %d MB don't fit on %s: read from the host, step by step", *self._place(size))
         return self
 
+    @property
+    def asks_host(self) -> bool:  # type: ignore[override]
+        """Whether what was said before does not fit on the device."""
+        return self.folder is not None and not self.on_device
+
     def _place(self, size: int) -> tuple[object, ...]:
         return self.folder, size >> 20, self.row.device
 

@@ -41,6 +41,8 @@ class Specialists(Source):
     Hinton, Vinyals & Dean 2015 (arXiv:1503.02531), section 5, where n = 1.
     """
 
+    asks_host = True  # the search for its answer ends where the values say so
+
     def __init__(
         self,
         generalist: Source,

@@ -91,6 +91,7 @@ def _trainer(stage: DictConfig, folder: Path, batches: int) -> L.Trainer:
     own = stage.copy()
     own.callbacks = {name: stage.callbacks.get(name) for name in ("progress", "recovery")}
     own.logger = {}
+    own.graph = "never"
     return build.trainer(own, "stack", folder, folder, batches)
 
 
