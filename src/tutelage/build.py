@@ -15,7 +15,7 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from tutelage import graphs, loggers, sharding
+from tutelage import loggers, sharding
 from tutelage.callbacks.heartbeat import Heartbeat
 from tutelage.callbacks.pulls import Pulls
 from tutelage.callbacks.recovery import VerifiedIO
@@ -34,6 +34,7 @@ from tutelage.sources.tapped import Tapped, tapped
 from tutelage.trainer_arguments import figures_of
 
 STAGES = ("teacher", "control", "student")
+SPEED = {"compile": False, "graph": "never"}  # how fast a stage trains: its own options, off by default
 _LAYERS = {"control": ("student", "control"), "specialist": ("teacher", "specialist")}
 
 
@@ -60,15 +61,16 @@ _stages: dict[bytes, bytes] = {}
 
 
 def _stage_config(cfg: DictConfig, name: str) -> DictConfig:
-    stage = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
+    stage: DictConfig = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))  # type: ignore[assignment]
     OmegaConf.set_struct(stage, False)
     teaches = name in ("teacher", "specialist")
     for layer in _LAYERS.get(name, (name,)):
-        for group, node in cfg.stages[layer].items():
+        own = cast(DictConfig, cfg.stages[layer])
+        for group, node in own.items():
             if isinstance(node, DictConfig):
                 _lay({group: OmegaConf.to_container(node, resolve=True)}, stage)
-        for option in ("compile", "graph"):
-            stage[option] = cfg.stages[layer].get(option, stage.get(option))
+        for option, off in SPEED.items():
+            stage[option] = own.get(option, stage.get(option, off))
     if name != "student" and "alpha" in stage.loss:
         stage.loss.alpha = 0.0
     if teaches and "label_smoothing" in stage.loss:
@@ -77,10 +79,10 @@ def _stage_config(cfg: DictConfig, name: str) -> DictConfig:
     if name != "student" or stage.loss.get("alpha") == 0.0 or "network" not in stage:
         stage.network = stage.teacher if teaches else stage.student
     OmegaConf.resolve(stage)
-    sharding.prepare(cast(DictConfig, stage))
+    sharding.prepare(stage)
     if name != "student":  # only what it learns from: a sweep over a teacher's temperature has one teacher
         stage.loss = {"terms": {term: node for term, node in stage.loss.terms.items() if _counts_alone(node)}}
-    return cast(DictConfig, stage)
+    return stage
 
 
 def _lay(above: Any, below: Any) -> None:
@@ -264,6 +266,5 @@ def trainer(stage: DictConfig, name: str, folder: Path, board: Path, batches: in
         num_sanity_val_steps=0,  # the dry pass in setup has met every shape
     )
     made.fit_loop.epoch_loop = loop = LeanEpochLoop(made, made.min_steps, made.max_steps)
-    graphs.check_option(stage.graph, name)
     loop.graph = stage.graph
     return made

@@ -11,7 +11,9 @@ from omegaconf.errors import InterpolationKeyError
 from tutelage import distributed
 from tutelage.build import stage_config
 from tutelage.callbacks.ema import refuse_others
+from tutelage.compiled import check_compile
 from tutelage.errors import TutelageError, nearest
+from tutelage.graphs import check_option
 from tutelage.signatures import parameters
 from tutelage.together import check_together
 from tutelage.trainer_arguments import check_callbacks, check_trainer
@@ -102,6 +104,12 @@ def _check_arguments(path: str, node: DictConfig) -> None:
             raise TutelageError(f"{path}.{key}: {node._target_} takes no {key!r}; {near}")
 
 
+def _check_speed(cfg: DictConfig) -> None:
+    for name in map(str, cfg.stages):
+        check_option(OmegaConf.select(cfg, f"stages.{name}.graph", default="never"), name)
+        check_compile(OmegaConf.select(cfg, f"stages.{name}.compile", default=False), name)
+
+
 def _check_values(cfg: DictConfig) -> None:
     for key in ("seed", "stages.teacher.seed"):
         number(cfg, key, low=0, high=2**32 - 1, whole=True)
@@ -118,6 +126,7 @@ def _check_values(cfg: DictConfig) -> None:
         number(cfg, key, low=0.0)
     distributed.check_devices(cfg.trainer)
     _check_weights(cfg)
+    _check_speed(cfg)
     if cfg.stages.teacher.get("workers") is not None:
         number(cfg, "stages.teacher.workers", low=1, whole=True)
     number(cfg, "generations", low=0, whole=True)

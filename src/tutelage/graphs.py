@@ -103,7 +103,8 @@ class GraphedStep:
         self._forget()
 
     def _forget(self) -> None:
-        self._seen, self._replay = 0, None
+        self._seen = 0
+        self._replay: Callable[[], Tensor] | None = None
         self._static: Batch = {}
         self._rates: list[Tensor] = []
         self._filled: list[float] = []
@@ -159,6 +160,7 @@ class GraphedStep:
         before = _copies(live)
         loss = self.step(batch).clone()
         eager = _copies(live)
+        worst = float("inf")
         try:
             if [x.data_ptr() for x in live] != [x.data_ptr() for x in self._state()]:
                 raise RuntimeError("it replaces a tensor of the modules or of the optimizer")
@@ -170,7 +172,6 @@ class GraphedStep:
             again = self._again(batch)
             worst = max(_deviation(before, eager, live), float((again - loss).abs() / loss.abs().clamp_min(1e-6)))
         except RuntimeError as error:
-            worst = None
             self._give_up(f"a step can't be captured: {str(error).splitlines()[0]}")
         else:
             if not worst <= TOLERANCE:
@@ -199,13 +200,16 @@ class GraphedStep:
 @contextmanager
 def _capturable(optimizer: torch.optim.Optimizer, rates: list[Tensor]) -> Iterator[None]:
     """Lets the optimizer read its learning rates from the device inside; a scheduler sees its own numbers after."""
-    before = [{key: group[key] for key in ("lr", "capturable") if key in group} for group in optimizer.param_groups]
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+    groups: list[dict[str, Any]] = optimizer.param_groups
+    before: list[dict[str, Any]] = [
+        {key: group[key] for key in ("lr", "capturable") if key in group} for group in groups
+    ]
+    for group, rate in zip(groups, rates, strict=True):
         group.update({"lr": rate} | ({"capturable": True} if "capturable" in group else {}))
     try:
         yield
     finally:
-        for group, own in zip(optimizer.param_groups, before, strict=True):
+        for group, own in zip(groups, before, strict=True):
             group.update(own)
 
 

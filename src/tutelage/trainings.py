@@ -23,7 +23,6 @@ _COSMETIC: Mapping[str, tuple[str, ...]] = {
     "trainer": ("log_every_n_steps", "enable_model_summary"),
     "callbacks": ("progress", "recovery"),
 }
-_OFF = {"compile": False, "graph": "never"}  # as ever: they count where they are on
 
 
 def recipe(stage: DictConfig, name: str, data: ImageData) -> dict[str, Any]:
@@ -33,7 +32,7 @@ def recipe(stage: DictConfig, name: str, data: ImageData) -> dict[str, Any]:
         plain[group] = {key: value for key, value in plain[group].items() if key not in keys}
     parts = ("seed", "network", "data", "loss", "optimizer", "scheduler", "trainer", "callbacks")
     found = {part: plain[part] for part in parts}
-    found |= {option: plain[option] for option, off in _OFF.items() if plain[option] != off}
+    found |= {option: plain[option] for option, off in build.SPEED.items() if plain[option] != off}
     return found | {"stage": name, "content": data.fingerprint(), "torch": torch.__version__, "version": 1}
 
 

@@ -18,6 +18,7 @@ DISTILL_KEYS = (
     "seed", "generations", "paths.outputs", "paths.artifacts", "paths.data", "paths.run",
     "loss.alpha", "loss.label_smoothing", "scheduler.interval", "scheduler.monitor", "scheduler.scheduler",
     *(f"stages.teacher.{key}" for key in ("seed", "label_smoothing", "workers", "weights")),
+    *(f"stages.{stage}.{key}" for stage in STAGES for key in ("graph", "compile")),
     *(f"stages.{stage}.{group}" for stage in STAGES for group in STAGE_GROUPS), "stages.student.network",
 )  # fmt: skip
 BUILT = ("teacher", "student", "data", "optimizer", "trainer")  # each has a _target_

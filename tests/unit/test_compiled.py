@@ -78,5 +78,5 @@ def test_inductor_trains_the_same(train):
 
 
 def test_another_mode_is_refused():
-    with pytest.raises(TutelageError, match="stages.control.compile must be false, true or one of .* found 'fast'"):
+    with pytest.raises(TutelageError, match=r"stages\.control\.compile must be false, true or one of .* found 'fast'"):
         check_compile("fast", "control")
