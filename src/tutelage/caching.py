@@ -10,15 +10,16 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from tutelage import artifacts, build, distributed
+from tutelage import artifacts, build, distributed, manifest
 from tutelage.build import networks, without_files
 from tutelage.data.base import ImageData
 from tutelage.errors import TutelageError
 from tutelage.files import read_json
+from tutelage.identity import made_with, with_contents
 from tutelage.objective import Batch, Signals
 from tutelage.sources.base import Source
 from tutelage.sources.cached import shortened
-from tutelage.sources.store import ROWS, Column, Writer
+from tutelage.sources.store import ROWS, Column, Store, Writer
 from tutelage.weights import digest, read_state
 
 log = logging.getLogger(__name__)
@@ -99,8 +100,9 @@ def _recipe(stage: DictConfig, node: DictConfig, signals: list[str], data: Image
         seen |= {"augment": steps, "seed": stage.data.seed, "views": node.views}
     files = [digest(read_state(network.checkpoint)) for network in networks(node.source)]
     taught = {"source": without_files(node.source), "weights": files} if node.source is not None else {}
-    stored = {"signals": signals, "dtype": node.dtype, "top": node.top, "torch": torch.__version__, "version": 2}
-    return {**seen, **taught, **stored}
+    stored = {"signals": signals, "dtype": node.dtype, "top": node.top, "version": 3}
+    made = made_with({"source": taught.get("source"), "augment": seen.get("augment")})
+    return with_contents({**seen, **taught}) | stored | made
 
 
 def _given(folder: Path, recipe: dict[str, Any]) -> Path:
@@ -113,9 +115,9 @@ def _given(folder: Path, recipe: dict[str, Any]) -> Path:
     if not path.is_file():
         raise TutelageError(f"sources: {folder} holds no signals: there is no recipe.json in it")
     written = read_json(path)
-    compared = [part for part in {**written, **recipe} if part not in ("signals", "dtype", "top", "torch")]
+    compared = [part for part in {**written, **recipe} if part not in ("signals", "dtype", "top", "versions")]
     if "source" not in recipe:  # no teacher to compare with
-        compared = [part for part in compared if part not in ("source", "weights")]
+        compared = [part for part in compared if part not in ("source", "weights", "code")]
     if changed := [part for part in compared if written.get(part) != recipe.get(part)]:
         raise TutelageError(f"sources: {folder} is stale: {changed} differ from what it was written with")
     return folder
@@ -136,9 +138,15 @@ def _stored(stage: DictConfig, node: DictConfig, recipe: dict[str, Any], root: P
             _write(source, data, work, node.dtype, node.top, recipe.get("views", 1), distributed.device(stage.trainer))
             source.verify()
 
-    folder, found = artifacts.make(root, "signals", recipe, write)
+    folder, found = artifacts.make(root, "signals", recipe, write, artifacts.oldest(stage), _verify)
     log.info("%s %s: %s", "found" if found else "wrote", recipe["signals"], folder)
     return folder
+
+
+def _verify(folder: Path) -> None:
+    """The large files have checksums by block, which are compared when they are opened."""
+    manifest.check(folder, quick=True)
+    Store.read(folder)
 
 
 def _write(

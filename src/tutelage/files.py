@@ -1,11 +1,12 @@
 """Files that are whole or not there."""
 
+import hashlib
 import json
 import os
 import secrets
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
     Not ``durable``, it may be gone after a crash of the machine, at a hundredth of the time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise TutelageError(f"{path}: expected a file there, found a folder")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -66,8 +69,16 @@ def overwrite_json(path: Path, document: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The document in a JSON file."""
-    return json.loads(path.read_text())
+    """The document in a JSON file.
+
+    Raises:
+        TutelageError: it is not there, can't be read or is no JSON; names it.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, RecursionError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise TutelageError(f"{path} can't be read: {reason}") from error
 
 
 @contextmanager
@@ -110,3 +121,33 @@ def file_system_time(folder: Path) -> float:
             return os.fstat(probe.fileno()).st_mtime
     except OSError:
         return time.time()
+
+
+def recipe_digest(recipe: Mapping[str, Any]) -> str:
+    """20 hex digits of SHA-256 over the canonical JSON of ``recipe``."""
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:20]
+
+
+_digests: dict[Path, tuple[tuple[int, ...], str]] = {}
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (64 hex digits) of a file's bytes; read again only where the file system says that it changed."""
+    now, known = stamp(path), _digests.get(path.absolute())
+    if known is None or known[0] != now:
+        with path.open("rb") as file:
+            known = now, hashlib.file_digest(file, "sha256").hexdigest()
+        _digests[path.absolute()] = known
+    return known[1]
+
+
+def stamp(path: Path) -> tuple[int, ...]:
+    """What the file system says of a file's content: it differs after every change."""
+    said = path.stat()
+    return said.st_dev, said.st_ino, said.st_size, said.st_mtime_ns, said.st_ctime_ns
+
+
+def sweep(folder: Path, pattern: str = "**/.*.tmp") -> None:
+    """Removes what a killed process left half written below ``folder``, of which this process is the owner."""
+    for path in folder.glob(pattern):
+        path.unlink(missing_ok=True)

@@ -18,16 +18,25 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import yaml
 from filelock import Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from tutelage import distributed, slurm
-from tutelage.artifacts import recipe_digest
+from tutelage import distributed, identity, manifest, slurm
 from tutelage.config_differences import differences
 from tutelage.errors import TutelageError, explain
-from tutelage.files import locked, overwrite_json, read_json, write_atomically, write_json
+from tutelage.files import (
+    locked,
+    overwrite_json,
+    read_json,
+    recipe_digest,
+    sweep,
+    write_atomically,
+    write_json,
+)
 from tutelage.masking import hidden
 
 log = logging.getLogger(__name__)
@@ -37,6 +46,10 @@ BEAT = 10.0  # seconds between signs of life
 PATIENCE = 10.0  # seconds for what a killed process left to end: its workers hold its lock
 PREEMPTED = 128 + signal.SIGTERM  # the exit code of a process that a SIGTERM ended
 INTERRUPTED = 128 + signal.SIGINT  # and of one that Ctrl-C ended
+_KEPT = (  # what figures rest on, in a finished job's folder; artifacts and weights have manifests of their own
+    "config.yaml", "config.digest", "identity.json", "provenance.json", "artifacts.json", "metrics.json",
+    "signals.json", "tensorboard/**/*", "checkpoints/manifest.json",
+)  # fmt: skip
 _PACKAGES = ("tutelage", "torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy", "scikit-learn")
 
 
@@ -57,8 +70,13 @@ def job(cfg: DictConfig, folder: Path, overrides: list[str]) -> Iterator[None]:
         with sigterm_ends():
             yield
         return
-    with _alone(folder), alive([claim(cfg, folder, overrides)], "COMPLETE"):
-        yield
+    with _alone(folder):
+        for part in ("", "checkpoints/", "checkpoints/*/"):
+            sweep(folder, f"{part}.*.tmp")
+        with alive([claim(cfg, folder, overrides)], "COMPLETE"):
+            (folder / manifest.NAME).unlink(missing_ok=True)
+            yield
+            manifest.write(folder, _KEPT)
 
 
 @contextmanager
@@ -140,16 +158,13 @@ def claim(cfg: DictConfig, folder: Path, overrides: list[str]) -> Path:
 
 def is_complete(cfg: DictConfig, folder: Path) -> bool:
     """Whether an earlier attempt at this very config came to its end in ``folder``."""
-    return state(folder) == "COMPLETE" and (folder / "config.digest").read_text() == _resolved(cfg)[1]
+    return state(folder) == "COMPLETE" and _holds(folder, _resolved(cfg)[1]) is True
 
 
 def _resolved(cfg: DictConfig) -> tuple[dict[str, Any], str]:
     """The config as plain values, and the digest of what matters to the outcome."""
     resolved: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    matters = {key: value for key, value in resolved.items() if key != "paths"}
-    if callbacks := matters.get("callbacks"):  # these show a training, or find it again
-        matters["callbacks"] = {key: value for key, value in callbacks.items() if key not in ("progress", "recovery")}
-    return resolved, recipe_digest(matters)
+    return resolved, recipe_digest(identity.essential(resolved))
 
 
 def _claim(cfg: DictConfig, folder: Path) -> None:
@@ -158,7 +173,7 @@ def _claim(cfg: DictConfig, folder: Path) -> None:
     resolved, digest = _resolved(cfg)
     marker = folder / "config.digest"
     unused = state(folder) == "FAILED" and not (folder / "checkpoints").exists()  # such as a config that was refused
-    if marker.is_file() and marker.read_text() != digest and not unused:
+    if _holds(folder, digest) is False and not unused:
         raise TutelageError(
             f"{folder} holds a run with another config ({differences(folder / 'config.yaml', hidden(resolved))}); "
             "choose another hydra.run.dir"
@@ -167,6 +182,23 @@ def _claim(cfg: DictConfig, folder: Path) -> None:
     write_atomically(marker, digest.encode())
     if not (folder / "run.id").is_file():  # for services that keep runs: a folder's name may come again elsewhere
         write_atomically(folder / "run.id", secrets.token_hex(6).encode())
+
+
+def _holds(folder: Path, digest: str) -> bool | None:
+    """Whether a folder is that of a config; None where it is of none yet.
+
+    ``config.yaml`` and ``config.digest`` say the same: where one of them is lost or damaged, the other decides.
+    """
+    marker, config = folder / "config.digest", folder / "config.yaml"
+    if not marker.exists() and not config.exists():
+        return None
+    try:
+        if marker.is_file() and marker.read_bytes().strip() == digest.encode():
+            return True
+        written: Any = OmegaConf.to_container(OmegaConf.load(config))
+        return isinstance(written, dict) and recipe_digest(identity.essential(written)) == digest
+    except (OSError, ValueError, TypeError, yaml.YAMLError, OmegaConfBaseException):
+        return False
 
 
 def state(folder: Path) -> str | None:
@@ -300,6 +332,7 @@ def provenance(overrides: list[str]) -> Mapping[str, Any]:
     return {
         "command": sys.argv,
         "overrides": overrides,
+        **_begun(),
         "versions": {name: _version(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "machine": f"{platform.platform()}, {os.cpu_count()} CPUs",
@@ -316,6 +349,15 @@ def _version(package: str) -> str | None:
         if package != "tutelage" or not project.is_file():
             return None
         return str(tomllib.loads(project.read_text())["project"]["version"])
+
+
+def _begun() -> Mapping[str, Any]:
+    """The verb, what Hydra's groups chose, and where it was started: Hydra's own files are written at every start."""
+    if not HydraConfig.initialized():
+        return {}
+    hydra = HydraConfig.get()
+    choices = OmegaConf.to_container(hydra.runtime.choices)
+    return {"verb": hydra.job.config_name, "choices": choices, "cwd": hydra.runtime.cwd}
 
 
 def _commit() -> str | None:

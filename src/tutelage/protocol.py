@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.text import Text
 
-from tutelage import artifacts, build, distributed, loggers, paths, slurm, stages
+from tutelage import artifacts, build, distributed, identity, loggers, manifest, paths, slurm, stages
 from tutelage.caching import cached, check_views
 from tutelage.checks import check, check_resolves
 from tutelage.data.base import ImageData
@@ -50,7 +50,7 @@ def distill_job(cfg: DictConfig) -> float:
     folder = Path(HydraConfig.get().runtime.output_dir)
     check_resolves(cfg)
     paths.anchor(cfg)
-    if is_complete(cfg, folder):
+    if is_complete(cfg, folder) and _is_whole(cfg, folder):
         log.info("complete, and left as it is: %s", folder)
         return read_json(folder / "metrics.json")["student"]["best"]["val"]["accuracy"]
     with job(cfg, folder, overrides):
@@ -69,6 +69,31 @@ def _show(metrics: Mapping[str, Any], folder: Path) -> None:
         return
     Console().print(comparison(metrics))
     Console(soft_wrap=True).print(Text(str(folder), style="dim"))  # whole and as it is, to be copied
+
+
+def _is_whole(cfg: DictConfig, folder: Path) -> bool:
+    """Whether the files of a finished run are what was written; those that are not are set aside, to be made anew.
+
+    Raises:
+        TutelageError: code, data or files that it was made with have changed since; names them.
+    """
+    if (folder / identity.NAME).is_file() and not manifest.problems(folder):
+        data = build.data(build.stage_config(cfg, "student"))
+        changed = identity.changes(folder, identity.of_run(cfg, data.fingerprint()))
+        if [name for name in changed if not name.startswith("versions ")]:
+            raise TutelageError(
+                f"{folder} holds a finished run, made with other contents of {', '.join(changed)}; "
+                "choose another hydra.run.dir"
+            )
+        if changed:
+            log.warning("%s was made with other %s", folder, ", ".join(changed))
+    found = manifest.problems(folder)
+    for name, problem in found.items():
+        if (folder / name).exists():
+            manifest.set_aside(folder / name, problem)
+        else:
+            log.warning("%s; it is made anew", problem)
+    return not found and not manifest.problems(folder / "checkpoints")
 
 
 def cache_job(cfg: DictConfig) -> None:
@@ -100,6 +125,8 @@ def distill(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     _try_out(cfg, student, data)
     teaching = engage(cfg, root, data)
     student, reference = cached(teaching.stage, root, data), teaching.record()
+    if distributed.is_main():
+        identity.hold(folder, identity.of_run(cfg, data.fingerprint(), teaching.digests()))
     control = _control(cfg, root, data, reference)
     stages.run(
         student, "student", folder / "checkpoints", folder / "tensorboard", data,
@@ -165,7 +192,7 @@ def _control(cfg: DictConfig, root: Path, data: ImageData, reference: Source | N
             lambda: build.supervised_module(stage, "control", data.num_classes, reference),
         )  # fmt: skip
 
-    return Trained.read(*artifacts.make(root, "control", recipe(stage, "control", data), train))
+    return Trained.read(*artifacts.make(root, "control", recipe(stage, "control", data), train, artifacts.oldest(cfg)))
 
 
 def _metrics(
@@ -212,7 +239,7 @@ def _together(generations: list[Trained]) -> dict[str, Any]:
 def _entry(trained: Trained, teacher: Trained | None = None, weights: str = "last") -> dict[str, Any]:
     """What ``metrics.json`` says of one network: cost, and all figures of both weights on both splits."""
     facts = {key: trained.facts[key] for key in ("parameters", "multiply_adds", "seconds", "epochs")}
-    entry: dict[str, Any] = {"reused": trained.reused, **facts}
+    entry: dict[str, Any] = {"reused": trained.reused, "made": trained.made, "digest": trained.digest, **facts}
     for kind in WEIGHTS:
         entry[kind] = {"epoch": trained.facts["epoch"][kind]}
         for split in SPLITS:

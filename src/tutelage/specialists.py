@@ -13,6 +13,7 @@ from tutelage import artifacts, build, distributed, stages
 from tutelage.errors import TutelageError
 from tutelage.evaluation.cost import total
 from tutelage.evaluation.predictions import Predictions
+from tutelage.identity import made_with
 from tutelage.sources.specialists import activity, check_count, membership, together, warn
 from tutelage.stages import SPLITS, WEIGHTS, Trained
 from tutelage.trainings import Training, ahead
@@ -43,9 +44,10 @@ def specialise(cfg: DictConfig, node: DictConfig, generalist: Trained, weights: 
     groups = distributed.broadcast(_groups(node, generalist.predictions[weights, "val"].logits, stage.seed))
     labels = build.data(stage).splits["train"].labels
     shares = [float(torch.isin(labels[labels >= 0], torch.tensor(group)).double().mean()) for group in groups]
+    since = artifacts.oldest(cfg)
     start = str(generalist.folder / f"{weights}.safetensors")
     trainings = [
-        Training(_for_group(stage, group, share), "specialist", root, start)
+        Training(_for_group(stage, group, share), "specialist", root, start, since)
         for group, share in zip(groups, shares, strict=True)
     ]
     ahead(trainings, cfg)
@@ -54,7 +56,7 @@ def specialise(cfg: DictConfig, node: DictConfig, generalist: Trained, weights: 
     node.specialists = [
         {**node.generalist, "checkpoint": str(one.folder / "last.safetensors"), "seed": None} for one in trained
     ]
-    return _combine(groups, shares, [generalist, *trained], weights, node.get("top", 1), root)
+    return _combine(groups, shares, [generalist, *trained], weights, node.get("top", 1), root, since)
 
 
 def _groups(node: DictConfig, logits: Tensor, seed: int) -> list[list[int]]:
@@ -109,11 +111,17 @@ def _for_group(stage: DictConfig, group: list[int], share: float) -> DictConfig:
 
 
 def _combine(
-    groups: list[list[int]], shares: list[float], trained: list[Trained], weights: str, top: int, root: Path
+    groups: list[list[int]],
+    shares: list[float],
+    trained: list[Trained],
+    weights: str,
+    top: int,
+    root: Path,
+    since: float,
 ) -> Trained:
     """What they say together: an artifact. ``trained`` is the generalist and its specialists."""
     members = [f"{one.folder.parent.name}/{one.folder.name}" for one in trained]  # named by their content
-    found = {"members": members, "groups": groups, "top": top, "weights": weights, "version": 1}
+    found = {"members": members, "groups": groups, "top": top, "weights": weights, **made_with({}), "version": 2}
 
     def combine(work: Path) -> None:
         if not distributed.is_main():
@@ -130,7 +138,7 @@ def _combine(
         both = {(kind, split): one for kind in WEIGHTS for split, one in said.items()}
         stages.conclude(work, both, facts)
 
-    return Trained.read(*artifacts.make(root, "specialists", found, combine))
+    return Trained.read(*artifacts.make(root, "specialists", found, combine, since))
 
 
 def _together(

@@ -1,5 +1,6 @@
 """One training from its first step to its finished folder: the teacher, the control, the student."""
 
+import logging
 import math
 import os
 import shutil
@@ -13,10 +14,10 @@ import lightning as L
 import torch
 from omegaconf import DictConfig
 from safetensors import safe_open
-from safetensors.torch import save
 from torch import nn
 
-from tutelage import build, distributed, loggers
+from tutelage import build, distributed, loggers, manifest
+from tutelage.callbacks.best import BestLostError
 from tutelage.callbacks.pulls import Pulls
 from tutelage.callbacks.recovery import Recovery, newest_intact
 from tutelage.compiled import compiled
@@ -24,12 +25,14 @@ from tutelage.data.base import ImageData
 from tutelage.errors import TutelageError
 from tutelage.evaluation.cost import multiply_adds, parameters, total
 from tutelage.evaluation.predictions import Predictions, predict
-from tutelage.files import read_json, write_atomically, write_json
+from tutelage.files import read_json, sweep, write_atomically, write_json
 from tutelage.job import sigterm_saves
 from tutelage.modules.supervised import SupervisedModule
 from tutelage.sharding import Sharded
 from tutelage.sources.tapped import Tapped
-from tutelage.weights import about, load_into, save_network
+from tutelage.weights import about, load_into, save_network, serialise
+
+log = logging.getLogger(__name__)
 
 WEIGHTS = ("last", "best")
 SPLITS = ("val", "test")
@@ -47,24 +50,42 @@ class Trained:
         facts: parameters, multiply_adds, seconds, epochs, steps, the epoch of each of the weights, and what the terms'
             gradients were (:class:`~tutelage.callbacks.pulls.Pulls`).
         predictions: (weights, split) → logits on that split; on ``train`` where the folder has them.
+        made: when the folder was finished.
     """
 
     folder: Path
     reused: bool
     facts: dict[str, Any]
     predictions: dict[tuple[str, str], Predictions]
+    made: str = ""
 
     @staticmethod
     def read(folder: Path, reused: bool) -> "Trained":
-        """Reads the folder of a finished stage."""
+        """Reads the folder of a finished stage.
+
+        Raises:
+            TutelageError: a file in it is damaged.
+        """
+        manifest.check(folder)
         kinds = [(weights, split) for weights in WEIGHTS for split in (*SPLITS, TRAIN)]
         read = {kind: read_answers(folder, *kind) for kind in kinds}
         predictions = {kind: answers for kind, answers in read.items() if answers is not None}
-        return Trained(folder, reused, read_json(folder / "stage.json"), predictions)
+        facts, made = read_json(folder / "stage.json"), manifest.read(folder)["made"]
+        return Trained(folder, reused, facts, predictions, made)
+
+    @property
+    def digest(self) -> str | None:
+        """That of an artifact's recipe, which is its folder's name; None of a job's own student."""
+        return self.folder.name if (self.folder / "recipe.json").is_file() else None
 
 
 def read_answers(folder: Path, weights: str, split: str) -> Predictions | None:
-    """What the network of a finished stage says of one split; None of ``train`` where its folder does not have it."""
+    """What the network of a finished stage says of one split; None of ``train`` where its folder does not have it.
+
+    Raises:
+        TutelageError: the file is damaged.
+    """
+    manifest.check_file(folder, "predictions.safetensors")
     with safe_open(folder / "predictions.safetensors", framework="pt") as file:
         if split == TRAIN and f"{weights}.{TRAIN}.logits" not in file.keys():  # noqa: SIM118
             return None
@@ -79,7 +100,7 @@ def run(
     Args:
         stage: the config as this stage sees it.
         name: teacher, control or student.
-        folder: for weights, predictions and ``stage.json``; the last is the sign that the stage is finished.
+        folder: for weights, predictions and ``stage.json``; its manifest is the sign that the stage is finished.
         board: for TensorBoard.
         data: loaded.
         module: makes what learns; not called for a finished stage.
@@ -87,10 +108,41 @@ def run(
     Raises:
         TutelageError: nothing was trained or validated, or a source broke its promise.
     """
-    if distributed.broadcast((folder / "stage.json").is_file()):
+    if distributed.broadcast(_is_finished(folder)):
         return
     build.try_optimizer(stage, name, len(data.train_dataloader()))
-    learner = module()
+    try:
+        _train(stage, name, folder, board, data, module())
+    except BestLostError as error:  # the epochs before the state have to be trained again
+        log.warning("%s: %s; it is trained from the start", name, error)
+        if distributed.is_main():
+            shutil.rmtree(folder / "states")
+        distributed.barrier()
+        _train(stage, name, folder, board, data, module())
+
+
+def _is_finished(folder: Path) -> bool:
+    """Whether an earlier attempt finished the folder; one that was damaged since is set aside.
+
+    Of one that is not finished what a kill has left half written is removed.
+    """
+    if not distributed.is_main():
+        return False
+    sweep(folder)
+    if not (folder / manifest.NAME).exists():
+        return False
+    if problems := manifest.problems(folder):
+        recipe = folder / "recipe.json"
+        said = recipe.read_bytes() if recipe.is_file() else None
+        manifest.set_aside(folder, next(iter(problems.values())))
+        if said is not None:
+            write_atomically(recipe, said)
+        return False
+    shutil.rmtree(folder / "states", ignore_errors=True)
+    return True
+
+
+def _train(stage: DictConfig, name: str, folder: Path, board: Path, data: ImageData, learner: SupervisedModule) -> None:
     learner.about |= data.named_classes
     trainer = build.trainer(stage, name, folder, board, len(data.train_dataloader()))
     facts: dict[str, Any] = {}
@@ -189,10 +241,11 @@ def finish(net: nn.Module, folder: Path, data: ImageData, device: torch.device, 
 
 
 def conclude(folder: Path, said: Mapping[tuple[str, str], Predictions], facts: Mapping[str, Any]) -> None:
-    """Writes what a :class:`Trained` reads: the predictions, then the facts."""
+    """Writes what a :class:`Trained` reads: the predictions, then the facts, then the folder's manifest."""
     fields = ("logits", "label", "key")
     tensors = {
         f"{kind}.{split}.{field}": getattr(one, field) for (kind, split), one in said.items() for field in fields
     }
-    write_atomically(folder / "predictions.safetensors", save({name: x.clone() for name, x in tensors.items()}))
+    write_atomically(folder / "predictions.safetensors", serialise({name: x.clone() for name, x in tensors.items()}))
     write_json(folder / "stage.json", facts)
+    manifest.write(folder)

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tutelage import manifest
 from tutelage.errors import TutelageError
 from tutelage.files import file_system_time
 from tutelage.shape import check, read_json_as
@@ -74,6 +75,8 @@ def _read(folder: Path) -> Job:
     if state in ("RUNNING", "WAITING") and (cause := _dead(status, folder)):
         state, why = "DEAD", cause
     best = None
+    if state == "COMPLETE" and (found := manifest.problems_of_run(folder)):
+        raise TutelageError("; ".join(found))
     if state == "COMPLETE" and (folder / "metrics.json").exists():
         metrics = read_json_as(folder / "metrics.json", _METRICS)
         best = metrics["student"]["best"]["val"]["accuracy"] if metrics.get("student") else None  # evaluate has none

@@ -17,6 +17,7 @@ from tutelage.data.base import ImageData
 from tutelage.errors import TutelageError
 from tutelage.evaluation.cost import total
 from tutelage.evaluation.predictions import Predictions
+from tutelage.identity import made_with
 from tutelage.sharding import is_sharded
 from tutelage.sources.ensemble import LEARNED, combined, learned_weights, scaled
 from tutelage.sources.recorded import Recorded
@@ -55,6 +56,11 @@ class Teaching:
         """The born-again students before the last one."""
         taught = {**self.chain, self.last: self.teacher}
         return [one for name, one in taught.items() if name.startswith(_GENERATION) and one]
+
+    def digests(self) -> dict[str, str]:
+        """Source → digest of the weights of its networks, in their order."""
+        nodes = {str(name): list(networks(node)) for name, node in self.stage.sources.items()}
+        return {name: "+".join(digest(read_state(one.checkpoint)) for one in of) for name, of in nodes.items() if of}
 
     def record(self) -> Recorded | None:
         """The teacher's logits on validation data, to measure fidelity while students train."""
@@ -142,7 +148,7 @@ def _engage(cfg: DictConfig, root: Path, data: ImageData) -> Teaching:
                 _use(network, trained[-1], _weights(cfg))
         group = node.get("source") or node  # what a cache is written from
         if trained and "members" in group:
-            trained = [_ensemble(group, trained, _weights(cfg), root)]
+            trained = [_ensemble(group, trained, _weights(cfg), root, artifacts.oldest(cfg))]
         if "generalist" in group:
             if len(trained) != 1:
                 raise TutelageError(
@@ -192,32 +198,38 @@ def _training(cfg: DictConfig, root: Path) -> Training:
     stage = build.stage_config(cfg, "teacher")
     if cfg.stages.teacher.weights not in WEIGHTS:
         stage.callbacks.every_epoch = _EVERY_EPOCH
-    return Training(stage, "teacher", root)
+    return Training(stage, "teacher", root, since=artifacts.oldest(cfg))
 
 
 def _trained(cfg: DictConfig, node: DictConfig, root: Path, data: ImageData) -> Trained:
     """The network of one node of ``sources``: given, or trained on labels with the teacher's stage."""
     training, epoch = _training(_with_teacher(cfg, node), root), cfg.stages.teacher.weights
     if node.checkpoint is not None:
-        return _given(training.stage, node.checkpoint, root, data, node.get("key"), node.get("prefix"))
+        key, prefix = node.get("key"), node.get("prefix")
+        return _given(training.stage, node.checkpoint, root, data, training.since, key, prefix)
     made = training()
     if epoch in WEIGHTS:
         return made
     if not (file := made.folder / "epochs" / f"{epoch}.safetensors").is_file():
         last = made.facts["epochs"] - 1
         raise TutelageError(f"stages.teacher.weights={epoch}: the teacher has the epochs 0 to {last}")
-    return _given(training.stage, str(file), root, data)
+    return _given(training.stage, str(file), root, data, training.since)
 
 
 def _given(
-    stage: DictConfig, checkpoint: str, root: Path, data: ImageData, key: str | None = None, prefix: str | None = None
+    stage: DictConfig,
+    checkpoint: str,
+    root: Path,
+    data: ImageData,
+    since: float,
+    key: str | None = None,
+    prefix: str | None = None,
 ) -> Trained:
     """A teacher from a file: its predictions are an artifact as well."""
     net = build.network(stage.network, stage.seed, "teacher").net
     if place := load_into(net, checkpoint, key, prefix):
         log.info("%s: its weights are those of %s", checkpoint, place)
-    found = {"weights": digest(net), "network": OmegaConf.to_container(stage.network)}
-    found |= {part: recipe(stage, "given", data)[part] for part in ("data", "content")}
+    found = recipe(stage, "given", data, ("network", "data")) | {"weights": digest(net)}
 
     def evaluate(work: Path) -> None:
         if distributed.is_main():
@@ -229,16 +241,16 @@ def _given(
             device = distributed.device(stage.trainer) if whole else torch.device("cpu")
             stages.finish(net, work, data, device, training)
 
-    return Trained.read(*artifacts.make(root, "given", found, evaluate))
+    return Trained.read(*artifacts.make(root, "given", found, evaluate, since))
 
 
-def _ensemble(node: DictConfig, members: list[Trained], weights: str, root: Path) -> Trained:
+def _ensemble(node: DictConfig, members: list[Trained], weights: str, root: Path, since: float) -> Trained:
     """What the members say together: an artifact; weights that are to be learned are, and are filled in."""
     found: dict[str, Any] = {"combine": node.get("combine", "probability"), "weights": node.get("weights")}
     if isinstance(found["weights"], ListConfig):
         found["weights"] = list(found["weights"])
-    found["members"] = [str(member.folder) for member in members]  # named by their content
-    found["kind"] = weights
+    found["members"] = [f"{one.folder.parent.name}/{one.folder.name}" for one in members]  # named by their content
+    found |= {"kind": weights, **made_with({})}
 
     def combine(work: Path) -> None:
         if not distributed.is_main():
@@ -256,7 +268,7 @@ def _ensemble(node: DictConfig, members: list[Trained], weights: str, root: Path
         both = {(kind, split): one for kind in WEIGHTS for split, one in together.items()}
         stages.conclude(work, both, {**facts, **epochs, "weights": shares.tolist()})
 
-    made = Trained.read(*artifacts.make(root, "ensemble", found, combine))
+    made = Trained.read(*artifacts.make(root, "ensemble", found, combine, since))
     node.weights = made.facts["weights"]
     return made
 
@@ -282,7 +294,7 @@ def _assistant_stage(cfg: DictConfig, number: int, network: DictConfig, teaching
 def _assistant(stage: DictConfig, name: str, teaching: Teaching, root: Path) -> Trained:
     files = [digest(read_state(node.checkpoint)) for node in networks(stage.sources)]
     data, reference = build.data(stage), teaching.record()
-    found = recipe(stage, "assistant", data) | {"sources": without_files(stage.sources), "weights": files}
+    found = recipe(stage, "assistant", data, sources=without_files(stage.sources)) | {"weights": files}
     stage = cached(stage, root, data)
 
     def train(work: Path) -> None:
@@ -291,4 +303,4 @@ def _assistant(stage: DictConfig, name: str, teaching: Teaching, root: Path) -> 
             lambda: build.distillation_module(stage, data.num_classes, build.sources(stage), reference),
         )  # fmt: skip
 
-    return Trained.read(*artifacts.make(root, "assistant", found, train))
+    return Trained.read(*artifacts.make(root, "assistant", found, train, artifacts.oldest(stage)))

@@ -1,39 +1,42 @@
 """Networks that learn from labels, as artifacts: teachers and specialists, one after the other or at the same time."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from tutelage import artifacts, build, parallel, stages
 from tutelage.data.base import ImageData
+from tutelage.identity import essential, made_with, with_contents
 from tutelage.modules.supervised import SupervisedModule
 from tutelage.stages import Trained
 from tutelage.weights import digest, load_into, read_state
 
 log = logging.getLogger(__name__)
 
-# What changes how a training is shown, run or found again, but not what comes of it.
-_COSMETIC: Mapping[str, tuple[str, ...]] = {
-    "data": ("root", "download", "mirrors", "num_workers", "class_names", "eval_batch_size", "verify"),
-    "trainer": ("log_every_n_steps", "enable_model_summary"),
-    "callbacks": ("progress", "recovery"),
-}
+_PARTS = ("seed", "network", "data", "loss", "optimizer", "scheduler", "trainer", "callbacks")
 
 
-def recipe(stage: DictConfig, name: str, data: ImageData) -> dict[str, Any]:
-    """All that determines the outcome of a training, as JSON values."""
-    plain: dict[str, Any] = OmegaConf.to_container(stage, resolve=True)  # type: ignore[assignment]
-    for group, keys in _COSMETIC.items():
-        plain[group] = {key: value for key, value in plain[group].items() if key not in keys}
-    parts = ("seed", "network", "data", "loss", "optimizer", "scheduler", "trainer", "callbacks")
-    found = {part: plain[part] for part in parts}
-    found |= {option: plain[option] for option, off in build.SPEED.items() if plain[option] != off}
-    return found | {"stage": name, "content": data.fingerprint(), "torch": torch.__version__, "version": 1}
+def recipe(
+    stage: DictConfig, name: str, data: ImageData, parts: Sequence[str] = _PARTS, sources: Any = None
+) -> dict[str, Any]:
+    """All that determines the outcome of a training, as JSON values.
+
+    Args:
+        stage: the config as this training sees it.
+        name: of the stage.
+        data: loaded.
+        parts: of the stage that count.
+        sources: who teaches, as plain values without the files of trained weights; None without a teacher.
+    """
+    plain = essential(OmegaConf.to_container(stage, resolve=True))  # type: ignore[arg-type]
+    found = {part: plain[part] for part in parts} | ({"sources": sources} if sources is not None else {})
+    if parts == _PARTS:  # those of a training, of which options of speed count where they are on
+        found |= {option: plain[option] for option, off in build.SPEED.items() if plain[option] != off}
+    return with_contents(found) | made_with(found) | {"stage": name, "content": data.fingerprint(), "version": 2}
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,14 @@ class Training:
         name: of the stage, and of the kind of artifact.
         root: folder of all artifacts.
         start: file with its first weights; by default they are drawn from the stage's seed.
+        since: what was made before is not reused (:func:`tutelage.artifacts.oldest`).
     """
 
     stage: DictConfig
     name: str
     root: Path
     start: str | None = None
+    since: float = artifacts.ALWAYS
 
     def __call__(self) -> Trained:
         """Trains it, or finds it trained."""
@@ -65,11 +70,12 @@ class Training:
         def train(work: Path) -> None:
             stages.run(self.stage, self.name, work, work / "tensorboard", data, learner)
 
-        return Trained.read(*artifacts.make(self.root, self.name, self._recipe(data), train))
+        return Trained.read(*artifacts.make(self.root, self.name, self._recipe(data), train, self.since))
 
     def is_done(self) -> bool:
         """Whether it would be found."""
-        return artifacts.place(self.root, self.name, self._recipe(build.data(self.stage))).is_dir()
+        place = artifacts.place(self.root, self.name, self._recipe(build.data(self.stage)))
+        return artifacts.is_usable(place, self.since)
 
     def _recipe(self, data: ImageData) -> dict[str, Any]:
         found = recipe(self.stage, self.name, data)

@@ -15,7 +15,7 @@ STAGES = ("teacher", "control", "student", "specialist")
 STAGE_GROUPS = ("callbacks", "data", "loss", "optimizer", "scheduler", "trainer")  # laid over the whole config's
 # Read by name in the code of `tutelage distill` and `tutelage cache`.
 DISTILL_KEYS = (
-    "seed", "generations", "paths.outputs", "paths.artifacts", "paths.data", "paths.run",
+    "seed", "reuse", "generations", "paths.outputs", "paths.artifacts", "paths.data", "paths.run",
     "loss.alpha", "loss.label_smoothing", "scheduler.interval", "scheduler.monitor", "scheduler.scheduler",
     *(f"stages.teacher.{key}" for key in ("seed", "label_smoothing", "workers", "weights")),
     *(f"stages.{stage}.{key}" for stage in STAGES for key in ("graph", "compile")),

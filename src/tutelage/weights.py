@@ -1,7 +1,8 @@
 """Files of network weights: one self-describing format of ours, and the plain state dicts of others.
 
 Ours is safetensors: it cannot run code, and its header carries what made the network (model and data configs, seed,
-stage, epoch) and a SHA-256 over the tensors. It appears under its final name whole or not at all.
+stage, epoch), a SHA-256 over the tensors, and one over the header. It appears under its final name whole or not at all,
+and equal networks with equal headers have equal bytes.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from tutelage import distributed, state_dicts
 from tutelage.errors import TutelageError
-from tutelage.files import write_atomically
+from tutelage.files import recipe_digest, write_atomically
 from tutelage.masking import hidden
 
 
@@ -63,21 +64,38 @@ def save_network(net: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
             state[name] = full.cpu().contiguous()
     if distributed.is_main():
         header = {"about": json.dumps(hidden(dict(about))), "digest": digest(state)}
-        write_atomically(path, save(state, metadata=header))
+        write_atomically(path, serialise(state, {**header, "header_digest": recipe_digest(header)}))
     if shards:
         distributed.barrier()
+
+
+def serialise(tensors: dict[str, Tensor], header: dict[str, str] | None = None) -> bytes:
+    """A safetensors file with its keys in order: the library's own order is another in every process."""
+    content = save(tensors, metadata=header)
+    length = int.from_bytes(content[:8], "little")
+    fields = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    fields += b" " * (-len(fields) % 8)  # tensors begin at a multiple of 8
+    return len(fields).to_bytes(8, "little") + fields + content[8 + length :]
 
 
 def about(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What the header of one of our files says of the network.
 
     Raises:
-        TutelageError: no such file, or none of ours.
+        TutelageError: no such file, none of ours, or its header was changed since it was written.
     """
     header = _open(Path(path))[1]
     if "about" not in header:
         raise TutelageError(f"{path}: no file of Tutelage's (its header does not say which model it holds)")
+    _check_header(header, path)
     return json.loads(header["about"])
+
+
+def _check_header(header: Mapping[str, str], path: object) -> None:
+    """Of our own files; those of others have no such fields."""
+    expected = recipe_digest({key: header.get(key) for key in ("about", "digest")})
+    if (found := header.get("header_digest")) != expected:
+        raise TutelageError(f"{path}: its header has digest {expected}, and says {found}: it is damaged or was changed")
 
 
 def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -99,6 +117,8 @@ def read_states(path: str | os.PathLike[str]) -> dict[str, dict[str, Tensor]]:
     path = Path(path)
     if path.suffix == ".safetensors":
         state, header = _open(path)
+        if "about" in header:
+            _check_header(header, path)
         if "digest" in header and header["digest"] != (found := digest(state)):
             raise TutelageError(f"{path}: its tensors have digest {found}, its header says {header['digest']}")
         return {"": state}

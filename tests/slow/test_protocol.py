@@ -38,12 +38,11 @@ def test_evaluate_finds_what_the_training_said(finished, main, tmp_path, kind):
             f"checkpoint={paths[role]}/{kind}.safetensors",
             f"split={split}",
             *teacher,
-            "hydra.run.dir=evaluated",
+            f"hydra.run.dir=evaluated-{role}-{split}",
         )
         assert main(*command).code == 0
-        found = json.loads((tmp_path / "evaluated" / "metrics.json").read_text())["figures"]
+        found = json.loads((tmp_path / f"evaluated-{role}-{split}" / "metrics.json").read_text())["figures"]
         assert found == pytest.approx(metrics[role][kind][split], rel=1e-9)
-        (tmp_path / "evaluated" / "config.digest").unlink()
 
 
 def test_a_run_s_folder_says_what_it_is(finished):

@@ -1,13 +1,15 @@
 import json
 import multiprocessing
 import os
+import shutil
 import time
 
 import pytest
 
 from tutelage import artifacts
-from tutelage.artifacts import make, recipe_digest
+from tutelage.artifacts import make, oldest
 from tutelage.errors import TutelageError
+from tutelage.files import recipe_digest
 
 
 def test_a_recipe_s_digest_is_of_its_content():
@@ -59,7 +61,7 @@ def test_a_build_that_fails_is_not_there_and_goes_on_in_its_folder(tmp_path):
         write(work)
 
     assert make(tmp_path, "teacher", {"a": 1}, go_on) == (place, False)
-    assert sorted(path.name for path in place.iterdir()) == ["half", "recipe.json", "result"]
+    assert sorted(path.name for path in place.iterdir()) == ["half", "manifest.json", "recipe.json", "result"]
     assert not place.with_name(f".{place.name}.work").exists()
 
 
@@ -105,5 +107,70 @@ def test_artifacts_of_another_user_that_one_may_only_read_are_found_and_none_is_
     made, _ = make(tmp_path, "teacher", {"a": 1}, write)
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert make(tmp_path, "teacher", {"a": 1}, write) == (made, True)
-    with pytest.raises(TutelageError, match=r"teacher is not writable, and has no teacher \w+ yet: .*paths\.artifacts"):
+    with pytest.raises(
+        TutelageError, match=r"teacher is not writable, and has no teacher \w+ to reuse: .*paths\.artifacts"
+    ):
         make(tmp_path, "teacher", {"a": 2}, write)
+
+
+def damaged(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("file", ["result", "recipe.json", "manifest.json"])
+@pytest.mark.parametrize("damage", [damaged, lambda path: path.unlink(), lambda path: path.write_bytes(b"")])
+def test_a_damaged_one_is_set_aside_and_made_anew_and_says_so(tmp_path, caplog, file, damage):
+    place, _ = make(tmp_path, "teacher", {"a": 1}, write)
+    damage(place / file)
+    assert make(tmp_path, "teacher", {"a": 1}, write) == (place, False)
+    [line] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert str(place / file) in line
+    assert line.endswith(f"kept as {place.name}.damaged-1 and made anew")
+    assert (place / "result").read_text() == "made"
+    assert make(tmp_path, "teacher", {"a": 1}, write) == (place, True)
+    damage(place / file)
+    make(tmp_path, "teacher", {"a": 1}, write)
+    assert place.with_name(f"{place.name}.damaged-2").is_dir()
+
+
+def test_another_artifact_in_its_place_is_not_taken_for_it(tmp_path):
+    place, _ = make(tmp_path, "teacher", {"a": 1}, write)
+    other, _ = make(tmp_path, "teacher", {"a": 2}, write)
+    shutil.rmtree(place)
+    shutil.copytree(other, place)
+    assert make(tmp_path, "teacher", {"a": 1}, write) == (place, False)
+
+
+def test_an_older_one_is_made_anew_in_its_place_and_says_so(tmp_path, caplog):
+    caplog.set_level("INFO")
+    place, _ = make(tmp_path, "teacher", {"a": 1}, write)
+    made = (place / "manifest.json").stat().st_mtime
+
+    def again(work):
+        assert (place / "result").read_text() == "made"  # it is there for others meanwhile
+        (work / "result").write_text("again")
+
+    assert make(tmp_path, "teacher", {"a": 1}, again, since=made + 1) == (place, False)
+    assert (place / "result").read_text() == "again"
+    assert sorted(path.name for path in place.parent.iterdir()) == [f".{place.name}.lock", place.name]
+    assert make(tmp_path, "teacher", {"a": 1}, write, since=made) == (place, True)
+    assert f"reused teacher {place.name}, made 2" in caplog.text
+
+
+def test_what_a_kill_left_half_written_is_swept(tmp_path):
+    def fail(work):
+        (work / "states").mkdir()
+        (work / "states" / ".step.ckpt.01ab.tmp").write_text("half")
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        make(tmp_path, "teacher", {"a": 1}, fail)
+    place, _ = make(tmp_path, "teacher", {"a": 1}, write)
+    assert not list(place.rglob("*.tmp"))
+
+
+def test_without_reuse_what_counts_is_when_the_command_began(compose):
+    assert oldest(compose()) == artifacts.ALWAYS
+    assert 0 < oldest(compose("reuse=false")) <= time.time()

@@ -165,3 +165,47 @@ def test_the_header_is_json(tmp_path):
         save_network(net(), tmp_path / "w.safetensors", {"path": tmp_path})
     assert not list(tmp_path.iterdir())
     save_network(net(), tmp_path / "w.safetensors", json.loads('{"a": [1]}'))
+
+
+def edited(path, **fields):
+    """The file with other fields in its header; None removes one."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    meta = {**header["__metadata__"], **fields}
+    header["__metadata__"] = {key: value for key, value in meta.items() if value is not None}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"about": '{"seed": 4}'},
+        {"digest": None},
+        {"header_digest": None},
+        {"digest": "0" * 64},
+        {"digest": None, "header_digest": None},
+    ],
+)
+def test_a_header_that_was_edited_is_refused(tmp_path, fields):
+    path = tmp_path / "w.safetensors"
+    save_network(net(), path, {"seed": 3})
+    edited(path)
+    assert about(path) == {"seed": 3}
+    edited(path, **fields)
+    for read in (about, read_state):
+        with pytest.raises(TutelageError, match=r"w.safetensors: its header has digest .* damaged or was changed"):
+            read(path)
+
+
+def test_equal_networks_have_equal_bytes(tmp_path):
+    for name in ("a", "b"):
+        save_network(net(), tmp_path / f"{name}.safetensors", {"seed": 3, "network": {"x": 1}})
+    content = (tmp_path / "a.safetensors").read_bytes()
+    assert content == (tmp_path / "b.safetensors").read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    assert length % 8 == 0
+    assert list(header) == sorted(header)
+    assert list(header["__metadata__"]) == sorted(header["__metadata__"])

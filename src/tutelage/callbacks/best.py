@@ -6,9 +6,14 @@ from typing import Any, cast
 
 import lightning as L
 
+from tutelage.distributed import broadcast, is_main
 from tutelage.errors import TutelageError, nearest
 from tutelage.modules.supervised import SupervisedModule
-from tutelage.weights import save_network
+from tutelage.weights import read_state, save_network
+
+
+class BestLostError(TutelageError):
+    """A training that goes on has lost its best weights so far."""
 
 
 class BestWeights(L.Callback):
@@ -25,6 +30,23 @@ class BestWeights(L.Callback):
         self.monitor, self.mode = monitor, mode
         self.best: float | None = None
         self.epoch = -1
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Looks, where a training goes on, whether the best weights so far are still there.
+
+        Raises:
+            BestLostError: they are not, or damaged.
+        """
+        if self.best is not None and (lost := broadcast(self._lost(Path(trainer.default_root_dir)))):
+            raise BestLostError(f"its best weights so far are lost ({lost})")
+
+    @staticmethod
+    def _lost(folder: Path) -> str:
+        try:
+            read_state(folder / "best.safetensors") if is_main() else None
+        except TutelageError as error:
+            return str(error)
+        return ""
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Compares; an epoch with a figure that is not finite is never best."""

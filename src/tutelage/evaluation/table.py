@@ -160,9 +160,16 @@ def _legend(metrics: Mapping[str, Any]) -> str:
     said = [f"{count:,} test examples, with the last weights and with the best on validation."]
     if "teacher" in metrics:
         said.append("×: times smaller than the teacher. Agree, KL: with the teacher.")
-    if any(metrics[role]["reused"] for role in _names(metrics)):
-        said.append("reused: trained earlier, in these seconds.")
+    shown = {**metrics.get("chain", {}), **{name: metrics[role] for role, name in _names(metrics).items()}}
+    for name, entry in shown.items():
+        if entry["reused"]:
+            said.append(f"{name.capitalize()}: reused, {_origin(entry)}; trained in these seconds.")
     return " ".join(said)
+
+
+def _origin(entry: Mapping[str, Any]) -> str:
+    """When an artifact was made, and the beginning of its digest."""
+    return f"made {str(entry.get('made') or MISSING)[:16]}, digest {str(entry.get('digest') or MISSING)[:8]}"
 
 
 def _short(count: int | None) -> str:

@@ -29,7 +29,8 @@ class Answers:
 
     def __init__(self, weights: str):
         self.weights = weights
-        self._read = lru_cache(maxsize=_KEPT)(_read)
+        self.problems: dict[Path, str] = {}  # folder → why its answers are not shown
+        self._read = lru_cache(maxsize=_KEPT)(self._look)
 
     def of(self, run: Run, role: str, split: str) -> Predictions | None:
         """The logits of a finished network; None where its folder is gone, can't be read or does not have them."""
@@ -42,12 +43,12 @@ class Answers:
             return None
         return figures_of_own(own, None if role == "teacher" else self.of(run, "teacher", split))
 
-
-def _read(place: Path, weights: str, split: str) -> Predictions | None:
-    try:
-        return read_answers(place, weights, split)
-    except (TutelageError, OSError, SafetensorError):
-        return None
+    def _look(self, place: Path, weights: str, split: str) -> Predictions | None:
+        try:
+            return read_answers(place, weights, split)
+        except (TutelageError, OSError, SafetensorError) as error:
+            self.problems[place] = str(error)
+            return None
 
 
 def both(p: Predictions, q: Predictions) -> tuple[Predictions, Predictions] | None:

@@ -3,11 +3,12 @@
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tutelage import manifest
 from tutelage.errors import TutelageError
 from tutelage.report.documents import Documents
 from tutelage.shape import Form, check
@@ -51,6 +52,7 @@ class Run:
         artifacts: ``artifacts.json``.
         ended: as in ``status.json``.
         cwd: where it was started.
+        verified: its files have checksums.
     """
 
     folder: Path
@@ -65,6 +67,7 @@ class Run:
     artifacts: Mapping[str, Any] = field(default_factory=dict)
     ended: str = ""
     cwd: Path = Path()
+    verified: bool = False
 
     @property
     def seed(self) -> int | None:
@@ -83,9 +86,9 @@ class Run:
         """The folder of a role's weights and predictions, also where the sweep was moved or started elsewhere."""
         if role == "student":
             return self.folder / "checkpoints"
-        if not (recorded := self.artifacts.get(role, {}).get("folder")):
+        if not (recorded := _inner(self.artifacts, role).get("folder")):
             return None
-        told = Path(recorded)
+        told = Path(str(recorded))
         below = [above / "artifacts" / told.parent.name / told.name for above in self.folder.parents]
         within = self.folder / "checkpoints" / role  # a moving average came to be with the student
         return next((path for path in (self.cwd / told, *below, within) if path.is_dir()), None)
@@ -144,29 +147,45 @@ def read_run(folder: Path, documents: Documents | None = None) -> Run:
             problems.append(str(error))
             return kind()
 
-    status, metrics = read("status.json"), read("metrics.json")
-    hydra = read(".hydra/hydra.yaml").get("hydra") or {}
+    status, metrics, provenance = read("status.json"), read("metrics.json"), read("provenance.json")
+    begun = _begun(provenance, read)
     state, why = status.get("state") or "UNKNOWN", status.get("why")
     if state != "COMPLETE" and os.path.lexists(folder / "status.json"):  # it may be dead or damaged
         job = Job.read(folder)
         state, why = job.state, job.why
-    runtime = hydra.get("runtime") or {}
-    verb = (hydra.get("job") or {}).get("config_name") or ("evaluate" if "checkpoint" in metrics else "distill")
+    if state == "COMPLETE":
+        problems += [problem for problem in manifest.problems_of_run(folder) if problem not in problems]
     run = Run(
         folder=folder,
-        verb=verb,
+        verb=str(begun["verb"] or ("evaluate" if "checkpoint" in metrics else "distill")),
         state=state,
-        overrides=parse_overrides(read(".hydra/overrides.yaml", list)),
-        choices=runtime.get("choices") or {},
+        overrides=parse_overrides(begun["overrides"]),
+        choices=begun["choices"],
         config=read("config.yaml"),
         metrics=metrics,
-        provenance=read("provenance.json"),
+        provenance=provenance,
         artifacts=read("artifacts.json"),
         ended=status.get("ended") or "",
-        cwd=Path(runtime.get("cwd") or "."),
+        cwd=Path(begun["cwd"] or "."),
+        verified=(folder / manifest.NAME).is_file(),
     )
     problem = _problem(run, why, problems)
     return Run(**{**vars(run), "problem": problem})
+
+
+def _begun(provenance: Mapping[str, Any], read: Callable[[str, type], Any]) -> dict[str, Any]:
+    """How the run was begun, from ``provenance.json``, which has a checksum; of a run that wrote none from Hydra."""
+    keys = {"verb": str, "overrides": list, "choices": dict, "cwd": str}
+    if all(isinstance(provenance.get(key), kind) for key, kind in keys.items()):
+        return {key: provenance[key] for key in keys}
+    hydra = read(".hydra/hydra.yaml", dict).get("hydra")
+    job, runtime = (_inner(_inner({"": hydra}, ""), key) for key in ("job", "runtime"))
+    overrides, choices = read(".hydra/overrides.yaml", list), _inner(runtime, "choices")
+    return {"verb": job.get("config_name"), "overrides": overrides, "choices": choices, "cwd": runtime.get("cwd")}
+
+
+def _inner(node: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    return found if isinstance(found := node.get(key), Mapping) else {}
 
 
 def parse_overrides(lines: Iterable[Any]) -> dict[str, str]:

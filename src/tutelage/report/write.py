@@ -63,7 +63,7 @@ def make_report(runs: Sequence[Run], weights: str, trusted: Iterable[str] = ()) 
         training(sweep, best, weights),
         behaviour(best.cell, answers, trusted),
         diagnosis(sweep, found, best, answers),
-        provenance(sweep),
+        provenance(sweep, answers.problems),
     ]
     return Report(title, subtitle(sweep), sections)
 

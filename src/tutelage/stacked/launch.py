@@ -12,11 +12,12 @@ from hydra.errors import CompactHydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from tutelage import artifacts, build, loggers
+from tutelage import artifacts, build, identity, loggers, manifest
 from tutelage.caching import cached
 from tutelage.checks import check
 from tutelage.data.base import ImageData
 from tutelage.errors import TutelageError
+from tutelage.files import recipe_digest
 from tutelage.job import alive, claim, is_complete
 from tutelage.messages import quiet
 from tutelage.modules.supervised import SupervisedModule
@@ -98,6 +99,10 @@ class _Group:
         data = build.data(build.stage_config(self.cfg, "student"))
         teaching = engage(self.cfg, self.artifacts, data)
         sources = cached(teaching.stage, self.artifacts, data).sources
+        for job in self.jobs:
+            identity.hold(job.folder, identity.of_run(job.cfg, data.fingerprint(), teaching.digests()))
+        whole = identity.of_run(self.cfg, data.fingerprint(), teaching.digests())
+        self.states /= recipe_digest(whole)  # a stack that began with other teachers does not go on
         teachers = build.sources(_with(build.stage_config(self.cfg, "student"), sources))
         students = [self._student(job, sources, teachers, data) for job in self.jobs]
         controls = self._missing_controls(data)
@@ -105,10 +110,11 @@ class _Group:
         alone = [self._control(*controls[where], work[where], sources, teachers, data) for where in controls]
         self._train([*alone, *students], teachers, teaching, data)
         for where, folder in work.items():
-            if (folder / "stage.json").is_file():
+            if (folder / manifest.NAME).is_file():
                 self._publish(controls[where][1], folder)
-        if self.states.is_dir() and not any(path.is_file() for path in self.states.rglob("*")):
-            shutil.rmtree(self.states)  # every stack took its own away
+        stacks = self.states.parent
+        if stacks.is_dir() and not any(path.is_file() for path in stacks.rglob("*")):
+            shutil.rmtree(stacks)  # every stack took its own away
 
     def _missing_controls(self, data: ImageData) -> dict[Path, tuple[Job, dict[str, Any]]]:
         """Where each is to be → the first job that wants it, and what makes it."""
@@ -116,7 +122,7 @@ class _Group:
         for job in self.jobs:
             made_by = recipe(build.stage_config(job.cfg, "control"), "control", data)
             where = artifacts.place(self.artifacts, "control", made_by)
-            if not where.is_dir():
+            if not artifacts.is_usable(where, artifacts.oldest(job.cfg)):
                 found.setdefault(where, (job, made_by))
         return found
 
@@ -124,7 +130,7 @@ class _Group:
         def take(work: Path) -> None:
             shutil.copytree(folder, work, dirs_exist_ok=True)
 
-        artifacts.make(self.artifacts, "control", made_by, take)
+        artifacts.make(self.artifacts, "control", made_by, take, artifacts.oldest(self.cfg))
         shutil.rmtree(folder)
 
     def _student(self, job: Job, sources: DictConfig, teachers: Mapping[str, Source], data: ImageData) -> Learner:
@@ -171,7 +177,7 @@ class _Group:
         most = self.limits.most_jobs or most_that_fit(learners[0].module, data)
         for stack in plan.cut(in_order(learners), most):
             if not place(self.states, stack).is_dir():
-                stack = [one for one in stack if not (one.folder / "stage.json").is_file()]
+                stack = [one for one in stack if not (one.folder / manifest.NAME).is_file()]
             if stack:
                 yield stack
 

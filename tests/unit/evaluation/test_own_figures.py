@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tutelage import build
+from tutelage import build, manifest
 from tutelage.evaluation.figures import figures, figures_of_own
 from tutelage.evaluation.predictions import Predictions, shared
 from tutelage.stages import Trained, conclude, read_answers
@@ -55,5 +55,6 @@ def test_folders_made_before_there_were_such_figures_are_read(tmp_path):
     assert set(Trained.read(tmp_path, reused=True).predictions) == set(said)
     path = tmp_path / "predictions.safetensors"
     save_file({name: x for name, x in load_file(path).items() if ".train." not in name}, path)
+    manifest.write(tmp_path)
     assert set(Trained.read(tmp_path, reused=True).predictions) == {key for key in said if key[1] != "train"}
     assert read_answers(tmp_path, "last", "train") is None

@@ -22,6 +22,8 @@ def entry(cost, seconds, reused, epochs, last, best):
         "epochs": epochs[0],
         "seconds": seconds,
         "reused": reused,
+        "made": "2026-05-04 03:02:01+0000",
+        "digest": "0123abcd0123abcd0123",
         "last": {"epoch": epochs[0], "val": elsewhere, "test": last},
         "best": {"epoch": epochs[1], "val": elsewhere, "test": best},
     }
@@ -145,7 +147,9 @@ def test_without_a_teacher_the_student_is_not_called_distilled():
 
 
 def test_the_legend_says_only_what_the_table_needs():
-    assert "reused: trained earlier" in text(METRICS, 100)
+    assert "Teacher: reused, made 2026-05-04 03:02, digest 0123abcd; trained in these seconds." in " ".join(
+        text(METRICS, 100).split()
+    )
     fresh = copy.deepcopy(METRICS)
     fresh["teacher"]["reused"] = False
     assert "reused" not in text(fresh, 100)

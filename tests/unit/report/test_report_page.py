@@ -10,6 +10,7 @@ from itertools import pairwise
 import made_runs
 import pytest
 
+from tutelage import manifest
 from tutelage.report import main
 from tutelage.report.runs import read_runs
 from tutelage.report.write import write_report
@@ -251,6 +252,7 @@ def test_the_terms_gradients_in_a_sentence(tmp_path, pulls, said):
         str(epoch): {name: [n * k, c] for name, (n, c) in pulls.items()} for epoch, k in ((2, 1.5), (10, 0.5))
     }
     (folder / "checkpoints" / "stage.json").write_text(json.dumps(stage if pulls else {**stage, "pulls": {}}))
+    manifest.write(folder / "checkpoints")
     text = " ".join(text for _, text in report(tmp_path, tmp_path / "report").texts)
     assert said in " ".join(text.split())
     table = tmp_path / "report" / "tables" / "gradients.csv"

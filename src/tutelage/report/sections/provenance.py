@@ -2,7 +2,8 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from tutelage.report.cells import Sweep, value_of
 from tutelage.report.document import Block, Section, Table, Text, plural, text
@@ -11,10 +12,20 @@ from tutelage.report.runs import Run
 _MOST = 200  # rows of a table on the page
 
 
-def provenance(sweep: Sweep) -> Section:
-    """Commands, versions, digests, failures, missing cells."""
-    blocks: list[Block] = [*_missing(sweep), _commands(sweep), _versions(sweep), *_digests(sweep), _runs(sweep)]
+def provenance(sweep: Sweep, damaged: Mapping[Path, str]) -> Section:
+    """Commands, versions, digests, failures, missing cells; ``damaged``: whose answers are not shown, and why."""
+    tables = [_commands(sweep), _versions(sweep), *_digests(sweep), _runs(sweep)]
+    blocks: list[Block] = [*_missing(sweep), *_unverified(sweep, damaged), *tables]
     return Section("provenance", "Provenance", blocks)
+
+
+def _unverified(sweep: Sweep, damaged: Mapping[Path, str]) -> Iterable[Block]:
+    if damaged:
+        rows = [[str(folder), why] for folder, why in sorted(damaged.items())]
+        columns = dict.fromkeys(["folder", "why"], text)
+        yield Table("damaged", "Damaged: what these networks answered is not shown", columns, rows, shown=_MOST)
+    if bare := sum(not run.verified for run in sweep.runs):
+        yield Text(f"{plural(bare, 'run')} without manifest.json: nothing says whether the files are what was written.")
 
 
 def _missing(sweep: Sweep) -> Iterable[Block]:

@@ -1,0 +1,176 @@
+"""Fault 34: every file of a finished run and of its artifacts, damaged in twelve ways.
+
+Accepted is only: the same figures, what was damaged being made anew; or a sentence, with an exit code that is not 0.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+from command import TINY
+from damage import KINDS, copy
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf, open_dict
+from runs import figures
+
+from tutelage import manifest
+from tutelage.errors import TutelageError
+from tutelage.evaluation.job import evaluate
+from tutelage.protocol import distill_job
+from tutelage.report.answers import Answers
+from tutelage.report.runs import read_run
+from tutelage.status import Job
+
+pytestmark = pytest.mark.slow
+
+COMMAND = (*TINY, "trainer.max_epochs=1", "hydra.run.dir=run", "paths.artifacts=shop", "logger=tensorboard")
+PASSING = ("status.json", "heartbeat.json", "distill.log")  # signs of life: no figure rests on them
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, request):
+    """A folder with a finished run and its artifacts, made in this process."""
+    return _make(tmp_path_factory.mktemp("whole"))
+
+
+def _make(folder: Path) -> Path:
+    _distill(folder)
+    return folder
+
+
+def _distill(folder: Path, run: str = "run") -> float:
+    """What `tutelage distill` does in ``folder``, without the second that Hydra takes to compose."""
+    from hydra import compose, initialize_config_dir
+
+    from tutelage.paths import conf_dir
+
+    global _cfg
+    if _cfg is None:
+        with initialize_config_dir(conf_dir(), version_base="1.3"):
+            _cfg = compose("distill", overrides=list(COMMAND), return_hydra_config=True)
+    cfg = _cfg.copy()
+    with open_dict(cfg):
+        cfg.paths.outputs, cfg.paths.artifacts = str(folder), str(folder / "shop")
+        cfg.hydra.runtime.output_dir, cfg.hydra.runtime.cwd = str(folder / run), str(folder)
+        cfg.hydra.job.num, cfg.hydra.job.id = 0, "0"
+        cfg.hydra.mode = "RUN"
+    HydraConfig.instance().set_config(cfg)
+    try:
+        job = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+        return distill_job(job)
+    finally:
+        HydraConfig.instance().cfg = None
+
+
+_cfg = None
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def _all(folder: Path) -> list[str]:
+    """Of a run's folder and of one artifact of each kind, those that matter."""
+    names = [*(f"run/{name}" for name in _files(folder / "run")), *(f"shop/{name}" for name in _files(folder / "shop"))]
+    return [name for name in names if not any(part.startswith(".") for part in Path(name).parts)]
+
+
+def _cases(folder: Path, share: int) -> list[tuple[str, str]]:
+    """Every file in one of ``share`` of the ways, so that each way meets many files."""
+    kinds = list(KINDS)
+    return [
+        (name, kind)
+        for at, name in enumerate(_all(folder))
+        for number, kind in enumerate(kinds)
+        if (number + at) % share == 0
+    ]
+
+
+def _accepted(name: str, kind: str, whole: Path, folder: Path) -> str:
+    """What is wrong with how the damage was met; empty where nothing is."""
+    run = "run" if name.startswith("run/") else "again"  # an artifact is read by another run
+    try:
+        _distill(folder, run)
+    except TutelageError as error:
+        return "" if str(error).strip() else "no sentence"
+    except (Exception, SystemExit) as error:
+        return f"{type(error).__name__}: {error}"
+    if figures(folder / run) != figures(whole / "run"):
+        return "other figures"
+    left = {**manifest.problems(folder / run), **manifest.problems(folder / run / "checkpoints")}
+    return f"still damaged: {left}" if left else ""
+
+
+def _try(whole: Path, tmp_path: Path, share: int) -> None:
+    wrong = {}
+    for at, (name, kind) in enumerate(_cases(whole, share)):
+        folder = copy(whole, tmp_path / str(at))
+        KINDS[kind](folder / name)
+        if said := _accepted(name, kind, whole, folder):
+            wrong[name, kind] = said
+    assert not wrong, "\n".join(f"{' '.join(key)}: {said}" for key, said in wrong.items())
+
+
+def test_a_damaged_run_or_artifact_is_repaired_or_refused(whole, tmp_path):
+    _try(whole, tmp_path, len(KINDS))
+
+
+@pytest.mark.long
+def test_every_file_in_every_way(whole, tmp_path):
+    _try(whole, tmp_path, 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_status_and_report_name_the_damaged_file(whole, tmp_path, kind):
+    """Or say what they say of the whole run, where what they show does not rest on the file."""
+    wrong = {}
+    expected, said = Job.read(whole / "run"), _report(whole / "run")
+    for at, name in enumerate(_files(whole / "run")):
+        if any(part.startswith(".") for part in Path(name).parts):
+            continue
+        run = copy(whole, tmp_path / str(at)) / "run"
+        KINDS[kind](run / name)
+        job = Job.read(run)
+        if job.state == "COMPLETE" and job.best == expected.best and _report(run) == said:
+            continue
+        problem = read_run(run).problem or ""
+        if name in PASSING[:1] and problem:
+            continue
+        if name not in PASSING and (job.state != "DAMAGED" or Path(name).name not in job.why + problem):
+            wrong[name] = f"{job.state} {job.why}; {problem}"
+    assert not wrong
+
+
+def _report(run: Path) -> object:
+    """What a report shows of a run: its figures, and whether its answers are those of the figures."""
+    found = read_run(run)
+    answers = Answers("last")
+    counts = [
+        one.choice.tolist() for role in ("teacher", "control", "student") if (one := answers.of(found, role, "test"))
+    ]
+    return found.problem, found.metrics, found.config, dict(found.overrides), counts, sorted(map(str, answers.problems))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("weights", ["last", "best"])
+def test_a_damaged_checkpoint_is_not_evaluated(whole, tmp_path, kind, weights):
+    folder = copy(whole, tmp_path / "copy")
+    path = folder / "run" / "checkpoints" / f"{weights}.safetensors"
+    asked = {"checkpoint": str(path), "trust": [], "data": {}, "split": "test", "teacher": None, "device": "cpu"}
+    expected = evaluate(OmegaConf.create(asked))["figures"]
+    KINDS[kind](path)
+    with pytest.raises(TutelageError, match=r"\S+ \S+ \S+"):
+        evaluate(OmegaConf.create(asked))
+    assert expected["count"] == 297
+
+
+@pytest.mark.parametrize("file", ["teacher", "control"])
+def test_a_damaged_artifact_is_set_aside_with_one_line(whole, tmp_path, caplog, file):
+    folder = copy(whole, tmp_path / "copy")
+    [path] = (folder / "shop" / file).glob("*/predictions.safetensors")
+    KINDS["middle-bit"](path)
+    _distill(folder, "again")
+    lines = [record.getMessage() for record in caplog.records if "made anew" in record.getMessage()]
+    assert len(lines) == 1
+    assert str(path) in lines[0]
+    assert json.loads((folder / "again" / "metrics.json").read_text())[file]["reused"] is False
