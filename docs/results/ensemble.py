@@ -74,7 +74,8 @@ def read(sweeps: Sequence[Path], split: str, figure: str) -> dict[Cell, list[Run
         )
         folders = (made["control"]["folder"], path.parent / "checkpoints", made["teacher"]["folder"])
         each = {role: by_image(Path(one), split, figure) for role, one in zip(ROLES, folders, strict=True)}
-        run = Run(cfg.seed, tuple(map(Path, made["teacher"]["recipe"]["members"])), each)
+        shop = Path(made["teacher"]["folder"]).parents[1]  # members are named by kind and digest
+        run = Run(cfg.seed, tuple(shop / member for member in made["teacher"]["recipe"]["members"]), each)
         found.setdefault(_cell(cfg), []).append(run)  # type: ignore[arg-type]
     return {cell: sorted(found[cell], key=lambda run: run.seed) for cell in sorted(found)}
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from pathlib import Path
 
 import pytest
 from command import TINY
@@ -51,13 +52,30 @@ def test_a_job_on_a_disk_that_is_full_says_so_in_its_status(tmp_path, monkeypatc
     assert _status(tmp_path / "r")["why"] == f"{tmp_path}/r/metrics.json: the disk is full"
 
 
-def test_a_job_that_ends_on_a_full_disk_is_complete(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
+def test_a_job_whose_last_status_meets_a_full_disk_is_complete(tmp_path, monkeypatch):
+    real = os.replace
+
+    def full(source, target):
+        if Path(target).name == "status.json":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(source, target)
 
     with job(OmegaConf.create({"paths": {}}), tmp_path / "r", []):
         monkeypatch.setattr(files.os, "replace", full)
     assert _status(tmp_path / "r")["state"] == "COMPLETE"
+
+
+def test_a_job_whose_checksums_do_not_fit_the_disk_is_not_complete(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def train():
+        with job(OmegaConf.create({"paths": {}}), tmp_path / "r", []):
+            monkeypatch.setattr(files.os, "replace", full)
+
+    with pytest.raises(OSError, match="No space left"):
+        train()
+    assert _status(tmp_path / "r")["why"] == f"{tmp_path}/r/manifest.json: the disk is full"
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])

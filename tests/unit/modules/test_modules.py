@@ -2,6 +2,7 @@
 
 import math
 from contextlib import nullcontext
+from pathlib import Path
 
 import lightning as L
 import pytest
@@ -226,7 +227,9 @@ def test_a_source_that_no_term_reads_is_dropped(compose):
 def test_a_source_that_is_not_there_is_named(compose):
     module, data, stage = student_module(compose, sources=False)
     with pytest.raises(TutelageError, match=r"the objective reads source 'teacher'; this stage has \['student'\]"):
-        build.trainer(stage, "student", stage.paths.outputs, stage.paths.outputs, 18).fit(module, datamodule=data)
+        build.trainer(stage, "student", Path(stage.paths.outputs), Path(stage.paths.outputs), 18).fit(
+            module, datamodule=data
+        )
 
 
 def test_first_weights_are_a_function_of_the_seed_alone(compose):

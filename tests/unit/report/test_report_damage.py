@@ -1,4 +1,7 @@
-"""One odd file of a run never ends a report: the run has no figures and says why, the others are there."""
+"""One odd file of a run never ends a report: the run has no figures and says why, the others are there.
+
+The runs have no checksums, as those of older releases: with them damage is found before a file is read.
+"""
 
 import json
 
@@ -24,6 +27,7 @@ def root(tmp_path):
     for seed in (0, 1):
         stage = made_runs.run(tmp_path, seed) / "checkpoints" / "stage.json"
         stage.write_text(json.dumps({**json.loads(stage.read_text()), "pulls": PULLS}))
+        (stage.parent / "manifest.json").unlink()
     return tmp_path
 
 
