@@ -49,7 +49,8 @@ def timeless(folder):
     """The run's figures; of the generalist too without what a clock or the state of the shop says."""
     document = figures(folder)
     for entry in document.get("chain", {}).values():
-        del entry["seconds"], entry["reused"]
+        for key in ("seconds", "reused", "made"):
+            del entry[key]
     return document
 
 

@@ -102,7 +102,7 @@ def strike(run, folder, number):
     where, struck = sweep(lambda *line: run(*line, check=False), folder, "stacked", *command)
     assert (folder / "marker").exists()
     assert not list(where.glob("*/checkpoints/stage.json"))
-    [states] = where.glob(".stacks/*/states")
+    [states] = where.glob(".stacks/**/states")
     assert list(states.iterdir())
     return command, sorted(path for path in where.iterdir() if (path / "status.json").exists()), struck
 
