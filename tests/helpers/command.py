@@ -28,7 +28,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def tutelage(
-    *arguments: str, cwd: Path, check: bool = True, timeout: float = 240, **env: str
+    *arguments: str, cwd: Path, check: bool = True, timeout: float = 1200, **env: str
 ) -> subprocess.CompletedProcess[str]:
     """Runs ``python -m tutelage`` in ``cwd``."""
     done = subprocess.run(
