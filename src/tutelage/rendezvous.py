@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -20,7 +21,9 @@ PATIENCE = 300.0  # seconds for all ranks to come: each starts Python and import
 GRACE = 30.0  # seconds for a rank to end by itself after another one is gone
 STARTED = "TUTELAGE_STARTED_RANK"  # in the environment of ranks that another rank has started
 
-_groups = 0  # process groups that this process was in: the jobs of a multirun have one each
+# Process groups that this process was in, by address: jobs of a multirun have one each, under torchrun at one address;
+# where a job starts its own ranks they are at a new one, and each counts from 1.
+_groups: Counter[tuple[str, str]] = Counter()
 _stores: dict[tuple[str, str], Any] = {}
 
 
@@ -53,10 +56,9 @@ class _Joining:
     """One rank's way into the group, in a thread of its own."""
 
     def __init__(self, backend: str):
-        global _groups
-        _groups += 1
+        _groups[_address()] += 1
         self.backend, self.rank, self.size = backend, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        self.name = f"tutelage.{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}.{_groups}"
+        self.name = f"tutelage.{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}.{_groups[_address()]}"
         self.missing = [rank for rank in range(self.size) if rank != self.rank]
         self.error: Exception | None = None
 
@@ -75,7 +77,7 @@ class _Joining:
 
     def late(self) -> str:
         """The sentence on a group that is not complete."""
-        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        place = ":".join(_address())
         if self.missing:
             return (
                 f"rank {self.rank} of {self.size}: ranks {self.missing} are missing at {place} after {PATIENCE:.0f} s"
@@ -83,11 +85,15 @@ class _Joining:
         return f"rank {self.rank} of {self.size}: the ranks have met at {place}, but can't be connected"
 
 
+def _address() -> tuple[str, str]:
+    return os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+
+
 def _store(rank: int, size: int) -> Any:
     """Where ranks leave word for each other: rank 0's, or that of torchrun's agent."""
     from torch.distributed import TCPStore
 
-    address = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+    address = _address()
     if address not in _stores:
         _stores.clear()
         serves = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
