@@ -1,8 +1,11 @@
 """``tutelage <verb> [hydra overrides]``. Nothing heavy is imported before the verb's config is composed."""
 
 import importlib
+import logging
 import os
 import re
+import select
+import signal
 import sys
 import sysconfig
 import traceback
@@ -33,6 +36,12 @@ examples:
 Completion: eval "$(tutelage -sc install=bash)\""""
 
 
+_WITHOUT_HYDRA = ("status", "report")
+_MODES = {"--multirun": ("-m", "--multirun"), "--cfg": ("-c", "--cfg"), "--info": ("-i", "--info")}
+_WITH_VALUE = (
+    "-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir",
+    "--experimental-rerun",
+)  # fmt: skip
 _HOME = re.compile(r"""(?<=[=,\['"])~(?=/)""")
 
 
@@ -42,8 +51,26 @@ def usage() -> str:
 
 
 def main() -> None:
-    """The console script: dispatches to a verb, and turns errors into messages and exit codes."""
-    arguments = sys.argv[1:]
+    """The console script: dispatches to a verb, and turns errors into messages and exit codes.
+
+    Where the reader of its output has gone (``… | head -1``) it ends as other programs do, with 141.
+    """
+    from tutelage.text import in_its_letters
+
+    for stream in (sys.stdout, sys.stderr):
+        in_its_letters(stream)
+    logging.raiseExceptions = False  # else a message that nobody reads is a traceback
+    try:
+        try:
+            _dispatch(sys.argv[1:])
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _dispatch(arguments: list[str]) -> None:
     if arguments[:1] == ["-sc"] or arguments[:1] == ["--shell-completion"]:
         from tutelage.completion import complete
 
@@ -64,8 +91,25 @@ def main() -> None:
     # A shell expands ~ at the beginning of a word alone.
     arguments = [_HOME.sub(os.path.expanduser("~"), word) if "=" in word else word for word in arguments]
     given = ["~logger" if word == "logger=null" else word for word in arguments[1:]]  # Hydra's way to choose nothing
-    sys.argv = [f"{sys.argv[0]} {verb}", *given]
+    if verb in _WITHOUT_HYDRA:
+        sys.argv = [f"{sys.argv[0]} {verb}", *given]
+    else:
+        overrides, flags = _sorted(given)
+        kinds = {kind for word in flags for kind, names in _MODES.items() if word.partition("=")[0] in names}
+        if len(kinds) > 1:
+            sys.exit(f"tutelage {verb}: {' and '.join(sorted(kinds))} can't go together: --cfg and --info show one job")
+        sys.argv = [f"{sys.argv[0]} {verb}", *overrides, *flags]
     run(verb)
+
+
+def _sorted(words: list[str]) -> tuple[list[str], list[str]]:
+    """Overrides and Hydra's flags, which would take no override between two of them."""
+    overrides: list[str] = []
+    flags: list[str] = []
+    for before, word in zip(["", *words], words, strict=False):
+        is_value = before in _WITH_VALUE or (before in ("-i", "--info") and "=" not in word)
+        (flags if word.startswith("-") or is_value else overrides).append(word)
+    return overrides, flags
 
 
 def run(verb: str) -> None:
@@ -74,11 +118,8 @@ def run(verb: str) -> None:
     Hydra is told to let exceptions through, so that a user's mistake is one clear message here and a fault of ours a
     whole traceback. ``HYDRA_FULL_ERROR=1`` in the user's environment gives the traceback in both cases.
     """
-    from hydra.errors import CompactHydraException
-    from omegaconf.errors import OmegaConfBaseException
-
     from tutelage import masking, resolvers
-    from tutelage.errors import explain, storage_fault
+    from tutelage.errors import explain, is_users
     from tutelage.sweep import failures
 
     resolvers.register()
@@ -88,15 +129,28 @@ def run(verb: str) -> None:
     try:
         importlib.import_module(f"tutelage.{verb}").main()
     except Exception as error:
-        is_users = isinstance(error, CompactHydraException | OmegaConfBaseException) or storage_fault(error) is not None
-        if whole or not is_users:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            raise
+        if whole or not is_users(error):
             print(_shown(traceback.format_exc()), end="", file=sys.stderr)
         print(failures(), end="", file=sys.stderr)
-        sys.exit(_shown(f"tutelage {verb}: {explain(error) if is_users else unexpected()}"))
+        sys.exit(_shown(f"tutelage {verb}: {explain(error) if is_users(error) else unexpected()}"))
+
+
+def _nobody_reads() -> bool:
+    """Whether it is our own output that broke, and not another pipe."""
+    try:
+        output = select.poll()
+        output.register(sys.stdout.fileno(), select.POLLOUT)
+        return any(event & select.POLLERR for _, event in output.poll(0))
+    except (OSError, ValueError):
+        return False
 
 
 def unexpected() -> str:
-    """What to say of an exception that no sentence was written for; the run's folder has its traceback."""
+    """What to say of an exception that no sentence was written for, and where its traceback is."""
+    from tutelage import sweep
+
     error = sys.exc_info()[1]
     here, libraries = os.path.dirname(os.path.abspath(__file__)), (sysconfig.get_path("stdlib"), sys.prefix)
     ours = False
@@ -106,7 +160,8 @@ def unexpected() -> str:
         if not os.path.abspath(frame.filename).startswith(libraries):  # code of the user's
             break
     what = "this is a bug in Tutelage" if ours else "an error that Tutelage did not expect"
-    return f"{what}: {type(error).__name__}: {error} (traceback.txt in the run's folder has its traceback)"
+    where = f" ({sweep.traceback_file} has its traceback)" if sweep.traceback_file else ""
+    return f"{what}: {type(error).__name__}: {error}{where}"
 
 
 def _shown(text: str) -> str:

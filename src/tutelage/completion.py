@@ -58,7 +58,7 @@ def query(line: str) -> list[str]:
 
 def _groups(verb: str) -> list[str]:
     """The ``group`` and ``group@package`` keys in the defaults of a verb's config."""
-    defaults = yaml.safe_load((Path(conf_dir()) / f"{verb}.yaml").read_text())["defaults"]
+    defaults = yaml.safe_load((Path(conf_dir()) / f"{verb}.yaml").read_text(encoding="utf-8"))["defaults"]
     return [key for entry in defaults if isinstance(entry, dict) for key in entry if not key.startswith("override ")]
 
 

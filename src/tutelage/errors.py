@@ -2,9 +2,12 @@
 
 import difflib
 import errno
+import traceback
 from collections.abc import Iterable
 
+import yaml
 from hydra.errors import CompactHydraException, InstantiationException
+from omegaconf.errors import OmegaConfBaseException
 
 # Hydra's plugins that an extra of ours brings.
 _EXTRAS = {
@@ -26,6 +29,13 @@ _STORAGE = {
     errno.EPERM: "no permission",
     errno.ENOLCK: _NO_LOCKS,
     errno.EOPNOTSUPP: _NO_LOCKS,
+    errno.ENOTDIR: "a part of this path is a file, where a folder is needed",
+    errno.EEXIST: "a file of this name is in the way",
+    errno.EISDIR: "expected a file, found a folder",
+    errno.ENAMETOOLONG: "the name is too long for the file system",
+    errno.ELOOP: "its links lead in a circle",
+    errno.EIO: "the disk failed to read or write",
+    errno.ESTALE: "the file system was mounted anew meanwhile",
 }
 
 
@@ -45,10 +55,28 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def storage_fault(error: BaseException) -> str | None:
     """What is wrong with the disk or the folder behind an error, with its path; None of errors of another kind."""
-    if not isinstance(error, OSError) or error.errno not in _STORAGE:
+    if not isinstance(error, OSError):
         return None
     place = f"{error.filename}: " if error.filename else ""
-    return f"{place}{_STORAGE[error.errno]}"
+    if error.errno == errno.ENOENT and _made_a_folder(error):  # as below /proc, which lets nobody write
+        return f"{place}the folder can't be made here"
+    return f"{place}{_STORAGE[error.errno]}" if error.errno in _STORAGE else None
+
+
+def _made_a_folder(error: BaseException) -> bool:
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and frames[-1].name in ("mkdir", "makedirs")
+
+
+def is_users(error: BaseException) -> bool:
+    """Whether an error is a user's to mend, and its message says how: no traceback is shown."""
+    own = (CompactHydraException, OmegaConfBaseException, yaml.YAMLError)
+    return isinstance(error, own) or storage_fault(error) is not None or _is_lightnings_refusal(error)
+
+
+def _is_lightnings_refusal(error: BaseException) -> bool:
+    """Compared by name, for Lightning is slow to import."""
+    return type(error).__name__ == "MisconfigurationException"
 
 
 def explain(error: BaseException) -> str:
@@ -59,6 +87,10 @@ def explain(error: BaseException) -> str:
     if (said := storage_fault(error)) is not None:
         return said
     message = str(error)
+    if isinstance(error, yaml.YAMLError):
+        return f"{' '.join(message.split())}; YAML indents with spaces, never with tabs"
+    if _is_lightnings_refusal(error):
+        return f"trainer or callbacks, as Lightning says: {' '.join(message.split())}"
     cause = error.__cause__
     if isinstance(error, InstantiationException) and cause is not None and "full_key: " in message:
         return f"{message.rpartition('full_key: ')[2]}: {cause}"

@@ -348,7 +348,7 @@ def _version(package: str) -> str | None:
         project = Path(__file__).resolve().parents[2] / "pyproject.toml"
         if package != "tutelage" or not project.is_file():
             return None
-        return str(tomllib.loads(project.read_text())["project"]["version"])
+        return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])
 
 
 def _begun() -> Mapping[str, Any]:

@@ -121,7 +121,7 @@ def clean(paths: Iterable[Path]) -> None:
     from tutelage.files import write_atomically
 
     for path in paths:
-        if path.is_file() and (safe := hide(text := path.read_text())) != text:
+        if path.is_file() and (safe := hide(text := path.read_text(encoding="utf-8"))) != text:
             write_atomically(path, safe.encode())
 
 

@@ -10,16 +10,16 @@ from typing import Any, TextIO
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import CompactHydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-from omegaconf.errors import OmegaConfBaseException
 
 from tutelage import distributed, masking
+from tutelage.errors import is_users
 from tutelage.files import read_json, write_atomically
 from tutelage.text import in_a_line
 
 _folder: Path | None = None
+traceback_file: Path | None = None  # of the last job that ended in an error which no sentence was written for
 
 
 class Sweep(Callback):
@@ -54,13 +54,13 @@ class Sweep(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """And in the command line that Hydra prints when a job has failed."""
         job_return.overrides = masking.hidden(list(job_return.overrides or []))
+        global traceback_file
         error: Any = job_return._return_value  # the public one prints as well, and raises
-        if job_return.status == JobStatus.FAILED and not isinstance(
-            error, CompactHydraException | OmegaConfBaseException
-        ):
-            text = masking.hide("".join(traceback.format_exception(error)))
+        if job_return.status == JobStatus.FAILED and not is_users(error):
+            text, path = "".join(traceback.format_exception(error)), Path(str(config.hydra.runtime.output_dir))
             with suppress(OSError):  # a full disk may be the error itself
-                write_atomically(Path(str(config.hydra.runtime.output_dir)) / "traceback.txt", text.encode())
+                write_atomically(path / "traceback.txt", masking.hide(text).encode())
+                traceback_file = path / "traceback.txt"
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Compares the jobs; and hides secrets of a multirun that has had none."""

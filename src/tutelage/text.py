@@ -4,9 +4,11 @@ A terminal obeys escape sequences, a spreadsheet runs cells that begin like a fo
 Each output has its one function here.
 """
 
+import codecs
 import html
 import re
-from typing import Any
+import unicodedata
+from typing import Any, TextIO
 
 # C0 but tab and newline, DEL, C1, separators of lines, marks that turn the direction of text, halves of pairs.
 _CONTROLS = re.compile(
@@ -14,6 +16,26 @@ _CONTROLS = re.compile(
 )
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?%?")
+
+_PLAIN = str.maketrans({
+    "\u2010": "-", "\u2013": "-", "\u2014": "-", "\u2212": "-", "…": "...", "×": "x", "±": "+-", "≤": "<=", "≥": ">=",
+    "→": "->", "·": "*", "\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "²": "^2",
+})  # fmt: skip
+
+
+def in_its_letters(stream: TextIO) -> None:
+    """Makes a stream of few letters (ASCII, Latin-1) take text with others: ``-`` for a dash, ``>=`` for ``≥``."""
+    if str(stream.encoding).lower().replace("-", "") != "utf8" and hasattr(stream, "reconfigure"):
+        codecs.register_error("tutelage.plain", _plain)
+        stream.reconfigure(errors="tutelage.plain")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = unicodedata.normalize("NFKD", error.object[error.start : error.end].translate(_PLAIN))
+    bare = "".join(one for one in text if not unicodedata.combining(one))
+    return bare.encode("ascii", "replace").decode("ascii"), error.end
 
 
 def printable(text: object) -> str:

@@ -4,7 +4,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
-from tutelage.errors import TutelageError, explain, nearest
+from tutelage.errors import TutelageError, explain, is_users, nearest
 
 
 def test_it_is_what_hydra_prints_without_a_traceback_and_what_python_calls_a_bad_value():
@@ -49,3 +49,13 @@ def test_explain_names_the_key_of_what_could_not_be_built():
     with pytest.raises(InstantiationException) as caught:
         instantiate(cfg.student)
     assert explain(caught.value).startswith("student.net: dropout probability has to be between 0 and 1, but got 2")
+
+
+def test_a_combination_that_lightning_refuses_is_a_user_s_to_mend():
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    error = MisconfigurationException("`x` needs\n `y`")
+    assert is_users(error)
+    assert explain(error) == "trainer or callbacks, as Lightning says: `x` needs `y`"
+    assert not is_users(RuntimeError("ours"))
+    assert not is_users(FileNotFoundError(2, "No such file", "x"))

@@ -170,7 +170,7 @@ def main() -> None:
             print(table(found))
     except TutelageError as error:
         sys.exit(f"{parser.prog}: {error}")
-    given.out.write_text(drawn)
+    given.out.write_text(drawn, encoding="utf-8")
     print(given.out.absolute())
 
 

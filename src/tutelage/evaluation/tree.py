@@ -81,7 +81,7 @@ def main() -> None:
         drawn, seen = draw(given.checkpoint, given.split, given.example, given.data)
     except TutelageError as error:
         sys.exit(f"{parser.prog}: {error}")
-    given.out.write_text(drawn)
+    given.out.write_text(drawn, encoding="utf-8")
     by_leaf, by_mean = (f"{100 * one:.2f} %" for one in seen.accuracy)
     print(
         f"{given.split}: {by_leaf} by the likeliest leaf, {by_mean} by the mean of all leaves\n{given.out.absolute()}"

@@ -34,7 +34,7 @@ class Documents:
         try:
             if not path.is_file():
                 raise TutelageError("it is no file")
-            text = path.read_text()
+            text = path.read_text(encoding="utf-8")
             document = json.loads(text) if path.suffix == ".json" else _yaml(text)
             document = self._shared(document, 0)
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:

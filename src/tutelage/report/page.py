@@ -21,7 +21,7 @@ def page(report: Report) -> str:
         kind.__name__.lower(): lambda block, kind=kind: isinstance(block, kind) for kind in (Text, Figure, Table)
     }
     environment.filters["drawn"] = lambda figure: Markup(figure.html)  # built by our own drawings, which escape
-    style = Markup((_HERE / "page.css").read_text())
+    style = Markup((_HERE / "page.css").read_text(encoding="utf-8"))
     return environment.get_template("page.html").render(report=report, style=style)
 
 
