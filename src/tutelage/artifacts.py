@@ -97,7 +97,8 @@ def make(
     Returns:
         The folder, and whether it was there already.
     """
-    folder = distributed.broadcast(place(root, kind, recipe))
+    # Rank 0's name, but below this rank's own root: machines may have mounted it in different places.
+    folder = root / kind / distributed.broadcast(place(root, kind, recipe).name)
     work = folder.with_name(f".{folder.name}.work")
     lock = locked(folder.with_name(f".{folder.name}.lock")) if distributed.is_main() else nullcontext()
     if distributed.broadcast(is_usable(folder, since, verify)):

@@ -15,7 +15,7 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from tutelage import loggers, sharding
+from tutelage import distributed, loggers, sharding
 from tutelage.callbacks.heartbeat import Heartbeat
 from tutelage.callbacks.pulls import Pulls
 from tutelage.callbacks.recovery import VerifiedIO
@@ -26,6 +26,7 @@ from tutelage.masking import hidden, masked
 from tutelage.modules.distillation import DistillationModule
 from tutelage.modules.supervised import SupervisedModule
 from tutelage.objective import Objective
+from tutelage.replicas import Replicated
 from tutelage.schedule_length import check_kind, check_length, filled, length
 from tutelage.seeding import seeded
 from tutelage.sources.base import Source
@@ -253,8 +254,10 @@ def trainer(stage: DictConfig, name: str, folder: Path, board: Path, batches: in
     if not torch.cuda.is_available():  # every optimizer step asks; through NVML, as Lightning wants it, for 33 µs
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     callbacks = [instantiate(node) for node in stage.callbacks.values() if node is not None] + [Heartbeat(), Pulls()]
+    averages = distributed.is_up() and stage.trainer.get("strategy", "auto") in ("auto", "ddp")
     made: L.Trainer = instantiate(
         stage.trainer,
+        **({"strategy": Replicated()} if averages else {}),
         log_every_n_steps=min(stage.trainer.log_every_n_steps, batches),
         callbacks=callbacks,
         logger=loggers.make(stage, loggers.place(stage, name, folder, board)),

@@ -50,6 +50,7 @@ def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> None:
         stage = stage_config(cfg, name)
         refuse_unknown_stage_keys(cfg, stage, str(name))
         _check_alike(stage, student, str(name))
+        _check_ranks(stage.trainer, cfg.trainer, str(name))
         _check_needed(stage.callbacks, f"stages.{name}.callbacks")
         check_trainer(stage.trainer, "trainer" if stage.trainer == cfg.trainer else f"stages.{name}.trainer")
         if stage.scheduler.interval not in ("epoch", "step"):
@@ -146,15 +147,24 @@ def _check_weights(cfg: DictConfig) -> None:
 
 
 def _check_alike(stage: DictConfig, student: DictConfig, name: str) -> None:
-    """What must be the same in all stages for their figures to be of the same examples, and for ranks to train them."""
-    data = (set(map(str, stage.data)) | set(map(str, student.data))) - (set() if name == "control" else _OWN_DATA)
-    for group, keys in (("data", data), ("trainer", _OF_ALL)):
-        for key in sorted(keys):
-            found, expected = stage[group].get(key), student[group].get(key)
-            if found != expected:
-                raise TutelageError(
-                    f"stages.{name}.{group}.{key}: the {name} must have the student's, {expected!r}; found {found!r}"
-                )
+    """What must be the same in all stages for their figures to be of the same examples."""
+    keys = (set(map(str, stage.data)) | set(map(str, student.data))) - (set() if name == "control" else _OWN_DATA)
+    for key in sorted(keys):
+        found, expected = stage.data.get(key), student.data.get(key)
+        if found != expected:
+            raise TutelageError(
+                f"stages.{name}.data.{key}: the {name} must have the student's, {expected!r}; found {found!r}"
+            )
+
+
+def _check_ranks(own: DictConfig, job: DictConfig, name: str) -> None:
+    """Compares the devices of a stage's trainer with the job's, for which the ranks of all stages are started."""
+    for key in sorted(_OF_ALL):
+        if (found := own.get(key)) != (expected := job.get(key)):
+            raise TutelageError(
+                f"stages.{name}.trainer.{key}: ranks are started once, for all stages; it must be trainer.{key}, "
+                f"{expected!r}; found {found!r}"
+            )
 
 
 def _check_needed(callbacks: DictConfig, path: str) -> None:

@@ -33,6 +33,8 @@ class Term(nn.Module):
         schedule: (epoch, epochs) → a further factor (:mod:`tutelage.schedules`), such as a warm-up.
     """
 
+    fixed_graph = True  # to tutelage.replicas: an epoch changes a factor alone, and a term of factor 0 is computed
+
     weight: Tensor
     factor: Tensor
 

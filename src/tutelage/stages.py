@@ -148,7 +148,7 @@ def _train(stage: DictConfig, name: str, folder: Path, board: Path, data: ImageD
     facts: dict[str, Any] = {}
     if sharded := isinstance(trainer.strategy, Sharded):  # of shards it can't be counted
         facts["multiply_adds"] = multiply_adds(learner.student.net.net, data.input_shape)
-    state = distributed.broadcast(newest_intact(folder / "states"))
+    state = _state_to_go_on_from(folder / "states")
     at = loggers.place(stage, name, folder, board)
     logged = loggers.training(stage, at, trainer.loggers)
     with sigterm_saves(), threads(learner, data), logged, compiled(learner, stage.compile):
@@ -162,6 +162,13 @@ def _train(stage: DictConfig, name: str, folder: Path, board: Path, data: ImageD
     if distributed.is_main() or sharded:
         _finish(learner, trainer, folder, data, facts)
     distributed.barrier()
+
+
+def _state_to_go_on_from(folder: Path) -> Path | None:
+    """Returns the newest intact state as rank 0 finds it, by this rank's own path: mounts may differ."""
+    found = newest_intact(folder) if distributed.is_main() else None
+    name = distributed.broadcast(found and found.name)
+    return folder / name if name else None
 
 
 def not_validated(name: str) -> TutelageError:

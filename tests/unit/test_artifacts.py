@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tutelage import artifacts
+from tutelage import artifacts, distributed
 from tutelage.artifacts import make, oldest
 from tutelage.errors import TutelageError
 from tutelage.files import recipe_digest
@@ -174,3 +174,16 @@ def test_what_a_kill_left_half_written_is_swept(tmp_path):
 def test_without_reuse_what_counts_is_when_the_command_began(compose):
     assert oldest(compose()) == artifacts.ALWAYS
     assert 0 < oldest(compose("reuse=false")) <= time.time()
+
+
+def test_each_rank_reads_it_below_its_own_root(tmp_path, monkeypatch):
+    """Machines may have mounted the folder of artifacts in different places."""
+    place, _ = make(tmp_path / "here", "teacher", {"a": 1}, write)
+    said = []
+    monkeypatch.setattr(distributed, "broadcast", lambda value: said.append(value) or value)
+    make(tmp_path / "here", "teacher", {"a": 1}, write)
+    (tmp_path / "there").symlink_to(tmp_path / "here")
+    monkeypatch.setattr(distributed, "broadcast", lambda value: said.pop(0))
+    monkeypatch.setattr(distributed, "is_main", lambda: False)
+    assert make(tmp_path / "there", "teacher", {"a": 1}, write)[0] == tmp_path / "there" / "teacher" / place.name
+    assert said == []

@@ -80,7 +80,11 @@ from tutelage.paths import conf_dir
         (["+stages.control.data.labelled=20"], "stages.control.data.labelled: the control must have the student's"),
         (["+stages.teacher.data.mean=[0.5]"], "stages.teacher.data.mean: the teacher must have the student's"),
         (["+stages.teacher.data.split_seed=1"], "stages.teacher.data.split_seed: the teacher must have"),
-        (["+stages.student.trainer.devices=2"], "trainer.devices: the teacher must have the student's, 2; found 1"),
+        (["+stages.student.trainer.devices=2"], "trainer.devices: ranks are started once, for all stages"),
+        (
+            [f"+stages.{stage}.trainer.devices=2" for stage in ("teacher", "student")],
+            "it must be trainer.devices, 1; found 2",
+        ),
         (["loss=[soft_target,hard]"], "loss=[soft_target,hard]: hard sets loss.alpha to 0"),
         (["loss=[dkd,nkd]"], "dkd and nkd mean 4.0 and 3.0 by loss.temperature: say loss.temperature=… for both"),
         (["loss=[dkd,wsld]", "loss.setting=imagenet"], "dkd and wsld mean 1.0 and 2.0 by loss.temperature"),

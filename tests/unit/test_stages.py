@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tutelage import build, stages
+from tutelage import build, distributed, stages
 
 
 def test_what_a_stage_lays_over_a_group_replaces_by_name_and_leaves_the_rest(compose):
@@ -48,3 +48,10 @@ def test_a_batch_of_little_work_is_not_shared(compose, monkeypatch, batch_size, 
             assert torch.get_num_threads() == 2  # the user's word
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", ["step=00000003-abc.ckpt", None])
+def test_each_rank_goes_on_from_the_state_that_rank_0_found_by_its_own_path(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(distributed, "is_main", lambda: False)
+    monkeypatch.setattr(distributed, "broadcast", lambda value: name)
+    assert stages._state_to_go_on_from(tmp_path) == (name and tmp_path / name)

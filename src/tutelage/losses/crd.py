@@ -70,6 +70,7 @@ class CRD(nn.Module):
     """
 
     takes_unlabelled = True  # to tutelage.objective.Term
+    same_on_ranks = True  # to tutelage.replicas: its buffers
 
     temperature: Tensor
     momentum: Tensor

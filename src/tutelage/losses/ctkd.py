@@ -40,6 +40,8 @@ class CTKD(nn.Module):
     Curriculum Temperature for Knowledge Distillation, arXiv:2211.16231.
     """
 
+    same_on_ranks = fixed_graph = True  # to tutelage.replicas: its buffers; an epoch changes a number alone
+
     start: Tensor
     span: Tensor
     reversal: Tensor

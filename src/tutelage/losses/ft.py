@@ -110,7 +110,7 @@ class FT(Lazy):
         """The distance of the factors, a scalar."""
         check_pair(student, teacher, "FT", (MAPS,))
         self.build_once(student, teacher)
-        if torch.is_grad_enabled() and not self.prepared:
+        if self.training and torch.is_grad_enabled() and not self.prepared:
             raise TutelageError("FT's paraphraser must learn first: call prepare with the teacher's maps")
         factor, target = match_size(self.translator(student), self.encoder(teacher))
         check_same_shape(factor, target, "FT's factors")

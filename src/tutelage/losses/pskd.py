@@ -45,6 +45,8 @@ class PSKD(nn.Module):
     Self-Knowledge Distillation with Progressive Refinement of Targets, arXiv:2006.12000.
     """
 
+    same_on_ranks = fixed_graph = True  # to tutelage.replicas: its buffers; an epoch changes a number alone
+
     mixing: Tensor
     share: Tensor
     previous: Tensor

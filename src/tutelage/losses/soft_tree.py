@@ -117,6 +117,8 @@ class Balance(nn.Module):
     Distilling a Neural Network Into a Soft Decision Tree, arXiv:1711.09784.
     """
 
+    same_on_ranks = True  # to tutelage.replicas: its buffers
+
     average: Tensor
     batches: Tensor
 
