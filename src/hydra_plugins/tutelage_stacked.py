@@ -117,10 +117,11 @@ class _Kept:
 def _job(config: DictConfig) -> Any:
     """The job as :func:`hydra.core.utils.run_job` will run it: config, folder and overrides."""
     from tutelage.stacked.plan import Job
+    from tutelage.sweep import given
 
     plain = deepcopy(config)
     folder = Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
     with read_write(plain), open_dict(plain):
         del plain["hydra"]
         plain.paths.run = str(folder)
-    return Job(plain, folder, list(config.hydra.overrides.task))
+    return Job(plain, folder, given(config.hydra))

@@ -10,9 +10,9 @@ import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from lightning.fabric.plugins.environments import LightningEnvironment
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from tutelage import distributed, loggers, sharding
@@ -175,8 +175,12 @@ def _optimizer(stage: DictConfig) -> Any:
 
 def _learning(stage: DictConfig, name: str, classes: int) -> dict[str, Any]:
     """The arguments that all modules share."""
+    student = network(stage.network, stage.seed, "teacher" if name == "teacher" else "student")
+    kind = get_object(stage.optimizer._target_)
+    if isinstance(kind, type) and issubclass(kind, torch.optim.LBFGS):  # it makes one vector of all gradients
+        student.to(memory_format=torch.contiguous_format)
     return {
-        "student": Live(network(stage.network, stage.seed, "teacher" if name == "teacher" else "student")),
+        "student": Live(student),
         "objective": objective(stage),
         "optimizer": _optimizer(stage),
         "scheduler": instantiate(stage.scheduler.scheduler),
@@ -253,7 +257,8 @@ def trainer(stage: DictConfig, name: str, folder: Path, board: Path, batches: in
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # we read none
     if not torch.cuda.is_available():  # every optimizer step asks; through NVML, as Lightning wants it, for 33 µs
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
-    callbacks = [instantiate(node) for node in stage.callbacks.values() if node is not None] + [Heartbeat(), Pulls()]
+    given = {str(key): node for key, node in stage.callbacks.items() if node is not None}
+    callbacks = [_callback(key, node, folder) for key, node in given.items()] + [Heartbeat(), Pulls()]
     averages = distributed.is_up() and stage.trainer.get("strategy", "auto") in ("auto", "ddp")
     made: L.Trainer = instantiate(
         stage.trainer,
@@ -262,12 +267,25 @@ def trainer(stage: DictConfig, name: str, folder: Path, board: Path, batches: in
         callbacks=callbacks,
         logger=loggers.make(stage, loggers.place(stage, name, folder, board)),
         default_root_dir=str(folder),
-        plugins=[VerifiedIO(), LightningEnvironment()],  # ranks are ours (distributed.py), under SLURM, too
+        plugins=[
+            VerifiedIO(folder / "states"),
+            LightningEnvironment(),
+        ],  # ranks are ours (distributed.py), under SLURM, too
         use_distributed_sampler=False,  # ours shares a batch out by itself
-        enable_checkpointing=False,  # ours are Recovery and BestWeights
+        enable_checkpointing=any(
+            isinstance(one, Checkpoint) for one in callbacks
+        ),  # a user's; ours are none of Lightning's
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         num_sanity_val_steps=0,  # the dry pass in setup has met every shape
     )
     made.fit_loop.epoch_loop = loop = LeanEpochLoop(made, made.min_steps, made.max_steps)
     loop.graph = stage.graph
+    return made
+
+
+def _callback(key: str, node: DictConfig, folder: Path) -> Any:
+    """A callback; one of Lightning's that saves checkpoints saves them into the training's folder."""
+    made = instantiate(node)
+    if isinstance(made, Checkpoint) and hasattr(made, "dirpath"):  # else those of all trainings would be in one place
+        made.dirpath = str(folder / (node.get("dirpath") or f"callbacks/{key}"))
     return made

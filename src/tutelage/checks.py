@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -61,7 +61,7 @@ def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> None:
         for group in STAGE_GROUPS:
             for path, node in targets(stage[group], f"stages.{name}.{group}"):
                 _check_arguments(path, node)
-        check_callbacks(stage.callbacks, str(name), f"stages.{name}.callbacks" if own else "callbacks")
+        check_callbacks(stage, str(name), f"stages.{name}.callbacks" if own else "callbacks")
 
 
 def check_resolves(cfg: DictConfig) -> None:
@@ -85,9 +85,9 @@ def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
             return
         if "_target_" in node:
             yield path, node
-        for key in map(str, node):
-            if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
-                yield from targets(node[key], f"{path}.{key}" if path else key)
+        for key in node:  # as it is: YAML has whole numbers as keys, too
+            if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, cast(Any, key)):
+                yield from targets(node[key], f"{path}.{key!s}" if path else str(key))
     elif isinstance(node, ListConfig):
         for i, item in enumerate(node):
             yield from targets(item, f"{path}[{i}]")
@@ -115,6 +115,7 @@ def _check_values(cfg: DictConfig) -> None:
     for key in ("seed", "stages.teacher.seed"):
         number(cfg, key, low=0, high=2**32 - 1, whole=True)
     number(cfg, "data.batch_size", low=1, whole=True)
+    number(cfg, "data.num_classes", low=2, whole=True)
     for key in ("trainer", *(f"stages.{name}.trainer" for name in cfg.stages)):
         number(cfg, f"{key}.max_epochs", low=1, whole=True)
     for key in ("optimizer", *(f"stages.{name}.optimizer" for name in cfg.stages)):

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Iterable
 
 import yaml
-from hydra.errors import CompactHydraException, InstantiationException
+from hydra.errors import CompactHydraException, InstantiationException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 # Hydra's plugins that an extra of ours brings.
@@ -91,6 +91,9 @@ def explain(error: BaseException) -> str:
         return f"{' '.join(message.split())}; YAML indents with spaces, never with tabs"
     if _is_lightnings_refusal(error):
         return f"trainer or callbacks, as Lightning says: {' '.join(message.split())}"
+    if isinstance(error, OverrideParseException):
+        problem = message.splitlines()[0]
+        return f"{error.override}: {problem}; text with brackets, spaces or commas is quoted twice: 'key=\"…\"'"
     cause = error.__cause__
     if isinstance(error, InstantiationException) and cause is not None and "full_key: " in message:
         return f"{message.rpartition('full_key: ')[2]}: {cause}"

@@ -125,7 +125,19 @@ def file_system_time(folder: Path) -> float:
 
 def recipe_digest(recipe: Mapping[str, Any]) -> str:
     """20 hex digits of SHA-256 over the canonical JSON of ``recipe``."""
-    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:20]
+    return hashlib.sha256(canonical(recipe).encode()).hexdigest()[:20]
+
+
+def canonical(document: Any) -> str:
+    """JSON with sorted keys; those that are no text, as YAML has them, are sorted as the text that JSON makes."""
+    return json.dumps(_with_texts_for_keys(document), sort_keys=True)
+
+
+def _with_texts_for_keys(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        named = {key if isinstance(key, str) else json.dumps(key): value for key, value in node.items()}
+        return {key: _with_texts_for_keys(value) for key, value in named.items()}
+    return [_with_texts_for_keys(value) for value in node] if isinstance(node, list | tuple) else node
 
 
 _digests: dict[Path, tuple[tuple[int, ...], str]] = {}

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.text import Text
 
-from tutelage import artifacts, build, distributed, identity, loggers, manifest, paths, slurm, stages
+from tutelage import artifacts, build, distributed, identity, loggers, manifest, paths, slurm, stages, sweep
 from tutelage.caching import cached, check_views
 from tutelage.checks import check, check_resolves
 from tutelage.data.base import ImageData
@@ -36,6 +36,7 @@ from tutelage.sources.base import Source
 from tutelage.stages import SPLITS, TRAIN, WEIGHTS, Trained
 from tutelage.teacher_checks import report_accuracy
 from tutelage.teachers import Teaching, assistants, check_given, engage, in_one
+from tutelage.trainer_arguments import check_lengths
 from tutelage.trainings import recipe
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def distill_job(cfg: DictConfig) -> float:
     quiet()
     slurm.take_rank()
     distributed.check_environment(cfg.trainer)
-    overrides = list(HydraConfig.get().overrides.task)
+    overrides = sweep.given(HydraConfig.get())
     folder = Path(HydraConfig.get().runtime.output_dir)
     check_resolves(cfg)
     paths.anchor(cfg)
@@ -98,7 +99,7 @@ def _is_whole(cfg: DictConfig, folder: Path) -> bool:
 
 def cache_job(cfg: DictConfig) -> None:
     """One job of `tutelage cache`: the teacher, then its signals; prints their folder."""
-    overrides = list(HydraConfig.get().overrides.task)
+    overrides = sweep.given(HydraConfig.get())
     folder = Path(HydraConfig.get().runtime.output_dir)
     check_resolves(cfg)
     paths.anchor(cfg)
@@ -157,6 +158,8 @@ def _try_out(cfg: DictConfig, stage: DictConfig, data: ImageData) -> None:
         own = build.stage_config(cfg, name)
         known = len(data.train_dataloader()) if own.data == stage.data else None
         build.try_optimizer(own, name, known)
+        if known is not None:
+            check_lengths(own.trainer, name, known, len(data.val_dataloader()))
     nets = {"student": stage.student, **{f"assistant {name}": net for name, net in assistants(stage).items()}}
     for number, node in enumerate(build.networks(stage.sources)):
         nets[f"teacher {number}" if number else "teacher"] = node.net

@@ -30,6 +30,7 @@ from tutelage.job import sigterm_saves
 from tutelage.modules.supervised import SupervisedModule
 from tutelage.sharding import Sharded
 from tutelage.sources.tapped import Tapped
+from tutelage.trainer_arguments import check_lengths
 from tutelage.weights import about, load_into, save_network, serialise
 
 log = logging.getLogger(__name__)
@@ -111,6 +112,7 @@ def run(
     if distributed.broadcast(_is_finished(folder)):
         return
     build.try_optimizer(stage, name, len(data.train_dataloader()))
+    check_lengths(stage.trainer, name, len(data.train_dataloader()), len(data.val_dataloader()))
     try:
         _train(stage, name, folder, board, data, module())
     except BestLostError as error:  # the epochs before the state have to be trained again

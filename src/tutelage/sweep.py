@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
@@ -66,6 +66,15 @@ class Sweep(Callback):
         """Compares the jobs; and hides secrets of a multirun that has had none."""
         masking.clean([Path(str(config.hydra.sweep.dir)) / "multirun.yaml"])
         print(comparisons(sys.stdout), end="")
+
+
+def given(config: Any) -> list[str]:
+    """The job's overrides as they were given, ``${…}`` and all.
+
+    Args:
+        config: Hydra's own, with ``overrides.task``.
+    """
+    return [str(one) for one in cast(list[Any], OmegaConf.to_container(config.overrides.task, resolve=False))]
 
 
 def same(overrides: Iterable[str]) -> list[str]:

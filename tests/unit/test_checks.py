@@ -13,6 +13,8 @@ from tutelage.checks import check
 from tutelage.errors import TutelageError
 from tutelage.paths import conf_dir
 
+LIGHTNING = "lightning.pytorch.callbacks"
+
 
 @pytest.mark.parametrize(
     ("overrides", "said"),
@@ -120,11 +122,28 @@ from tutelage.paths import conf_dir
         (["+trainer.fast_dev_run=true"], "trainer.fast_dev_run=True can't be had: it leaves no whole training"),
         (["+callbacks.clock={_target_: lightning.pytorch.callbacks.Timer, duration: '00:00:00:05'}"],
          "callbacks.clock.duration can't be had: a training that a clock ends"),
-        (["callbacks.best.monitor=val/acc"], "callbacks.best.monitor: no figure 'val/acc'; did you"),
+        (["callbacks.best.monitor=val/acc"], "callbacks.best.monitor: no figure 'val/acc' of the teacher; did you"),
         (["+stages.student.callbacks.best.monitor=val/kl"], "stages.student.callbacks.best.monitor: no figure"),
         (["callbacks.best.monitor=val/agreement"], "no figure 'val/agreement'"),
         (["+callbacks.stop={_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/los}"],
          "callbacks.stop.monitor: no figure 'val/los'"),
+        ([f"+callbacks.own={{_target_: {LIGHTNING}.EarlyStopping, monitor: train/hrad}}"],
+         "callbacks.own.monitor: no figure 'train/hrad' of the teacher; did you mean 'train/hard'"),
+        ([f"+callbacks.own={{_target_: {LIGHTNING}.LearningRateMonitor}}", "logger=null"],
+         "callbacks.own: LearningRateMonitor writes curves, and there is no logger"),
+        ([f"+callbacks.own={{_target_: {LIGHTNING}.LearningRateFinder}}"], "callbacks.own: LearningRateFinder can't"),
+        ([f"+callbacks.own={{_target_: {LIGHTNING}.BatchSizeFinder}}"], "callbacks.own: BatchSizeFinder can't be had"),
+        ([f"+callbacks.own={{_target_: {LIGHTNING}.ModelPruning, pruning_fn: l1_unstructured}}"],
+         "callbacks.own: ModelPruning can't be had: it renames the weights"),
+        ([f"+callbacks.own={{_target_: {LIGHTNING}.ModelCheckpoint, dirpath: /elsewhere}}"],
+         "callbacks.own.dirpath must be relative, within each training's own folder of weights; found '/elsewhere'"),
+        ([f"+callbacks.own={{_target_: {LIGHTNING}.GradientAccumulationScheduler, scheduling: {{0: 2}}}}",
+          "scheduler.interval=step"], "callbacks.own: with scheduler.interval=step the number of steps must be known"),
+        ([f"+callbacks.own={{_target_: {LIGHTNING}.RichProgressBar}}"], "multiple progress bar callbacks"),
+        (["data.num_classes=1"], "data.num_classes must be a whole number ≥ 2; found 1"),
+        (["data.root=/a [b]"], "data.root=/a [b]: "),
+        (["+trainer.val_check_interval=1000"], "trainer.val_check_interval must be from 1 to 18, the batches of"),
+        (["+trainer.limit_val_batches=1e-4"], "trainer.limit_val_batches must be a number of batches, at least 1"),
         (["callbacks.recovery.keep=0"], "callbacks.recovery.keep must be a whole number ≥ 1; found 0"),
         (["stages.teacher.weights=7", "stages.teacher.trainer.max_epochs=7"],
          "stages.teacher.weights=7: the teacher has the epochs 0 to 6"),

@@ -41,6 +41,7 @@ class Recovery(Quiet):
         self.every_n_steps, self.every_n_seconds, self.keep = every_n_steps, every_n_seconds, keep
         self._saved_at, self._saved_step = 0.0, -1
         self._started, self._seconds_before = 0.0, 0.0
+        self._saves = False  # a state; a user's own callback may save checkpoints, too
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the clock, and takes SIGTERM over from Lightning, which would stop without saving."""
@@ -89,7 +90,9 @@ class Recovery(Quiet):
     def save(self, trainer: L.Trainer) -> None:
         """Writes the state of all ranks; the oldest beyond ``keep`` go."""
         folder = Path(trainer.default_root_dir) / "states"
+        self._saves = True
         trainer.save_checkpoint(folder / f"step={trainer.global_step:08d}.ckpt", weights_only=False)
+        self._saves = False
         if trainer.is_global_zero:
             for old in states(folder)[: -self.keep]:
                 old.unlink()
@@ -97,8 +100,9 @@ class Recovery(Quiet):
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Corrects Lightning's logging step: it adds one on resuming, as its own checkpoints come after a batch."""
-        checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
         checkpoint["world_size"] = trainer.world_size
+        if self._saves:
+            checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Compares the number of ranks.
@@ -122,14 +126,24 @@ class Recovery(Quiet):
 
 
 class VerifiedIO(TorchCheckpointIO):
-    """Checkpoint files that appear whole or not at all, with their SHA-256 in the name."""
+    """Checkpoint files that appear whole or not at all.
+
+    Args:
+        folder: of the states to go on from, which have their SHA-256 in the name.
+    """
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.folder = folder
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Writes ``<path's stem>-<digest>.ckpt`` beside ``path``."""
+        """Writes ``path``; of a state ``<path's stem>-<digest>.ckpt`` beside it."""
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         content, path = buffer.getvalue(), Path(path)
-        write_atomically(path.with_name(f"{path.stem}-{_digest(content)}.ckpt"), content)
+        if path.parent == self.folder:
+            path = path.with_name(f"{path.stem}-{_digest(content)}.ckpt")
+        write_atomically(path, content)
 
 
 def _digest(content: bytes) -> str:

@@ -18,6 +18,7 @@ from tutelage.evaluation.predictions import Predictions, predict
 from tutelage.evaluation.table import MISSING
 from tutelage.files import write_json
 from tutelage.job import job
+from tutelage.sweep import given
 from tutelage.unknown_keys import refuse_unknown_keys
 
 _KEYS = ("checkpoint", "teacher", "split", "data", "device", "trust", "paths.outputs")
@@ -35,7 +36,7 @@ def evaluate_job(cfg: DictConfig) -> float:
     except RuntimeError as error:
         raise TutelageError(f"device={cfg.device}: {str(error).splitlines()[0]}") from error
     folder = Path(HydraConfig.get().runtime.output_dir)
-    with job(cfg, folder, list(HydraConfig.get().overrides.task)):
+    with job(cfg, folder, given(HydraConfig.get())):
         document = evaluate(cfg)
         write_json(folder / "metrics.json", document)
     Console().print(_table(document))

@@ -18,6 +18,7 @@ from tutelage import build
 from tutelage.caching import CACHED
 from tutelage.data.base import ImageData
 from tutelage.evaluation.cost import multiply_adds
+from tutelage.files import canonical
 from tutelage.modules.supervised import SupervisedModule
 from tutelage.objective import Term
 from tutelage.seeding import seeded
@@ -77,7 +78,7 @@ def _key(cfg: DictConfig) -> str:
     whole = [of_student, of_teacher, teacher["seed"], teacher["stages"]["teacher"]["weights"], student["assistants"]]
     specialist = student["stages"].get("specialist")
     paths = {name: path for name, path in student["paths"].items() if name != "run"}
-    return json.dumps([*whole, specialist, student["generations"], paths], sort_keys=True)
+    return canonical([*whole, specialist, student["generations"], paths])
 
 
 def _pictures_on_disk(stage: dict[str, Any]) -> bool:

@@ -161,7 +161,7 @@ class Saver:
     def save_checkpoint(self, path, weights_only):
         assert weights_only is False
         self.saved.append(self.global_step)
-        VerifiedIO().save_checkpoint({"step": self.global_step}, path)
+        VerifiedIO(path.parent).save_checkpoint({"step": self.global_step}, path)
 
 
 def steps(recovery, saver, count, per_epoch=100):
@@ -258,7 +258,7 @@ def test_seconds_add_up_over_attempts(monkeypatch):
 
 def write_states(folder, count=3):
     for step in range(count):
-        VerifiedIO().save_checkpoint(
+        VerifiedIO(folder).save_checkpoint(
             {"step": step, "x": torch.full((50,), float(step))}, folder / f"step={step:08d}.ckpt"
         )
     return states(folder)
