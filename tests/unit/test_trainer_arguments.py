@@ -45,10 +45,11 @@ def test_lengths_that_do_not(trainer, said):
 
 
 def test_a_user_s_checkpoints_are_in_the_training_s_folder_under_the_user_s_names(compose, tmp_path):
+    ours = f"{{_target_: {LIGHTNING}.ModelCheckpoint"
     cfg = compose(
         *TINY,
-        f"+callbacks.mine={{_target_: {LIGHTNING}.ModelCheckpoint, filename: 'mine-{{epoch}}', save_top_k: -1}}",
-        f"+callbacks.late={{_target_: {LIGHTNING}.ModelCheckpoint, dirpath: own, save_last: true, monitor: val/nll, save_top_k: 0}}",
+        f"+callbacks.mine={ours}, filename: 'mine-{{epoch}}', save_top_k: -1}}",
+        f"+callbacks.late={ours}, dirpath: own, save_last: true, monitor: val/nll, save_top_k: 0}}",
         f"+callbacks.steps={{_target_: {LIGHTNING}.GradientAccumulationScheduler, scheduling: {{0: 2, 1: 1}}}}",
         "callbacks.recovery.every_n_steps=5",
     )
