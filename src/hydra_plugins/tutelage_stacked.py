@@ -116,12 +116,14 @@ class _Kept:
 
 def _job(config: DictConfig) -> Any:
     """The job as :func:`hydra.core.utils.run_job` will run it: config, folder and overrides."""
+    from tutelage.paths import anchor
     from tutelage.stacked.plan import Job
     from tutelage.sweep import given
 
     plain = deepcopy(config)
     folder = Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
     with read_write(plain), open_dict(plain):
+        anchor(plain, config.hydra)
         del plain["hydra"]
         plain.paths.run = str(folder)
     return Job(plain, folder, given(config.hydra))

@@ -49,8 +49,8 @@ def distill_job(cfg: DictConfig) -> float:
     distributed.check_environment(cfg.trainer)
     overrides = sweep.given(HydraConfig.get())
     folder = Path(HydraConfig.get().runtime.output_dir)
+    paths.anchor(cfg, HydraConfig.get())
     check_resolves(cfg)
-    paths.anchor(cfg)
     if is_complete(cfg, folder) and _is_whole(cfg, folder):
         log.info("complete, and left as it is: %s", folder)
         return read_json(folder / "metrics.json")["student"]["best"]["val"]["accuracy"]
@@ -101,8 +101,8 @@ def cache_job(cfg: DictConfig) -> None:
     """One job of `tutelage cache`: the teacher, then its signals; prints their folder."""
     overrides = sweep.given(HydraConfig.get())
     folder = Path(HydraConfig.get().runtime.output_dir)
+    paths.anchor(cfg, HydraConfig.get())
     check_resolves(cfg)
-    paths.anchor(cfg)
     with job(cfg, folder, overrides):
         check(cfg, overrides)
         stage, root = build.stage_config(cfg, "student"), Path(cfg.paths.artifacts)

@@ -123,11 +123,10 @@ def _run_folder() -> str | None:
 def folder_name(name: str, number: object = "") -> str:
     """A readable name for a job's folder without separators of paths: ``name``, or ``number`` where that is empty.
 
-    A name beyond 120 characters is cut, and one with a secret in it has none; both end in a digest of all of it.
+    Two names are never one folder: one with other characters, beyond 120 (cut) or with a secret (left out) ends in a
+    digest of all of it.
     """
-    plain = re.sub(r"[^\w.,=+@-]+", "_", masking.hide(name)) or str(number)
-    return (
-        plain
-        if len(plain) <= 120 and masking.MASK not in masking.hide(name)
-        else f"{plain[:113]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
-    )
+    plain = re.sub(r"[^\w.,=+@-]+", "_", masking.hide(name))
+    if plain == name and len(plain) <= 120:
+        return plain or str(number)
+    return f"{plain[:107]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"

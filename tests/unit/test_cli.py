@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 from command import TINY, environment
+from omegaconf import OmegaConf
 
 from tutelage import cli
+from tutelage.files import read_json
+from tutelage.paths import anchor
 
 
 def test_without_a_verb_it_says_what_there_is(main):
@@ -82,11 +85,48 @@ def test_a_home_in_an_override_is_expanded(main, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_jobs_that_change_their_folder_share_their_artifacts(main, tmp_path):
-    answer = main("distill", "-m", *TINY, "hydra.job.chdir=true", "loss.temperature=1,2", "hydra.sweep.dir=sweep")
+def test_jobs_that_change_their_folder_share_their_artifacts_and_find_their_files(main, tmp_path):
+    words = ["distill", "-m", *TINY, "hydra.job.chdir=true", "loss.temperature=1,2", "hydra.sweep.dir=sweep"]
+    answer = main(*words)
     assert answer.code == 0, answer.message
-    assert len(list((tmp_path / "outputs" / "artifacts" / "teacher").glob("[!.]*"))) == 1
+    [made] = (tmp_path / "outputs" / "artifacts" / "teacher").glob("[!.]*")
     assert not list(tmp_path.glob("sweep/*/outputs"))
+    (made / "last.safetensors").rename(tmp_path / "given.safetensors")
+    given = ("launcher=stacked", "sources.teacher.checkpoint=given.safetensors")
+    answer = main(*words[:-1], "hydra.sweep.dir=stack", *given)
+    assert answer.code == 0, answer.message
+    configs = [OmegaConf.load(path) for path in tmp_path.glob("stack/*/config.yaml")]
+    assert [one.sources.teacher.checkpoint for one in configs] == [str(tmp_path / "given.safetensors")] * 2
+    assert [read_json(path)["state"] for path in tmp_path.glob("stack/*/status.json")] == ["COMPLETE"] * 2
+    assert not list(tmp_path.glob("stack/*/outputs"))
+
+
+def test_relative_places_are_those_of_the_folder_of_the_command(tmp_path, monkeypatch):
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "t.pt").touch()
+    (tmp_path / "digits").touch()
+    monkeypatch.setenv("HOME", "/home/me")
+    content = {
+        "paths": {"outputs": "out", "data": "/abs"},
+        "data": {"_target_": "w/t.pt", "root": "not/there", "name": "digits"},
+        "sources": {"teacher": {"checkpoint": "w/t.pt", "net": "${student}"}, "all": ["w/t.pt", "w/none.pt"]},
+        "student": {"pretrained": "w/t.pt"}, "callbacks": {"mine": {"dirpath": "w"}}, "nothing": None, "much": "???",
+        "other": {"root": "~/images", "path": "${oc.env:NOWHERE}", "count": 3},
+    }  # fmt: skip
+    cfg = OmegaConf.create(content)
+    anchor(cfg, OmegaConf.create({"job": {"chdir": True}, "runtime": {"cwd": str(tmp_path)}}))
+    found = OmegaConf.to_container(cfg)
+    assert found["paths"] == {"outputs": f"{tmp_path}/out", "data": "/abs"}
+    assert found["data"] == {"_target_": "w/t.pt", "root": f"{tmp_path}/not/there", "name": "digits"}
+    assert found["sources"]["teacher"] == {"checkpoint": f"{tmp_path}/w/t.pt", "net": "${student}"}
+    assert found["sources"]["all"] == [f"{tmp_path}/w/t.pt", "w/none.pt"]
+    assert found["student"]["pretrained"] == f"{tmp_path}/w/t.pt"
+    assert found["other"] == {"root": "/home/me/images", "path": "${oc.env:NOWHERE}", "count": 3}
+    assert found["callbacks"] == content["callbacks"]
+    cfg = OmegaConf.create(content)
+    anchor(cfg, OmegaConf.create({"job": {"chdir": None}, "runtime": {"cwd": str(tmp_path)}}))
+    content["other"]["root"] = "/home/me/images"
+    assert OmegaConf.to_container(cfg) == content
 
 
 def test_a_user_s_mistake_has_one_only_where_asked_for(main, monkeypatch):
@@ -110,7 +150,11 @@ def test_evaluate_says_what_it_needs(main):
 HEAVY = ("torch", "lightning", "torchmetrics", "sklearn", "tensorboard", "scipy", "numpy")
 PROBE = f"""
 import sys
+from omegaconf import OmegaConf
+
 from tutelage import cli
+from tutelage.files import read_json
+from tutelage.paths import anchor
 sys.argv = ["tutelage", *sys.argv[1:]]
 try:
     cli.main()
