@@ -55,3 +55,17 @@ def test_each_rank_goes_on_from_the_state_that_rank_0_found_by_its_own_path(tmp_
     monkeypatch.setattr(distributed, "is_main", lambda: False)
     monkeypatch.setattr(distributed, "broadcast", lambda value: name)
     assert stages._state_to_go_on_from(tmp_path) == (name and tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("device", "batch", "model", "warned"),
+    [("cuda", 64, "mlp", True), ("cpu", 64, "mlp", False), ("cuda", 512, "resnet20", False)],
+)
+def test_a_gpu_with_small_steps_suggests_the_cpu(compose, caplog, device, batch, model, warned):
+    cfg = compose(f"model@teacher={model}", f"model@student={model}", f"data.batch_size={batch}")
+    stage = build.stage_config(cfg, "control")
+    data = build.data(stage)
+    learner = build.supervised_module(stage, "control", data.num_classes, None)
+    stages.warn_of_small_steps(learner, data, torch.device(device), "control")
+    assert ("control: a step of" in caplog.text) == warned
+    assert ("trainer.accelerator=cpu" in caplog.text) == warned
