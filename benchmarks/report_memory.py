@@ -1,12 +1,11 @@
-"""How much memory `tutelage report` takes: python benchmarks/report_memory.py --runs 2000.
+"""How much memory `tutelage report` takes: python benchmarks/report_memory.py --runs 2000 [--no-images].
 
 Makes the folders of so many runs of one sweep, with the config of the default job and answers drawn at random, and
-prints the peak of the process that reads them all.
+prints the peak of the process that reads them all and which large libraries it has imported.
 """
 
 import argparse
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,15 @@ from omegaconf import OmegaConf
 
 from tutelage import resolvers
 from tutelage.paths import conf_dir
+
+# Its own peak: what the system says of a child (ru_maxrss) begins with the memory of the process that starts it.
+REPORT = """
+import re, sys
+from tutelage.cli import main
+main()
+print(re.search("VmHWM.*", open("/proc/self/status").read()).group())
+print("imported:", *sorted({"torch", "lightning", "scipy", "sklearn"} & sys.modules.keys()))
+"""
 
 
 def make(root: Path, runs: int) -> None:
@@ -47,16 +55,17 @@ def make(root: Path, runs: int) -> None:
 
 
 def main() -> None:
-    """Prints the peak."""
+    """Makes the runs and reports them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=2000)
-    runs = parser.parse_args().runs
+    parser.add_argument("--no-images", action="store_true", help="without test images, which need PyTorch")
+    chosen = parser.parse_args()
+    runs = chosen.runs
     with tempfile.TemporaryDirectory() as folder:
         make(Path(folder), runs)
-        command = [sys.executable, "-m", "tutelage", "report", f"{folder}/sweep", "-o", f"{folder}/page"]
+        command = [sys.executable, "-c", REPORT, "report", f"{folder}/sweep", "-o", f"{folder}/page"]
+        command += ["--no-images"] * chosen.no_images
         subprocess.run(command, check=True)
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    print(f"{runs} runs: {peak:.0f} MB at most")
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ def run(verb: str) -> None:
     Hydra is told to let exceptions through, so that a user's mistake is one clear message here and a fault of ours a
     whole traceback. ``HYDRA_FULL_ERROR=1`` in the user's environment gives the traceback in both cases.
     """
-    from tutelage import masking, resolvers
+    from tutelage import masking, rendezvous, resolvers
     from tutelage.errors import explain, is_users
     from tutelage.sweep import failures
 
@@ -127,6 +127,7 @@ def run(verb: str) -> None:
     whole = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
+        rendezvous.receive_config()
         importlib.import_module(f"tutelage.{verb}").main()
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads():

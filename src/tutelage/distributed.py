@@ -2,7 +2,7 @@
 
 Lightning's own launcher repeats the command line, which in a multirun starts the whole sweep again in other folders
 and under a sweeper trains ranks with different hyperparameters. Here the job starts its ranks itself, once, on the
-config in its folder; Lightning then finds a process group that is up and starts nothing.
+composed config, which it gives them through a pipe; Lightning then finds a process group that is up and starts nothing.
 """
 
 import os
@@ -20,7 +20,6 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from tutelage import rendezvous
 from tutelage.errors import TutelageError
-from tutelage.files import write_atomically
 
 if TYPE_CHECKING:
     import torch
@@ -210,34 +209,28 @@ def ranks(cfg: DictConfig, verb: str, folder: Path) -> Iterator[None]:
         failed = False
     finally:
         _leave(children, failed, launched)
-        if not launched:  # it may hold credentials
-            _replay(folder).unlink(missing_ok=True)
 
 
 def _start(size: int, cfg: DictConfig, verb: str, folder: Path) -> list[subprocess.Popen[bytes]]:
-    replay = _replay(folder)
-    write_atomically(replay, OmegaConf.to_yaml(cfg).encode())  # unresolved: stages still lay theirs over it
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size), "NODE_RANK": "0"}
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0"}
     quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
-    command = [sys.executable, "-m", "tutelage", verb, "--config-path", str(replay.parent), "--config-name", "config"]
-    command += [f"hydra.run.dir='{quoted}'", "hydra.output_subdir=null"]
-    command += ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]
+    command = [sys.executable, "-m", "tutelage", verb, "--config-name", rendezvous.CONFIG, f"hydra.run.dir='{quoted}'"]
+    command += ["hydra.output_subdir=null", "hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]
     # Apart from the terminal, whose Ctrl-C is this process's to hear; the pipe tells them when it is gone.
-    return [
+    children = [
         subprocess.Popen(
             command, env=os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank), rendezvous.STARTED: "1"},
             stdin=subprocess.PIPE, process_group=0,
         )
         for rank in range(1, size)
     ]  # fmt: skip
-
-
-def _replay(folder: Path) -> Path:
-    return (folder / ".ranks" / "config.yaml").absolute()
+    for child in children:
+        rendezvous.send_config(child, OmegaConf.to_yaml(cfg))  # unresolved: stages still lay theirs over it
+    return children
 
 
 def _join(trainer: DictConfig, children: list[subprocess.Popen[bytes]]) -> None:

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -10,7 +11,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from tutelage.errors import TutelageError
 PATIENCE = 300.0  # seconds for all ranks to come: each starts Python and imports torch, maybe from a slow file system
 GRACE = 30.0  # seconds for a rank to end by itself after another one is gone
 STARTED = "TUTELAGE_STARTED_RANK"  # in the environment of ranks that another rank has started
+CONFIG = "rank"  # the name of the config that such a rank is given
+_LENGTH = struct.Struct("<Q")
 
 # Process groups that this process was in, by address: jobs of a multirun have one each, under torchrun at one address;
 # where a job starts its own ranks they are at a new one, and each counts from 1.
@@ -166,13 +169,45 @@ def watched(children: Sequence["subprocess.Popen[bytes]"]) -> Iterator[None]:
         left.set()
 
 
+def send_config(child: "subprocess.Popen[bytes]", config: str) -> None:
+    """Gives a rank its config, through its standard input: no file holds the credentials that may be in it."""
+    assert child.stdin is not None
+    content = config.encode()
+    left = _LENGTH.pack(len(content)) + content
+    with suppress(BrokenPipeError):  # it has ended already, which those who wait for it will see
+        while left:  # not through a buffer, whose rest would break its close, too
+            left = left[os.write(child.stdin.fileno(), left) :]
+
+
+def receive_config() -> None:
+    """In a rank that another one has started: Hydra finds the config that was sent by the name :data:`CONFIG`."""
+    if STARTED not in os.environ:
+        return
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    (length,) = _LENGTH.unpack(_read(_LENGTH.size))
+    ConfigStore.instance().store(CONFIG, OmegaConf.create(_read(length).decode()))
+
+
+def _read(size: int) -> bytes:
+    """Reads so many bytes of standard input and not one more."""
+    content = b""
+    while len(content) < size:
+        part = os.read(0, size - len(content))
+        if not part:
+            raise TutelageError("the process that starts the ranks ended before it had sent their config")
+        content += part
+    return content
+
+
 def follow_starter() -> None:
     """In a rank that another one has started: ends with it, however that one ends."""
     if os.environ.pop(STARTED, None) is None:
         return
 
     def follow() -> None:
-        os.read(0, 1)  # a pipe whose other end the starter holds and never writes to
+        os.read(0, 1)  # a pipe whose other end the starter holds, and after the config never writes to
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(GRACE)
         os._exit(128 + signal.SIGTERM)

@@ -13,7 +13,6 @@ from typing import Any
 import lightning as L
 import torch
 from omegaconf import DictConfig
-from safetensors import safe_open
 from torch import nn
 
 from tutelage import build, distributed, loggers, manifest
@@ -25,6 +24,7 @@ from tutelage.data.base import ImageData
 from tutelage.errors import TutelageError
 from tutelage.evaluation.cost import multiply_adds, parameters, total
 from tutelage.evaluation.predictions import Predictions, predict
+from tutelage.evaluation.saved_predictions import TRAIN, read_predictions
 from tutelage.files import read_json, sweep, write_atomically, write_json
 from tutelage.job import sigterm_saves
 from tutelage.modules.supervised import SupervisedModule
@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 
 WEIGHTS = ("last", "best")
 SPLITS = ("val", "test")
-TRAIN = "train"  # a third one, of what was trained on: of most networks there is a sample
 _SAMPLE = 10_000  # of the training examples
 _SMALL = 1e7  # multiply-adds of a batch, forward: below that a CPU is probably faster than a GPU
 
@@ -87,11 +86,8 @@ def read_answers(folder: Path, weights: str, split: str) -> Predictions | None:
     Raises:
         TutelageError: the file is damaged.
     """
-    manifest.check_file(folder, "predictions.safetensors")
-    with safe_open(folder / "predictions.safetensors", framework="pt") as file:
-        if split == TRAIN and f"{weights}.{TRAIN}.logits" not in file.keys():  # noqa: SIM118
-            return None
-        return Predictions(*(file.get_tensor(f"{weights}.{split}.{name}") for name in ("logits", "label", "key")))
+    found = read_predictions(folder, weights, split)
+    return None if found is None else Predictions(*map(torch.from_numpy, (found.logits, found.label, found.key)))
 
 
 def run(

@@ -17,9 +17,6 @@ from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
 
-from torch import nn
-
-from tutelage.data.base import ImageData
 from tutelage.errors import TutelageError
 
 # Where a target may be looked for → where what is found there must have been defined.
@@ -119,6 +116,10 @@ def _inside(module: str, package: str) -> bool:
 
 def _is_network_or_data(found: Any, trusted: bool) -> bool:
     home = f"{found.__module__}.{getattr(found, '__qualname__', '')}"
+    from torch import nn  # half a gigabyte, which only a file that may build something is worth
+
+    from tutelage.data.base import ImageData
+
     if inspect.isclass(found):
         of_data = home.startswith(tuple(f"{module}." for module in _PARTS_OF_DATA))
         step = trusted and "draws" in {**vars(found), **getattr(found, "__annotations__", {})}
@@ -133,6 +134,8 @@ def _returns_network(function: Any) -> bool:
         returned = typing.get_type_hints(function).get("return")
     except Exception:  # an annotation that names what is not there
         return False
+    from torch import nn
+
     return inspect.isclass(returned) and issubclass(returned, nn.Module)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
@@ -55,7 +56,8 @@ def write_board(
         if trained is not None:
             board = TensorBoardLogger(str(folder), name="", version=role)
             weights = taught if role == "teacher" else "last"
-            image = np.asarray(confusion_picture(confusion(trained.predictions[weights, "test"]), data.class_names))
+            counts = torch.from_numpy(confusion(trained.predictions[weights, "test"]))
+            image = np.asarray(confusion_picture(counts, data.class_names))
             board.experiment.add_image("confusion/test", image, trained.facts["steps"], dataformats="HWC")
             board.finalize("success")
 

@@ -1,18 +1,17 @@
 """Figures of a network on labelled examples: how right, how calibrated, how faithful to its teacher.
 
-All are computed in float64 from :class:`~tutelage.evaluation.predictions.Predictions`, whose logits are finite and
-whose labels are in range, so that no figure is silently 0 or NaN.
+All are computed in float64 from predictions whose logits are finite and whose labels are in range
+(:class:`~tutelage.evaluation.saved_predictions.SavedPredictions`), so that no figure is silently 0 or NaN.
+NumPy computes them: a report reads thousands of runs without PyTorch.
 """
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import numpy as np
 
 from tutelage.errors import TutelageError
-from tutelage.evaluation.predictions import Predictions, shared
+from tutelage.evaluation.saved_predictions import Labelled, SavedPredictions, arrays, confidence, log_softmax, shared
 
 
-def figures(p: Predictions, teacher: Predictions | None = None) -> dict[str, float]:
+def figures(p: Labelled, teacher: Labelled | None = None) -> dict[str, float]:
     """The figures of ``p``, each over all its examples.
 
     Args:
@@ -27,25 +26,27 @@ def figures(p: Predictions, teacher: Predictions | None = None) -> dict[str, flo
     Raises:
         TutelageError: the teacher's examples or classes are not those of ``p``.
     """
-    count = len(p.label)
-    errors = int((p.choice != p.label).sum())
-    log_p = F.log_softmax(p.logits.double(), 1)
+    own = arrays(p)
+    count = len(own.label)
+    errors = int((own.choice != own.label).sum())
+    log_p = log_softmax(own.logits)
     found: dict[str, float] = {
         "accuracy": (count - errors) / count,
         "errors": errors,
-        "nll": float(F.nll_loss(log_p, p.label)),
-        "ece": expected_calibration_error(p),
+        "nll": float(-log_p[np.arange(count), own.label].mean()),
+        "ece": expected_calibration_error(own),
         "count": count,
     }
     if teacher is not None:
-        _check_same_examples(p, teacher)
-        log_q = F.log_softmax(teacher.logits.double(), 1)
-        found["agreement"] = float((p.choice == teacher.choice).double().mean())
-        found["kl_teacher"] = float(F.kl_div(log_p, log_q, reduction="batchmean", log_target=True))
+        theirs = arrays(teacher)
+        _check_same_examples(own, theirs)
+        log_q = log_softmax(theirs.logits)
+        found["agreement"] = float((own.choice == theirs.choice).mean())
+        found["kl_teacher"] = float((np.exp(log_q) * (log_q - log_p)).sum(1).mean())
     return found
 
 
-def figures_of_own(p: Predictions, teacher: Predictions | None = None) -> dict[str, float]:
+def figures_of_own(p: Labelled, teacher: Labelled | None = None) -> dict[str, float]:
     """:func:`figures` on training examples, of which the teacher's may be others: it is compared on those of both."""
     found = figures(p)
     if teacher is not None and (pair := shared(p, teacher)) is not None:
@@ -54,7 +55,7 @@ def figures_of_own(p: Predictions, teacher: Predictions | None = None) -> dict[s
     return found
 
 
-def expected_calibration_error(p: Predictions, bins: int = 15) -> float:
+def expected_calibration_error(p: Labelled, bins: int = 15) -> float:
     """Expected calibration error: Σ_b |B_b|/N · |accuracy(B_b) − confidence(B_b)|.
 
     The confidence is the highest probability; bin b of ``bins`` holds those in ((b − 1)/bins, b/bins], so that 1.0
@@ -65,26 +66,31 @@ def expected_calibration_error(p: Predictions, bins: int = 15) -> float:
     """
     if bins < 1:
         raise TutelageError(f"expected_calibration_error: bins must be at least 1, found {bins}")
-    confidence = F.softmax(p.logits.double(), 1).amax(1)
-    edges = torch.arange(1, bins, dtype=torch.float64) / bins
-    gap = (p.choice == p.label).double() - confidence
-    total = torch.zeros(bins, dtype=torch.float64).index_add_(0, torch.bucketize(confidence, edges), gap)
-    return float(total.abs().sum() / len(gap))
+    own = arrays(p)
+    sure = confidence(own)
+    total = np.bincount(bin_of(sure, bins), (own.choice == own.label) - sure, minlength=bins)
+    return float(np.abs(total).sum() / len(sure))
 
 
-def confusion(p: Predictions) -> Tensor:
+def bin_of(sure: np.ndarray, bins: int) -> np.ndarray:
+    """Returns the number, from 0, of each confidence's bin: of ``bins``, those closed on the right."""
+    return np.searchsorted(np.arange(1, bins) / bins, sure)
+
+
+def confusion(p: Labelled) -> np.ndarray:
     """[C, C] int64: how many examples of the row's class were taken for the column's."""
-    classes = p.logits.shape[1]
-    return torch.bincount(p.label * classes + p.choice, minlength=classes**2).view(classes, classes)
+    own = arrays(p)
+    classes = own.logits.shape[1]
+    return np.bincount(own.label * classes + own.choice, minlength=classes**2).reshape(classes, classes)
 
 
-def _check_same_examples(p: Predictions, teacher: Predictions) -> None:
+def _check_same_examples(p: SavedPredictions, teacher: SavedPredictions) -> None:
     if p.logits.shape != teacher.logits.shape:
         raise TutelageError(
             f"the teacher answered [examples, classes] {list(teacher.logits.shape)}, the network {list(p.logits.shape)}"
         )
-    if not torch.equal(p.key, teacher.key):
-        first = int((p.key != teacher.key).int().argmax())
+    if not np.array_equal(p.key, teacher.key):
+        first = int((p.key != teacher.key).argmax())
         raise TutelageError(
             f"teacher and network answered other examples: at index {first} the teacher's key is "
             f"{int(teacher.key[first])}, the network's {int(p.key[first])}"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.errors import TutelageError
+from tutelage.evaluation.saved_predictions import check
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,47 +30,12 @@ class Predictions:
     key: Tensor
 
     def __post_init__(self) -> None:
-        shape = tuple(self.logits.shape)
-        if len(shape) != 2 or 0 in shape or self.label.shape != shape[:1] or self.key.shape != shape[:1]:
-            raise TutelageError(
-                "predictions are logits [N, C], label [N] and key [N] with N and C at least 1; found "
-                f"{list(shape)}, {list(self.label.shape)} and {list(self.key.shape)}"
-            )
-        if not (finite := self.logits.isfinite()).all():
-            row, column = (~finite).nonzero()[0].tolist()
-            raise TutelageError(
-                f"example of key {int(self.key[row])}: expected finite logits, found {float(self.logits[row, column])} "
-                f"for class {column}; {int((~finite.all(1)).sum())} of {shape[0]} examples have such logits"
-            )
-        outside = (self.label < 0) | (self.label >= shape[1])
-        if outside.any():
-            row = int(outside.int().argmax())
-            raise TutelageError(
-                f"example of key {int(self.key[row])}: expected a label in [0, {shape[1]}), found "
-                f"{int(self.label[row])}; {int(outside.sum())} of {shape[0]} examples have such labels"
-            )
+        check(self)
 
     @property
     def choice(self) -> Tensor:
         """[N] the class of the highest logit; of equal ones the first."""
         return self.logits.argmax(1)
-
-
-def shared(a: Predictions, b: Predictions) -> tuple[Predictions, Predictions] | None:
-    """The examples that both answered, in the order of their keys; None where there is none.
-
-    A key comes at most once in each.
-    """
-    both = a.key[torch.isin(a.key, b.key)].sort().values
-    if not len(both):
-        return None
-    return _of_keys(a, both), _of_keys(b, both)
-
-
-def _of_keys(p: Predictions, keys: Tensor) -> Predictions:
-    known, order = p.key.sort()
-    rows = order[torch.searchsorted(known, keys)]
-    return Predictions(p.logits[rows], p.label[rows], p.key[rows])
 
 
 @contextmanager

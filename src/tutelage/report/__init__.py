@@ -21,12 +21,18 @@ def main() -> None:
         "--trust", action="append", default=[], metavar="PACKAGE",
         help="a package of yours whose data classes may be used to show images (may be given several times)",
     )  # fmt: skip
+    parser.add_argument(
+        "--no-images", dest="images", action="store_false",
+        help="leave out the test images, for which alone the data and PyTorch are loaded",
+    )  # fmt: skip
     chosen = parser.parse_args(sys.argv[1:])
 
     from tutelage.report.runs import read_runs
 
-    runs = read_runs(chosen.folders)  # before torch is imported: a misspelt folder is told at once
+    runs = read_runs(chosen.folders)  # before more is imported: a misspelt folder is told at once
 
     from tutelage.report.write import write_report
 
-    print(write_report(runs, chosen.output or chosen.folders[0] / "report", chosen.weights, chosen.trust))
+    print(
+        write_report(runs, chosen.output or chosen.folders[0] / "report", chosen.weights, chosen.trust, chosen.images)
+    )

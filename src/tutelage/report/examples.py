@@ -1,22 +1,27 @@
-"""Test images on which teacher and student disagree."""
+"""Test images on which teacher and student disagree.
+
+Only these images need the data, and with them PyTorch, which is imported for them alone.
+"""
 
 import warnings
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 from PIL import Image
-from torch import Tensor
 
-from tutelage.data.base import ImageData
 from tutelage.errors import TutelageError
-from tutelage.evaluation.opened import data_of
-from tutelage.evaluation.predictions import Predictions
+from tutelage.evaluation.saved_predictions import SavedPredictions, confidence, log_softmax
 from tutelage.report.answers import Answers, both
 from tutelage.report.cells import Cell, select
 from tutelage.report.document import Block, Figure, Text
 from tutelage.report.runs import Run
 from tutelage.svg import data_uri
 from tutelage.text import html_text
+from tutelage.trust import vetted
+
+if TYPE_CHECKING:
+    from tutelage.data.base import ImageData
 
 MOST = 8  # pictures of a kind
 _SIDE = 160  # pixels; a larger image is made smaller
@@ -39,8 +44,9 @@ def examples(cell: Cell, answers: Answers, names: Sequence[str], trusted: Iterab
     if student is None or teacher is None or (pair := both(student, teacher)) is None:
         return [Text("No pictures of disagreements: predictions of teacher and student are needed.", "note")]
     try:
+        if not (kinds := disagreements(*pair)):
+            return []
         data = _data(run, trusted)
-        kinds = disagreements(*pair)
         return [
             _figure(name, f"{title} (seed {seed})", rows, *pair, data, names) for name, (title, rows) in kinds.items()
         ]
@@ -50,29 +56,31 @@ def examples(cell: Cell, answers: Answers, names: Sequence[str], trusted: Iterab
         ]
 
 
-def disagreements(student: Predictions, teacher: Predictions) -> dict[str, tuple[str, Tensor]]:
+def disagreements(student: SavedPredictions, teacher: SavedPredictions) -> dict[str, tuple[str, np.ndarray]]:
     """Name → (title, row numbers): the teacher right and the student not, and the other way round.
 
     First where both are surest of their own answer: the smaller of the two probabilities decides.
     """
-    own, told = (p.logits.double().softmax(1).amax(1) for p in (student, teacher))
-    sure = torch.minimum(own, told)
+    sure = np.minimum(confidence(student), confidence(teacher))
     good, taught = student.choice == student.label, teacher.choice == student.label
     found = {}
     for name, title, kind in (
         ("teacher-right", "The teacher is right, the student is not", taught & ~good),
         ("student-right", "The student is right, the teacher is not", good & ~taught),
     ):
-        rows = kind.nonzero().flatten()
+        rows = kind.nonzero()[0]
         if len(rows):
-            found[name] = title, rows[sure[rows].argsort(descending=True, stable=True)[:MOST]]
+            found[name] = title, rows[(-sure[rows]).argsort(kind="stable")[:MOST]]
     return found
 
 
-def _data(run: Run, trusted: Iterable[str]) -> ImageData:
+def _data(run: Run, trusted: Iterable[str]) -> "ImageData":
     """The run's data, read and not fetched, and the same as then."""
     root = select(run.config, "data.root")
     changes = {"root": str(run.cwd / root)} if isinstance(root, str) else {}
+    vetted(run.config.get("data"), f"{run.folder / 'config.yaml'}, data", trusted)  # before the imports
+    from tutelage.evaluation.opened import data_of
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return data_of(run.config, changes, run.folder / "config.yaml", trusted)
@@ -81,23 +89,26 @@ def _data(run: Run, trusted: Iterable[str]) -> ImageData:
 def _figure(
     name: str,
     title: str,
-    rows: Tensor,
-    student: Predictions,
-    teacher: Predictions,
-    data: ImageData,
+    rows: np.ndarray,
+    student: SavedPredictions,
+    teacher: SavedPredictions,
+    data: "ImageData",
     names: Sequence[str],
 ) -> Figure:
+    import torch
+
     test = data.splits["test"]
     places = {int(key): place for place, key in enumerate(test.keys.tolist())}
     batch = test[0, torch.tensor([places[int(key)] for key in student.key[rows]])]
-    if not torch.equal(batch["label"], student.label[rows]):
+    if not np.array_equal(batch["label"], student.label[rows]):
         raise TutelageError("the data are not those of the run: labels differ")
     images = (batch["input"] * data.normalise.std + data.normalise.mean).clamp(0, 1)
     shown = []
-    for row, image in zip(rows.tolist(), images, strict=True):
+    pixels = (images * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    for row, image in zip(rows.tolist(), pixels, strict=True):
         said = [f"true: {names[int(student.label[row])]}"]
         for who, p in (("teacher", teacher), ("student", student)):
-            sure = float(p.logits[row].double().softmax(0).max())
+            sure = float(np.exp(log_softmax(p.logits[row : row + 1]).max()))
             said.append(f"{who}: {names[int(p.choice[row])]} ({100 * sure:.0f} %)")
         alt = html_text(f"Test image {int(student.key[row])}; {'; '.join(said)}")
         picture = f'<img src="{_picture(image)}" alt="{alt}" title="{alt}" width="96" height="96">'
@@ -106,8 +117,7 @@ def _figure(
     return Figure(name, title, f'<ul class="pictures">{"".join(shown)}</ul>', caption, wide=True)
 
 
-def _picture(image: Tensor) -> str:
-    pixels = (image * 255).round().byte().permute(1, 2, 0)
-    made = Image.fromarray(pixels.squeeze(2).numpy() if pixels.shape[2] == 1 else pixels.numpy())
+def _picture(pixels: np.ndarray) -> str:
+    made = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
     made.thumbnail((_SIDE, _SIDE))
     return data_uri(made)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from tutelage.report.document import points
 from tutelage.svg import Drawing, data_uri
@@ -95,7 +95,7 @@ def _hatch(on: Drawing, x: float, y: float, wide: float, high: float, offset: fl
     on.line(x + a[0], y + a[1], x + b[0], y + b[1], "hatch")
 
 
-def confusion(name: str, title: str, matrix: Tensor, names: Sequence[str], difference: bool = False) -> str:
+def confusion(name: str, title: str, matrix: np.ndarray, names: Sequence[str], difference: bool = False) -> str:
     """A confusion matrix, rows true and columns predicted; or the difference of two.
 
     Args:
@@ -115,8 +115,9 @@ def confusion(name: str, title: str, matrix: Tensor, names: Sequence[str], diffe
     on = Drawing(
         name, left + cell * classes + 4, top + cell * classes + 6, title, _described(matrix, names, difference)
     )
-    per_row = matrix.abs().double().sum(1, keepdim=True).clamp_min(1)
-    shade = (matrix.abs().double() / (matrix.abs().max().clamp_min(1) if difference else per_row)).sqrt().tolist()
+    size = np.abs(matrix)
+    most = max(size.max(), 1) if difference else size.sum(1, keepdims=True).clip(1)
+    shade = np.sqrt(size / most).tolist()
     values = matrix.tolist()
     on.text(left, 14, "predicted →   true ↓", "small")
     for i, label in enumerate(names):
@@ -142,10 +143,10 @@ def _count(value: float, signed: bool) -> str:
     return shown.removesuffix(".0").replace("-", "−")
 
 
-def _described(matrix: Tensor, names: Sequence[str], difference: bool) -> str:
+def _described(matrix: np.ndarray, names: Sequence[str], difference: bool) -> str:
     """The largest entries beside the diagonal, in words."""
-    beside = matrix.double().clone().fill_diagonal_(0)
-    order = beside.abs().flatten().argsort(descending=True)[:3].tolist()
+    beside = matrix * (1 - np.eye(len(matrix)))
+    order = (-np.abs(beside)).argsort(axis=None, kind="stable")[:3].tolist()
     pairs = [(k // len(names), k % len(names)) for k in order]
     said = "; ".join(
         f"{names[i]} taken for {names[j]}: {_count(float(beside[i, j]), difference)}" for i, j in pairs if beside[i, j]
@@ -153,12 +154,12 @@ def _described(matrix: Tensor, names: Sequence[str], difference: bool) -> str:
     return f"Largest off the diagonal: {said or 'none'}."
 
 
-def _pixels(name: str, title: str, matrix: Tensor, difference: bool) -> str:
+def _pixels(name: str, title: str, matrix: np.ndarray, difference: bool) -> str:
     """Many classes: one pixel a field, dark where there is much; of a difference, mid-grey is none."""
-    size = matrix.double().abs()
-    shade = (size / (size.max() if difference else size.sum(1, keepdim=True)).clamp_min(1e-12)).sqrt()
-    grey = 128 - 127 * shade * matrix.sign() if difference else 255 * (1 - shade)
-    picture = Image.fromarray(grey.round().clamp(0, 255).byte().numpy())
+    size = np.abs(matrix)
+    shade = np.sqrt(size / (size.max() if difference else size.sum(1, keepdims=True)).clip(1e-12))
+    grey = 128 - 127 * shade * np.sign(matrix) if difference else 255 * (1 - shade)
+    picture = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
     on = Drawing(name, 400, 420, title, "Rows true, columns predicted; " + (
         "dark: more than before, light: less." if difference else "dark: a large share of the row."
     ))  # fmt: skip

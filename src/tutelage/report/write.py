@@ -20,7 +20,9 @@ from tutelage.report.sections.training import training
 _GROUPS = ("model@teacher", "model@student", "data", "loss")
 
 
-def write_report(runs: Sequence[Run], output: Path, weights: str, trusted: Iterable[str] = ()) -> Path:
+def write_report(
+    runs: Sequence[Run], output: Path, weights: str, trusted: Iterable[str] = (), images: bool = True
+) -> Path:
     """Writes ``index.html``, ``report.md`` and ``tables/``: a CSV file for every table, and no other ones.
 
     Args:
@@ -28,6 +30,7 @@ def write_report(runs: Sequence[Run], output: Path, weights: str, trusted: Itera
         output: where to.
         weights: last or best: of which weights of control and student.
         trusted: packages of the user's own whose data the runs' configs may name (:mod:`tutelage.trust`).
+        images: whether to show test images, for which alone the data and PyTorch are loaded.
 
     Returns:
         The page.
@@ -35,7 +38,7 @@ def write_report(runs: Sequence[Run], output: Path, weights: str, trusted: Itera
     Raises:
         TutelageError: there is nothing to report.
     """
-    report = make_report(runs, weights, trusted)
+    report = make_report(runs, weights, trusted, images)
     write_atomically(output / "index.html", page(report).encode())
     write_atomically(output / "report.md", markdown(report).encode())
     for stale in (output / "tables").glob("*.csv"):
@@ -45,7 +48,7 @@ def write_report(runs: Sequence[Run], output: Path, weights: str, trusted: Itera
     return output / "index.html"
 
 
-def make_report(runs: Sequence[Run], weights: str, trusted: Iterable[str] = ()) -> Report:
+def make_report(runs: Sequence[Run], weights: str, trusted: Iterable[str] = (), images: bool = True) -> Report:
     """The report of runs.
 
     Raises:
@@ -61,7 +64,7 @@ def make_report(runs: Sequence[Run], weights: str, trusted: Iterable[str] = ()) 
     sections = [
         answer(sweep, found, best, weights),
         training(sweep, best, weights),
-        behaviour(best.cell, answers, trusted),
+        behaviour(best.cell, answers, trusted, images),
         diagnosis(sweep, found, best, answers),
         provenance(sweep, answers.problems),
     ]

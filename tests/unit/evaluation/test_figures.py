@@ -154,7 +154,7 @@ def test_a_confidence_of_one_shares_the_last_bin():
 def test_confusion_has_the_truth_in_rows():
     p = of([[0.0, 1.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]], [0, 0, 2])
     assert confusion(p).tolist() == [[0, 2, 0], [0, 0, 0], [1, 0, 0]]
-    assert confusion(p).dtype == torch.int64
+    assert confusion(p).dtype == np.int64
 
 
 def test_a_teacher_of_other_examples_is_refused():

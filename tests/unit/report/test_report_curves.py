@@ -1,9 +1,15 @@
 import math
 
+import made_runs
 import pytest
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from torch.utils.tensorboard import SummaryWriter
 
-from tutelage.report.curves import band, read_curves
+from tutelage.errors import TutelageError
+from tutelage.report.curves import band, checksums, read_curves
+from tutelage.report.document import markdown
+from tutelage.report.runs import read_runs
+from tutelage.report.write import make_report
 
 
 def write(folder, values, *, first=0, suffix=""):
@@ -39,10 +45,49 @@ def test_a_file_that_was_cut_keeps_what_stands_before(tmp_path, lost):
     assert found[1] == 0.5
 
 
-def test_garbage_and_nan_are_no_points(tmp_path):
+def test_nan_is_no_point(tmp_path):
     write(tmp_path, [0.25, math.nan])
-    (tmp_path / "events.out.tfevents.0").write_bytes(b"\x05" + bytes(11) + b"\xff" * 9 + b"more")
     assert read_curves(tmp_path) == {"val/accuracy": {0: 0.25}}
+
+
+@pytest.mark.parametrize("garbage", [b"\x05" + bytes(11) + b"\xff" * 9 + b"more", b"nothing of TensorBoard's"])
+def test_garbage_is_named(tmp_path, garbage):
+    write(tmp_path, [0.25])
+    (tmp_path / "events.out.tfevents.0").write_bytes(garbage)
+    with pytest.raises(TutelageError, match=r"events\.out\.tfevents\.0 is damaged: \d of its \d checksums"):
+        read_curves(tmp_path)
+
+
+def test_a_flipped_bit_anywhere_is_noticed(tmp_path):
+    write(tmp_path, [0.25, 0.5, 0.75])
+    [path] = tmp_path.iterdir()
+    content = path.read_bytes()
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ (1 << place % 8)]) + content[place + 1 :])
+        with pytest.raises(TutelageError, match="is damaged"):
+            read_curves(tmp_path)
+
+
+def test_checksums_are_those_of_tensorboard():
+    parts = [b"", b"a", bytes(range(256)), b"val/accuracy" * 40, b"b"]
+    assert checksums(parts).tolist() == [masked_crc32c(part) for part in parts]
+    assert checksums([]).tolist() == []
+
+
+def test_damaged_curves_are_left_out_by_name_and_the_others_shown(tmp_path):
+    runs = [made_runs.run(tmp_path, seed) for seed in (0, 1)]
+    for run in runs:
+        for role in ("control", "student"):
+            write(run / "tensorboard" / role, [0.25, 0.5])
+    [path] = (runs[0] / "tensorboard" / "student").iterdir()
+    content = bytearray(path.read_bytes())
+    content[-10] ^= 1
+    path.write_bytes(content)
+    report = markdown(make_report(read_runs([tmp_path]), "last"))
+    assert f"{path.name} is damaged" in report
+    assert "Validation accuracy" in report
+    path.unlink()
+    assert "is damaged" not in markdown(make_report(read_runs([tmp_path]), "last"))
 
 
 def test_a_band_is_mean_and_sd_over_common_epochs():

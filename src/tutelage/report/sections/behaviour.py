@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from torch import Tensor
+import numpy as np
 
 from tutelage.evaluation.figures import expected_calibration_error
-from tutelage.evaluation.predictions import Predictions
+from tutelage.evaluation.saved_predictions import SavedPredictions
 from tutelage.report.answers import Answers, both, per_class, reliability_bins, total_confusion
 from tutelage.report.cells import Cell
 from tutelage.report.charts import NAMES, reliability
@@ -20,8 +20,15 @@ SPLITS = ("train", "val", "test")
 _MOST_CLASSES = 20  # of a table; of more classes those that changed most come first
 
 
-def behaviour(cell: Cell, answers: Answers, trusted: Iterable[str] = ()) -> Section:
-    """Everything that the predictions of the cell's runs say; of packages that are ``trusted`` data may be built."""
+def behaviour(cell: Cell, answers: Answers, trusted: Iterable[str] = (), images: bool = True) -> Section:
+    """Everything that the predictions of the cell's runs say.
+
+    Args:
+        cell: the chosen one.
+        answers: its predictions.
+        trusted: packages of which data may be built.
+        images: whether to show test images on which teacher and student disagree.
+    """
     said = {role: [found for run in cell.runs.values() if (found := answers.of(run, role, "test"))] for role in ROLES}
     blocks: list[Block] = [
         Text(f"Of the chosen cell, {cell.name}, over its seeds; on test data where nothing else is said.")
@@ -39,7 +46,8 @@ def behaviour(cell: Cell, answers: Answers, trusted: Iterable[str] = ()) -> Sect
         blocks.append(_classes(matrices, names))
         blocks += _confusions(matrices, names)
     blocks += _who_is_right(cell, answers)
-    blocks += examples(cell, answers, names, trusted)
+    if images:
+        blocks += examples(cell, answers, names, trusted)
     return Section("behaviour", "Behaviour of teacher, control and student", blocks)
 
 
@@ -75,7 +83,7 @@ def _means(found: Sequence[Mapping[str, float]]) -> list[float | None]:
     return row
 
 
-def _calibration(said: Mapping[str, Sequence[Predictions]]) -> Iterable[Block]:
+def _calibration(said: Mapping[str, Sequence[SavedPredictions]]) -> Iterable[Block]:
     for role, found in said.items():
         title = f"Reliability of the {NAMES[role]}"
         ece = fmean(expected_calibration_error(p) for p in found)
@@ -86,7 +94,7 @@ def _calibration(said: Mapping[str, Sequence[Predictions]]) -> Iterable[Block]:
         )
 
 
-def _classes(matrices: Mapping[str, Tensor], names: Sequence[str]) -> Table:
+def _classes(matrices: Mapping[str, np.ndarray], names: Sequence[str]) -> Table:
     scores = {role: per_class(matrix) for role, matrix in matrices.items()}
     columns = {"class": text, "examples": lambda value: f"{value:.0f}"}
     for role in matrices:
@@ -105,7 +113,7 @@ def _classes(matrices: Mapping[str, Tensor], names: Sequence[str]) -> Table:
     return Table("classes", caption, columns, rows, shown=_MOST_CLASSES)
 
 
-def _confusions(matrices: Mapping[str, Tensor], names: Sequence[str]) -> Iterable[Block]:
+def _confusions(matrices: Mapping[str, np.ndarray], names: Sequence[str]) -> Iterable[Block]:
     for role, matrix in matrices.items():
         title = f"Confusion matrix of the {NAMES[role]}"
         drawn = confusion(f"confusion-{role}", title, matrix, names)
@@ -131,7 +139,7 @@ def _who_is_right(cell: Cell, answers: Answers) -> Iterable[Block]:
             p, q = pair
             good, taught, same = p.choice == p.label, q.choice == q.label, p.choice == q.choice
             rights = [good & taught, ~good & taught, good & ~taught, ~good & ~taught & same, ~good & ~taught & ~same]
-            shares.append([float(one.double().mean()) for one in rights])
+            shares.append([float(one.mean()) for one in rights])
         if shares:
             rows.append([NAMES[role], *(fmean(column) for column in zip(*shares, strict=True))])
     if rows:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from tutelage.evaluation.predictions import Predictions
+from tutelage.evaluation.saved_predictions import SavedPredictions
 from tutelage.report.answers import Answers, entropy, off_label
 from tutelage.report.cells import ALPHA, TEMPERATURE, Cell, Sweep
 from tutelage.report.document import Block, Section, Table, Text, number, percent, plural, points
@@ -162,7 +162,7 @@ def _without(one: Standing, key: str) -> dict[str, Any]:
     return {name: value for name, value in one.cell.values.items() if name != key}
 
 
-def _first(answers: Answers, cell: Cell, role: str) -> tuple[str, Predictions | None]:
+def _first(answers: Answers, cell: Cell, role: str) -> tuple[str, SavedPredictions | None]:
     """Of the cell's first seed: on training images, or on validation where those were not kept."""
     run = next(iter(cell.runs.values()))
     own = answers.of(run, role, "train")

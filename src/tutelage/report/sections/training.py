@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from tutelage.errors import TutelageError
 from tutelage.report.cells import Cell, Sweep
 from tutelage.report.charts import Point, against_cost, epoch_chart
 from tutelage.report.curves import Band, Curve, band, read_curves
@@ -28,12 +29,15 @@ def training(sweep: Sweep, best: Standing, weights: str) -> Section:
 
 
 def _curves(sweep: Sweep, cell: Cell) -> Iterable[Block]:
-    own = {role: _of_role(cell.runs.values(), role) for role in ROLES}
-    if not any(curves for role in ROLES for curves in own[role]):
-        yield Text("No curves: these runs have no TensorBoard files (logger=none).", "note")
-        return
+    damaged: list[str] = []
+    own = {role: _of_role(cell.runs.values(), role, damaged) for role in ROLES}
     others = [one for one in sweep.cells if one is not cell][:MOST_FAINT]
-    faint = [_of_role(one.runs.values(), "student") for one in others]
+    faint = [_of_role(one.runs.values(), "student", damaged) for one in others]
+    if damaged:
+        rows = [[why] for why in damaged]
+        yield Table("damaged-curves", "Damaged: the curves of these trainings are not shown", {"why": text}, rows)
+    elif not any(curves for role in ROLES for curves in own[role]):
+        yield Text("No curves: these runs have no TensorBoard files (logger=none).", "note")
     for tag, (title, y_name, y_text) in _SHOWN.items():
         bands = {role: found for role in ROLES if (found := _band(own[role], tag))}
         if not bands:
@@ -45,13 +49,19 @@ def _curves(sweep: Sweep, cell: Cell) -> Iterable[Block]:
         yield Figure(name, title, epoch_chart(name, title, bands, thin, y_name, y_text), caption)
 
 
-def _of_role(runs: Iterable[Run], role: str) -> list[dict[str, Curve]]:
-    """The curves of a role's networks, each network once."""
+def _of_role(runs: Iterable[Run], role: str, damaged: list[str]) -> list[dict[str, Curve]]:
+    """Returns the curves of a role's networks, each network once; adds to ``damaged`` why some are left out."""
     places: dict[str, Path] = {}
     for run in runs:
         recorded = run.artifacts.get(role, {}).get("folder") or run.folder
         places.setdefault(str(recorded), run.folder / "tensorboard" / role)
-    return [read_curves(place) for place in places.values()]
+    found = []
+    for place in places.values():
+        try:
+            found.append(read_curves(place))
+        except TutelageError as error:
+            damaged.append(str(error))
+    return found
 
 
 def _band(found: Sequence[dict[str, Curve]], tag: str) -> Band | None:
