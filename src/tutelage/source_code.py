@@ -22,7 +22,8 @@ from pathlib import Path
 
 _TRAINING = "tutelage.stages"  # it imports all that any training runs through
 _INSTALLED = {"site-packages", "dist-packages"}
-_DISTRIBUTIONS = {"hydra": "hydra-core", "PIL": "pillow", "sklearn": "scikit-learn"}  # a search takes half a second
+# Whose name is another than the package's; to search for it takes half a second.
+_DISTRIBUTIONS = {"hydra": "hydra-core", "PIL": "pillow", "sklearn": "scikit-learn", "yaml": "PyYAML"}
 _MAIN = "__main__"
 _SESSION = secrets.token_hex(8)  # stands for code that has no file: no later process finds what it made
 

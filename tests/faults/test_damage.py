@@ -76,13 +76,12 @@ def _all(folder: Path) -> list[str]:
 
 
 def _cases(folder: Path, share: int) -> list[tuple[str, str]]:
-    """Every file in one of ``share`` of the ways, so that each way meets many files."""
-    kinds = list(KINDS)
+    """One in ``share`` of the pairs of a file and a way, so that each way meets many files."""
     return [
         (name, kind)
         for at, name in enumerate(_all(folder))
-        for number, kind in enumerate(kinds)
-        if (number + at) % share == 0
+        for number, kind in enumerate(KINDS)
+        if (number + at * (len(KINDS) + 1)) % share == 0
     ]
 
 
@@ -112,7 +111,8 @@ def _try(whole: Path, tmp_path: Path, share: int) -> None:
 
 
 def test_a_damaged_run_or_artifact_is_repaired_or_refused(whole, tmp_path):
-    _try(whole, tmp_path, len(KINDS))
+    """Some of the cases of the long test below."""
+    _try(whole, tmp_path, 3 * len(KINDS))
 
 
 @pytest.mark.long

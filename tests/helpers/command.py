@@ -1,9 +1,15 @@
 """The command line in a process of its own."""
 
+import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
+from threading import Timer
 
 import tutelage as package
 
@@ -27,13 +33,42 @@ def environment(**more: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED} | ours | more
 
 
+@cache
+def _forks() -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """The one process of these tests that forks commands, and the socket to it; it ends when this process does."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        command = [sys.executable, str(HELPERS / "forks.py"), str(theirs.fileno())]
+        return ours, subprocess.Popen(command, env=environment(), pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+
+
+def _all(descriptor: int) -> str:
+    with open(descriptor) as stream:
+        return stream.read()
+
+
 def tutelage(
     *arguments: str, cwd: Path, check: bool = True, timeout: float = 1200, **env: str
 ) -> subprocess.CompletedProcess[str]:
-    """Runs ``python -m tutelage`` in ``cwd``."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tutelage", *arguments],
-        cwd=cwd, env=environment(**env), capture_output=True, text=True, timeout=timeout,
-    )  # fmt: skip
+    """Runs ``python -m tutelage`` in ``cwd``, in a process of its own.
+
+    It is forked from a process that has imported torch and Lightning, which saves seconds a command. Folder,
+    environment, signals, exit code and what it says are those of any process.
+    """
+    request = {"arguments": arguments, "cwd": str(cwd), "environment": environment(**env)}
+    channel, _ = _forks()
+    pipes = [os.pipe() for _ in range(2)]
+    socket.send_fds(channel, [json.dumps(request).encode()], [write for _, write in pipes])
+    for _, write in pipes:
+        os.close(write)
+    limit = Timer(timeout, os.kill, (int(channel.recv(64)), signal.SIGKILL))
+    limit.daemon = True
+    limit.start()
+    try:
+        with ThreadPoolExecutor(2) as readers:
+            out, err = readers.map(lambda pipe: _all(pipe[0]), pipes)
+        done = subprocess.CompletedProcess(["tutelage", *arguments], int(channel.recv(64)), out, err)
+    finally:
+        limit.cancel()
     assert not check or done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done

@@ -1,7 +1,7 @@
 """The gradient of an objective on a share of a batch, alone and as one of several ranks."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -46,6 +46,18 @@ def gradients(module: DistillationModule, batch: Batch, share: slice, step: nn.M
     (step or Whole(module))({name: value[share] for name, value in batch.items()}).backward()
     found = [p.grad for p in module.student.parameters() if p.requires_grad and p.grad is not None]
     return torch.cat([gradient.flatten() for gradient in found])
+
+
+def gradients_of_shares(module: DistillationModule, batch: Batch, shares: Sequence[slice]) -> list[Tensor]:
+    """Of each share, as if the module had seen no other."""
+    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    found = []
+    for share in shares:
+        found.append(gradients(module, batch, share))
+        module.zero_grad()
+        for name, buffer in module.named_buffers():
+            buffer.copy_(before[name])
+    return found
 
 
 def rank(number: int, ranks: int, folder: str, configs: Mapping[str, DictConfig]) -> None:

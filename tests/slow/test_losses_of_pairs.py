@@ -20,9 +20,11 @@ PAIRS = {
     "shufflenet": ("model@teacher=wrn_16_1", "model@student=shufflenet_v1", "student.net.widths=[48,96,192]"),
 }
 EQUAL_WIDTHS = {"fsp"}
+# In `make test` the pair of two kinds of network; residual ones are in test_losses.py.
+EACH = [pytest.param(pair, marks=[] if pair == "shufflenet" else pytest.mark.long) for pair in PAIRS]
 
 
-@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("pair", EACH)
 def test_every_loss_teaches_it(compose, pair):
     torch.set_num_threads(1)
     for loss in LOSSES:

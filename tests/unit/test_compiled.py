@@ -68,7 +68,7 @@ def test_a_compiled_training_is_the_eager_one(train, monkeypatch, case):
     assert facts["multiply_adds"] == same["multiply_adds"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor compiles C++")
 def test_inductor_trains_the_same(train):
     found, _ = train("compiled", "default", *CASES["logits"], "student.net.widths=[8]")
