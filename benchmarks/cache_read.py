@@ -18,9 +18,9 @@ import torch
 from hydra import compose, initialize_config_dir
 
 import tutelage  # noqa: F401  (sets OMP_WAIT_POLICY before torch is imported)
-from tutelage import build, resolvers
-from tutelage.losses.soft_target import SoftTarget
-from tutelage.paths import conf_dir
+from tutelage.config import factory, resolvers
+from tutelage.config.paths import conf_dir
+from tutelage.losses.logit.soft_target import SoftTarget
 from tutelage.sources.cached import Cached
 from tutelage.sources.store import ROWS, Column, Writer
 
@@ -50,7 +50,7 @@ def main() -> None:
     resolvers.register()
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         cfg = compose("distill", overrides=["data=cifar100", "model@student=resnet18", "student.net.num_classes=1000"])
-    net = build.network(build.stage_config(cfg, "student").student, 0, "student").net.train()
+    net = factory.network(factory.stage_config(cfg, "student").student, 0, "student").net.train()
     optimizer, loss = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, fused=True), SoftTarget(4.0)
     images = torch.randn(arguments.batch, 3, 32, 32)
     with tempfile.TemporaryDirectory() as folder:

@@ -27,21 +27,22 @@ from omegaconf import DictConfig
 from plain import PAIRS, PerSample, config, floor, timed, tutorial
 
 import tutelage  # noqa: F401  (sets OMP_WAIT_POLICY before torch is imported)
-from tutelage import build, resolvers, stages
+from tutelage.config import factory, resolvers
 from tutelage.data.base import ImageData
+from tutelage.pipeline import fit
 from tutelage.seeding import seeded
 
 
 def ours(cfg: DictConfig, data: ImageData) -> Callable[[], None]:
     """Everything that a job builds for its student; what is returned trains the epoch."""
-    stage = build.stage_config(cfg, "student")
+    stage = factory.stage_config(cfg, "student")
     folder = Path(tempfile.mkdtemp(prefix="tutelage-benchmark-"))
-    module = build.distillation_module(stage, data.num_classes, build.sources(stage), None)
+    module = factory.distillation_module(stage, data.num_classes, factory.sources(stage), None)
     with contextlib.redirect_stdout(io.StringIO()):
-        trainer = build.trainer(stage, "student", folder, folder / "tensorboard", len(data.train_dataloader()))
+        trainer = factory.trainer(stage, "student", folder, folder / "tensorboard", len(data.train_dataloader()))
 
     def epoch() -> None:
-        with contextlib.redirect_stdout(io.StringIO()), stages.threads(module, data):
+        with contextlib.redirect_stdout(io.StringIO()), fit.threads(module, data):
             trainer.fit(module, datamodule=data)
 
     return epoch
@@ -49,7 +50,7 @@ def ours(cfg: DictConfig, data: ImageData) -> Callable[[], None]:
 
 def measure(pair: str, root: str, rounds: int, steps: int) -> None:
     cfg = config(pair, root, 1, steps)
-    data = build.data(build.stage_config(cfg, "student"))
+    data = factory.data(factory.stage_config(cfg, "student"))
     train = data.splits["train"]
     batch = train[0, torch.arange(len(train))]
     images = PerSample(data)

@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[1]
 PATHS = [str(ROOT / "src"), str(ROOT / "benchmarks"), str(ROOT / "tests" / "helpers")]  # it may not be installed
 sys.path[:0] = PATHS
 
-from tutelage.weights import digest, read_state  # noqa: E402
+from tutelage.checkpoints.weights import digest, read_state  # noqa: E402
 
 SHIFT = "data.augment=[{_target_: tutelage.data.augment.Shift, pixels: 1}]"
 QUIET = ("logger=none", "callbacks.progress=null")

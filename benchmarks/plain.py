@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from tutelage import build
+from tutelage.config import factory
+from tutelage.config.paths import conf_dir
 from tutelage.data.base import ImageData
-from tutelage.paths import conf_dir
 
 T, ALPHA, BATCH = 20.0, 0.7, 64
 PAIRS = {
@@ -60,8 +60,11 @@ def kd_loss(student: Tensor, teacher: Tensor, label: Tensor) -> Tensor:
 
 def networks(cfg: DictConfig) -> tuple[nn.Module, nn.Module]:
     """Teacher and student in torch's own memory layout, as a tutorial has them."""
-    stage = build.stage_config(cfg, "student")
-    teacher, student = build.network(stage.teacher, 0, "teacher").net, build.network(stage.student, 0, "student").net
+    stage = factory.stage_config(cfg, "student")
+    teacher, student = (
+        factory.network(stage.teacher, 0, "teacher").net,
+        factory.network(stage.student, 0, "student").net,
+    )
     plain = torch.contiguous_format
     return teacher.to(memory_format=plain).eval(), student.to(memory_format=plain).train()
 

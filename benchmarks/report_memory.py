@@ -19,8 +19,8 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from tutelage import resolvers
-from tutelage.paths import conf_dir
+from tutelage.config import resolvers
+from tutelage.config.paths import conf_dir
 
 # Its own peak: what the system says of a child (ru_maxrss) begins with the memory of the process that starts it.
 REPORT = """

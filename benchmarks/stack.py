@@ -19,13 +19,13 @@ import tutelage  # noqa: F401  (before torch: how its threads wait)
 import torch
 from torch import Tensor
 
-from tutelage import build, resolvers
-from tutelage.objective import Batch
-from tutelage.paths import conf_dir
+from tutelage.config import factory, resolvers
+from tutelage.config.paths import conf_dir
 from tutelage.seeding import reseed
 from tutelage.sources.recorded import Recorded
 from tutelage.stacked.data import StackedData
 from tutelage.stacked.stack import Stack, settings_of
+from tutelage.types import Batch
 
 PAIR = ("data=mnist", "model@teacher=cnn", "model@student=dense")
 
@@ -61,12 +61,12 @@ def main() -> None:
         for cell in range(given.cells):
             own = [f"seed={seed}", f"loss.temperature={1 + cell}", f"paths.data={Path(given.data).absolute()}"]
             with initialize_config_dir(conf_dir(), version_base="1.3"):
-                stage = build.stage_config(compose("distill", overrides=[*PAIR, *overrides, *own]), "student")
-            data = data or build.data(stage)
+                stage = factory.stage_config(compose("distill", overrides=[*PAIR, *overrides, *own]), "student")
+            data = data or factory.data(stage)
             keys = torch.cat([data.splits[split].keys for split in ("train", "val")])
             teaching = {"teacher": Recorded(keys, torch.randn(len(keys), data.num_classes))}
-            modules.append(build.distillation_module(stage, data.num_classes, teaching, None))
-            modules[-1].meet(data)
+            modules.append(factory.distillation_module(stage, data.num_classes, teaching, None))
+            modules[-1].dry_run(data)
             seeds.append(seed)
     assert data is not None
     stack = Stack(modules, seeds, teaching, data.sample(2)["input"]).train()

@@ -24,8 +24,8 @@ from pathlib import Path
 import torch
 from hydra import compose, initialize_config_dir
 
-from tutelage import build, resolvers
-from tutelage.paths import conf_dir
+from tutelage.config import factory, resolvers
+from tutelage.config.paths import conf_dir
 
 PAIR = ("data=mnist", "model@teacher=cnn", "model@student=dense", "stages.teacher.trainer.max_epochs=1")
 TEMPERATURES, ALPHAS, SEEDS = (1, 2, 4, 8), (0.3, 0.5, 0.7, 0.9), (0, 1, 2, 3)
@@ -75,7 +75,7 @@ def prepare(folder: Path, data: str) -> tuple[Path, Path]:
                f"hydra.run.dir={folder}/run"]  # fmt: skip
     seconds(command, folder)
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        loaded = build.data(compose("distill", overrides=[*PAIR[:3], f"paths.data={data}"]))
+        loaded = factory.data(compose("distill", overrides=[*PAIR[:3], f"paths.data={data}"]))
     parts = {}
     for split in ("train", "val", "test"):
         batch = loaded.splits[split][0, torch.arange(len(loaded.splits[split]))]

@@ -31,26 +31,27 @@ from plain import ALPHA, BATCH, PAIRS, PerSample, T, config, floor, networks, ti
 from torch.utils.data import RandomSampler
 
 import tutelage  # noqa: F401  (sets OMP_WAIT_POLICY before torch is imported)
-from tutelage import build, resolvers, stages
-from tutelage.caching import cached
+from tutelage.checkpoints.weights import save_network
+from tutelage.config import factory, resolvers
 from tutelage.data.base import ImageData
+from tutelage.pipeline import fit
+from tutelage.pipeline.teacher_cache import cached
 from tutelage.seeding import seeded
-from tutelage.weights import save_network
 
 
 def ours(cfg: DictConfig, data: ImageData) -> None:
     """What a job does once its teacher and its control are there, with a cache that nobody has written yet."""
-    stage = build.stage_config(cfg, "student")
+    stage = factory.stage_config(cfg, "student")
     folder = Path(tempfile.mkdtemp(prefix="tutelage-benchmark-"))
     weights = folder / "teacher.safetensors"
-    save_network(build.network(stage.teacher, 0, "teacher").net, weights, {"stage": "teacher"})
-    for node in build.networks(stage.sources):
+    save_network(factory.network(stage.teacher, 0, "teacher").net, weights, {"stage": "teacher"})
+    for node in factory.networks(stage.sources):
         node.checkpoint = str(weights)
     with contextlib.redirect_stdout(io.StringIO()):
         stage = cached(stage, folder / "artifacts", data)
-        stages.run(
+        fit.run(
             stage, "student", folder / "student", folder / "tensorboard", data,
-            lambda: build.distillation_module(stage, data.num_classes, build.sources(stage), None),
+            lambda: factory.distillation_module(stage, data.num_classes, factory.sources(stage), None),
         )  # fmt: skip
 
 
@@ -85,7 +86,7 @@ def torchdistill(cfg: DictConfig, images: PerSample, steps: int, epochs: int) ->
 def measure(pair: str, arguments: argparse.Namespace) -> None:
     epochs, few, steps = arguments.epochs, arguments.few, arguments.steps
     cfg = config(pair, arguments.data, epochs, steps)
-    data = build.data(build.stage_config(cfg, "student"))
+    data = factory.data(factory.stage_config(cfg, "student"))
     train = data.splits["train"]
     batch, images = train[0, torch.arange(len(train))], PerSample(data)
     runs = {

@@ -19,9 +19,9 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from tutelage import cli as console
-from tutelage import resolvers
-from tutelage.paths import conf_dir
+from tutelage.cli import main as console
+from tutelage.config import resolvers
+from tutelage.config.paths import conf_dir
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

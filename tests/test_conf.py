@@ -9,8 +9,8 @@ import pytest
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from tutelage.checks import check, targets
-from tutelage.paths import conf_dir
+from tutelage.config.paths import conf_dir
+from tutelage.config.validate import check, targets
 
 CONF = Path(conf_dir())
 CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name != "hydra")
@@ -75,8 +75,8 @@ def test_every_choice_composes_and_its_targets_take_their_arguments(compose, tmp
     [
         ("loss", "terms: {hard: {loss: {temprature: 1}}}", "temprat"),
         ("loss", "terms: {mine: {_target_: tutelage.objective.Term, inputs: {x: student.logits}}}", "'loss'"),
-        ("model", "{_target_: tutelage.sources.tapped.Taped, net: {_target_: torch.nn.Flatten}}", "Taped"),
-        ("model", "{_target_: tutelage.sources.tapped.Tapped, taps: {}}", "'net'"),
+        ("model", "{_target_: tutelage.models.tapped.Taped, net: {_target_: torch.nn.Flatten}}", "Taped"),
+        ("model", "{_target_: tutelage.models.tapped.Tapped, taps: {}}", "'net'"),
         ("optimizer", "{_target_: torch.optim.SGD, _partial_: true, lr: 0.1, momentom: 0.9}", "momentom"),
         ("scheduler", "scheduler: {_target_: torch.optim.lr_scheduler.StepLR, stepsize: 1}", "stepsize"),
         ("trainer", "{_target_: lightning.Trainer, max_epochs: 1, divices: 1}", "divices"),

@@ -19,10 +19,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tutelage import cli as console
-from tutelage.checks import check
+from tutelage.cli import main as console
+from tutelage.config.paths import conf_dir
+from tutelage.config.validate import check
 from tutelage.errors import TutelageError
-from tutelage.paths import conf_dir
 
 VERBS = [verb for verb in console.VERBS if Path(conf_dir(), f"{verb}.yaml").is_file()]  # those that Hydra composes
 ROOT = Path(__file__).parents[1]

@@ -22,8 +22,9 @@ from scipy import stats
 from torch.nn.functional import cross_entropy
 
 from tutelage.evaluation.predictions import Predictions
+from tutelage.evaluation.results import read_answers
+from tutelage.pipeline.fit import TRAIN
 from tutelage.report.statistics import paired
-from tutelage.stages import TRAIN, read_answers
 
 RESAMPLES = 2000
 ROLES = ("alone", "distilled", "ensemble")

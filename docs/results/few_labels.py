@@ -13,8 +13,8 @@ from statistics import mean, stdev
 
 from omegaconf import OmegaConf
 
-from tutelage.evaluation.softened_picture import document
-from tutelage.svg import Axes, Drawing, Scale
+from tutelage.report.softened_picture import document
+from tutelage.report.svg import Axes, Drawing, Scale
 
 Runs = dict[int, list[dict[str, float]]]  # labels → a run's test accuracies in percent, by role; in the order of seeds
 LINES = (

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
-from tutelage.evaluation.softened_picture import document
-from tutelage.svg import Axes, Drawing, Scale, around
+from tutelage.report.softened_picture import document
+from tutelage.report.svg import Axes, Drawing, Scale, around
 
 ROLES = {"control": ("alone", "#b45309"), "student": ("distilled", "#0b2447")}
 

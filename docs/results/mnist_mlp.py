@@ -15,9 +15,9 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn.functional import kl_div
 
-from tutelage.evaluation.dark_knowledge import find
-from tutelage.evaluation.opened import data_of, network_of
+from tutelage.config.saved import data_of, network_of
 from tutelage.evaluation.predictions import eval_mode
+from tutelage.report.dark_knowledge import find
 
 TEMPERATURE, BATCHES = 20.0, 20
 
@@ -56,7 +56,7 @@ def main() -> None:
     path = run / "checkpoints" / "last.safetensors"
     (teacher, _), (student, header) = network_of(find(run)), network_of(path)
     data = data_of(header, OmegaConf.from_dotlist(changes), path)
-    on_train = traps(teacher, student, islice(data.alike(0), BATCHES))
+    on_train = traps(teacher, student, islice(data.unaugmented_train_loader(0), BATCHES))
     on_test = traps(teacher, student, iter(data.whole("test")))
     print(f"| | {BATCHES} training batches | test |\n|---|---|---|")
     for key in on_train:

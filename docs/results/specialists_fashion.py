@@ -17,9 +17,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from tutelage.evaluation.results import read_answers
+from tutelage.pipeline.teachers import in_one
 from tutelage.report.statistics import paired
-from tutelage.stages import read_answers
-from tutelage.teachers import in_one
 
 Runs = dict[int, dict[str, Any]]  # seed → metrics.json, and the generalist's folder where there is one
 

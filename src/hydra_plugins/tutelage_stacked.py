@@ -116,9 +116,12 @@ class _Kept:
 
 def _job(config: DictConfig) -> Any:
     """The job as :func:`hydra.core.utils.run_job` will run it: config, folder and overrides."""
-    from tutelage.paths import anchor
+    from tutelage.config.moved import update_targets
+    from tutelage.config.paths import anchor
     from tutelage.stacked.plan import Job
-    from tutelage.sweep import given
+
+    update_targets(config)
+    from tutelage.pipeline.sweep import given
 
     plain = deepcopy(config)
     folder = Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)

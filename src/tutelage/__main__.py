@@ -1,6 +1,6 @@
 """``python -m tutelage``."""
 
-from tutelage.cli import main
+from tutelage.cli.main import main
 
 if __name__ == "__main__":
     main()

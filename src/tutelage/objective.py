@@ -9,10 +9,8 @@ from torch import Tensor, distributed, nn
 
 from tutelage.errors import TutelageError, nearest
 from tutelage.losses.precision import in_float32
+from tutelage.types import Signals
 
-NO_LABEL = -100  # of an example without one: what torch.nn.CrossEntropyLoss ignores
-Batch = dict[str, Tensor]  # "input", "label" (NO_LABEL where there is none), "key": which example
-Signals = dict[str, Tensor]  # "logits", and any tapped activation: "stage3", "embedding" …
 Path = str | list[str]  # "<source>.<signal>", or several
 
 
@@ -30,10 +28,12 @@ class Term(nn.Module):
         inputs: argument name → ``"<source>.<signal>"``, or a list of them (several stages); gradients flow.
         targets: the same, detached.
         weight: the term's factor in the objective; a term of weight 0 is dropped and its sources never run.
-        schedule: (epoch, epochs) → a further factor (:mod:`tutelage.schedules`), such as a warm-up.
+        schedule: (epoch, epochs) → a further factor (:mod:`tutelage.losses.schedules`), such as a warm-up.
     """
 
-    fixed_graph = True  # to tutelage.replicas: an epoch changes a factor alone, and a term of factor 0 is computed
+    fixed_graph = (
+        True  # to tutelage.training.replicas: an epoch changes a factor alone, and a term of factor 0 is computed
+    )
 
     weight: Tensor
     factor: Tensor

@@ -17,14 +17,14 @@ _MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX2 = -7723592293110705685  # 0x94D049BB133111EB
 
 
-def mix(*parts: int | str) -> int:
+def derive_seed(*parts: int | str) -> int:
     """A 63-bit seed that is a pure, well-spread function of ``parts``; their order and types count."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
 
 
 def generator(*parts: int | str) -> torch.Generator:
     """A CPU generator seeded with :func:`mix` of ``parts``."""
-    return torch.Generator().manual_seed(mix(*parts))
+    return torch.Generator().manual_seed(derive_seed(*parts))
 
 
 def reseed(device: torch.device, *parts: int | str) -> None:
@@ -33,7 +33,7 @@ def reseed(device: torch.device, *parts: int | str) -> None:
     ``torch.manual_seed`` would do, but formats a stack trace at every call while CUDA is there and not yet in use, and
     seeds all devices of a machine, those of other ranks as well.
     """
-    seed = mix(*parts)
+    seed = derive_seed(*parts)
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
@@ -46,7 +46,7 @@ def reseed(device: torch.device, *parts: int | str) -> None:
 def seeded(*parts: int | str) -> Iterator[None]:
     """Seeds the CPU's default generator inside, and gives back its former state after."""
     state = torch.get_rng_state()
-    torch.default_generator.manual_seed(mix(*parts))
+    torch.default_generator.manual_seed(derive_seed(*parts))
     try:
         yield
     finally:
@@ -70,7 +70,7 @@ def uniform(seed: int, keys: Tensor, count: int) -> Tensor:
         [B, count] float32 in [0, 1), by splitmix64 over (seed, key, column).
     """
     columns = torch.arange(count, device=keys.device)
-    z = _finalise(keys.long()[:, None] * _GOLDEN + mix(seed)) + columns * _GOLDEN
+    z = _finalise(keys.long()[:, None] * _GOLDEN + derive_seed(seed)) + columns * _GOLDEN
     return _shift_right(_finalise(z), 40).float() / (1 << 24)
 
 

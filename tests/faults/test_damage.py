@@ -13,13 +13,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 from runs import figures
 
-from tutelage import manifest
 from tutelage.errors import TutelageError
-from tutelage.evaluation.job import evaluate
-from tutelage.protocol import distill_job
+from tutelage.pipeline.distill import distill_job
+from tutelage.pipeline.evaluate import evaluate
 from tutelage.report.answers import Answers
 from tutelage.report.runs import read_run
-from tutelage.status import Job
+from tutelage.runtime import manifest
+from tutelage.runtime.status import Job
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def _distill(folder: Path, run: str = "run") -> float:
     """What `tutelage distill` does in ``folder``, without the second that Hydra takes to compose."""
     from hydra import compose, initialize_config_dir
 
-    from tutelage.paths import conf_dir
+    from tutelage.config.paths import conf_dir
 
     global _cfg
     if _cfg is None:

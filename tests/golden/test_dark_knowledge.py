@@ -11,7 +11,7 @@ import pytest
 import small_mnist
 from runs import artifacts
 
-from tutelage.evaluation import dark_knowledge
+from tutelage.report import dark_knowledge
 
 PATH = Path(__file__).parent / "dark_knowledge.json"
 SHORT = ("data.val_size=200", "data.batch_size=50", "trainer.max_epochs=2", "logger=none")

@@ -14,7 +14,7 @@ import pytest
 import small_mnist
 from omegaconf import OmegaConf
 
-from tutelage.paths import conf_dir
+from tutelage.config.paths import conf_dir
 
 PATH = Path(__file__).parent / "few_labels.json"
 SCRIPT = Path(__file__).parents[2] / "docs" / "results" / "few_labels.py"

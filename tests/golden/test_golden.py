@@ -10,9 +10,9 @@ import pytest
 import torch
 from omegaconf import open_dict
 
-from tutelage import build
-from tutelage.loops import Quiet
-from tutelage.paths import conf_dir
+from tutelage.config import factory
+from tutelage.config.paths import conf_dir
+from tutelage.training.fast_loop import Quiet
 
 HERE = Path(__file__).parent
 LOSSES = sorted(path.stem for path in Path(conf_dir(), "loss").glob("*.yaml"))
@@ -43,10 +43,10 @@ def curve(compose, loss: str, folder: Path) -> list[float]:
     with open_dict(cfg):
         cfg.trainer.max_epochs, cfg.trainer.limit_val_batches = 2, 0
         del cfg.callbacks.best
-    stage = build.stage_config(cfg, "student")
-    data = build.data(stage)
-    module = build.distillation_module(stage, data.num_classes, build.sources(stage), None)
-    trainer = build.trainer(stage, "student", folder, folder, len(data.train_dataloader()))
+    stage = factory.stage_config(cfg, "student")
+    data = factory.data(stage)
+    module = factory.distillation_module(stage, data.num_classes, factory.sources(stage), None)
+    trainer = factory.trainer(stage, "student", folder, folder, len(data.train_dataloader()))
     trainer.callbacks.append(noted := Curve())
     trainer.fit(module, datamodule=data)
     return noted.losses

@@ -15,10 +15,10 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from tutelage import build
-from tutelage.evaluation.opened import network_of
-from tutelage.losses.soft_target import SoftTarget
-from tutelage.weights import about
+from tutelage.checkpoints.weights import about
+from tutelage.config import factory
+from tutelage.config.saved import network_of
+from tutelage.losses.logit.soft_target import SoftTarget
 
 PATH = Path(__file__).parent / "mnist_mlp.json"
 SCRIPT = Path(__file__).parents[2] / "docs" / "results" / "mnist_mlp.py"
@@ -44,8 +44,8 @@ def _traps(run: Path) -> None:
     path = run / "checkpoints" / "last.safetensors"
     given = script["find"](run)
     (teacher, _), (student, _) = network_of(given), network_of(path)
-    data = build.data(OmegaConf.create({"data": about(path)["data"]}))
-    batches = list(islice(data.alike(0), 5))
+    data = factory.data(OmegaConf.create({"data": about(path)["data"]}))
+    batches = list(islice(data.unaugmented_train_loader(0), 5))
     found = script["traps"](teacher, student, iter(batches))
     # "mean" divides by the classes too: the teacher's weight is a tenth of what alpha says.
     assert found["kl_mean"] == pytest.approx(found["kl_batchmean"] / 10, rel=1e-5)

@@ -9,7 +9,7 @@ import on_file
 import pytest
 import small_mnist
 
-from tutelage.evaluation import tree
+from tutelage.report import tree
 
 PATH = Path(__file__).parent / "soft_tree_mnist" / "soft_tree_mnist.json"
 SHORT = (

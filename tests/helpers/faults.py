@@ -7,7 +7,7 @@ from pathlib import Path
 import lightning as L
 import torch
 
-from tutelage.loops import Quiet
+from tutelage.training.fast_loop import Quiet
 
 
 class StruckError(Exception):

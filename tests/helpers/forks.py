@@ -13,13 +13,13 @@ import sys
 
 import hydra
 
-from tutelage.paths import conf_dir
-from tutelage.source_code import trace
+from tutelage.config.paths import conf_dir
+from tutelage.runtime.source_code import trace
 
 # What a training imports before its first step.
 EARLY = (
-    "tutelage.distill", "tutelage.protocol", "tutelage.evaluation.job", "tutelage.data.digits", "tutelage.models.mlp",
-    "sklearn.datasets", "torch.utils.tensorboard", "tutelage.report.write",
+    "tutelage.cli.distill", "tutelage.pipeline.distill", "tutelage.pipeline.evaluate", "tutelage.data.digits",
+    "tutelage.models.mlp", "sklearn.datasets", "torch.utils.tensorboard", "tutelage.report.write",
 )  # fmt: skip
 
 

@@ -7,15 +7,15 @@ from typing import Any
 import torch
 import yaml
 
-from tutelage.evaluation.figures import figures, figures_of_own
+from tutelage.evaluation.metrics import figures, figures_of_own
 from tutelage.evaluation.predictions import Predictions
-from tutelage.files import write_json
-from tutelage.stages import WEIGHTS, Trained, conclude
+from tutelage.evaluation.results import WEIGHTS, Trained, write_results
+from tutelage.runtime.json_files import write_json
 
 COUNTS = {"val": 60, "test": 120, "train": 80}
 FACTS = {"seconds": 1.5, "epochs": 3, "steps": 30, "epoch": {"last": 2, "best": 1}}
 COST = {"teacher": (5000, 40000), "control": (500, 400), "student": (500, 400)}
-LOSS = "tutelage.losses.soft_target.SoftTarget"
+LOSS = "tutelage.losses.logit.soft_target.SoftTarget"
 
 
 def answers(labels: torch.Tensor, classes: int, skill: float, chance: int) -> Predictions:
@@ -33,7 +33,7 @@ def network(folder: Path, role: str, skill: float, chance: int, classes: int = 4
         labels = torch.arange(count) % classes
         for kind in WEIGHTS:
             said[kind, split] = answers(labels, classes, skill, 1000 * chance + place)
-    conclude(folder, said, {**FACTS, "parameters": COST[role][0], "multiply_adds": COST[role][1]})
+    write_results(folder, said, {**FACTS, "parameters": COST[role][0], "multiply_adds": COST[role][1]})
     return Trained.read(folder, reused=False)
 
 

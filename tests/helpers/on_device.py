@@ -11,9 +11,9 @@ from omegaconf import DictConfig
 from simulated_gpu import simulated_gpus
 from torch import Tensor
 
-from tutelage import build
+from tutelage.config import factory
 from tutelage.data.base import ImageData
-from tutelage.modules.supervised import SupervisedModule
+from tutelage.training.module import SupervisedModule
 
 # The hooks of a training in Lightning's order. The networks move after `setup` and `configure_model`, where
 # `LightningModule.device` already names the GPU, and before `configure_optimizers`; validation of an epoch comes
@@ -121,8 +121,8 @@ def fit(
     stage = stage.copy()
     stage.trainer.accelerator = accelerator
     with simulated_gpus(count) if accelerator == "cuda" else nullcontext():
-        module = build.distillation_module(stage, data.num_classes, build.sources(stage), None)
-        trainer = build.trainer(stage, "student", folder, folder, 2)
+        module = factory.distillation_module(stage, data.num_classes, factory.sources(stage), None)
+        trainer = factory.trainer(stage, "student", folder, folder, 2)
         watch = Watch("cuda:0" if accelerator == "cuda" else "cpu")
         watch.watch(module)
         trainer.callbacks.append(watch)

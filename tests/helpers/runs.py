@@ -7,7 +7,7 @@ from typing import Any
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tutelage.weights import digest, read_state
+from tutelage.checkpoints.weights import digest, read_state
 
 
 def weights(*folders: Path) -> dict[str, str]:

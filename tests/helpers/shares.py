@@ -9,10 +9,10 @@ from omegaconf import DictConfig
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tutelage import build, resolvers
-from tutelage.modules.distillation import DistillationModule
-from tutelage.objective import Batch
+from tutelage.config import factory, resolvers
 from tutelage.seeding import reseed
+from tutelage.training.distillation import DistillationModule
+from tutelage.types import Batch
 
 
 class Whole(nn.Module):
@@ -28,10 +28,10 @@ class Whole(nn.Module):
 
 def module_of(cfg: DictConfig) -> tuple[DistillationModule, Batch]:
     """A student that has met its data, and 16 examples; in eval mode, where no example depends on another."""
-    stage = build.stage_config(cfg, "student")
-    data = build.data(stage)
-    module = build.distillation_module(stage, data.num_classes, build.sources(stage), None)
-    module.meet(data)
+    stage = factory.stage_config(cfg, "student")
+    data = factory.data(stage)
+    module = factory.distillation_module(stage, data.num_classes, factory.sources(stage), None)
+    module.dry_run(data)
     for loss in module.objective.modules():
         if hasattr(loss, "prepared"):
             loss.prepared = True  # as it is: which paraphraser does not matter here

@@ -6,8 +6,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tutelage import devices
-from tutelage.loops import LeanEpochLoop
+from tutelage.runtime import devices
+from tutelage.training.fast_loop import LeanEpochLoop
 
 aten = torch.ops.aten
 # Each of these makes the host wait on a device: it reads a value there, or the shape of its result depends on values.

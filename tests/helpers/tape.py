@@ -21,7 +21,7 @@ class _Recorder(TorchDispatchMode):
 
 
 def capture(step):
-    """As :func:`tutelage.graphs.cuda_capture`; but operations are also computed while they are recorded."""
+    """As :func:`tutelage.training.graphs.cuda_capture`; but operations are also computed while they are recorded."""
     with _Recorder() as recorder:
         loss = step()
 

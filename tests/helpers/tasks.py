@@ -1,4 +1,4 @@
-"""Tasks for processes of :mod:`tutelage.parallel`; importable there by ``PYTHONPATH``."""
+"""Tasks for processes of :mod:`tutelage.pipeline.workers`; importable there by ``PYTHONPATH``."""
 
 import os
 import signal

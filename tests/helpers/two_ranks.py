@@ -11,9 +11,9 @@ from shares import Whole, gradients, module_of
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tutelage import build, resolvers
-from tutelage.losses.fitnet import FitNet
-from tutelage.objective import NO_LABEL, Batch
+from tutelage.config import factory, resolvers
+from tutelage.losses.feature.fitnet import FitNet
+from tutelage.types import NO_LABEL, Batch
 
 
 class HintsFirst(FitNet):
@@ -30,10 +30,10 @@ class HintsFirst(FitNet):
 
 def train(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Trains the student; its weights, and what DDP was told."""
-    stage = build.stage_config(cfg, "student")
-    data = build.data(stage)
-    module = build.distillation_module(stage, data.num_classes, build.sources(stage), None)
-    trainer = build.trainer(stage, "student", folder, folder, len(data.train_dataloader()))
+    stage = factory.stage_config(cfg, "student")
+    data = factory.data(stage)
+    module = factory.distillation_module(stage, data.num_classes, factory.sources(stage), None)
+    trainer = factory.trainer(stage, "student", folder, folder, len(data.train_dataloader()))
     trainer.fit(module, datamodule=data)
     told = getattr(trainer.strategy, "_ddp_kwargs", {})
     return {"weights": dict(module.state_dict()), "told": {key: value for key, value in told.items() if value is True}}

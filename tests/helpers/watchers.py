@@ -6,7 +6,7 @@ from pathlib import Path
 
 import lightning as L
 
-from tutelage.loops import Quiet
+from tutelage.training.fast_loop import Quiet
 
 
 class ToggleTrain(Quiet):

@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 from runs import artifacts, figures, scalars
 from safetensors.torch import load_file
 
-from tutelage import build
-from tutelage.weights import about, load_into
+from tutelage.checkpoints.weights import about, load_into
+from tutelage.config import factory
 
 pytestmark = pytest.mark.slow
 SHORT = ("trainer.max_epochs=2", "model@student=mlp", "student.net.widths=[8]", *SPLITS)
@@ -24,7 +24,7 @@ def outputs(tmp_path, data):
     """The frozen teacher's logits on training and validation images, by key."""
     (teacher,) = artifacts(tmp_path / "outputs" / "artifacts", "teacher")
     path = teacher / "last.safetensors"
-    net = build.network(OmegaConf.create(about(path)["network"]), 0).net.eval()
+    net = factory.network(OmegaConf.create(about(path)["network"]), 0).net.eval()
     load_into(net, path)
     batches = [batch for split in ("train", "val") for batch in data.whole(split)]
     with torch.no_grad():
@@ -35,7 +35,7 @@ def outputs(tmp_path, data):
 def test_recorded_outputs_teach_as_the_network_that_gave_them(main, tmp_path, compose):
     answer = main("distill", *SHORT, *FROZEN, "hydra.run.dir=frozen")
     assert answer.code == 0, answer.message
-    key, logits = outputs(tmp_path, build.data(compose(*SHORT)))
+    key, logits = outputs(tmp_path, factory.data(compose(*SHORT)))
     np.savez("teacher.npz", key=key, logits=logits)
     recorded = ("sources=recorded", "sources.teacher.kind=logits", "loss.temperature=1")
     answer = main("distill", *SHORT, *recorded, "sources.teacher.path=teacher.npz", "hydra.run.dir=recorded")
@@ -80,11 +80,11 @@ def test_a_callable_is_asked_once_for_each_image_by_all_jobs(main, tmp_path):
 
 def test_a_pair_that_sees_one_loader_s_images_each_in_its_own_way(main, tmp_path):
     adapter = (
-        "+teacher.adapter={_target_: torch.nn.Sequential, _args_: [{_target_: tutelage.sources.adapter.Resize, "
-        "size: [16, 16]}, {_target_: tutelage.sources.adapter.Renormalise, mean: [0.3053], std: [0.376], "
+        "+teacher.adapter={_target_: torch.nn.Sequential, _args_: [{_target_: tutelage.models.adapter.Resize, "
+        "size: [16, 16]}, {_target_: tutelage.models.adapter.Renormalise, mean: [0.3053], std: [0.376], "
         "to_mean: [0.5], to_std: [0.5]}]}"
     )
-    student = "+student.adapter={_target_: tutelage.sources.adapter.Resize, size: 4, mode: area}"
+    student = "+student.adapter={_target_: tutelage.models.adapter.Resize, size: 4, mode: area}"
     pair = (*FROZEN, adapter, "teacher.net.input_shape=[1, 16, 16]", student, "student.net.input_shape=[1, 4, 4]")
     answer = main("distill", *SHORT, *pair, "hydra.run.dir=run")
     assert answer.code == 0, answer.message

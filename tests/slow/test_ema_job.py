@@ -4,7 +4,7 @@ import pytest
 from command import TINY
 from runs import artifacts, figures, weights
 
-from tutelage.weights import digest, read_state
+from tutelage.checkpoints.weights import digest, read_state
 
 pytestmark = pytest.mark.slow
 

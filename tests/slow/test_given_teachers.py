@@ -7,7 +7,7 @@ from odd_nets import Plain
 from runs import artifacts, figures
 from safetensors.torch import load_file
 
-from tutelage.weights import read_state
+from tutelage.checkpoints.weights import read_state
 
 pytestmark = pytest.mark.slow
 QUICK = ("logger=none", "callbacks.progress=null", "hydra.run.dir=run")

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from runs import figures, status
 from shares import gradients_of_shares, module_of, rank
 
-from tutelage.paths import conf_dir
+from tutelage.config.paths import conf_dir
 
 pytestmark = pytest.mark.slow
 

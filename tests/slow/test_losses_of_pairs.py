@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from tutelage import build
-from tutelage.paths import conf_dir
+from tutelage.config import factory
+from tutelage.config.paths import conf_dir
 
 pytestmark = pytest.mark.slow
 
 LOSSES = sorted(path.stem for path in Path(conf_dir(), "loss").glob("*.yaml") if path.stem != "soft_tree")
 NARROW = ("+teacher.net.widths=[4,4,6,6,8]", "+student.net.widths=[4,4,6,6,8]")
-LARGE = "{_target_: tutelage.sources.adapter.Resize, size: [32, 32], mode: nearest}"  # digits as large as CIFAR's
+LARGE = "{_target_: tutelage.models.adapter.Resize, size: [32, 32], mode: nearest}"  # digits as large as CIFAR's
 PAIRS = {
     "vgg": ("model@teacher=vgg8", "model@student=vgg8", *NARROW),
     "wrn": ("model@teacher=wrn_16_1", "model@student=wrn_16_1"),
@@ -31,10 +31,10 @@ def test_every_loss_teaches_it(compose, pair):
         if pair == "shufflenet" and loss in EQUAL_WIDTHS:
             continue
         size = (f"+teacher.adapter={LARGE}", f"+student.adapter={LARGE}", "data.batch_size=8")
-        stage = build.stage_config(compose(f"loss={loss}", *PAIRS[pair], *size), "student")
-        data = build.data(stage)
-        module = build.distillation_module(stage, data.num_classes, build.sources(stage), None)
-        module.meet(data)
+        stage = factory.stage_config(compose(f"loss={loss}", *PAIRS[pair], *size), "student")
+        data = factory.data(stage)
+        module = factory.distillation_module(stage, data.num_classes, factory.sources(stage), None)
+        module.dry_run(data)
         for term in module.objective.modules():
             if hasattr(term, "prepared"):
                 term.prepared = True  # a paraphraser of any kind

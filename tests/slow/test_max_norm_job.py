@@ -5,7 +5,7 @@ import torch
 from command import TINY
 from runs import weights
 
-from tutelage.weights import read_state
+from tutelage.checkpoints.weights import read_state
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ import torch
 from command import PAIR, TINY, environment, tutelage
 from runs import artifacts, figures, scalars, status, weights
 
-from tutelage.weights import about, read_state
+from tutelage.checkpoints.weights import about, read_state
 
 pytestmark = pytest.mark.slow
 
@@ -177,7 +177,7 @@ def test_a_wheel_works_from_another_folder(tmp_path):
     subprocess.run(install, check=True, capture_output=True, timeout=120)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    where = [sys.executable, "-c", "import tutelage.paths as p; print(p.conf_dir())"]
+    where = [sys.executable, "-c", "import tutelage.config.paths as p; print(p.conf_dir())"]
     env = environment(PYTHONPATH=str(tmp_path / "site"))
     found = subprocess.run(where, cwd=elsewhere, env=env, check=True, capture_output=True, text=True).stdout.strip()
     assert found == str(tmp_path / "site" / "tutelage" / "conf")

@@ -10,9 +10,9 @@ from command import PAIR, SPLITS, TINY
 from PIL import Image
 from runs import status
 
+from tutelage.checkpoints.weights import about
 from tutelage.data.digits import Digits
 from tutelage.models.mlp import MLP
-from tutelage.weights import about
 
 SOON = ("data._target_=bad_data.NaNDigits", "+data.check_finite=false")
 

@@ -11,7 +11,7 @@ import pytest
 from command import SPLITS, TINY, environment, tutelage
 from runs import artifacts, figures, first_steps, scalars, status, weights
 
-from tutelage.callbacks.recovery import states
+from tutelage.training.callbacks.recovery import states
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,7 @@ import torch
 from command import SPLITS, tutelage
 from runs import artifacts, figures, first_steps, scalars, status, weights
 
-from tutelage.weights import read_state
+from tutelage.checkpoints.weights import read_state
 
 pytestmark = pytest.mark.slow
 

@@ -32,7 +32,7 @@ TEACHERS = {
         "sources.teacher.kind=logits", "sources.teacher.name=linear",
     ),
     "adapted": (
-        "+teacher.adapter={_target_: tutelage.sources.adapter.Renormalise, mean: [0.3], std: [0.2], to_mean: [0.1], "
+        "+teacher.adapter={_target_: tutelage.models.adapter.Renormalise, mean: [0.3], std: [0.2], to_mean: [0.1], "
         "to_std: [0.5]}",
         "trainer.precision=bf16-true", "sources.teacher.cache=false",
     ),

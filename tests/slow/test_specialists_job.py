@@ -13,8 +13,8 @@ from command import TINY, environment
 from runs import artifacts, figures, status, weights
 from safetensors.torch import load_file
 
-from tutelage.sources.specialists import membership, together
-from tutelage.weights import digest, read_state
+from tutelage.checkpoints.weights import digest, read_state
+from tutelage.sources.specialists import combine_experts, membership
 
 pytestmark = pytest.mark.slow
 
@@ -69,7 +69,7 @@ def test_specialists_start_from_the_generalist_and_teach_with_it(main, tmp_path)
     assert [one["loss"]["terms"]["dustbin"]["loss"]["share"] for one in recipes] == pytest.approx([0.2, 0.3], abs=0.03)
     for split in ("val", "test"):
         special = torch.stack([said(folder, split) for folder in specialists])
-        expected, _ = together(said(generalist, split), special, membership([[1, 8], [3, 5, 9]], 10), 1)
+        expected, _ = combine_experts(said(generalist, split), special, membership([[1, 8], [3, 5, 9]], 10), 1)
         torch.testing.assert_close(said(whole, split), expected.float())
     metrics = figures(tmp_path / "run")
     assert metrics["chain"].keys() == {"generalist"}
@@ -131,7 +131,7 @@ def test_two_ranks_train_specialists_too(cli, tmp_path):
         (
             (
                 "~sources.teacher.generalist",
-                "+sources.teacher.generalist={_target_: tutelage.sources.momentum.Momentum}",
+                "+sources.teacher.generalist={_target_: tutelage.sources.ema_teacher.EMATeacher}",
             ),
             "the generalist is one frozen network",
         ),
@@ -161,7 +161,9 @@ def test_at_the_same_time_is_one_after_the_other_to_the_bit(main, tmp_path, monk
     assert made[:2] == made[2:]
     assert 2 in (len(made[0]), len(made[1]))
     assert timeless(tmp_path / "alone") == timeless(tmp_path / "together")
-    monkeypatch.setattr("tutelage.parallel.run", lambda *arguments: pytest.fail("processes for what is there already"))
+    monkeypatch.setattr(
+        "tutelage.pipeline.workers.run", lambda *arguments: pytest.fail("processes for what is there already")
+    )
     assert main(*base, "hydra.run.dir=again", "paths.artifacts=shop2", "stages.teacher.workers=2").code == 0
 
 

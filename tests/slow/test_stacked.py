@@ -10,7 +10,7 @@ from command import SPLITS, TINY, environment
 from faults_of_loggers import KILL, TERMINATE
 from runs import figures, scalars, status, weights
 
-from tutelage.weights import read_state
+from tutelage.checkpoints.weights import read_state
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ from command import TINY
 from runs import artifacts, figures
 from safetensors.torch import load_file
 
-from tutelage.weights import about, digest, read_state
+from tutelage.checkpoints.weights import about, digest, read_state
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ import pytest
 from command import SPLITS
 from runs import figures, status
 
-from tutelage.weights import about
+from tutelage.checkpoints.weights import about
 
 pytestmark = pytest.mark.slow
 SHORT = ("trainer.max_epochs=1", "model@teacher=mlp", "teacher.net.widths=[16]", *SPLITS)

@@ -7,12 +7,13 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from tutelage.errors import TutelageError
-from tutelage.losses.dkd import DKD
-from tutelage.losses.nkd import NKD
-from tutelage.losses.pskd import PSKD
-from tutelage.losses.tfkd import TfKDReg
-from tutelage.losses.wsld import WSLD
-from tutelage.objective import NO_LABEL, Objective, Term
+from tutelage.losses.logit.dkd import DKD
+from tutelage.losses.logit.nkd import NKD
+from tutelage.losses.logit.pskd import PSKD
+from tutelage.losses.logit.tfkd import TfKDReg
+from tutelage.losses.logit.wsld import WSLD
+from tutelage.objective import Objective, Term
+from tutelage.types import NO_LABEL
 
 
 class Difference(nn.Module):

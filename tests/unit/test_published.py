@@ -11,7 +11,7 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from tutelage import build
+from tutelage.config import factory
 
 STAGES = {
     "resnet8x4": ["stage1", "stage2", "stage3"],
@@ -28,7 +28,7 @@ SAME = {"resnet8x4": "resnet32x4", "vgg8": "vgg13", "wrn_16_2": "wrn_40_2"}
 def composed(compose, loss: str, student: str, teacher: str = "", *more: str) -> DictConfig:
     teacher = teacher or SAME.get(student, student)
     cfg = compose(f"loss={loss}", f"model@student={student}", f"model@teacher={teacher}", *more)
-    return build.stage_config(cfg, "student")
+    return factory.stage_config(cfg, "student")
 
 
 def read(stage: DictConfig, term: str) -> tuple[Any, Any]:
@@ -108,8 +108,8 @@ def test_a_tap_that_is_said_is_read(compose):
 
 def test_the_sums_of_a_wide_resnet_are_raw_and_its_last_map_is_not(compose):
     stage = composed(compose, "at", "wrn_16_2", "", "data=cifar10")
-    net = build.network(stage.student, 0).eval()
-    net.want(["stage1", "stage1_preact", "last"])
+    net = factory.network(stage.student, 0).eval()
+    net.register_taps(["stage1", "stage1_preact", "last"])
     with torch.no_grad():
         signals = net(torch.randn(2, 3, 32, 32))
     assert (signals["stage1"] < 0).any()

@@ -10,8 +10,8 @@ from hydra import compose, initialize
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from tutelage import distributed, rendezvous
 from tutelage.errors import TutelageError
+from tutelage.runtime import distributed, rendezvous
 
 CFG = OmegaConf.create({"seed": 3, "data": {"seed": "${seed}", "mirror": "https://user:canary7@host/"}})
 

@@ -8,12 +8,13 @@ import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from safetensors.torch import save_file
 
-from tutelage import build, identity
-from tutelage.caching import _recipe as recipe_of_signals
-from tutelage.files import recipe_digest
-from tutelage.job import _resolved
-from tutelage.source_code import Traced
-from tutelage.trainings import recipe
+from tutelage.config import factory
+from tutelage.pipeline.supervised import recipe
+from tutelage.pipeline.teacher_cache import _recipe as recipe_of_signals
+from tutelage.runtime import identity
+from tutelage.runtime.files import recipe_digest
+from tutelage.runtime.job import _resolved
+from tutelage.runtime.source_code import Traced
 
 # Key (a pattern; the first that fits) → what it changes: teacher, control, signals of the teacher, the run itself.
 EXPECTED = {
@@ -41,9 +42,9 @@ def digests(monkeypatch):
     def make(cfg, content="print"):
         splits = {"train": SimpleNamespace(keys=torch.arange(3))}
         data = SimpleNamespace(fingerprint=lambda: content, splits=splits, augment=None)
-        student = build.stage_config(cfg, "student")
+        student = factory.stage_config(cfg, "student")
         node = OmegaConf.create({"source": student.sources.teacher, "dtype": "float32", "top": None, "views": None})
-        found = {name: recipe(build.stage_config(cfg, name), name, data) for name in ("teacher", "control")}
+        found = {name: recipe(factory.stage_config(cfg, name), name, data) for name in ("teacher", "control")}
         found["signals"] = recipe_of_signals(student, node, ["logits"], data)
         return {name: recipe_digest(one) for name, one in found.items()} | {"run": _resolved(cfg)[1]}
 

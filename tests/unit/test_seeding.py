@@ -3,26 +3,38 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.seeding import generator, mix, reseed, seeded, uniform
+from tutelage.seeding import derive_seed, generator, reseed, seeded, uniform
 
 PARTS = st.lists(st.one_of(st.integers(-(2**63), 2**63), st.text(max_size=5)), min_size=1, max_size=4)
 
 
 @given(PARTS, PARTS)
 def test_a_seed_is_a_function_of_its_parts_alone(one, other):
-    assert 0 <= mix(*one) < 2**63
-    assert (mix(*one) == mix(*other)) == (one == other)
+    assert 0 <= derive_seed(*one) < 2**63
+    assert (derive_seed(*one) == derive_seed(*other)) == (one == other)
 
 
 def test_order_and_type_count():
-    assert len({mix(1, 2), mix(2, 1), mix("1", 2), mix(12), mix("12"), mix(1, 2, 0)}) == 6
+    assert (
+        len(
+            {
+                derive_seed(1, 2),
+                derive_seed(2, 1),
+                derive_seed("1", 2),
+                derive_seed(12),
+                derive_seed("12"),
+                derive_seed(1, 2, 0),
+            }
+        )
+        == 6
+    )
 
 
 def test_seeds_stay_what_they_are():
     """A change here changes every run there ever was."""
-    assert mix(0, "order", 0) == 4819849257279361181
+    assert derive_seed(0, "order", 0) == 4819849257279361181
     assert torch.randperm(5, generator=generator(0, "order", 0)).tolist() == [0, 3, 1, 4, 2]
-    found = uniform(mix(1, "augment", 2), torch.tensor([0, 7]), 2) * 2**24
+    found = uniform(derive_seed(1, "augment", 2), torch.tensor([0, 7]), 2) * 2**24
     assert found.tolist() == [[15631241, 15701965], [14149104, 1717398]]
 
 
@@ -44,7 +56,7 @@ def test_reseed_seeds_one_gpu_and_no_other(monkeypatch, device, seeded_one):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
     reseed(torch.device(device), 3, "step", 4)
     seeds = [generator.initial_seed() for generator in generators]
-    assert seeds == [mix(3, "step", 4) if i == seeded_one else 0 for i in range(3)]
+    assert seeds == [derive_seed(3, "step", 4) if i == seeded_one else 0 for i in range(3)]
 
 
 @pytest.mark.parametrize("kind", ["mps", "xpu"])
@@ -52,7 +64,7 @@ def test_reseed_seeds_other_accelerators(monkeypatch, kind):
     seeds = []
     monkeypatch.setattr(getattr(torch, kind), "manual_seed", seeds.append)
     reseed(torch.device(kind), 3, "step", 4)
-    assert seeds == [mix(3, "step", 4)]
+    assert seeds == [derive_seed(3, "step", 4)]
 
 
 def test_seeded_gives_the_state_back_also_after_an_error():
@@ -79,7 +91,7 @@ def test_uniform_is_a_function_of_seed_and_key_whatever_the_batch():
 
 
 def test_uniform_is_uniform_and_its_columns_are_independent():
-    x = uniform(mix("test"), torch.arange(40_000), 3)
+    x = uniform(derive_seed("test"), torch.arange(40_000), 3)
     assert x.dtype == torch.float32
     assert float(x.min()) >= 0
     assert float(x.max()) < 1

@@ -4,9 +4,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from tutelage import build
+from tutelage.config import factory
 from tutelage.errors import TutelageError
-from tutelage.specialists import _for_group, _groups, find_groups
+from tutelage.pipeline.specialists import _for_group, _groups, find_groups
 
 
 def confused(blocks: list[list[int]], frequency: list[int], classes: int = 8) -> torch.Tensor:
@@ -66,7 +66,7 @@ def test_a_specialists_stage_is_the_teachers_with_its_own_laid_over(compose):
         "sources=specialists", "optimizer@stages.teacher.optimizer=sgd", "stages.teacher.label_smoothing=0.1",
         "stages.teacher.seed=3", "data.labelled=100", "trainer.max_epochs=50",
     )  # fmt: skip
-    teacher, specialist = build.stage_config(cfg, "teacher"), build.stage_config(cfg, "specialist")
+    teacher, specialist = factory.stage_config(cfg, "teacher"), factory.stage_config(cfg, "specialist")
     assert (teacher.trainer.max_epochs, specialist.trainer.max_epochs) == (50, 5)
     assert specialist.optimizer == {**teacher.optimizer, "lr": pytest.approx(0.1 * teacher.optimizer.lr)}
     assert specialist.seed == specialist.data.seed == teacher.seed == 3
@@ -76,17 +76,17 @@ def test_a_specialists_stage_is_the_teachers_with_its_own_laid_over(compose):
     assert own.data.focus == [1, 7]
     assert own.loss.terms.keys() == {"dustbin"}
     assert own.loss.terms.dustbin.loss == {
-        "_target_": "tutelage.losses.dustbin.Dustbin", "classes": [1, 7], "share": 0.2, "label_smoothing": 0.1,
+        "_target_": "tutelage.losses.logit.dustbin.Dustbin", "classes": [1, 7], "share": 0.2, "label_smoothing": 0.1,
     }  # fmt: skip
     assert "focus" not in specialist.data
 
 
 def test_its_loss_starts_as_the_generalists_own(compose):
-    stage = _for_group(build.stage_config(compose("sources=specialists"), "specialist"), [1, 7], 0.5)
-    data = build.data(stage)
+    stage = _for_group(factory.stage_config(compose("sources=specialists"), "specialist"), [1, 7], 0.5)
+    data = factory.data(stage)
     batch = data.sample(64)
-    logits = build.network(stage.network, 0).eval()(batch["input"])["logits"]
-    found, _ = build.objective(stage)({"student": {"logits": logits}, "batch": batch})
+    logits = factory.network(stage.network, 0).eval()(batch["input"])["logits"]
+    found, _ = factory.objective(stage)({"student": {"logits": logits}, "batch": batch})
     p = logits.softmax(1)
     own = torch.isin(batch["label"], torch.tensor([1, 7]))
     rest = 1 - p[:, 1] - p[:, 7]

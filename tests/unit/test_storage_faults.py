@@ -9,8 +9,8 @@ import pytest
 from command import TINY
 from omegaconf import OmegaConf
 
-from tutelage import files
-from tutelage.job import job
+from tutelage.runtime import files, json_files
+from tutelage.runtime.job import job
 
 FAULTS = [
     (errno.ENOSPC, "the disk is full"), (errno.EROFS, "the file system is read-only"), (errno.EACCES, "no permission"),
@@ -44,7 +44,7 @@ def test_a_job_on_a_disk_that_is_full_says_so_in_its_status(tmp_path, monkeypatc
     def train():
         with job(OmegaConf.create({"paths": {}}), tmp_path / "r", []):
             monkeypatch.setattr(files.os, "replace", full)
-            files.write_json(tmp_path / "r" / "metrics.json", {})
+            json_files.write_json(tmp_path / "r" / "metrics.json", {})
 
     with pytest.raises(OSError, match="No space left"):
         train()

@@ -7,12 +7,12 @@ import torch
 from omegaconf import open_dict
 from syncs import Watch, watched_steps
 
-from tutelage import build
-from tutelage.loops import LeanEpochLoop
-from tutelage.paths import conf_dir
-from tutelage.sources.cached import Cached, shortened
+from tutelage.config import factory
+from tutelage.config.paths import conf_dir
+from tutelage.sources.cached import Cached, topk_compress
 from tutelage.sources.recorded import Recorded
 from tutelage.sources.store import Column, Writer
+from tutelage.training.fast_loop import LeanEpochLoop
 
 LOSSES = sorted(path.stem for path in Path(conf_dir(), "loss").glob("*.yaml"))
 
@@ -30,10 +30,10 @@ def steps(compose, tmp_path, monkeypatch):
                 cfg.loss.stages = [stage for stage in cfg.loss.stages if "3" not in stage]  # it has two
             cfg.trainer.max_epochs, cfg.trainer.limit_train_batches, cfg.trainer.limit_val_batches = 1, 7, 0
             del cfg.callbacks.best
-        stage = build.stage_config(cfg, "student")
-        data = build.data(stage)
-        module = build.distillation_module(stage, data.num_classes, sources or build.sources(stage), None)
-        trainer = build.trainer(stage, "student", tmp_path, tmp_path, 100)
+        stage = factory.stage_config(cfg, "student")
+        data = factory.data(stage)
+        module = factory.distillation_module(stage, data.num_classes, sources or factory.sources(stage), None)
+        trainer = factory.trainer(stage, "student", tmp_path, tmp_path, 100)
         with watched_steps(monkeypatch) as found:
             trainer.fit(module, datamodule=data)
         return found
@@ -78,7 +78,7 @@ def test_what_a_teacher_said_before_is_read_without_waiting(steps, tmp_path, kin
     if kind == "recorded":
         source = Recorded(key, logits)
     else:
-        signals = {"logits": logits} if top is None else shortened(logits, top)
+        signals = {"logits": logits} if top is None else topk_compress(logits, top)
         columns = [
             Column(name, tuple(x.shape[1:]), "float32" if x.is_floating_point() else "int32")
             for name, x in signals.items()
@@ -138,9 +138,9 @@ def test_on_a_gpu_no_step_waits_and_none_copies_from_the_host(compose, tmp_path,
     cfg = compose("logger=none", "callbacks.progress=null", "+trainer.limit_train_batches=9", *overrides)
     with open_dict(cfg):
         cfg.trainer.max_epochs = 1
-    stage = build.stage_config(cfg, "student")
-    data = build.data(stage)
-    module = build.distillation_module(stage, data.num_classes, build.sources(stage), None)
-    build.trainer(stage, "student", tmp_path, tmp_path, 100).fit(module, datamodule=data)
+    stage = factory.stage_config(cfg, "student")
+    data = factory.data(stage)
+    module = factory.distillation_module(stage, data.num_classes, factory.sources(stage), None)
+    factory.trainer(stage, "student", tmp_path, tmp_path, 100).fit(module, datamodule=data)
     assert copies
     assert copies == [[]] * len(copies)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tutelage import devices, seeding
+from tutelage import seeding
 from tutelage.errors import TutelageError
+from tutelage.runtime import devices
 
 
 class Step(Protocol):
@@ -59,7 +60,7 @@ class Augment:
     def __call__(self, images: Tensor, keys: Tensor, view: int) -> Tensor:
         """The pictures that the examples ``keys`` [B] are in ``view``: [B, C, H, W]."""
         draws = [step.draws for step in self.steps]
-        chance = seeding.uniform(seeding.mix(self.seed, "augment", view), keys, sum(draws))
+        chance = seeding.uniform(seeding.derive_seed(self.seed, "augment", view), keys, sum(draws))
         for step, columns in zip(self.steps, chance.split(draws, dim=1), strict=True):
             images = step(images, columns)
         return images

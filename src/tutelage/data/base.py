@@ -27,7 +27,7 @@ from tutelage.data.order import EpochLoader, EpochOrder, position
 from tutelage.data.resident import leave, residence_of
 from tutelage.data.transfer import Transfer, Unlabelled
 from tutelage.errors import TutelageError
-from tutelage.objective import Batch
+from tutelage.types import Batch
 
 
 class ImageData(L.LightningDataModule, ABC):
@@ -209,7 +209,7 @@ class ImageData(L.LightningDataModule, ABC):
         train = self.transfer.epoch(self.splits["train"], self.split_seed)
         return self._loader(train, order, partial(position, self.trainer) if self.trainer else None)
 
-    def alike(self, epoch: int) -> EpochLoader:
+    def unaugmented_train_loader(self, epoch: int) -> EpochLoader:
         """One epoch of whole training batches, shuffled and augmented, the same on every rank."""
         train = self.transfer.epoch(self.splits["train"], self.split_seed)
         order = EpochOrder(len(train), self.batch_size, self.seed, shuffle=True, drop_last=self.drop_last)

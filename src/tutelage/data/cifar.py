@@ -12,7 +12,7 @@ from tutelage.data.cifar_files import batch, check_md5, class_names, read_archiv
 from tutelage.data.download import download
 from tutelage.data.examples import Examples, MemoryPixels
 from tutelage.errors import TutelageError, nearest
-from tutelage.masking import hide
+from tutelage.runtime.masking import hide
 
 SHAPE = (3, 32, 32)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from tutelage.errors import TutelageError
-from tutelage.files import locked
-from tutelage.masking import hide
+from tutelage.runtime.files import locked
+from tutelage.runtime.masking import hide
 
 _MOST = 1 << 30  # bytes
 

@@ -13,7 +13,7 @@ from tutelage import seeding
 from tutelage.data.augment import Augment
 from tutelage.data.order import Request
 from tutelage.errors import TutelageError
-from tutelage.objective import Batch
+from tutelage.types import Batch
 
 
 class Pixels(Protocol):
@@ -187,7 +187,7 @@ def divide(count: int, size: float, key: str, *parts: int | str) -> tuple[Tensor
         count: how many there are.
         size: how many are taken; below 1 it is a fraction.
         key: what the config calls ``size``.
-        parts: see :func:`tutelage.seeding.mix`.
+        parts: see :func:`tutelage.seeding.derive_seed`.
 
     Returns:
         What is left and what is taken, each in ascending order.

@@ -14,8 +14,8 @@ from tutelage.data.base import ImageData
 from tutelage.data.download import download
 from tutelage.data.examples import Examples, MemoryPixels
 from tutelage.errors import TutelageError, nearest
-from tutelage.masking import hide
-from tutelage.sizes import check_size
+from tutelage.runtime.file_sizes import check_size
+from tutelage.runtime.masking import hide
 
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),

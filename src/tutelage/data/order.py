@@ -14,7 +14,7 @@ from torch.utils.data.distributed import DistributedSampler
 from tutelage import seeding
 from tutelage.data.resident import Residence
 from tutelage.errors import TutelageError
-from tutelage.objective import Batch
+from tutelage.types import Batch
 
 Request = tuple[int, Tensor]  # (epoch, indices): all that a batch is made from
 

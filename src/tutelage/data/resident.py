@@ -7,7 +7,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from tutelage.devices import free_memory
+from tutelage.runtime.devices import free_memory
 
 _ATTRIBUTE = "_residence"  # of a data module
 SHARE = 0.25  # of the device's free memory: networks, optimizer and activations have the rest

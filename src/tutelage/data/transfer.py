@@ -10,7 +10,7 @@ from torch import Tensor
 from tutelage import seeding
 from tutelage.data.examples import Examples, ImageSet, joined
 from tutelage.errors import TutelageError
-from tutelage.objective import NO_LABEL
+from tutelage.types import NO_LABEL
 
 
 class Unlabelled(Protocol):

@@ -14,8 +14,8 @@ from tutelage.data.folder_scan import SUFFIXES, list_images, tell
 from tutelage.data.idx import read_idx
 from tutelage.data.image_folder import FilePixels
 from tutelage.errors import TutelageError, nearest
-from tutelage.objective import NO_LABEL
-from tutelage.sizes import read_npy
+from tutelage.runtime.file_sizes import read_npy
+from tutelage.types import NO_LABEL
 
 
 class Folder:

@@ -32,7 +32,7 @@ def confusion_picture(matrix: Tensor, class_names: Sequence[str]) -> Image.Image
     """A confusion matrix, each cell shaded by the square root of its share of the row, so that rare errors show.
 
     Args:
-        matrix: [C, C] counts, rows true and columns predicted (:func:`~tutelage.evaluation.figures.confusion`).
+        matrix: [C, C] counts, rows true and columns predicted (:func:`~tutelage.evaluation.metrics.confusion`).
         class_names: C names; they and the counts are written where C is at most 20.
 
     Returns:

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 from safetensors import safe_open
 
-from tutelage import manifest
 from tutelage.errors import TutelageError
+from tutelage.runtime import manifest
 
 TRAIN = "train"  # the split of which not every folder has predictions
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.errors import TutelageError, nearest
-from tutelage.losses.adapt import MAPS, VECTORS, check_pair, match_size, pool_to, width
-from tutelage.sources.tapped import Tapped, tapped
+from tutelage.losses.feature.adapt import MAPS, VECTORS, check_pair, match_size, pool_to, width
+from tutelage.models.tapped import Tapped, tapped
 
 
 def reused(student: nn.Module, teacher: nn.Module, tap: str, input_shape: Sequence[int], reduction: int = 2) -> Tapped:
@@ -69,7 +69,7 @@ class ReusedClassifier(nn.Module):
         _leave_out(self.backbone, feature, student.taps.get("classifier"))
         self.backbone.get_submodule(self.path).register_forward_hook(_keep)
 
-    def adopt(self, sources: Mapping[str, Any]) -> None:
+    def on_sources_ready(self, sources: Mapping[str, Any]) -> None:
         """Takes the classifier of the source ``teacher``.
 
         Raises:

@@ -21,7 +21,7 @@ class SoftTree(nn.Sequential):
     its path, and says ``Q^l = softmax(φ^l)`` whatever x is. All inner nodes are one Linear, ``filters``, breadth first
     from the root: the children of node i are 2i + 1 (left) and 2i + 2 (right). ``paths`` gives ``log P`` [B, 2^depth],
     leaves from left to right; ``leaves.logits`` is φ [2^depth, C]. A loss that reads these two, as
-    :mod:`tutelage.losses.soft_tree` does, trains the tree as the paper does.
+    :mod:`tutelage.losses.logit.soft_tree` does, trains the tree as the paper does.
 
     Its logits are logarithms of probabilities. In training they are ``log Σ_l P^l Q^l``, the mean of all leaves, so
     that any loss on logits reaches every parameter; in evaluation what ``answer`` says. β scales the start and the step

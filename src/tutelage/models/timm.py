@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tutelage.checkpoints.weights import read_state
 from tutelage.errors import TutelageError, nearest
-from tutelage.weights import read_state
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from tutelage.errors import TutelageError
-from tutelage.evaluation.figures import bin_of, confusion, figures_of_own
+from tutelage.evaluation.metrics import bin_of, confusion, figures_of_own
 from tutelage.evaluation.saved_predictions import (
     Labelled,
     SavedPredictions,
@@ -76,7 +76,7 @@ def per_class(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def reliability_bins(found: Sequence[Labelled], bins: int = BINS) -> list[Bin | None]:
-    """Bins of :func:`~tutelage.evaluation.figures.expected_calibration_error`, over all runs together."""
+    """Bins of :func:`~tutelage.evaluation.metrics.expected_calibration_error`, over all runs together."""
     each = [arrays(p) for p in found]
     sure = np.concatenate([confidence(p) for p in each])
     right = np.concatenate([p.choice == p.label for p in each])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tutelage.report.curves import Band
 from tutelage.report.document import number, percent, points
 from tutelage.report.statistics import Paired
-from tutelage.svg import Axes, Drawing, Scale, around, short
+from tutelage.report.svg import Axes, Drawing, Scale, around, short
 
 WIDTH = 400.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 16.0, 26.0, 44.0

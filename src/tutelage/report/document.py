@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tutelage.text import csv_cell, in_a_line, markdown_text
+from tutelage.runtime.text import csv_cell, in_a_line, markdown_text
 
 MISSING = "–"
 Format = Callable[[Any], str]

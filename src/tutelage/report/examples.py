@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from tutelage.config.trust import vetted
 from tutelage.errors import TutelageError
 from tutelage.evaluation.saved_predictions import SavedPredictions, confidence, log_softmax
 from tutelage.report.answers import Answers, both
 from tutelage.report.cells import Cell, select
 from tutelage.report.document import Block, Figure, Text
 from tutelage.report.runs import Run
-from tutelage.svg import data_uri
-from tutelage.text import html_text
-from tutelage.trust import vetted
+from tutelage.report.svg import data_uri
+from tutelage.runtime.text import html_text
 
 if TYPE_CHECKING:
     from tutelage.data.base import ImageData
@@ -79,7 +79,7 @@ def _data(run: Run, trusted: Iterable[str]) -> "ImageData":
     root = select(run.config, "data.root")
     changes = {"root": str(run.cwd / root)} if isinstance(root, str) else {}
     vetted(run.config.get("data"), f"{run.folder / 'config.yaml'}, data", trusted)  # before the imports
-    from tutelage.evaluation.opened import data_of
+    from tutelage.config.saved import data_of
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -22,7 +22,7 @@ class Mean:
 
 
 @dataclass(frozen=True)
-class Standing:
+class CellStatistics:
     """One cell's figures.
 
     Attributes:
@@ -84,7 +84,7 @@ def gains(cell: Cell, weights: str, split: str) -> dict[int, float]:
     return found
 
 
-def standings(sweep: Sweep, weights: str) -> list[Standing]:
+def standings(sweep: Sweep, weights: str) -> list[CellStatistics]:
     """One a cell, in the sweep's order."""
     most = max((len(cell.runs) for cell in sweep.cells), default=0)
     found = []
@@ -94,7 +94,7 @@ def standings(sweep: Sweep, weights: str) -> list[Standing]:
             continue
         paired_test = gains(cell, weights, "test")
         found.append(
-            Standing(
+            CellStatistics(
                 cell, val, paired([*gains(cell, weights, "val").values()]), paired([*paired_test.values()]),
                 len(cell.runs) == most, [seed for seed in cell.runs if seed not in paired_test],
             )
@@ -104,6 +104,6 @@ def standings(sweep: Sweep, weights: str) -> list[Standing]:
     return [replace(one, holm_t=a, holm_wilcoxon=b) for one, a, b in zip(found, t, w, strict=True)]
 
 
-def choose(found: Sequence[Standing]) -> Standing | None:
+def choose(found: Sequence[CellStatistics]) -> CellStatistics | None:
     """The complete cell with the highest mean validation accuracy; of equal ones the first. Test has no say."""
     return max((one for one in found if one.complete), key=lambda one: one.val.mean, default=None)

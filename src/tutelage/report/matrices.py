@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from tutelage.report.document import points
-from tutelage.svg import Drawing, data_uri
+from tutelage.report.svg import Drawing, data_uri
 
 MOST_WRITTEN = 20  # classes; with more, a confusion matrix is a picture without text
 

@@ -6,7 +6,7 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from tutelage.report.document import Figure, Report, Table, Text
-from tutelage.text import printable
+from tutelage.runtime.text import printable
 
 _HERE = Path(__file__).parent
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tutelage import manifest
 from tutelage.errors import TutelageError
 from tutelage.report.documents import Documents
-from tutelage.shape import Form, check
-from tutelage.status import Job
+from tutelage.runtime import manifest
+from tutelage.runtime.json_shape import Form, check
+from tutelage.runtime.status import Job
 
 _INSIDE = {"checkpoints", "tensorboard", "artifacts", ".hydra", "report"}  # no run's folder is below these
 ROLES = ("teacher", "control", "student")

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tutelage.errors import TutelageError
-from tutelage.files import write_atomically
 from tutelage.report.answers import Answers
 from tutelage.report.cells import Sweep, show, sort_runs
 from tutelage.report.document import Report, markdown, plural
@@ -16,6 +15,7 @@ from tutelage.report.sections.behaviour import behaviour
 from tutelage.report.sections.diagnosis import diagnosis
 from tutelage.report.sections.provenance import provenance
 from tutelage.report.sections.training import training
+from tutelage.runtime.files import write_atomically
 
 _GROUPS = ("model@teacher", "model@student", "data", "loss")
 
@@ -29,7 +29,7 @@ def write_report(
         runs: as they were read.
         output: where to.
         weights: last or best: of which weights of control and student.
-        trusted: packages of the user's own whose data the runs' configs may name (:mod:`tutelage.trust`).
+        trusted: packages of the user's own whose data the runs' configs may name (:mod:`tutelage.config.trust`).
         images: whether to show test images, for which alone the data and PyTorch are loaded.
 
     Returns:

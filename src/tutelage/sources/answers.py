@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.errors import TutelageError
-from tutelage.files import locked
+from tutelage.runtime.files import locked
 
 _WAIT = 60.0  # seconds for another process to finish its transaction
 _AT_ONCE = 500  # parameters in a statement; sqlite has allowed 999 since ever

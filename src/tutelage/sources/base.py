@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from tutelage.objective import Batch, Signals
-from tutelage.sources.tapped import Tapped
+from tutelage.models.tapped import Tapped
+from tutelage.types import Batch, Signals
 
 if TYPE_CHECKING:
     from tutelage.data.base import ImageData
@@ -20,7 +20,7 @@ class Source(nn.Module):
         asks_host: whether its signals come from the host, or it reads values there to find them.
     """
 
-    everywhere = True
+    supports_validation = True
     asks_host = False
 
     def attach(self, needs: Iterable[str], sources: "Mapping[str, Source]") -> None:
@@ -47,7 +47,7 @@ class Source(nn.Module):
     def after_step(self) -> None:
         """Called after each optimizer step."""
 
-    def made(self) -> Tapped | None:
+    def trained_network(self) -> Tapped | None:
         """The network that this source came to be in training, to be saved and evaluated; None if it made none."""
         return None
 

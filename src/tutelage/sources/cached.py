@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from tutelage.data.resident import SHARE
-from tutelage.devices import free_memory, send
 from tutelage.errors import TutelageError
-from tutelage.objective import Batch, Signals
+from tutelage.runtime.devices import free_memory, send
 from tutelage.sources.base import Source
 from tutelage.sources.store import DTYPES, Store
+from tutelage.types import Batch, Signals
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Cached(Source):
             if value is not None and value < 1:
                 raise TutelageError(f"a cache's {name} must be at least 1; found {value}")
         self.source, self.dtype, self.top, self.views = source, dtype, top, views
-        self.folder, self.everywhere = folder, folder is None
+        self.folder, self.supports_validation = folder, folder is None
         if folder is not None:
             self._open(Path(folder))
         elif source is None:
@@ -155,7 +155,7 @@ def _attribute(name: str) -> str:
     return "stored_" + name.replace(".", "__")
 
 
-def shortened(logits: Tensor, top: int) -> dict[str, Tensor]:
+def topk_compress(logits: Tensor, top: int) -> dict[str, Tensor]:
     """[B, C] → the ``top`` greatest log-probabilities, their classes, the logarithm of what the others share, and C."""
     p = logits.double().log_softmax(-1)
     values, classes = p.topk(min(top, p.shape[1]), dim=-1)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.errors import TutelageError
-from tutelage.objective import Batch, Signals
 from tutelage.sources.base import Source
+from tutelage.types import Batch, Signals
 
 WAYS = ("probability", "logit")
 LEARNED = "validation"

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from tutelage.checkpoints.weights import digest, gather_full, load_into
 from tutelage.errors import TutelageError
-from tutelage.objective import Batch, Signals
+from tutelage.models.tapped import Tapped, tapped
 from tutelage.sources.base import Source
-from tutelage.sources.tapped import Tapped, tapped
-from tutelage.weights import digest, load_into, whole
+from tutelage.types import Batch, Signals
 
 
 class Frozen(Source):
@@ -28,7 +28,7 @@ class Frozen(Source):
         prefix: before all names in it, where several fit (``teacher.``).
         seed: of that training; by default ``stages.teacher.seed``. Read by ``tutelage distill`` alone.
         cache: whether ``tutelage distill`` may write its logits down once, where images do not change
-            (:func:`tutelage.caching.cached`), so that it does not run once an epoch.
+            (:func:`tutelage.pipeline.teacher_cache.cached`), so that it does not run once an epoch.
         channels_last: lay convolutions out with the channel innermost: twice the speed on a CPU, the same to rounding.
     """
 
@@ -66,13 +66,13 @@ class Frozen(Source):
 
     def attach(self, needs: Iterable[str], sources: Mapping[str, Source]) -> None:
         """Hooks the taps that are needed."""
-        self.net.want(needs)
+        self.net.register_taps(needs)
 
     def forward(self, batch: Batch) -> Signals:
         """One pass in eval mode; a graph is kept only where the input asks for it."""
         with torch.set_grad_enabled(batch["input"].requires_grad):
             signals = self.net(batch["input"])
-        return {name: whole(signal) for name, signal in signals.items()}  # its parameters may be in shards
+        return {name: gather_full(signal) for name, signal in signals.items()}  # its parameters may be in shards
 
     def verify(self) -> None:
         """Checks that the weights are those it began with.

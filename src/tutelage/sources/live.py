@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 
 from torch import nn
 
-from tutelage.objective import Batch, Signals
+from tutelage.models.tapped import tapped
 from tutelage.sources.base import Source
-from tutelage.sources.tapped import tapped
+from tutelage.types import Batch, Signals
 
 
 class Live(Source):
@@ -23,8 +23,8 @@ class Live(Source):
 
     def attach(self, needs: Iterable[str], sources: Mapping[str, Source]) -> None:
         """Hooks the taps that are needed; a network that reuses a part of another source takes it."""
-        self.net.want(needs)
-        if callable(adopt := getattr(self.net.net, "adopt", None)):
+        self.net.register_taps(needs)
+        if callable(adopt := getattr(self.net.net, "on_sources_ready", None)):
             adopt(sources)
 
     def forward(self, batch: Batch) -> Signals:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.errors import TutelageError, nearest
-from tutelage.sizes import check_size, read_npy
+from tutelage.runtime.file_sizes import check_size, read_npy
 
 Columns = tuple[NDArray[Any], NDArray[Any], list[str] | None]  # keys [N], values [N, C], names [C] where there are
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from tutelage import devices
 from tutelage.errors import TutelageError
-from tutelage.objective import Batch, Signals
+from tutelage.runtime import devices
 from tutelage.sources.base import Source
 from tutelage.sources.output_columns import class_order
 from tutelage.sources.outputs import FLOOR, as_logits, check_kind
 from tutelage.sources.outputs_file import read_outputs
+from tutelage.types import Batch, Signals
 
 if TYPE_CHECKING:
     from tutelage.data.base import ImageData

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.errors import TutelageError
-from tutelage.objective import Batch, Signals
 from tutelage.sources.base import Source
+from tutelage.types import Batch, Signals
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +21,8 @@ class Specialists(Source):
     """The distribution nearest to what the generalist and the active specialists say.
 
     A specialist m knows its classes S_m and one dustbin for all others: its p_m is the softmax of its C logits with the
-    others' probabilities summed (:class:`tutelage.losses.dustbin.Dustbin` trains it). Those are active whose classes
-    hold one of the ``top`` most probable classes of the generalist. The teacher's q minimises
+    others' probabilities summed (:class:`tutelage.losses.logit.dustbin.Dustbin` trains it). Those are active whose
+    classes hold one of the ``top`` most probable classes of the generalist. The teacher's q minimises
     ``KL(p_g ‖ q) + Σ_{m active} KL(p_m ‖ q_m)``, q_m being q with the classes outside S_m summed; without an active
     specialist it is p_g. What comes out is log q; a temperature is applied by the loss.
 
@@ -85,7 +85,7 @@ class Specialists(Source):
         if not self.specialists:
             return {"logits": said}
         special = torch.stack([member(batch)["logits"].float() for member in self.specialists])
-        found, gap = together(said, special, inside, self.top)
+        found, gap = combine_experts(said, special, inside, self.top)
         self.worst = max(self.worst, float(gap.max()))
         return {"logits": found.to(said.dtype)}
 
@@ -132,7 +132,7 @@ def activity(generalist: Tensor, inside: Tensor, top: int) -> Tensor:
     return inside.T[likely].any(1)
 
 
-def together(generalist: Tensor, specialists: Tensor, inside: Tensor, top: int) -> tuple[Tensor, Tensor]:
+def combine_experts(generalist: Tensor, specialists: Tensor, inside: Tensor, top: int) -> tuple[Tensor, Tensor]:
     """The distribution that minimises the sum of divergences, by EM in float64.
 
     From q = p_g, each step gives every class what it was said to have, and shares each active dustbin out among the

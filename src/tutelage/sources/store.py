@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tutelage.checkpoints.weights import serialise
 from tutelage.errors import TutelageError
-from tutelage.files import read_json, recipe_digest, stamp, write_atomically, write_json
-from tutelage.weights import serialise
+from tutelage.runtime.files import recipe_digest, stamp, write_atomically
+from tutelage.runtime.json_files import read_json, write_json
 
 ROWS = 4096  # of a block: what is computed, checked and, after a kill, computed again
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int32": torch.int32}

@@ -13,7 +13,7 @@ from tutelage.data.base import ImageData
 from tutelage.data.examples import ImageSet
 from tutelage.data.order import EpochLoader, EpochOrder, Request, position
 from tutelage.data.resident import leave, residence_of
-from tutelage.objective import Batch
+from tutelage.types import Batch
 
 
 class _Orders(EpochOrder):

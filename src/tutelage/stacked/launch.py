@@ -12,15 +12,18 @@ from hydra.errors import CompactHydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from tutelage import artifacts, build, identity, loggers, manifest
-from tutelage.caching import cached
-from tutelage.checks import check
+from tutelage.config import factory
+from tutelage.config.validate import check
 from tutelage.data.base import ImageData
 from tutelage.errors import TutelageError
-from tutelage.files import recipe_digest
-from tutelage.job import alive, claim, is_complete
-from tutelage.messages import quiet
-from tutelage.modules.supervised import SupervisedModule
+from tutelage.pipeline import artifacts
+from tutelage.pipeline.supervised import recipe
+from tutelage.pipeline.teacher_cache import cached
+from tutelage.pipeline.teachers import TeacherSetup, prepare_teachers
+from tutelage.runtime import identity, manifest
+from tutelage.runtime.files import recipe_digest
+from tutelage.runtime.job import init_run_dir, is_complete, track_status
+from tutelage.runtime.messages import quiet
 from tutelage.sources.base import Source
 from tutelage.stacked import plan
 from tutelage.stacked.memory import most_that_fit
@@ -28,8 +31,8 @@ from tutelage.stacked.module import Learner
 from tutelage.stacked.owner import free
 from tutelage.stacked.plan import Job
 from tutelage.stacked.train import NotAlikeError, in_order, place, train
-from tutelage.teachers import Teaching, engage
-from tutelage.trainings import recipe
+from tutelage.training import loggers
+from tutelage.training.module import SupervisedModule
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +57,7 @@ def train_together(jobs: Sequence[Job], limits: Limits) -> None:
     """
     quiet()
     reasons: Counter[str] = Counter()
-    for group in plan.alike(job for job in jobs if _is_sound(job) and not is_complete(job.cfg, job.folder)):
+    for group in plan.group_stackable(job for job in jobs if _is_sound(job) and not is_complete(job.cfg, job.folder)):
         if reason := plan.refusal(group[0].cfg):
             reasons[reason] += len(group)
         elif len(group) == 1:
@@ -70,7 +73,7 @@ def train_together(jobs: Sequence[Job], limits: Limits) -> None:
 
 
 def _train_group(jobs: Sequence[Job], limits: Limits, reasons: Counter[str]) -> None:
-    with alive([claim(job.cfg, job.folder, job.overrides) for job in jobs], "WAITING"):
+    with track_status([init_run_dir(job.cfg, job.folder, job.overrides) for job in jobs], "WAITING"):
         try:
             _Group(jobs, limits, reasons).train()
         except (TutelageError, CompactHydraException) as error:  # each job meets it, and says so
@@ -96,14 +99,14 @@ class _Group:
         self.states = jobs[0].folder.parent / ".stacks"
 
     def train(self) -> None:
-        data = build.data(build.stage_config(self.cfg, "student"))
-        teaching = engage(self.cfg, self.artifacts, data)
+        data = factory.data(factory.stage_config(self.cfg, "student"))
+        teaching = prepare_teachers(self.cfg, self.artifacts, data)
         sources = cached(teaching.stage, self.artifacts, data).sources
         for job in self.jobs:
             identity.hold(job.folder, identity.of_run(job.cfg, data.fingerprint(), teaching.digests()))
         whole = identity.of_run(self.cfg, data.fingerprint(), teaching.digests())
         self.states /= recipe_digest(whole)  # a stack that began with other teachers does not go on
-        teachers = build.sources(_with(build.stage_config(self.cfg, "student"), sources))
+        teachers = factory.sources(_with(factory.stage_config(self.cfg, "student"), sources))
         students = [self._student(job, sources, teachers, data) for job in self.jobs]
         controls = self._missing_controls(data)
         work = {where: self.states / "controls" / where.name for where in controls}
@@ -120,7 +123,7 @@ class _Group:
         """Where each is to be → the first job that wants it, and what makes it."""
         found: dict[Path, tuple[Job, dict[str, Any]]] = {}
         for job in self.jobs:
-            made_by = recipe(build.stage_config(job.cfg, "control"), "control", data)
+            made_by = recipe(factory.stage_config(job.cfg, "control"), "control", data)
             where = artifacts.place(self.artifacts, "control", made_by)
             if not artifacts.is_usable(where, artifacts.oldest(job.cfg)):
                 found.setdefault(where, (job, made_by))
@@ -134,8 +137,8 @@ class _Group:
         shutil.rmtree(folder)
 
     def _student(self, job: Job, sources: DictConfig, teachers: Mapping[str, Source], data: ImageData) -> Learner:
-        stage = _with(build.stage_config(job.cfg, "student"), sources)
-        module = _met(build.distillation_module(stage, data.num_classes, teachers, None), data)
+        stage = _with(factory.stage_config(job.cfg, "student"), sources)
+        module = _met(factory.distillation_module(stage, data.num_classes, teachers, None), data)
         return _learner(stage, module, "student", job.folder / "checkpoints", job.folder / "tensorboard")
 
     def _control(
@@ -148,18 +151,18 @@ class _Group:
         data: ImageData,
     ) -> Learner:
         """The control; where it can be, as a student whose teachers have weight 0: so it joins their stack."""
-        stage = build.stage_config(job.cfg, "control")
-        module = _met(build.supervised_module(stage, "control", data.num_classes, None), data)
-        beside, silent = _with(build.stage_config(job.cfg, "student"), sources), frozenset[str]()
+        stage = factory.stage_config(job.cfg, "control")
+        module = _met(factory.supervised_module(stage, "control", data.num_classes, None), data)
+        beside, silent = _with(factory.stage_config(job.cfg, "student"), sources), frozenset[str]()
         if all(stage[part] == beside[part] for part in ("network", "data", "scheduler", "trainer")):
-            student = _met(build.distillation_module(beside, data.num_classes, teachers, None), data)
-            if (extra := plan.disarm(student, module)) is not None:
+            student = _met(factory.distillation_module(beside, data.num_classes, teachers, None), data)
+            if (extra := plan.zero_teacher_terms(student, module)) is not None:
                 student.about, student.optimizer = module.about, module.optimizer
                 module, silent = student, extra
         return _learner(stage, module, "control", folder, folder / "tensorboard", silent)
 
     def _train(
-        self, learners: Sequence[Learner], teachers: Mapping[str, Source], teaching: Teaching, data: ImageData
+        self, learners: Sequence[Learner], teachers: Mapping[str, Source], teaching: TeacherSetup, data: ImageData
     ) -> None:
         by_make: dict[str, list[Learner]] = {}
         for learner in learners:
@@ -182,7 +185,7 @@ class _Group:
                 yield stack
 
     def _one_stack(
-        self, stack: list[Learner], teachers: Mapping[str, Source], teaching: Teaching, data: ImageData
+        self, stack: list[Learner], teachers: Mapping[str, Source], teaching: TeacherSetup, data: ImageData
     ) -> None:
         name = _named(stack)
         if len(stack) == 1:
@@ -199,7 +202,7 @@ class _Group:
 
 
 def _met(module: SupervisedModule, data: ImageData) -> SupervisedModule:
-    module.meet(data)
+    module.dry_run(data)
     return module
 
 

@@ -66,7 +66,7 @@ class _Dropout(nn.Dropout):
         return input * self.masks.pop(0) if self.training else input
 
 
-class Chance:
+class DropoutMasks:
     """The dropout of many networks of one make: every job's masks are those that it would draw alone.
 
     Alone, a job seeds its generator with (seed, "step", epoch, batch, rank) and draws in the order of its layers.

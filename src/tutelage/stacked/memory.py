@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from tutelage.data.base import ImageData
-from tutelage.modules.supervised import SupervisedModule
-from tutelage.sizes import free_memory
+from tutelage.runtime.file_sizes import free_memory
+from tutelage.training.module import SupervisedModule
 
 _COPIES = 6  # of the weights: themselves, gradients, two moments, the best so far, room
 _SHARE = 0.5  # of what is free

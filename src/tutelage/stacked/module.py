@@ -13,15 +13,15 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 from torch import Tensor
 
-from tutelage import devices, job
-from tutelage.callbacks.heartbeat import Heartbeat
-from tutelage.callbacks.pulls import compared, is_due
 from tutelage.errors import TutelageError, nearest
-from tutelage.loggers import Place
-from tutelage.modules.supervised import SupervisedModule
-from tutelage.objective import Batch
+from tutelage.runtime import devices, job
 from tutelage.sources.base import Source
 from tutelage.stacked.stack import Stack, settings_of
+from tutelage.training.callbacks.gradient_norms import compared, is_due
+from tutelage.training.callbacks.heartbeat import Heartbeat
+from tutelage.training.loggers import Place
+from tutelage.training.module import SupervisedModule
+from tutelage.types import Batch
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Learner:
 
 
 class StackedModule(L.LightningModule):
-    """Trains K students at once, each as :class:`~tutelage.modules.supervised.SupervisedModule` would alone.
+    """Trains K students at once, each as :class:`~tutelage.training.module.SupervisedModule` would alone.
 
     A job whose loss is not finite is left out from then on (:attr:`sound`).
 
@@ -135,7 +135,10 @@ class StackedModule(L.LightningModule):
         return torch.where(self.sound, losses, 0.0).sum()
 
     def _measure(self, parts: Mapping[str, Tensor]) -> None:
-        """How hard each term pulls at every student: what :class:`~tutelage.callbacks.pulls.Pulls` measures alone."""
+        """Records the norm and the cosine of each term's gradient at every student.
+
+        One student has :class:`~tutelage.training.callbacks.gradient_norms.GradientNorms` for it.
+        """
         figures: dict[str, Tensor] = {}
         for name, (norm, cosine) in compared(self.stack.gradients_of_terms(parts)).items():
             figures |= {f"pull/{name}": norm, f"pull_cosine/{name}": cosine}
@@ -202,7 +205,7 @@ class StackedModule(L.LightningModule):
     def teaching_on_validation(self) -> Source | None:
         """The teacher, if it can be asked about validation images."""
         found = [cast(Source, one) for name, one in self.stack.teaching.items() if name == "teacher"]
-        return found[0] if found and found[0].everywhere else None
+        return found[0] if found and found[0].supports_validation else None
 
     def on_validation_epoch_end(self) -> None:
         """Every job's figures, and its weights kept where they are its best so far; ties keep the earlier epoch."""

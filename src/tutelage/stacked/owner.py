@@ -7,7 +7,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tutelage.errors import TutelageError
-from tutelage.job import PATIENCE
+from tutelage.runtime.job import PATIENCE
 from tutelage.stacked.plan import Job
 
 

@@ -14,15 +14,15 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn, optim
 
-from tutelage import build
-from tutelage.caching import CACHED
+from tutelage.config import factory
 from tutelage.data.base import ImageData
 from tutelage.evaluation.cost import multiply_adds
-from tutelage.files import canonical
-from tutelage.modules.supervised import SupervisedModule
 from tutelage.objective import Term
+from tutelage.pipeline.teacher_cache import CACHED
+from tutelage.runtime.files import canonical
 from tutelage.seeding import seeded
 from tutelage.sources.base import Source
+from tutelage.training.module import SupervisedModule
 
 _PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 _CALLBACKS = ("progress", "recovery", "best", "finite")  # those that a stack has, or does itself
@@ -56,7 +56,7 @@ class Job:
     overrides: list[str]
 
 
-def alike(jobs: Iterable[Job]) -> list[list[Job]]:
+def group_stackable(jobs: Iterable[Job]) -> list[list[Job]]:
     """Jobs in groups whose configs differ in values that a stack can have side by side, and in nothing else."""
     groups: dict[str, list[Job]] = {}
     for job in jobs:
@@ -66,7 +66,7 @@ def alike(jobs: Iterable[Job]) -> list[list[Job]]:
 
 def _key(cfg: DictConfig) -> str:
     """The config of teacher and student, with the values that may differ taken out."""
-    student, teacher = _plain(build.stage_config(cfg, "student")), _plain(build.stage_config(cfg, "teacher"))
+    student, teacher = _plain(factory.stage_config(cfg, "student")), _plain(factory.stage_config(cfg, "teacher"))
     parts = ("network", "data", "loss", "optimizer", "scheduler", "trainer", "callbacks")
     of_teacher = {part: teacher[part] for part in parts}
     of_student = {part: student[part] for part in (*parts, "sources", "logger")}
@@ -108,7 +108,7 @@ def _without_rates(node: Any) -> Any:
 
 def refusal(cfg: DictConfig) -> str:
     """Why jobs with this config can't be stacked, whatever they consist of; empty if they may."""
-    stage = build.stage_config(cfg, "student")
+    stage = factory.stage_config(cfg, "student")
     trainer = stage.trainer
     if cfg.assistants or cfg.generations:
         return "assistants and generations learn with the student's temperature and weights"
@@ -157,7 +157,7 @@ def make(module: SupervisedModule, stage: DictConfig) -> str:
     return json.dumps([*parts, *course, str(optimizer.func), sorted(map(str, settings.items()))])
 
 
-def disarm(student: SupervisedModule, control: SupervisedModule) -> frozenset[str] | None:
+def zero_teacher_terms(student: SupervisedModule, control: SupervisedModule) -> frozenset[str] | None:
     """Makes the student's objective the control's: its weights, and 0 where the control has no such term.
 
     Returns:
@@ -192,12 +192,12 @@ def unfit(module: SupervisedModule, teaching: Mapping[str, Source], data: ImageD
     if optimizer not in _ELEMENTWISE:
         return f"{optimizer} is not known to treat each weight by itself"
     net, objective = module.student.net.net, module.objective
-    if callable(getattr(net, "adopt", None)):
+    if callable(getattr(net, "on_sources_ready", None)):
         return f"{type(net).__name__} takes a part of its teacher"
     if len(list(net.named_parameters(remove_duplicate=False))) != len(list(net.parameters())):
         return f"{type(net).__name__} has weights that two layers share"
     for name, source in teaching.items():
-        if name in module.needs and (_learns(source) or source.made() is not None):
+        if name in module.needs and (_learns(source) or source.trained_network() is not None):
             return f"the source {name!r} changes while students train"
     for one in objective.modules():
         if isinstance(one, Term) and one.labelled_only:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from tutelage.modules.supervised import SupervisedModule
-from tutelage.objective import Batch, Signals, Term
+from tutelage.objective import Term
 from tutelage.sources.base import Source
-from tutelage.stacked.layers import Chance
+from tutelage.stacked.layers import DropoutMasks
 from tutelage.stacked.tensors import joined, parts_of, stacked
+from tutelage.training.module import SupervisedModule
+from tutelage.types import Batch, Signals
 
 
 class _One(nn.Module):
@@ -52,7 +53,7 @@ class Stack(nn.Module):
         super().__init__()
         self.teaching = nn.ModuleDict({name: source for name, source in teaching.items() if name in modules[0].needs})
         self.seeds, self.cells = layout(data_seeds)
-        self.chance = Chance([module.student.net for module in modules], [m.seed for m in modules], example)
+        self.chance = DropoutMasks([module.student.net for module in modules], [m.seed for m in modules], example)
         self.one = stacked([_One(module) for module in modules])
         self.masks = self.chance.install(self.one.student)
         self._parts: dict[str, list[nn.Parameter]] = {}

@@ -12,18 +12,20 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from tutelage import build, loggers, stages
-from tutelage.callbacks.recovery import Recovery, newest_intact
+from tutelage.checkpoints.weights import save_network
+from tutelage.config import factory
 from tutelage.data.base import ImageData
-from tutelage.job import sigterm_saves
-from tutelage.objective import Batch
+from tutelage.pipeline import fit
+from tutelage.runtime.signals import sigterm_saves
 from tutelage.seeding import reseed
 from tutelage.sources.base import Source
 from tutelage.stacked.data import StackedData
 from tutelage.stacked.module import Learner, StackedModule
 from tutelage.stacked.stack import settings_of
 from tutelage.stacked.tensors import state_of
-from tutelage.weights import save_network
+from tutelage.training import loggers
+from tutelage.training.callbacks.recovery import Recovery, newest_intact
+from tutelage.types import Batch
 
 log = logging.getLogger(__name__)
 
@@ -92,14 +94,14 @@ def _trainer(stage: DictConfig, folder: Path, batches: int) -> L.Trainer:
     own.callbacks = {name: stage.callbacks.get(name) for name in ("progress", "recovery")}
     own.logger = {}
     own.graph = "never"
-    return build.trainer(own, "stack", folder, folder, batches)
+    return factory.trainer(own, "stack", folder, folder, batches)
 
 
 def _finish(module: StackedModule, index: int, trainer: L.Trainer, data: ImageData) -> None:
-    """Writes what :func:`tutelage.stages.run` would have written."""
+    """Writes what :func:`tutelage.pipeline.fit.run` would have written."""
     learner = module.learners[index]
     if module.best_epoch[index] < 0:
-        raise stages.not_validated(learner.module.about["stage"])
+        raise fit.not_validated(learner.module.about["stage"])
     net, folder = learner.module.student.net.net, learner.folder
     best = {**learner.module.about, "epoch": int(module.best_epoch[index])}
     last = {**learner.module.about, "epoch": trainer.current_epoch - 1}
@@ -110,7 +112,7 @@ def _finish(module: StackedModule, index: int, trainer: L.Trainer, data: ImageDa
     seconds = next(callback.seconds for callback in callbacks if isinstance(callback, Recovery))
     together = len(module.learners)
     facts = {"seconds": seconds / together, "epochs": trainer.current_epoch, "steps": trainer.global_step}
-    stages.finish(
+    fit.finish(
         net, folder, data, trainer.strategy.root_device, {**facts, "pulls": module.pulls_of(index), "stacked": together}
     )
 

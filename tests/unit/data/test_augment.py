@@ -3,9 +3,10 @@ from collections import Counter
 import pytest
 import torch
 
-from tutelage import devices, seeding
+from tutelage import seeding
 from tutelage.data.augment import Augment, Flip, Shift
 from tutelage.errors import TutelageError
+from tutelage.runtime import devices
 
 KEYS = torch.tensor([3, 0, 59_999, 7, 12, 1])
 

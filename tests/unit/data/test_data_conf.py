@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from tutelage.build import stage_config
+from tutelage.config.factory import stage_config
 from tutelage.data.augment import Augment
 from tutelage.data.base import ImageData
 from tutelage.data.unlabelled import Folder

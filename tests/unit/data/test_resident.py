@@ -116,9 +116,9 @@ def test_images_in_files_are_streamed():
 
 
 def test_training_and_validation_share_their_images(compose):
-    from tutelage import build
+    from tutelage.config import factory
 
-    data = build.data(build.stage_config(compose(), "student"))
+    data = factory.data(factory.stage_config(compose(), "student"))
     data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta")), overfit_batches=0)
     loader = data.val_dataloader()
     resident_train = data.train_dataloader().residence.take(data.splits["train"])
@@ -128,9 +128,9 @@ def test_training_and_validation_share_their_images(compose):
 
 
 def test_a_cpu_has_no_second_copy(compose):
-    from tutelage import build
+    from tutelage.config import factory
 
-    data = build.data(build.stage_config(compose(), "student"))
+    data = factory.data(factory.stage_config(compose(), "student"))
     data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")), overfit_batches=0)
     assert data.train_dataloader().residence is None
     stack = StackedData(data, [1, 2])

@@ -12,7 +12,7 @@ from tutelage.data.base import ImageData
 from tutelage.data.examples import Examples, JoinedPixels, MemoryPixels, joined
 from tutelage.data.transfer import focused, stratified
 from tutelage.errors import TutelageError
-from tutelage.objective import NO_LABEL
+from tutelage.types import NO_LABEL
 
 TRUTH = torch.tensor([0, 0, 0, 1, 1, 2]).repeat(20)  # 60 of class 0, 40 of 1, 20 of 2
 
@@ -165,7 +165,7 @@ def test_labelled_examples_come_several_times_an_epoch(workers):
         assert times == {key: 5 if labels[key] >= 0 else 1 for key in data.splits["train"].keys.tolist()}
     assert views[0]["key"].tolist() != views[1]["key"].tolist()
     assert len(data.splits["train"]) == len(data.whole("train").dataset) == 100  # as a set, once
-    assert sum(len(batch["key"]) for batch in data.alike(0)) == 140
+    assert sum(len(batch["key"]) for batch in data.unaugmented_train_loader(0)) == 140
     loader.load_state_dict({"epoch": 1, "batch": 7})
     assert epoch(loader, 1)["key"].tolist() == views[1]["key"].tolist()[7 * 8 :]
 
@@ -192,7 +192,9 @@ def test_half_of_an_epoch_is_of_the_focus(augment):
 def test_others_come_again_where_there_are_too_few():
     data = Toy(focus=[0, 1], drop_last=False)
     times = Counter(epoch(data.train_dataloader())["key"].tolist())
-    assert sum(times.values()) == len(data.alike(0).dataset) == 2 * sum(TRUTH[key] < 2 for key in times)
+    assert (
+        sum(times.values()) == len(data.unaugmented_train_loader(0).dataset) == 2 * sum(TRUTH[key] < 2 for key in times)
+    )
     others = [count for key, count in times.items() if TRUTH[key] == 2]
     assert len(others) == int((data.splits["train"].labels == 2).sum())
     assert max(others) - min(others) <= 1
@@ -290,7 +292,7 @@ def test_what_learns_before_the_student_sees_augmented_images_of_every_epoch():
     data, plain = Toy(drop_last=False, augment=[Shift(1)]), Toy(drop_last=False)
 
     def pictures(of: Toy, number: int) -> torch.Tensor:
-        batches = list(of.alike(number))
+        batches = list(of.unaugmented_train_loader(number))
         order = torch.cat([batch["key"] for batch in batches]).argsort()
         return torch.cat([batch["input"] for batch in batches])[order]
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from omegaconf import open_dict
 
-from tutelage import build
+from tutelage.config import factory
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(LeafSpec|in eval mode|val_dataloader|validation_step).*")
 FEW = ("data.labelled=40", "data.repeat_labelled=5", "data.augment=[{_target_: tutelage.data.augment.Flip}]")
@@ -32,10 +32,10 @@ def fit(compose, folder, watch, checkpoint=None, **overrides):
     cfg = compose(*FEW, *LABELS, *networks, *more, "logger=none", "callbacks.progress=null")
     with open_dict(cfg):
         cfg.trainer.max_epochs, cfg.trainer.limit_val_batches, cfg.callbacks = 2, 0, {}
-    stage = build.stage_config(cfg, "student")
-    data = build.data(stage)
-    module = build.distillation_module(stage, data.num_classes, build.sources(stage), None)
-    trainer = build.trainer(stage, "student", folder, folder, len(data.train_dataloader()))
+    stage = factory.stage_config(cfg, "student")
+    data = factory.data(stage)
+    module = factory.distillation_module(stage, data.num_classes, factory.sources(stage), None)
+    trainer = factory.trainer(stage, "student", folder, folder, len(data.train_dataloader()))
     trainer.callbacks.append(watch)
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=False if checkpoint else None)
     return module
@@ -59,15 +59,15 @@ def test_every_kind_of_term_trains_on_few_labels_and_goes_on_in_the_same_bits(co
 
 def test_the_teacher_has_all_labels_unless_told_otherwise(compose):
     few = ("data.labelled=40", "data.classes=[0, 1]", "data.repeat_labelled=3")
-    plain = build.data(build.stage_config(compose(), "teacher"))
+    plain = factory.data(factory.stage_config(compose(), "teacher"))
     for stage in ("student", "control"):
-        data = build.data(build.stage_config(compose(*few), stage))
+        data = factory.data(factory.stage_config(compose(*few), stage))
         assert set(data.splits["train"].labels.tolist()) == {-100, 0, 1}
         assert data.absent == list(range(2, 10))
         assert data.fingerprint() != plain.fingerprint()
-    teacher = build.data(build.stage_config(compose(*few), "teacher"))
+    teacher = factory.data(factory.stage_config(compose(*few), "teacher"))
     assert teacher.fingerprint() == plain.fingerprint()
     assert torch.equal(teacher.splits["train"].keys, plain.splits["train"].keys)
     assert torch.equal(teacher.splits["val"].keys, data.splits["val"].keys)
-    own = build.data(build.stage_config(compose(*few, "stages.teacher.data.labelled=100"), "teacher"))
+    own = factory.data(factory.stage_config(compose(*few, "stages.teacher.data.labelled=100"), "teacher"))
     assert int((own.splits["train"].labels >= 0).sum()) == 100

@@ -11,7 +11,7 @@ from PIL import Image
 from tutelage.data.digits import Digits
 from tutelage.data.unlabelled import Folder, Idx, Npz
 from tutelage.errors import TutelageError
-from tutelage.objective import NO_LABEL
+from tutelage.types import NO_LABEL
 
 SHAPE = (1, 8, 8)
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 8), np.uint8)

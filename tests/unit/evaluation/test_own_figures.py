@@ -4,11 +4,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tutelage import build, manifest
-from tutelage.evaluation.figures import figures, figures_of_own
+from tutelage.config import factory
+from tutelage.evaluation.metrics import figures, figures_of_own
 from tutelage.evaluation.predictions import Predictions
+from tutelage.evaluation.results import Trained, read_answers, write_results
 from tutelage.evaluation.saved_predictions import shared
-from tutelage.stages import Trained, conclude, read_answers
+from tutelage.runtime import manifest
 
 
 def answers(keys, classes=3):
@@ -37,7 +38,7 @@ def test_own_figures_are_of_all_and_fidelity_is_of_both():
 
 @pytest.mark.parametrize(("labelled", "count"), [("null", 600), ("20", 20)])
 def test_the_first_labelled_training_images(compose, labelled, count):
-    data = build.data(build.stage_config(compose(f"data.labelled={labelled}"), "student"))
+    data = factory.data(factory.stage_config(compose(f"data.labelled={labelled}"), "student"))
     batches = list(data.labelled(10_000))
     labels, keys = (torch.cat([batch[name] for batch in batches]) for name in ("label", "key"))
     assert len(labels) == count
@@ -52,7 +53,7 @@ def test_the_first_labelled_training_images(compose, labelled, count):
 def test_folders_made_before_there_were_such_figures_are_read(tmp_path):
     one = answers([0, 1, 2])
     said = {(kind, split): one for kind in ("last", "best") for split in ("val", "test", "train")}
-    conclude(tmp_path, said, {"epochs": 1})
+    write_results(tmp_path, said, {"epochs": 1})
     assert set(Trained.read(tmp_path, reused=True).predictions) == set(said)
     path = tmp_path / "predictions.safetensors"
     save_file({name: x for name, x in load_file(path).items() if ".train." not in name}, path)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tutelage.evaluation import dark_knowledge
-from tutelage.files import write_json
+from tutelage.checkpoints.weights import save_network
 from tutelage.models.mlp import MLP
-from tutelage.weights import save_network
+from tutelage.report import dark_knowledge
+from tutelage.runtime.json_files import write_json
 
 SVG = "{http://www.w3.org/2000/svg}"
 DATA = {

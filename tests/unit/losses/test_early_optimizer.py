@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.errors import TutelageError
-from tutelage.losses.ab import AB
-from tutelage.losses.cc import CC
-from tutelage.losses.crd import CRD
-from tutelage.losses.ctkd import CTKD
-from tutelage.losses.fitnet import FitNet
-from tutelage.losses.ft import FT
-from tutelage.losses.mgd import MGD
-from tutelage.losses.ofd import OFD
-from tutelage.losses.reviewkd import ReviewKD
-from tutelage.losses.srrl import SRRL
-from tutelage.losses.vid import VID
+from tutelage.losses.feature.ab import AB
+from tutelage.losses.feature.fitnet import FitNet
+from tutelage.losses.feature.ft import FT
+from tutelage.losses.feature.mgd import MGD
+from tutelage.losses.feature.ofd import OFD
+from tutelage.losses.feature.reviewkd import ReviewKD
+from tutelage.losses.feature.srrl import SRRL
+from tutelage.losses.feature.vid import VID
+from tutelage.losses.logit.ctkd import CTKD
+from tutelage.losses.relation.cc import CC
+from tutelage.losses.relation.crd import CRD
 
 Signals = dict[str, Any]
 BATCH = 4

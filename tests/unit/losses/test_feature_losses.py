@@ -9,25 +9,24 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.losses import oracles_feature as oracle
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from tutelage.errors import TutelageError
-from tutelage.losses.ab import AB
-from tutelage.losses.adapt import Lazy, width
-from tutelage.losses.at import AT
-from tutelage.losses.cat_kd import CATKD
-from tutelage.losses.fitnet import FitNet
-from tutelage.losses.fsp import FSP
-from tutelage.losses.ft import FT
-from tutelage.losses.mgd import MGD
-from tutelage.losses.nst import NST
-from tutelage.losses.ofd import OFD
-from tutelage.losses.reviewkd import ReviewKD
-from tutelage.losses.srrl import SRRL
-from tutelage.losses.vid import VID
-
-from . import oracles_feature as oracle
+from tutelage.losses.feature.ab import AB
+from tutelage.losses.feature.adapt import Lazy, width
+from tutelage.losses.feature.at import AT
+from tutelage.losses.feature.cat_kd import CATKD
+from tutelage.losses.feature.fitnet import FitNet
+from tutelage.losses.feature.fsp import FSP
+from tutelage.losses.feature.ft import FT
+from tutelage.losses.feature.mgd import MGD
+from tutelage.losses.feature.nst import NST
+from tutelage.losses.feature.ofd import OFD
+from tutelage.losses.feature.reviewkd import ReviewKD
+from tutelage.losses.feature.srrl import SRRL
+from tutelage.losses.feature.vid import VID
 
 Signals = dict[str, Any]
 

@@ -14,18 +14,18 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from tutelage.errors import TutelageError
-from tutelage.losses.ctkd import CTKD
-from tutelage.losses.dist import DIST
-from tutelage.losses.dkd import DKD
-from tutelage.losses.dtkd import DTKD
-from tutelage.losses.logit_mse import LogitMSE
-from tutelage.losses.lskd import LSKD
-from tutelage.losses.mlkd import MLKD
-from tutelage.losses.nkd import NKD
-from tutelage.losses.soft_target import SoftTarget
-from tutelage.losses.tfkd import TfKDReg
-from tutelage.losses.ttm import TTM, WTTM
-from tutelage.losses.wsld import WSLD
+from tutelage.losses.logit.ctkd import CTKD
+from tutelage.losses.logit.dist import DIST
+from tutelage.losses.logit.dkd import DKD
+from tutelage.losses.logit.dtkd import DTKD
+from tutelage.losses.logit.logit_mse import LogitMSE
+from tutelage.losses.logit.lskd import LSKD
+from tutelage.losses.logit.mlkd import MLKD
+from tutelage.losses.logit.nkd import NKD
+from tutelage.losses.logit.soft_target import SoftTarget
+from tutelage.losses.logit.tfkd import TfKDReg
+from tutelage.losses.logit.ttm import TTM, WTTM
+from tutelage.losses.logit.wsld import WSLD
 
 Signals = dict[str, Tensor]
 

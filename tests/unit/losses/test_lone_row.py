@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage.losses.adapt import Norm1d, Norm2d
-from tutelage.losses.reviewkd import ReviewKD
-from tutelage.losses.srrl import SRRL
+from tutelage.losses.feature.adapt import Norm1d, Norm2d
+from tutelage.losses.feature.reviewkd import ReviewKD
+from tutelage.losses.feature.srrl import SRRL
 
 
 @pytest.mark.parametrize(("ours", "torchs", "rest"), [(Norm1d, nn.BatchNorm1d, ()), (Norm2d, nn.BatchNorm2d, (1, 1))])

@@ -7,16 +7,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.losses import oracles_relation as oracle
 from torch import Tensor, nn
 
 from tutelage.errors import TutelageError
-from tutelage.losses.cc import CC
-from tutelage.losses.crd import CRD
-from tutelage.losses.pkt import PKT
-from tutelage.losses.rkd import RKD
-from tutelage.losses.sp import SP, flat_rows, unit
-
-from . import oracles_relation as oracle
+from tutelage.losses.relation.cc import CC
+from tutelage.losses.relation.crd import CRD
+from tutelage.losses.relation.pkt import PKT
+from tutelage.losses.relation.rkd import RKD
+from tutelage.losses.relation.sp import SP, flat_rows, unit
 
 Make = Callable[[], nn.Module]
 

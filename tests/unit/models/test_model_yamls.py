@@ -14,7 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from tutelage.sources.tapped import Tapped
+from tutelage.models.tapped import Tapped
 
 CONF = Path(__file__).parents[3] / "conf"
 NAMES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))

@@ -2,15 +2,14 @@
 
 import pytest
 import torch
+from tests.unit.losses import oracles_feature as oracle
 from torch import nn
 
 from tutelage.errors import TutelageError
 from tutelage.models.reused import projector, reused
+from tutelage.models.tapped import Tapped
 from tutelage.sources.frozen import Frozen
 from tutelage.sources.live import Live
-from tutelage.sources.tapped import Tapped
-
-from ..losses import oracles_feature as oracle
 
 
 def net(channels: int, side: int, classes: int = 5) -> Tapped:
@@ -37,7 +36,7 @@ def test_the_logits_are_projector_mean_and_the_teacher_s_classifier(own: int, th
     made = reused(student, net(8, theirs), tap, (3, 8, 8))
     Live(made).attach({"projected"}, {"teacher": Frozen(teacher)})
     plain = Tapped(student.net, student.taps)
-    plain.want([tap])
+    plain.register_taps([tap])
     feature = plain(x)[tap].detach().double().numpy()
     at_teacher_size = (
         feature if tap == "embedding" else oracle.match(feature, torch.zeros(4, 8, theirs, theirs).numpy())[0]
@@ -76,7 +75,7 @@ def test_what_the_feature_does_not_need_is_left_out_or_does_not_learn() -> None:
 
 def test_the_student_s_taps_are_there_beside_its_own() -> None:
     made = reused(net(6, 4), net(8, 4), "map", (3, 8, 8))
-    made.want({"map", "embedding", "projected", "classifier.weight"})
+    made.register_taps({"map", "embedding", "projected", "classifier.weight"})
     signals = made(torch.randn(2, 3, 8, 8))
     assert {name: list(x.shape) for name, x in signals.items()} == {
         "logits": [2, 5], "map": [2, 6, 4, 4], "embedding": [2, 6],

@@ -12,15 +12,15 @@ from command import PAIR, SPLITS, TINY
 from faults import StruckError
 from runs import figures, scalars, weights
 
-from tutelage import build
-from tutelage.checks import check
+from tutelage.checkpoints.weights import read_state
+from tutelage.config import factory
+from tutelage.config.validate import check
 from tutelage.errors import TutelageError
 from tutelage.models.mlp import MLP
 from tutelage.objective import Objective
-from tutelage.protocol import distill
+from tutelage.pipeline.distill import distill
+from tutelage.sources.ema_teacher import EMATeacher
 from tutelage.sources.frozen import Frozen
-from tutelage.sources.momentum import Momentum
-from tutelage.weights import read_state
 
 QUIET = ("callbacks.progress=null", "logger=none")
 HARD_TO_MATCH = (
@@ -44,7 +44,7 @@ def run(compose, tmp_path):
 @pytest.fixture
 def count(monkeypatch):
     """How often each kind of source ran in training."""
-    calls = {Frozen: 0, Momentum: 0}
+    calls = {Frozen: 0, EMATeacher: 0}
     for kind in calls:
         forward = kind.forward
 
@@ -67,13 +67,13 @@ def test_alpha_0_is_the_control_to_the_bit_and_runs_no_teacher(run, count, tmp_p
     assert student.keys() == {"last.safetensors", "best.safetensors"}
     assert metrics["student"]["last"] == metrics["control"]["last"]
     assert set(metrics["gain"]["last"].values()) == {0}
-    assert count == {Frozen: 0, Momentum: 0}
+    assert count == {Frozen: 0, EMATeacher: 0}
 
 
 def test_alpha_0_with_a_moving_average(run, count, tmp_path):
     run(*HARD_TO_MATCH, "sources=momentum", "loss.alpha=0")
     assert weights(tmp_path / "run" / "checkpoints") == weights(tmp_path / "shop" / "control")
-    assert count == {Frozen: 0, Momentum: 0}
+    assert count == {Frozen: 0, EMATeacher: 0}
 
 
 def test_a_small_alpha_is_no_control_and_runs_the_teacher_once_a_step(run, count, tmp_path):
@@ -95,11 +95,11 @@ def test_the_loss_is_continuous_in_alpha_at_both_ends(compose):
     """Some code bases drop T² at alpha = 0, and a sweep over alpha jumps there."""
     totals = {}
     for alpha in (0.0, 1e-4, 1 - 1e-4, 1.0):
-        stage = build.stage_config(compose(*PAIR, f"loss.alpha={alpha}", "loss.temperature=8"), "student")
+        stage = factory.stage_config(compose(*PAIR, f"loss.alpha={alpha}", "loss.temperature=8"), "student")
         torch.manual_seed(0)
         given = {"student": {"logits": torch.randn(16, 10)}, "teacher": {"logits": torch.randn(16, 10)}}
         given["batch"] = {"label": torch.arange(16) % 10}
-        totals[alpha] = float(build.objective(stage)(given)[0])
+        totals[alpha] = float(factory.objective(stage)(given)[0])
     assert totals[0.0] == pytest.approx(totals[1e-4], rel=1e-3)
     assert totals[1.0] == pytest.approx(totals[1 - 1e-4], rel=1e-3)
     assert totals[0.0] != pytest.approx(totals[1.0], rel=1e-2)
@@ -136,7 +136,7 @@ def test_no_frozen_teacher_in_any_state_or_checkpoint(run, compose, tmp_path, so
             [n for n in learned if n.endswith(("weight", "bias"))]
         )
     run(*TINY, *QUIET, f"sources={sources}", "loss=fitnet", "callbacks.recovery.every_n_steps=2", crash)
-    student = build.network(build.stage_config(compose(*TINY), "student").network, 0).net.state_dict().keys()
+    student = factory.network(factory.stage_config(compose(*TINY), "student").network, 0).net.state_dict().keys()
     for weights_ in ("last", "best"):
         assert read_state(tmp_path / "run" / "checkpoints" / f"{weights_}.safetensors").keys() == student
 
@@ -210,10 +210,10 @@ def test_losses_match_a_float64_oracle(run, monkeypatch, precision, temperature)
 
 def student_module(compose, *overrides, sources=True):
     cfg = compose(*PAIR, *SPLITS, *QUIET, *overrides)
-    stage = build.stage_config(cfg, "student")
-    data = build.data(stage)
-    made = build.sources(stage) if sources else {}
-    return build.distillation_module(stage, 10, made, None), data, stage
+    stage = factory.stage_config(cfg, "student")
+    data = factory.data(stage)
+    made = factory.sources(stage) if sources else {}
+    return factory.distillation_module(stage, 10, made, None), data, stage
 
 
 def test_a_source_that_no_term_reads_is_dropped(compose):
@@ -227,7 +227,7 @@ def test_a_source_that_no_term_reads_is_dropped(compose):
 def test_a_source_that_is_not_there_is_named(compose):
     module, data, stage = student_module(compose, sources=False)
     with pytest.raises(TutelageError, match=r"the objective reads source 'teacher'; this stage has \['student'\]"):
-        build.trainer(stage, "student", Path(stage.paths.outputs), Path(stage.paths.outputs), 18).fit(
+        factory.trainer(stage, "student", Path(stage.paths.outputs), Path(stage.paths.outputs), 18).fit(
             module, datamodule=data
         )
 
@@ -244,7 +244,7 @@ def test_first_weights_are_a_function_of_the_seed_alone(compose):
 
 def test_what_losses_learn_goes_to_the_optimizer_and_the_teacher_does_not(compose, tmp_path):
     module, data, stage = student_module(compose, "loss=fitnet", "+trainer.max_steps=2")
-    build.trainer(stage, "student", tmp_path, tmp_path, 18).fit(module, datamodule=data)
+    factory.trainer(stage, "student", tmp_path, tmp_path, 18).fit(module, datamodule=data)
     held = {id(p) for group in module.optimizers().param_groups for p in group["params"]}
     assert held == {id(p) for p in module.student.parameters()} | {id(p) for p in module.objective.parameters()}
     assert len(list(module.objective.parameters())) > 0
@@ -279,11 +279,11 @@ def test_validation_figures_are_those_of_the_evaluation(run, tmp_path):
     ("loss", "batch_size", "ranks", "least"), [("rkd", 2, 1, 3), ("rkd", 8, 4, 3), ("sp", 1, 1, 2), ("cc", 2, 2, 2)]
 )
 def test_a_loss_that_compares_examples_has_enough_of_them(compose, monkeypatch, loss, batch_size, ranks, least):
-    monkeypatch.setattr("tutelage.modules.supervised.is_up", lambda: ranks > 1)
+    monkeypatch.setattr("tutelage.training.module.is_up", lambda: ranks > 1)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: ranks)
     for size, refused in ((batch_size, True), (least * ranks, False)):
-        stage = build.stage_config(compose(*TINY, *QUIET, f"loss={loss}", f"data.batch_size={size}"), "student")
-        module = build.distillation_module(stage, 10, build.sources(stage), None)
+        stage = factory.stage_config(compose(*TINY, *QUIET, f"loss={loss}", f"data.batch_size={size}"), "student")
+        module = factory.distillation_module(stage, 10, factory.sources(stage), None)
         said = pytest.raises(TutelageError, match=f"needs {least} of them; data.batch_size={size} gives each")
         with said if refused else nullcontext():
-            module.meet(build.data(stage))
+            module.dry_run(factory.data(stage))

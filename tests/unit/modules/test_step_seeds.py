@@ -7,8 +7,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from tutelage import teachers
-from tutelage.modules.supervised import SupervisedModule
+from tutelage.pipeline import teachers
+from tutelage.training.module import SupervisedModule
 
 
 def draw(seed=0, epoch=0, batch=0, rank=0):

@@ -3,7 +3,7 @@
 import pytest
 
 from tutelage.report.cells import Cell, Sweep
-from tutelage.report.gains import Mean, Standing
+from tutelage.report.gains import CellStatistics, Mean
 from tutelage.report.sections.answer import how_sure, sentence
 from tutelage.report.statistics import paired
 
@@ -15,7 +15,9 @@ OTHER = Cell({"loss.temperature": 1}, {})
 
 def standing(gains, holm=None):
     found = paired(gains)
-    return Standing(CELL, Mean(0.9, 0.01, len(gains)), found, found, True, [], found.p_t if holm is None else holm)
+    return CellStatistics(
+        CELL, Mean(0.9, 0.01, len(gains)), found, found, True, [], found.p_t if holm is None else holm
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tutelage.evaluation.figures import expected_calibration_error
+from tutelage.evaluation.metrics import expected_calibration_error
 from tutelage.evaluation.predictions import Predictions
 from tutelage.report.answers import per_class, reliability_bins
 from tutelage.report.charts import Point, Row, against_cost, epoch_chart, forest
@@ -12,7 +12,7 @@ from tutelage.report.curves import band
 from tutelage.report.document import Table, number, percent, points, probability, text
 from tutelage.report.matrices import Tile, confusion, heat_map
 from tutelage.report.statistics import paired
-from tutelage.svg import Scale, around, linear_ticks, short
+from tutelage.report.svg import Scale, around, linear_ticks, short
 
 
 def elements(drawing, tag):

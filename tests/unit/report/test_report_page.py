@@ -10,10 +10,10 @@ from itertools import pairwise
 import made_runs
 import pytest
 
-from tutelage import manifest
-from tutelage.report import main
+from tutelage.cli.report import main
 from tutelage.report.runs import read_runs
 from tutelage.report.write import write_report
+from tutelage.runtime import manifest
 
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 

@@ -13,7 +13,7 @@ from command import environment
 from filelock import Timeout
 
 from tutelage.errors import TutelageError
-from tutelage.files import locked
+from tutelage.runtime.files import locked
 from tutelage.sources.answers import Answers
 
 ONE = {b"q": np.array([1.5, -2.0, 1e-30], np.float32)}

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from tutelage.errors import TutelageError
-from tutelage.sources.cached import Cached, shortened
+from tutelage.models.tapped import Tapped
+from tutelage.sources.cached import Cached, topk_compress
 from tutelage.sources.frozen import Frozen
 from tutelage.sources.store import Column, Writer
-from tutelage.sources.tapped import Tapped
 
 KEY = torch.tensor([3, 5, 8, 9])
 
@@ -48,7 +48,7 @@ def test_half_precision_comes_back_as_float32(tmp_path, dtype):
 @pytest.mark.parametrize("top", [1, 3, 7, 50])
 def test_the_top_and_the_rest_are_a_distribution_with_the_right_mass(tmp_path, caplog, top):
     logits = torch.randn(4, 7, dtype=torch.float64) * 3
-    source = Cached(None, stored(tmp_path, [shortened(logits, top)]))
+    source = Cached(None, stored(tmp_path, [topk_compress(logits, top)]))
     assert "approximate at temperatures other than 1" in caplog.text
     source.attach({"logits"}, {})
     p, found = logits.softmax(1), source({"key": KEY})["logits"].double().softmax(1)
@@ -66,7 +66,7 @@ def test_the_top_and_the_rest_are_a_distribution_with_the_right_mass(tmp_path, c
 def test_the_number_of_classes_is_exact_in_every_dtype(tmp_path, dtype, classes):
     logits = torch.zeros(4, classes)
     logits[:, -1] = 5
-    found = Cached(None, stored(tmp_path, [shortened(logits, 2)], dtype))({"key": KEY})["logits"]
+    found = Cached(None, stored(tmp_path, [topk_compress(logits, 2)], dtype))({"key": KEY})["logits"]
     assert found.shape == (4, classes)
     assert found.argmax(1).tolist() == 4 * [classes - 1]
 
@@ -100,4 +100,4 @@ def test_before_it_is_written_the_source_answers():
     source.attach({"logits"}, {})
     batch = {"input": torch.randn(2, 1, 2, 2), "key": torch.tensor([0, 1])}
     assert torch.equal(source(batch)["logits"], teacher(batch)["logits"])
-    assert source.everywhere
+    assert source.supports_validation

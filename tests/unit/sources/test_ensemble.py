@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from tutelage.errors import TutelageError
+from tutelage.models.tapped import Tapped
 from tutelage.sources.ensemble import Ensemble, combined, learned_weights, scaled
 from tutelage.sources.frozen import Frozen
-from tutelage.sources.tapped import Tapped
 
 
 def members(count: int = 3) -> list[Frozen]:

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from tutelage.checkpoints.weights import digest, save_network
 from tutelage.errors import TutelageError
 from tutelage.models.mlp import MLP
+from tutelage.models.tapped import Tapped
 from tutelage.sources.frozen import Frozen
 from tutelage.sources.live import Live
-from tutelage.sources.tapped import Tapped
-from tutelage.weights import digest, save_network
 
 
 def net() -> nn.Module:

@@ -8,7 +8,7 @@ import torch
 
 from tutelage.data.digits import Digits
 from tutelage.errors import TutelageError
-from tutelage.sources.asked import Asked
+from tutelage.sources.black_box import BlackBoxTeacher
 from tutelage.sources.output_columns import class_order
 from tutelage.sources.outputs import as_logits
 from tutelage.sources.recorded import RecordedFile
@@ -121,10 +121,10 @@ def test_a_black_box_that_answers_probabilities_as_logits_is_refused(tmp_path):
         return np.full((len(images), 10), 0.1, np.float32)
 
     batch = digits().sample(4)
-    box = Asked(ask, "logits", 10, str(tmp_path), "box")
+    box = BlackBoxTeacher(ask, "logits", 10, str(tmp_path), "box")
     with pytest.raises(TutelageError, match=r"box: all 4 rows .* look like probabilities"):
         box(batch)
-    Asked(ask, "logits", 10, str(tmp_path), "box", allow_normalised=True)(batch)
+    BlackBoxTeacher(ask, "logits", 10, str(tmp_path), "box", allow_normalised=True)(batch)
 
 
 def test_a_black_box_is_measured_on_the_first_validation_images(tmp_path):
@@ -134,7 +134,7 @@ def test_a_black_box_is_measured_on_the_first_validation_images(tmp_path):
         asked.extend(images)
         return images.reshape(len(images), -1)[:, :10]
 
-    logits, labels = Asked(ask, "logits", 10, str(tmp_path), "box").graded(data)["validation"]
+    logits, labels = BlackBoxTeacher(ask, "logits", 10, str(tmp_path), "box").graded(data)["validation"]
     assert logits.shape == (256, 10)
     assert torch.equal(labels, data.splits["val"].labels[:256])
     assert len(asked) <= 256

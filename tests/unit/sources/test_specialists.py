@@ -9,9 +9,9 @@ from scipy.optimize import minimize
 from torch import Tensor, nn
 
 from tutelage.errors import TutelageError
+from tutelage.models.tapped import Tapped
 from tutelage.sources.frozen import Frozen
-from tutelage.sources.specialists import TOLERANCE, Specialists, activity, membership, together
-from tutelage.sources.tapped import Tapped
+from tutelage.sources.specialists import TOLERANCE, Specialists, activity, combine_experts, membership
 
 OVERLAPPING, DISJOINT = [[0, 1, 2], [2, 3], [0, 4, 5]], [[0, 1], [2, 3], [4]]
 CLASSES = 7
@@ -45,7 +45,7 @@ def soft(z: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("top", [1, 2, CLASSES])
 def test_it_is_the_minimum_that_a_direct_search_finds(groups: list[list[int]], top: int) -> None:
     generalist, special = drawn()
-    found, gap = together(generalist, special, membership(groups, CLASSES), top)
+    found, gap = combine_experts(generalist, special, membership(groups, CLASSES), top)
     assert gap.max() <= TOLERANCE
     torch.testing.assert_close(found.exp().sum(1), torch.ones(5).double())
     for row in range(5):
@@ -63,7 +63,7 @@ def test_one_specialist_has_a_closed_form() -> None:
     """Its classes get the mean; the others keep their proportions and share the mean of what is left."""
     generalist, special = drawn(50, scale=6.0, specialists=1)
     group, others = [0, 3], [1, 2, 4, 5, 6]
-    found, gap = together(generalist, special, membership([group], CLASSES), CLASSES)
+    found, gap = combine_experts(generalist, special, membership([group], CLASSES), CLASSES)
     p, own = generalist.softmax(1), special[0].softmax(1)
     expected = (p + own) / 2
     left = expected[:, others].sum(1, keepdim=True)
@@ -78,7 +78,7 @@ def test_who_has_nothing_to_say_is_not_heard() -> None:
     active = activity(generalist, inside, 1)
     first = generalist.argmax(1)
     assert torch.equal(active, torch.stack([(first == 0) | (first == 1), first == 2], 1))
-    found, _ = together(generalist, special[:2], inside, 1)
+    found, _ = combine_experts(generalist, special[:2], inside, 1)
     silent = ~active.any(1)
     assert 0 < silent.sum() < 200
     assert torch.equal(found[silent], generalist[silent].log_softmax(1))
@@ -88,7 +88,7 @@ def test_who_has_nothing_to_say_is_not_heard() -> None:
 def test_specialists_that_are_the_generalist_change_nothing() -> None:
     generalist, _ = drawn(20, scale=8.0)
     for groups in (OVERLAPPING, DISJOINT):
-        found, gap = together(generalist, generalist.expand(3, -1, -1), membership(groups, CLASSES), CLASSES)
+        found, gap = combine_experts(generalist, generalist.expand(3, -1, -1), membership(groups, CLASSES), CLASSES)
         torch.testing.assert_close(found, generalist.log_softmax(1), rtol=1e-9, atol=1e-9)
         assert gap.max() < 1e-9
 
@@ -96,15 +96,15 @@ def test_specialists_that_are_the_generalist_change_nothing() -> None:
 def test_a_row_does_not_depend_on_its_batch() -> None:
     generalist, special = drawn(40, scale=3.0)
     inside = membership(OVERLAPPING, CLASSES)
-    whole, _ = together(generalist, special, inside, 3)
-    alone = torch.cat([together(generalist[i : i + 1], special[:, i : i + 1], inside, 3)[0] for i in range(40)])
+    whole, _ = combine_experts(generalist, special, inside, 3)
+    alone = torch.cat([combine_experts(generalist[i : i + 1], special[:, i : i + 1], inside, 3)[0] for i in range(40)])
     torch.testing.assert_close(whole, alone, rtol=1e-12, atol=1e-12)
 
 
 def test_certain_networks_give_finite_logits() -> None:
     generalist = torch.tensor([[2000.0, 0, 0, 0, 0, 0, 0], [0, 0, 0, -torch.inf, -torch.inf, -torch.inf, -torch.inf]])
     special = torch.tensor([[[0, 2000.0, 0, 0, 0, 0, 0]], [[0, 0, 0, 0, 0, 0, 2000.0]]]).expand(2, 2, CLASSES)
-    found, _ = together(generalist, special, membership([[0, 1], [2, 0]], CLASSES), 3)
+    found, _ = combine_experts(generalist, special, membership([[0, 1], [2, 0]], CLASSES), 3)
     assert found.float().isfinite().all()
     torch.testing.assert_close(found.exp().sum(1), torch.ones(2).double())
 
@@ -122,7 +122,7 @@ def test_the_source_says_what_its_networks_say_together() -> None:
     source = Specialists(members[0], members[1:], OVERLAPPING, top=2)
     source.attach({"logits"}, {})
     said = [member(batch)["logits"] for member in members]
-    expected, _ = together(said[0], torch.stack(said[1:]), membership(OVERLAPPING, CLASSES), 2)
+    expected, _ = combine_experts(said[0], torch.stack(said[1:]), membership(OVERLAPPING, CLASSES), 2)
     found = source(batch)["logits"]
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected.float())
@@ -144,7 +144,7 @@ def test_before_its_specialists_are_trained_it_is_its_generalist() -> None:
 
 def test_contradictions_that_take_too_long_are_said(caplog: pytest.LogCaptureFixture) -> None:
     generalist, special = drawn(300, scale=12.0)
-    _, gap = together(generalist, special, membership(OVERLAPPING, CLASSES), CLASSES)
+    _, gap = combine_experts(generalist, special, membership(OVERLAPPING, CLASSES), CLASSES)
     assert TOLERANCE < gap.max() < 0.1
     assert (gap > TOLERANCE).double().mean() < 0.2
     source = Specialists(frozen(0), [frozen(1)], [[0, 1]])

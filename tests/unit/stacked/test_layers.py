@@ -10,7 +10,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from tutelage.models.cnn import CNN
 from tutelage.models.mlp import MLP
 from tutelage.seeding import reseed
-from tutelage.stacked.layers import Chance
+from tutelage.stacked.layers import DropoutMasks
 
 CPU = torch.device("cpu")
 
@@ -27,7 +27,7 @@ def test_a_linear_layer_of_many_is_each_of_them(seeds, bias):
     x = torch.randn(seeds, 5, 6, dtype=torch.float64, requires_grad=True)
     state, _ = stack_module_state(layers)
     template = layers[0]
-    Chance(layers, range(len(layers)), x[0]).install(template)
+    DropoutMasks(layers, range(len(layers)), x[0]).install(template)
     split = {name: p.unflatten(0, (seeds, cells)) for name, p in state.items()}
     y = vmap(vmap(lambda s, x: functional_call(template, s, (x,)), in_dims=(0, None)))(split, x)
     own = [type(layer[0]).__base__ for layer in layers]
@@ -54,7 +54,7 @@ def test_every_job_draws_the_masks_that_it_would_draw_alone(make, shape, dtype):
     rates, seeds = [0.2, 0.5, 0.2, 0.0], [3, 3, 8, 8]
     nets = [make(dropout=rate).to(dtype) for rate in rates]
     x = torch.randn(16, *shape, dtype=dtype)
-    chance = Chance(nets, seeds, x[:2])
+    chance = DropoutMasks(nets, seeds, x[:2])
     drawn = chance.draw(epoch=4, batch=7, rows=len(x), like=x)
     masks = chance.install(template := make(dropout=0.2).to(dtype))
     for i, net in enumerate(nets):
@@ -68,7 +68,7 @@ def test_every_job_draws_the_masks_that_it_would_draw_alone(make, shape, dtype):
 def test_without_dropout_nothing_is_drawn():
     nets = networks(2, [0.0, 0.0])
     before = torch.get_rng_state()
-    assert Chance(nets, [0, 1], torch.zeros(2, 1, 2, 3).double()).draw(0, 0, 4, torch.zeros(())) == []
+    assert DropoutMasks(nets, [0, 1], torch.zeros(2, 1, 2, 3).double()).draw(0, 0, 4, torch.zeros(())) == []
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -76,5 +76,5 @@ def test_in_eval_mode_nothing_is_dropped():
     nets = networks(2, [0.5, 0.9])
     x = torch.randn(4, 1, 2, 3, dtype=torch.float64)
     expected = nets[0].eval()(x)
-    Chance(nets, [0, 1], x).install(nets[0])
+    DropoutMasks(nets, [0, 1], x).install(nets[0])
     torch.testing.assert_close(nets[0](x), expected)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tutelage import build
+from tutelage.config import factory
 from tutelage.stacked import memory
 
 
@@ -11,9 +11,9 @@ def most(compose, monkeypatch):
     """``most(free, *overrides)`` → how many of a student fit into so many free bytes."""
 
     def count(free, *overrides):
-        stage = build.stage_config(compose("model@student=dense", "model@teacher=mlp", *overrides), "student")
-        data = build.data(stage)
-        module = build.distillation_module(stage, data.num_classes, build.sources(stage), None)
+        stage = factory.stage_config(compose("model@student=dense", "model@teacher=mlp", *overrides), "student")
+        data = factory.data(stage)
+        module = factory.distillation_module(stage, data.num_classes, factory.sources(stage), None)
         monkeypatch.setattr(memory, "_free", lambda: free)
         return memory.most_that_fit(module, data)
 

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from tutelage.errors import TutelageError
-from tutelage.job import job
+from tutelage.runtime.job import job
 from tutelage.stacked import owner
 from tutelage.stacked.plan import Job
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from tutelage import build
+from tutelage.config import factory
 from tutelage.stacked import plan
 from tutelage.stacked.plan import Job
 
@@ -23,11 +23,11 @@ def module(compose):
     """``module(*overrides)`` → a student that has met its data, its teachers, the data."""
 
     def make(*overrides):
-        stage = build.stage_config(compose(*DENSE, *overrides), "student")
-        data = build.data(stage)
-        teaching = build.sources(stage)
-        made = build.distillation_module(stage, data.num_classes, teaching, None)
-        made.meet(data)
+        stage = factory.stage_config(compose(*DENSE, *overrides), "student")
+        data = factory.data(stage)
+        teaching = factory.sources(stage)
+        made = factory.distillation_module(stage, data.num_classes, teaching, None)
+        made.dry_run(data)
         return made, teaching, data
 
     return make
@@ -36,7 +36,7 @@ def module(compose):
 @pytest.fixture
 def form(module, compose):
     """``form(*overrides)`` → what must be the same."""
-    return lambda *own: plan.make(module(*own)[0], build.stage_config(compose(*DENSE, *own), "student"))
+    return lambda *own: plan.make(module(*own)[0], factory.stage_config(compose(*DENSE, *own), "student"))
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def form(module, compose):
 def test_these_values_go_side_by_side(jobs, values):
     base = "loss=dkd" if values == "loss=dkd" else ""
     base += " stages.teacher.optimizer.lr=.001" if "lr" in values else ""
-    assert len(plan.alike(jobs(base, values))) == 1
+    assert len(plan.group_stackable(jobs(base, values))) == 1
 
 
 @pytest.mark.parametrize(
@@ -59,20 +59,20 @@ def test_these_values_go_side_by_side(jobs, values):
         "loss=dkd", "stages.teacher.seed=1", "optimizer.lr=.01", "scheduler=cosine", "logger=none",
         "sources.teacher.checkpoint=/other", "data.augment=[{_target_:tutelage.data.augment.Shift,pixels:1}]",
         "paths.artifacts=/elsewhere", "stages.teacher.weights=best",
-        "+stages.teacher.callbacks.norm={_target_:tutelage.callbacks.max_norm.MaxNorm,limit:4}",
+        "+stages.teacher.callbacks.norm={_target_:tutelage.training.callbacks.max_norm.MaxNorm,limit:4}",
         "sources=specialists stages.specialist.optimizer.lr=.1",
     ],
 )  # fmt: skip
 def test_these_do_not(jobs, values):
     base = "sources=specialists" if "specialist" in values else ""
-    assert [len(group) for group in plan.alike(jobs(base, values))] == [1, 1]
+    assert [len(group) for group in plan.group_stackable(jobs(base, values))] == [1, 1]
 
 
 @pytest.mark.parametrize(("augmented", "groups"), [(False, 1), (True, 2)])
 def test_seeds_whose_pictures_differ_have_other_signals_on_disk(jobs, augmented, groups):
     augment = "data.augment=[{_target_:tutelage.data.augment.Shift,pixels:1}] data.views=2" if augmented else ""
     base = f"sources=cached {augment}"
-    assert len(plan.alike(jobs(f"{base} seed=0", f"{base} seed=1"))) == groups
+    assert len(plan.group_stackable(jobs(f"{base} seed=0", f"{base} seed=1"))) == groups
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_seeds_whose_pictures_differ_have_other_signals_on_disk(jobs, augmented,
         ("trainer=ddp", "one device"),
         ("trainer.precision=16-mixed", "precision=16-mixed"),
         ("+trainer.gradient_clip_val=1", "gradient_clip_val"),
-        ("+callbacks.mine={_target_: tutelage.callbacks.every_epoch.EveryEpoch}", "callbacks.mine"),
+        ("+callbacks.mine={_target_: tutelage.training.callbacks.every_epoch.EveryEpoch}", "callbacks.mine"),
         ("~callbacks.best", "callbacks.best"),
     ],
 )
@@ -148,9 +148,9 @@ def test_alpha_at_its_ends_has_other_terms(form):
 
 def test_a_control_is_a_student_whose_teachers_have_no_weight(module, compose):
     student, _, data = module("loss.alpha=.7")
-    control = build.supervised_module(build.stage_config(compose(*DENSE), "control"), "control", 10, None)
-    control.meet(data)
-    assert plan.disarm(student, control) == {"soft"}
+    control = factory.supervised_module(factory.stage_config(compose(*DENSE), "control"), "control", 10, None)
+    control.dry_run(data)
+    assert plan.zero_teacher_terms(student, control) == {"soft"}
     assert {name: float(term.weight) for name, term in student.objective.terms.items()} == {"hard": 1.0, "soft": 0.0}
 
 
@@ -158,9 +158,9 @@ def test_a_control_is_a_student_whose_teachers_have_no_weight(module, compose):
 def test_a_control_that_is_more_than_that_trains_by_itself(module, compose, overrides):
     student, _, data = module(overrides)
     before = {name: float(term.weight) for name, term in student.objective.terms.items()}
-    control = build.supervised_module(build.stage_config(compose(*DENSE), "control"), "control", 10, None)
-    control.meet(data)
-    assert plan.disarm(student, control) is None
+    control = factory.supervised_module(factory.stage_config(compose(*DENSE), "control"), "control", 10, None)
+    control.dry_run(data)
+    assert plan.zero_teacher_terms(student, control) is None
     assert before == {name: float(term.weight) for name, term in student.objective.terms.items()}
 
 
@@ -179,4 +179,4 @@ def test_stacks_are_as_equal_as_can_be(count, most, sizes):
 def test_the_key_reads_no_folder(jobs):
     a, b = jobs("seed=1", "seed=2")
     assert OmegaConf.to_container(a.cfg.paths) == OmegaConf.to_container(b.cfg.paths)
-    assert len(plan.alike([a, b])) == 1
+    assert len(plan.group_stackable([a, b])) == 1

@@ -18,7 +18,7 @@ from tutelage.report.document import (
     spread,
     text,
 )
-from tutelage.report.gains import Mean, Standing, figure, gains, mean
+from tutelage.report.gains import CellStatistics, Mean, figure, gains, mean
 from tutelage.report.matrices import Tile, gain_tile, heat_map
 from tutelage.report.statistics import LEVEL, MOST_SEEDS, Paired
 
@@ -27,7 +27,7 @@ _ROWS = 14  # of one
 _STAR = "Star: the t-test's p is below 5 % after Holm's correction."
 
 
-def answer(sweep: Sweep, found: Sequence[Standing], best: Standing, weights: str) -> Section:
+def answer(sweep: Sweep, found: Sequence[CellStatistics], best: CellStatistics, weights: str) -> Section:
     """The section; ``best`` is what :func:`~tutelage.report.gains.choose` chose."""
     blocks: list[Block] = [
         Text(sentence(sweep, best), "lead"),
@@ -41,7 +41,7 @@ def answer(sweep: Sweep, found: Sequence[Standing], best: Standing, weights: str
     return Section("answer", "Answer", blocks)
 
 
-def _forests(found: Sequence[Standing], best: Standing) -> Iterable[Figure]:
+def _forests(found: Sequence[CellStatistics], best: CellStatistics) -> Iterable[Figure]:
     """Gains with intervals, in as many columns as fit a wide page."""
     rows = [Row(one.cell.name, one.test_gain, one.significant, one is best) for one in _ordered(found)[:MOST_ROWS]]
     if not any(row.found.mean is not None for row in rows):
@@ -58,11 +58,11 @@ def _forests(found: Sequence[Standing], best: Standing) -> Iterable[Figure]:
         yield Figure(f"gains-{start + 1}", title, forest(f"gains-{start + 1}", title, part, rows), caption)
 
 
-def _ordered(found: Sequence[Standing]) -> list[Standing]:
+def _ordered(found: Sequence[CellStatistics]) -> list[CellStatistics]:
     return sorted(found, key=lambda one: -one.val.mean)
 
 
-def sentence(sweep: Sweep, best: Standing) -> str:
+def sentence(sweep: Sweep, best: CellStatistics) -> str:
     """The answer in one sentence."""
     gain, cells = best.test_gain, len(sweep.cells)
     where = f"with {best.cell.name}" if sweep.keys else "in the only setting that was run"
@@ -89,7 +89,7 @@ def sentence(sweep: Sweep, best: Standing) -> str:
     )
 
 
-def how_sure(best: Standing) -> str:
+def how_sure(best: CellStatistics) -> str:
     """Tests and the number of seeds."""
     gain = best.test_gain
     if not gain.is_tested:
@@ -112,7 +112,7 @@ def _p(value: float | None) -> str:
     return f"p {written}" if written.startswith("<") else f"p = {written}"
 
 
-def _choice(found: Sequence[Standing], best: Standing, weights: str) -> str:
+def _choice(found: Sequence[CellStatistics], best: CellStatistics, weights: str) -> str:
     of = {"last": "the last weights", "best": "the epoch of each network that was best on validation"}[weights]
     said = f"All figures are of {of}. "
     if len(found) > 1:
@@ -132,7 +132,7 @@ def _teachers(cell: Cell) -> str:
     return "this one teacher" if len(made) == 1 else f"these {len(made)} teachers"
 
 
-def _remarks(sweep: Sweep, found: Sequence[Standing]) -> Iterable[Text]:
+def _remarks(sweep: Sweep, found: Sequence[CellStatistics]) -> Iterable[Text]:
     if unpaired := [f"{one.cell.name}, seed {seed}" for one in found for seed in one.unpaired]:
         said = f"In no gain, for want of a control of their own seed: {plural(len(unpaired), 'run')}"
         yield Text(f"{said}: {'; '.join(unpaired[:6])}.", "note")
@@ -157,7 +157,7 @@ def _seeds_table(cell: Cell, weights: str) -> Table:
     return Table("seeds", f"The chosen cell, seed by seed: {cell.name}", columns, rows, folded=len(rows) > 12)
 
 
-def _heat_maps(sweep: Sweep, found: Sequence[Standing], best: Standing) -> list[Block]:
+def _heat_maps(sweep: Sweep, found: Sequence[CellStatistics], best: CellStatistics) -> list[Block]:
     """Of temperature × alpha, or of the two keys that were varied; further keys are as in the chosen cell."""
     keys = list(sweep.keys)
     if len(keys) < 2 or (set(keys[:2]) != {TEMPERATURE, ALPHA} and len(keys) > 2):
@@ -195,7 +195,7 @@ def _as_number(value: str) -> tuple[bool, float, str]:
         return True, 0.0, value
 
 
-def _tile(one: Standing, split: str, chosen: bool) -> Tile | None:
+def _tile(one: CellStatistics, split: str, chosen: bool) -> Tile | None:
     gain = one.val_gain if split == "val" else one.test_gain
     if gain.mean is None:
         return None
@@ -210,7 +210,7 @@ def _interval(gain: Paired) -> str:
     return f"{points(gain.mean)} ({points(gain.low)} to {points(gain.high)}; {gain.n} seeds)"
 
 
-def cells_table(found: Sequence[Standing], best: Standing, weights: str) -> Table:
+def cells_table(found: Sequence[CellStatistics], best: CellStatistics, weights: str) -> Table:
     """Every cell's accuracy and gain, highest validation accuracy first."""
     rows = []
     for one in _ordered(found):
@@ -227,7 +227,7 @@ def cells_table(found: Sequence[Standing], best: Standing, weights: str) -> Tabl
     return Table("cells", caption, columns, rows, shown=60)
 
 
-def tests_table(found: Sequence[Standing], weights: str) -> Table:
+def tests_table(found: Sequence[CellStatistics], weights: str) -> Table:
     """Every cell's tests, and its other figures on test."""
     rows = []
     for one in _ordered(found):

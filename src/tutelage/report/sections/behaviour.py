@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tutelage.evaluation.figures import expected_calibration_error
+from tutelage.evaluation.metrics import expected_calibration_error
 from tutelage.evaluation.saved_predictions import SavedPredictions
 from tutelage.report.answers import Answers, both, per_class, reliability_bins, total_confusion
 from tutelage.report.cells import Cell

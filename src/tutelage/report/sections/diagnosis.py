@@ -9,7 +9,7 @@ from tutelage.evaluation.saved_predictions import SavedPredictions
 from tutelage.report.answers import Answers, entropy, off_label
 from tutelage.report.cells import ALPHA, TEMPERATURE, Cell, Sweep
 from tutelage.report.document import Block, Section, Table, Text, number, percent, plural, points
-from tutelage.report.gains import Standing, gains, mean
+from tutelage.report.gains import CellStatistics, gains, mean
 from tutelage.report.sections.gradients import gradients
 from tutelage.report.statistics import paired
 
@@ -17,7 +17,7 @@ _LITTLE, _FLAT = 0.05, 0.9  # shares of the highest entropy there is
 _SURE = 0.995  # accuracy
 
 
-def diagnosis(sweep: Sweep, found: Sequence[Standing], best: Standing, answers: Answers) -> Section:
+def diagnosis(sweep: Sweep, found: Sequence[CellStatistics], best: CellStatistics, answers: Answers) -> Section:
     """One item a question, each a number and what it means."""
     cell = best.cell
     blocks: list[Block] = [
@@ -138,7 +138,7 @@ def _capacity(cell: Cell, answers: Answers) -> Iterable[Block]:
     yield Text(said.strip(), label=label)
 
 
-def _limits(found: Sequence[Standing], best: Standing) -> Iterable[Block]:
+def _limits(found: Sequence[CellStatistics], best: CellStatistics) -> Iterable[Block]:
     """What the sweep says of alpha = 1 and of T = 1."""
     for key, sign, means in ((ALPHA, "α", "no label is used"), (TEMPERATURE, "T", "the teacher's outputs as they are")):
         label = f"And at {sign} = 1 ({means})?"
@@ -158,7 +158,7 @@ def _limits(found: Sequence[Standing], best: Standing) -> Iterable[Block]:
         yield Text(said, label=label)
 
 
-def _without(one: Standing, key: str) -> dict[str, Any]:
+def _without(one: CellStatistics, key: str) -> dict[str, Any]:
     return {name: value for name, value in one.cell.values.items() if name != key}
 
 

@@ -7,7 +7,7 @@ from tutelage.errors import TutelageError
 from tutelage.report.cells import Cell, Sweep
 from tutelage.report.document import Block, Table, Text, number, plural, text
 from tutelage.report.runs import Run
-from tutelage.shape import read_json_as
+from tutelage.runtime.json_shape import read_json_as
 
 _HARD = "hard"  # the term of the labels
 _HOW = (

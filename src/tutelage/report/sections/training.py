@@ -10,7 +10,7 @@ from tutelage.report.cells import Cell, Sweep
 from tutelage.report.charts import Point, against_cost, epoch_chart
 from tutelage.report.curves import Band, Curve, band, read_curves
 from tutelage.report.document import Block, Figure, Section, Table, Text, number, percent, spread, text
-from tutelage.report.gains import Standing, mean
+from tutelage.report.gains import CellStatistics, mean
 from tutelage.report.runs import ROLES, Run
 
 _COSTS = {"parameters": "parameters", "multiply-adds": "multiply-adds an image"}
@@ -22,7 +22,7 @@ _SHOWN = {
 }
 
 
-def training(sweep: Sweep, best: Standing, weights: str) -> Section:
+def training(sweep: Sweep, best: CellStatistics, weights: str) -> Section:
     """Curves of teacher, control and the chosen cell's students; accuracy against cost."""
     blocks = [*_curves(sweep, best.cell), *_cost(sweep, best.cell, weights)]
     return Section("training", "Training and cost", blocks)

@@ -1,0 +1,159 @@
+"""Files of network weights: one self-describing format of ours, and the plain state dicts of others.
+
+Ours is safetensors: it cannot run code, and its header carries what made the network (model and data configs, seed,
+stage, epoch), a SHA-256 over the tensors, and one over the header. It appears under its final name whole or not at all,
+and equal networks with equal headers have equal bytes.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from tutelage.checkpoints import state_dicts
+from tutelage.errors import TutelageError
+from tutelage.runtime import distributed
+from tutelage.runtime.files import recipe_digest, write_atomically
+from tutelage.runtime.masking import hidden
+
+
+def gather_full(tensor: Tensor) -> Tensor:
+    """``tensor``, or what the ranks have in shards of it, gathered: each of them must call this."""
+    return tensor if (gather := getattr(tensor, "full_tensor", None)) is None else gather()
+
+
+def shard_like(tensor: Tensor, expected: Tensor | None) -> Tensor:
+    """``tensor``, or this rank's shard of it where ``expected`` is in shards; every rank has the whole."""
+    if not hasattr(expected, "full_tensor"):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor  # a second to import
+
+    mesh, placements = expected.device_mesh, expected.placements  # type: ignore[union-attr]
+    return distribute_tensor(tensor.to(mesh.device_type), mesh, placements, src_data_rank=None)
+
+
+def digest(state: nn.Module | Mapping[str, Tensor]) -> str:
+    """SHA-256 (64 hex digits) over names, dtypes, shapes and bytes of a module's state."""
+    tensors = state.state_dict() if isinstance(state, nn.Module) else state
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = gather_full(tensors[name].detach()).cpu().contiguous()
+        sha.update(f"{name}:{tensor.dtype}:{list(tensor.shape)};".encode())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
+def save_network(net: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
+    """Writes ``net`` atomically, with ``about`` (plain JSON values) and the digest in the file's header.
+
+    Rank 0 writes. Of a network in shards every rank must call this; after it the file is there for all of them.
+    """
+    tensors, state = net.state_dict(), {}
+    shards = any(hasattr(tensor, "full_tensor") for tensor in tensors.values())
+    if not (distributed.is_main() or shards):
+        return
+    for name, tensor in tensors.items():
+        full = gather_full(tensor.detach())
+        if distributed.is_main():
+            state[name] = full.cpu().contiguous()
+    if distributed.is_main():
+        header = {"about": json.dumps(hidden(dict(about))), "digest": digest(state)}
+        write_atomically(path, serialise(state, {**header, "header_digest": recipe_digest(header)}))
+    if shards:
+        distributed.barrier()
+
+
+def serialise(tensors: dict[str, Tensor], header: dict[str, str] | None = None) -> bytes:
+    """A safetensors file with its keys in order: the library's own order is another in every process."""
+    content = save(tensors, metadata=header)
+    length = int.from_bytes(content[:8], "little")
+    fields = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    fields += b" " * (-len(fields) % 8)  # tensors begin at a multiple of 8
+    return len(fields).to_bytes(8, "little") + fields + content[8 + length :]
+
+
+def about(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What the header of one of our files says of the network.
+
+    Raises:
+        TutelageError: no such file, none of ours, or its header was changed since it was written.
+    """
+    header = _open(Path(path))[1]
+    if "about" not in header:
+        raise TutelageError(f"{path}: no file of Tutelage's (its header does not say which model it holds)")
+    _check_header(header, path)
+    return json.loads(header["about"])
+
+
+def _check_header(header: Mapping[str, str], path: object) -> None:
+    """Of our own files; those of others have no such fields."""
+    expected = recipe_digest({key: header.get(key) for key in ("about", "digest")})
+    if (found := header.get("header_digest")) != expected:
+        raise TutelageError(f"{path}: its header has digest {expected}, and says {found}: it is damaged or was changed")
+
+
+def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if not path.is_file():
+        raise TutelageError(f"checkpoint: no file {path.absolute()}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except SafetensorError as error:
+        raise TutelageError(f"{path}: truncated, damaged or no safetensors file ({error})") from error
+
+
+def read_states(path: str | os.PathLike[str]) -> dict[str, dict[str, Tensor]]:
+    """Reads the state dicts, by key, of a safetensors file (ours or not) or a PyTorch file.
+
+    Raises:
+        TutelageError: missing, damaged, changed since it was written, not a state dict, or needing to run code.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        state, header = _open(path)
+        if "about" in header:
+            _check_header(header, path)
+        if "digest" in header and header["digest"] != (found := digest(state)):
+            raise TutelageError(f"{path}: its tensors have digest {found}, its header says {header['digest']}")
+        return {"": state}
+    if not path.is_file():
+        raise TutelageError(f"checkpoint: no file {path.absolute()}")
+    return state_dicts.load_states(path)
+
+
+def read_state(path: str | os.PathLike[str], key: str | None = None, option: str = "key") -> dict[str, Tensor]:
+    """The state dict of a file that has one, or the one under ``key``, which errors call ``option``.
+
+    Raises:
+        TutelageError: as :func:`read_states`; nothing under this key, or several to choose from.
+    """
+    return state_dicts.one_state(read_states(path), Path(path), key, option)
+
+
+def load_into(net: nn.Module, path: str | os.PathLike[str], key: str | None = None, prefix: str | None = None) -> str:
+    """Loads a file's weights into ``net``, wherever in it they are: :func:`tutelage.checkpoints.state_dicts.fit`.
+
+    Args:
+        net: what they must fit, all names and shapes.
+        path: the file.
+        key: of the state dict in it, where several fit.
+        prefix: before all names, such as ``teacher.``, where several fit.
+
+    Returns:
+        Where in the file they were, for a log; empty where they are all that it holds.
+
+    Raises:
+        TutelageError: names that are missing, left over or of another shape; several weights that fit.
+    """
+    expected = net.state_dict()
+    found = state_dicts.fit(read_states(path), expected, Path(path), type(net).__name__, key, prefix)
+    whole_state = {name: found.state.get(name, tensor) for name, tensor in expected.items()}
+    net.load_state_dict({name: shard_like(tensor, expected[name]) for name, tensor in whole_state.items()})
+    return found.said

@@ -1,0 +1,171 @@
+"""``tutelage <verb> [hydra overrides]``. Nothing heavy is imported before the verb's config is composed."""
+
+import importlib
+import logging
+import os
+import re
+import select
+import signal
+import sys
+import sysconfig
+import traceback
+from collections import Counter
+
+from tutelage.cli.verbs import VERBS
+
+USAGE = """tutelage – knowledge distillation for research
+
+usage: tutelage <verb> [overrides] [hydra flags]
+
+verbs:
+{verbs}
+
+examples:
+  tutelage distill                                    embedded digits, well under a minute
+  tutelage distill data=mnist model@teacher=cnn model@student=dense loss.temperature=4
+  tutelage distill -m loss.temperature=1,4,10 loss.alpha=.5,.9 'seed=range(0,5)'
+  tutelage evaluate checkpoint=outputs/distill/…/checkpoints/best.safetensors
+
+`tutelage <verb> --help` lists a verb's config groups and keys; `--cfg job` prints its config.
+Completion: eval "$(tutelage -sc install=bash)\""""
+
+
+_WITHOUT_HYDRA = ("status", "report")
+_MODES = {"--multirun": ("-m", "--multirun"), "--cfg": ("-c", "--cfg"), "--info": ("-i", "--info")}
+_WITH_VALUE = (
+    "-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir",
+    "--experimental-rerun",
+)  # fmt: skip
+_HOME = re.compile(r"""(?<=[=,\['"])~(?=/)""")
+
+
+def usage() -> str:
+    """The text of ``tutelage`` without a verb."""
+    return USAGE.format(verbs="\n".join(f"  {verb:<10} {what}" for verb, what in VERBS.items()))
+
+
+def main() -> None:
+    """The console script: dispatches to a verb, and turns errors into messages and exit codes.
+
+    Where the reader of its output has gone (``… | head -1``) it ends as other programs do, with 141.
+    """
+    from tutelage.runtime.text import in_its_letters
+
+    for stream in (sys.stdout, sys.stderr):
+        in_its_letters(stream)
+    logging.raiseExceptions = False  # else a message that nobody reads is a traceback
+    try:
+        try:
+            _dispatch(sys.argv[1:])
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _dispatch(arguments: list[str]) -> None:
+    if arguments[:1] == ["-sc"] or arguments[:1] == ["--shell-completion"]:
+        from tutelage.cli.completion import complete
+
+        return complete("".join(arguments[1:2]))
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        sys.exit(0 if arguments else 2)
+    verb = arguments[0]
+    if verb not in VERBS:
+        from tutelage.errors import nearest
+
+        sys.exit(f"tutelage: no verb {verb!r}; {nearest(verb, VERBS)}")
+    words = [word for word in arguments[1:] if "=" in word and word[0] not in "-~" and not os.path.exists(word)]
+    keys = Counter(word.lstrip("+").partition("=")[0] for word in words)
+    for key, times in keys.items():
+        if times > 1:
+            sys.exit(f"tutelage {verb}: {key} is given {times} times on the command line; only the last would count")
+    # A shell expands ~ at the beginning of a word alone.
+    arguments = [_HOME.sub(os.path.expanduser("~"), word) if "=" in word else word for word in arguments]
+    given = ["~logger" if word == "logger=null" else word for word in arguments[1:]]  # Hydra's way to choose nothing
+    if verb in _WITHOUT_HYDRA:
+        sys.argv = [f"{sys.argv[0]} {verb}", *given]
+    else:
+        overrides, flags = _sorted(given)
+        kinds = {kind for word in flags for kind, names in _MODES.items() if word.partition("=")[0] in names}
+        if len(kinds) > 1:
+            sys.exit(f"tutelage {verb}: {' and '.join(sorted(kinds))} can't go together: --cfg and --info show one job")
+        sys.argv = [f"{sys.argv[0]} {verb}", *overrides, *flags]
+    run(verb)
+
+
+def _sorted(words: list[str]) -> tuple[list[str], list[str]]:
+    """Overrides and Hydra's flags, which would take no override between two of them."""
+    overrides: list[str] = []
+    flags: list[str] = []
+    for before, word in zip(["", *words], words, strict=False):
+        is_value = before in _WITH_VALUE or (before in ("-i", "--info") and "=" not in word)
+        (flags if word.startswith("-") or is_value else overrides).append(word)
+    return overrides, flags
+
+
+def run(verb: str) -> None:
+    """Runs a verb under Hydra.
+
+    Hydra is told to let exceptions through, so that a user's mistake is one clear message here and a fault of ours a
+    whole traceback. ``HYDRA_FULL_ERROR=1`` in the user's environment gives the traceback in both cases.
+    """
+    from tutelage.config import resolvers
+    from tutelage.errors import explain, is_users
+    from tutelage.pipeline.sweep import failures
+    from tutelage.runtime import masking, rendezvous
+
+    resolvers.register()
+    masking.mask_logs()
+    whole = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        rendezvous.receive_config()
+        importlib.import_module(f"tutelage.cli.{verb}").main()
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            raise
+        if whole or not is_users(error):
+            print(_shown(traceback.format_exc()), end="", file=sys.stderr)
+        print(failures(), end="", file=sys.stderr)
+        sys.exit(_shown(f"tutelage {verb}: {explain(error) if is_users(error) else unexpected()}"))
+
+
+def _nobody_reads() -> bool:
+    """Whether it is our own output that broke, and not another pipe."""
+    try:
+        output = select.poll()
+        output.register(sys.stdout.fileno(), select.POLLOUT)
+        return any(event & select.POLLERR for _, event in output.poll(0))
+    except (OSError, ValueError):
+        return False
+
+
+def unexpected() -> str:
+    """What to say of an exception that no sentence was written for, and where its traceback is."""
+    from tutelage.pipeline import sweep
+
+    error = sys.exc_info()[1]
+    here, libraries = (
+        os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
+        (sysconfig.get_path("stdlib"), sys.prefix),
+    )
+    ours = False
+    for frame in reversed(traceback.extract_tb(error.__traceback__ if error else None)):
+        if ours := os.path.abspath(frame.filename).startswith(here):
+            break
+        if not os.path.abspath(frame.filename).startswith(libraries):  # code of the user's
+            break
+    what = "this is a bug in Tutelage" if ours else "an error that Tutelage did not expect"
+    where = f" ({sweep.traceback_file} has its traceback)" if sweep.traceback_file else ""
+    return f"{what}: {type(error).__name__}: {error}{where}"
+
+
+def _shown(text: str) -> str:
+    """What the terminal gets: names of files and values in a message may hold secrets or escape sequences."""
+    from tutelage.runtime.masking import hide
+    from tutelage.runtime.text import printable
+
+    return printable(hide(text))

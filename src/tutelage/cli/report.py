@@ -1,0 +1,38 @@
+"""``tutelage report DIR…``: what finished runs say together, as one page, as markdown and as CSV."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    """The verb: its words are folders, not overrides."""
+    parser = argparse.ArgumentParser(
+        prog="tutelage report",
+        description="Reads every run of `tutelage distill` below the folders; writes index.html, report.md and CSV.",
+    )
+    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="a run's folder, or one above several")
+    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="where to write (default: DIR/report)")
+    parser.add_argument(
+        "--weights", choices=("last", "best"), default="last",
+        help="of which weights: last, or each network's best epoch on validation (default: last)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--trust", action="append", default=[], metavar="PACKAGE",
+        help="a package of yours whose data classes may be used to show images (may be given several times)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-images", dest="images", action="store_false",
+        help="leave out the test images, for which alone the data and PyTorch are loaded",
+    )  # fmt: skip
+    chosen = parser.parse_args(sys.argv[1:])
+
+    from tutelage.report.runs import read_runs
+
+    runs = read_runs(chosen.folders)  # before more is imported: a misspelt folder is told at once
+
+    from tutelage.report.write import write_report
+
+    print(
+        write_report(runs, chosen.output or chosen.folders[0] / "report", chosen.weights, chosen.trust, chosen.images)
+    )

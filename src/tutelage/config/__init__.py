@@ -1,0 +1,1 @@
+"""Turns configs into objects and refuses bad ones before anything trains. Starts no training."""

@@ -1,0 +1,292 @@
+"""Config → objects: the only place that instantiates."""
+
+import os
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import lightning as L
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import get_object, instantiate
+from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from tutelage.config.trainer_arguments import figures_of
+from tutelage.data.base import ImageData
+from tutelage.errors import TutelageError
+from tutelage.models.tapped import Tapped, tapped
+from tutelage.objective import Objective
+from tutelage.runtime import distributed
+from tutelage.runtime.masking import hidden, masked
+from tutelage.seeding import seeded
+from tutelage.sources.base import Source
+from tutelage.sources.live import Live
+from tutelage.training import fsdp, loggers
+from tutelage.training.callbacks.gradient_norms import GradientNorms
+from tutelage.training.callbacks.heartbeat import Heartbeat
+from tutelage.training.callbacks.recovery import VerifiedIO
+from tutelage.training.distillation import DistillationModule
+from tutelage.training.fast_loop import LeanEpochLoop
+from tutelage.training.module import SupervisedModule
+from tutelage.training.replicas import Replicated
+from tutelage.training.schedule_length import check_kind, check_length, filled, length
+
+STAGES = ("teacher", "control", "student")
+SPEED = {"compile": False, "graph": "never"}  # how fast a stage trains: its own options, off by default
+_LAYERS = {"control": ("student", "control"), "specialist": ("teacher", "specialist")}
+
+
+def stage_config(cfg: DictConfig, name: str) -> DictConfig:
+    """The whole config as one training sees it.
+
+    ``stages.<name>`` is laid over ``callbacks``, ``data``, ``optimizer``, ``scheduler`` and ``trainer``: what has a
+    ``_target_`` there replaces what has its name, single keys merge. The control starts from the student's, a
+    specialist's from the teacher's. Losses: the student's is ``loss``; the control's is the same at alpha = 0, the
+    teacher's as well, without what reads another source. What a method trains in the student's place,
+    ``stages.student.network``, is there above alpha = 0.
+    """
+    paths = OmegaConf.to_container(cfg.paths, resolve=True)  # the environment has a say in them
+    key = pickle.dumps((name, OmegaConf.to_container(cfg, resolve=False), paths))
+    if key not in _stages:
+        while len(_stages) >= _KEPT:
+            del _stages[next(iter(_stages))]
+        _stages[key] = pickle.dumps(_stage_config(cfg, name))
+    return cast(DictConfig, pickle.loads(_stages[key]))
+
+
+_KEPT = 16  # a job asks some fifteen times for its three or four stages, each 15 ms to make
+_stages: dict[bytes, bytes] = {}
+
+
+def _stage_config(cfg: DictConfig, name: str) -> DictConfig:
+    stage: DictConfig = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))  # type: ignore[assignment]
+    OmegaConf.set_struct(stage, False)
+    teaches = name in ("teacher", "specialist")
+    for layer in _LAYERS.get(name, (name,)):
+        own = cast(DictConfig, cfg.stages[layer])
+        for group, node in own.items():
+            if isinstance(node, DictConfig):
+                _deep_merge({group: OmegaConf.to_container(node, resolve=True)}, stage)
+        for option, off in SPEED.items():
+            stage[option] = own.get(option, stage.get(option, off))
+    if name != "student" and "alpha" in stage.loss:
+        stage.loss.alpha = 0.0
+    if teaches and "label_smoothing" in stage.loss:
+        stage.loss.label_smoothing = cfg.stages.teacher.label_smoothing
+    stage.seed = cfg.stages.teacher.seed if teaches else cfg.seed
+    if name != "student" or stage.loss.get("alpha") == 0.0 or "network" not in stage:
+        stage.network = stage.teacher if teaches else stage.student
+    OmegaConf.resolve(stage)
+    fsdp.prepare(stage)
+    if name != "student":  # only what it learns from: a sweep over a teacher's temperature has one teacher
+        stage.loss = {"terms": {term: node for term, node in stage.loss.terms.items() if _counts_alone(node)}}
+    return stage
+
+
+def _deep_merge(above: Any, below: Any) -> None:
+    for key, node in above.items():
+        if isinstance(node, dict) and "_target_" not in node and isinstance(below.get(key), DictConfig):
+            _deep_merge(node, below[key])
+        else:
+            below[key] = node
+
+
+def _counts_alone(term: DictConfig) -> bool:
+    """Whether a term has a weight and reads no one who teaches."""
+    bound = [path for names in ("inputs", "targets") for path in (term.get(names) or {}).values()]
+    paths = [path for one in bound for path in ([one] if isinstance(one, str) else one)]
+    return bool(term.get("weight", 1.0)) and all(path.split(".")[0] in ("student", "batch") for path in paths)
+
+
+def data(cfg: DictConfig) -> ImageData:
+    """The data, loaded and checked: by the jobs of a multirun that one process runs once for all of them."""
+    global _data
+    if not (HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN):
+        return _load(cfg)
+    key = {**cast(dict[str, Any], OmegaConf.to_container(cfg.data, resolve=True)), "seed": None}
+    if _data is None or _data[0] != key:
+        _data = None  # two at a time may be too much
+        _data = key, _load(cfg)
+    return _data[1].with_seed(cfg.data.seed)
+
+
+_data: tuple[dict[str, Any], ImageData] | None = None  # of the last job
+
+
+def _load(cfg: DictConfig) -> ImageData:
+    made: ImageData = instantiate(cfg.data)
+    made.setup()
+    return made
+
+
+def network(node: DictConfig, *chance: int | str) -> Tapped:
+    """A network whose first weights are a pure function of ``chance``.
+
+    Its convolutions are laid out with the channel innermost, which makes a small network's step 1.7 times as fast on a
+    CPU and is what GPUs like in half precision.
+    """
+    with seeded("init", *chance):
+        made = instantiate(node)
+    return tapped(made).to(memory_format=torch.channels_last)
+
+
+def objective(stage: DictConfig) -> Objective:
+    """The weighted terms of a stage's loss."""
+    with seeded("init", stage.seed, "objective"):
+        return Objective(instantiate(stage.loss.terms))
+
+
+def try_optimizer(stage: DictConfig, name: str, batches: int | None) -> None:
+    """Builds a stage's optimizer and schedule for a weight that nobody trains.
+
+    Args:
+        stage: the config as this training sees it.
+        name: of the stage.
+        batches: of an epoch; None where they are not known yet.
+
+    Raises:
+        TutelageError: they do not take their numbers, or the schedule does not fit the training's length.
+    """
+    interval, schedule = stage.scheduler.interval, instantiate(stage.scheduler.scheduler)
+    check_kind(stage.scheduler, schedule, figures_of(name))
+    whole = length(interval, stage.trainer, batches or 1)
+    try:
+        optimizer = instantiate(stage.optimizer)([torch.nn.Parameter(torch.zeros(2, 2))])
+        made = None if schedule is None else filled(schedule, lambda: whole)(optimizer)
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise TutelageError(f"optimizer or scheduler of the {name}: {error}") from error
+    if made is not None and (batches is not None or interval == "epoch"):
+        check_length(made, stage.scheduler, whole, stage.trainer.max_epochs, name)
+
+
+def _optimizer(stage: DictConfig) -> Any:
+    """Parameters → optimizer; not a fused one where gradients are clipped in mixed precision.
+
+    Lightning does not clip what a fused optimizer unscales by itself, and refuses it in bfloat16, too.
+    """
+    node, mixed = stage.optimizer.copy(), str(stage.trainer.precision) not in ("32-true", "64-true", "32", "64")
+    if stage.trainer.get("gradient_clip_val") and mixed and node.get("fused"):
+        node.fused = False
+    return instantiate(node)
+
+
+def _learning(stage: DictConfig, name: str, classes: int) -> dict[str, Any]:
+    """The arguments that all modules share."""
+    student = network(stage.network, stage.seed, "teacher" if name == "teacher" else "student")
+    kind = get_object(stage.optimizer._target_)
+    if isinstance(kind, type) and issubclass(kind, torch.optim.LBFGS):  # it makes one vector of all gradients
+        student.to(memory_format=torch.contiguous_format)
+    return {
+        "student": Live(student),
+        "objective": objective(stage),
+        "optimizer": _optimizer(stage),
+        "scheduler": instantiate(stage.scheduler.scheduler),
+        "interval": stage.scheduler.interval,
+        "monitor": stage.scheduler.get("monitor"),
+        "num_classes": classes,
+        "seed": stage.seed,
+        "about": about(stage, name),
+    }
+
+
+def about(stage: DictConfig, name: str) -> dict[str, Any]:
+    """What the files of a network say of it: enough to build it again and to find its data.
+
+    Raises:
+        TutelageError: a value of the network comes from the environment, which no file holds.
+    """
+    plain: dict[str, Any] = OmegaConf.to_container(stage, resolve=True)  # type: ignore[assignment]
+    if key := masked(hidden(plain["network"])):
+        raise TutelageError(
+            f"the {name}'s {key} comes from an environment variable (${{oc.env:…}}) or holds credentials: such values "
+            "are kept out of files, and a file of weights must say what made it; give the value itself"
+        )
+    return {"stage": name, "seed": plain["seed"], "network": plain["network"], "data": plain["data"]}
+
+
+def supervised_module(stage: DictConfig, name: str, classes: int, reference: Source | None) -> SupervisedModule:
+    """A teacher, or the student alone."""
+    return SupervisedModule(**_learning(stage, name, classes), reference=reference)
+
+
+def sources(stage: DictConfig) -> dict[str, Source]:
+    """Everything that teaches."""
+    made = {}
+    for name, node in stage.sources.items():
+        with seeded("init", stage.seed, "source", name):
+            made[name] = instantiate(node)
+    return made
+
+
+def networks(node: Any) -> Iterator[DictConfig]:
+    """Every node of ``sources`` that stands for a network with its own weights: those with a ``checkpoint``."""
+    if isinstance(node, DictConfig):
+        if "checkpoint" in node:
+            yield node
+        else:
+            for key in node:
+                yield from networks(node[key])
+    elif isinstance(node, ListConfig):
+        for item in node:
+            yield from networks(item)
+
+
+def without_files(sources: DictConfig) -> Any:
+    """Plain values in which no network has a file: for a recipe, which has the digests of their weights instead."""
+    plain = OmegaConf.create(OmegaConf.to_container(sources, resolve=True))
+    for node in networks(plain):
+        node.checkpoint = node.seed = node.cache = node.key = node.prefix = None
+    return OmegaConf.to_container(plain)
+
+
+def distillation_module(
+    stage: DictConfig, classes: int, teaching: Mapping[str, Source], reference: Source | None
+) -> DistillationModule:
+    """A student that learns from ``teaching``; compared on validation with ``reference``."""
+    return DistillationModule(sources=teaching, **_learning(stage, "student", classes), reference=reference)
+
+
+def trainer(stage: DictConfig, name: str, folder: Path, board: Path, batches: int) -> L.Trainer:
+    """The Lightning Trainer of one stage, which writes into ``folder``, and curves into ``board/<name>``.
+
+    An epoch of fewer than ``log_every_n_steps`` batches is logged at its end.
+    """
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # we read none
+    if not torch.cuda.is_available():  # every optimizer step asks; through NVML, as Lightning wants it, for 33 µs
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
+    given = {str(key): node for key, node in stage.callbacks.items() if node is not None}
+    callbacks = [_callback(key, node, folder) for key, node in given.items()] + [Heartbeat(), GradientNorms()]
+    averages = distributed.is_up() and stage.trainer.get("strategy", "auto") in ("auto", "ddp")
+    made: L.Trainer = instantiate(
+        stage.trainer,
+        **({"strategy": Replicated()} if averages else {}),
+        log_every_n_steps=min(stage.trainer.log_every_n_steps, batches),
+        callbacks=callbacks,
+        logger=loggers.make(stage, loggers.place(stage, name, folder, board)),
+        default_root_dir=str(folder),
+        plugins=[
+            VerifiedIO(folder / "states"),
+            LightningEnvironment(),
+        ],  # ranks are ours (distributed.py), under SLURM, too
+        use_distributed_sampler=False,  # ours shares a batch out by itself
+        enable_checkpointing=any(
+            isinstance(one, Checkpoint) for one in callbacks
+        ),  # a user's; ours are none of Lightning's
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
+        num_sanity_val_steps=0,  # the dry pass in setup has met every shape
+    )
+    made.fit_loop.epoch_loop = loop = LeanEpochLoop(made, made.min_steps, made.max_steps)
+    loop.graph = stage.graph
+    return made
+
+
+def _callback(key: str, node: DictConfig, folder: Path) -> Any:
+    """A callback; one of Lightning's that saves checkpoints saves them into the training's folder."""
+    made = instantiate(node)
+    if isinstance(made, Checkpoint) and hasattr(made, "dirpath"):  # else those of all trainings would be in one place
+        made.dirpath = str(folder / (node.get("dirpath") or f"callbacks/{key}"))
+    return made

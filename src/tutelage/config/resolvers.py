@@ -1,0 +1,132 @@
+"""What our yamls can compute.
+
+``${one_minus:a}``, ``${product:a,b}`` and ``${minimum:a,b}``; ``${share:a}`` is min(1, 2a), for methods published as
+CE + w·X: with ``share(1 − alpha)`` and ``w·share(alpha)`` alpha = ½ is the paper, 0 the control, 1 uses no label;
+``${stages:…}`` and ``${tap:…}`` are what a loss reads of a network (:func:`_stages`, :func:`_tap`);
+``${setting:a,a,1,b,2}`` is 1, the value of setting a;
+``${copies:n,${net},seed}`` are n frozen networks that differ by seed; ``${unique:}`` and
+``${folder_name:…}`` name folders; ``${run_folder:}`` is the job's, or null outside of a job;
+``${count_classes:root}`` counts the classes of a folder of images.
+"""
+
+import hashlib
+import re
+import secrets
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from tutelage.data.folder_scan import class_folders
+from tutelage.errors import TutelageError
+from tutelage.runtime import masking
+
+
+def register() -> None:
+    """Makes the resolvers known to OmegaConf; may be called again."""
+    OmegaConf.register_new_resolver("oc.env", masking.environment, replace=True)
+    OmegaConf.register_new_resolver("one_minus", lambda x: 1.0 - float(x), replace=True)
+    OmegaConf.register_new_resolver("share", lambda x: min(1.0, 2.0 * float(x)), replace=True)
+    OmegaConf.register_new_resolver("minimum", min, replace=True)
+    OmegaConf.register_new_resolver("stages", _stages, replace=True)
+    OmegaConf.register_new_resolver("tap", _tap, replace=True)
+    OmegaConf.register_new_resolver("setting", _setting, replace=True)
+    OmegaConf.register_new_resolver("copies", _copies, replace=True)
+    OmegaConf.register_new_resolver("product", _product, replace=True)
+    OmegaConf.register_new_resolver("count_classes", _count_classes, replace=True)
+    OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+    OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
+
+
+def _stages(
+    source: str, given: ListConfig | None, ending: str = "", also: str = "", *, _root_: DictConfig
+) -> ListConfig:
+    """What a loss over stages reads of a network, ``<source>.<tap><ending>`` each.
+
+    Args:
+        source: ``student`` or ``teacher``.
+        given: taps; None for the network's own ``maps``, of both networks the last n, n being the smaller number.
+        ending: what the taps' names end in, such as ``_preact``; not that of ``embedding``.
+        also: what goes with the networks' own maps: ``stem`` before them, if both have it, or ``embedding`` after.
+    """
+    taps = list(_maps(source, _root_) if given is None else given)
+    if given is None and also == "stem" and _both_have("stem", _root_):
+        taps.insert(0, also)
+    if given is None and also == "embedding":
+        taps.append(also)
+    return OmegaConf.create([f"{source}.{tap}{'' if tap == 'embedding' else ending}" for tap in taps])
+
+
+def _tap(source: str, given: str | None, place: int | str, *, _root_: DictConfig) -> str:
+    """What a loss reads of a network, ``<source>.<tap>``.
+
+    Args:
+        source: ``student`` or ``teacher``.
+        given: a tap; None for the one at ``place``.
+        place: of the network's maps; or a tap. Where not both networks have it: ``embedding``.
+    """
+    if given is None and isinstance(place, str):
+        given = place if _both_have(place, _root_) else "embedding"
+    elif given is None:
+        maps = _maps(source, _root_) if all(_root_[name].get("maps") for name in _NETWORKS) else ["embedding"]
+        given = maps[min(int(place), len(maps) - 1)]
+    return f"{source}.{given}"
+
+
+_NETWORKS = ("student", "teacher")
+
+
+def _maps(source: str, root: DictConfig) -> list[str]:
+    """Of one network, as many as both have; three stages where one says nothing, which its taps then answer for."""
+    maps = {name: list(root[name].get("maps") or ["stage1", "stage2", "stage3"]) for name in _NETWORKS}
+    return maps[source][-min(map(len, maps.values())) :]
+
+
+def _both_have(tap: str, root: DictConfig) -> bool:
+    return all(tap in (root[name].get("taps") or ()) for name in _NETWORKS)
+
+
+def _setting(chosen: str, *values: float | str) -> float | str:
+    """Of ``values``, which are a name and its value in turn, that of ``chosen``."""
+    table = dict(zip(map(str, values[::2]), values[1::2], strict=True))
+    if chosen not in table:
+        raise TutelageError(f"loss.setting: expected {' or '.join(table)}, found {chosen!r}")
+    return table[chosen]
+
+
+def _copies(size: int, net: DictConfig, seed: int) -> ListConfig:
+    """``size`` frozen networks like ``net``, to be trained with the seeds from ``seed`` on."""
+    content = OmegaConf.to_container(net, resolve=True)
+    frozen = {"_target_": "tutelage.sources.frozen.Frozen", "net": content, "checkpoint": None}
+    return OmegaConf.create([{**frozen, "seed": seed + number} for number in range(size)])
+
+
+def _count_classes(root: str) -> int:
+    """How many classes the image folder ``root`` has."""
+    return len(class_folders(Path(root).absolute()))
+
+
+def _product(*factors: float) -> float:
+    result = 1.0
+    for factor in factors:
+        result *= float(factor)
+    return result
+
+
+def _run_folder() -> str | None:
+    if not HydraConfig.initialized() or OmegaConf.is_missing(HydraConfig.get().runtime, "output_dir"):
+        return None  # a config that is only looked at
+    return str(HydraConfig.get().runtime.output_dir)
+
+
+def folder_name(name: str, number: object = "") -> str:
+    """A readable name for a job's folder without separators of paths: ``name``, or ``number`` where that is empty.
+
+    Two names are never one folder: one with other characters, beyond 120 (cut) or with a secret (left out) ends in a
+    digest of all of it.
+    """
+    plain = re.sub(r"[^\w.,=+@-]+", "_", masking.hide(name))
+    if plain == name and len(plain) <= 120:
+        return plain or str(number)
+    return f"{plain[:107]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"

@@ -1,0 +1,50 @@
+"""What files on disk carry, built again: a checkpoint's network and its data, a run's data."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from tutelage.checkpoints.weights import about, load_into
+from tutelage.config import factory
+from tutelage.config.trust import vetted
+from tutelage.data.base import ImageData
+from tutelage.errors import TutelageError
+
+
+def network_of(path: str | Path, trusted: Iterable[str] = ()) -> tuple[nn.Module, dict[str, Any]]:
+    """The network with its weights, and what the file's header says.
+
+    Raises:
+        TutelageError: none of our files, damaged, or it wants to run code that is not ``trusted``.
+    """
+    header = _header(path)
+    net = factory.network(OmegaConf.create(vetted(header.get("network"), f"{path}, network", trusted)), 0).net
+    load_into(net, path)
+    return net, header
+
+
+def _header(path: str | Path) -> dict[str, Any]:
+    try:
+        header: Any = about(path)
+    except (RecursionError, ValueError) as error:
+        if isinstance(error, TutelageError):
+            raise
+        raise TutelageError(f"{path}: its header can't be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(header, dict):
+        raise TutelageError(f"{path}: its header must be names with values; found {type(header).__name__}")
+    return header
+
+
+def data_of(
+    header: Mapping[str, Any], changes: DictConfig | dict[str, Any], path: str | Path, trusted: Iterable[str] = ()
+) -> ImageData:
+    """The data that the network was trained for, ``changes`` laid over their config.
+
+    Raises:
+        TutelageError: they are not there, or want to run code that is not ``trusted``.
+    """
+    plain = vetted(header.get("data"), f"{path}, data", trusted)
+    return factory.data(OmegaConf.merge({"data": plain}, {"data": changes}))  # type: ignore[arg-type]

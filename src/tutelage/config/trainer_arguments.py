@@ -1,0 +1,173 @@
+"""Arguments of Lightning's Trainer and its callbacks that would be overridden, or end a training early or late."""
+
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+from hydra.utils import get_object
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    Callback,
+    Checkpoint,
+    DeviceStatsMonitor,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    LearningRateMonitor,
+    ModelPruning,
+    ThroughputMonitor,
+    Timer,
+)
+from omegaconf import DictConfig
+
+from tutelage.errors import TutelageError, nearest
+from tutelage.training import loggers
+
+# What Tutelage decides itself, and the key that decides it. Null and False are what is done anyway.
+_INSTEAD = {
+    "logger": "curves are written by the group `logger`: logger=none for none, +logger.mine={_target_: …} for others",
+    "callbacks": "callbacks are the group `callbacks`: +callbacks.mine={_target_: …}",
+    "enable_checkpointing": "the best weights and the states to go on from are always written: callbacks.best and "
+    "callbacks.recovery say how, +callbacks.mine={_target_: lightning.pytorch.callbacks.ModelCheckpoint} adds others",
+    "enable_progress_bar": "the bar is callbacks.progress: ~callbacks.progress for none",
+    "num_sanity_val_steps": "every network, loss and shape is tried out on a few images before anything is trained",
+    "default_root_dir": "a run's folder is hydra.run.dir=…",
+    "plugins": "precision is trainer.precision, and ranks and their files are Tutelage's own",
+    "use_distributed_sampler": "Tutelage shares each batch out among the ranks by itself",
+    "barebones": "a run needs its curves, best weights and states",
+    "limit_test_batches": "test figures are always of all examples",
+    "limit_predict_batches": "nothing is predicted beside the figures, which are of all examples",
+    "max_time": "a training that a clock ends is no whole one, and can't be compared: trainer.max_epochs or "
+    "+trainer.max_steps say how long it is; a job that its machine ends (SIGTERM) saves its state and goes on later",
+    "fast_dev_run": "it leaves no whole training: for a trial say trainer.max_epochs=1 +trainer.limit_train_batches=2",
+}  # fmt: skip
+_KEPT = {"num_sanity_val_steps": 0}  # values that are what is done anyway, beside null and False
+_NEEDED = ("enable_checkpointing", "enable_progress_bar", "logger")  # of which False asks for something
+# Callbacks of Lightning's that would make of the trainings something else than what is compared.
+_REFUSED = {
+    LearningRateFinder: "teacher, control and student would each get a rate of their own: sweep over it, "
+    "-m optimizer.lr=0.001,0.003,0.01",
+    BatchSizeFinder: "an optimizer step would be another in each training: say data.batch_size=…",
+    ModelPruning: "it renames the weights in the middle of a training, and neither the best ones nor a state to go on "
+    "from would fit the network: prune the exported weights",
+}
+_WRITE_CURVES = (DeviceStatsMonitor, LearningRateMonitor, ThroughputMonitor)
+_FIGURES = ("val/accuracy", "val/nll")  # of every training on validation
+_BESIDE_TEACHER = ("val/agreement", "val/kl_teacher")  # of those that are compared with a teacher
+
+
+def check_trainer(node: DictConfig, path: str) -> None:
+    """Refuses arguments that would be overridden, and those that end a training before its end.
+
+    Args:
+        node: the config of a Trainer.
+        path: its key.
+
+    Raises:
+        TutelageError: names the argument and what to use instead.
+    """
+    for name, why in _INSTEAD.items():
+        value = node.get(name)
+        asked = value is not None and not (value is False and name not in _NEEDED)
+        if asked and not (name in _KEPT and value == _KEPT[name]):
+            raise TutelageError(f"{path}.{name}={value} can't be had: {why}")
+
+
+def check_callbacks(stage: DictConfig, name: str, path: str) -> None:
+    """Refuses callbacks that can't be had, a clock that ends a training, and figures to watch that no training has.
+
+    Args:
+        stage: the config as this training sees it.
+        name: of the stage.
+        path: the key of its callbacks.
+
+    Raises:
+        TutelageError: names the key, and the figures that there are.
+    """
+    nodes = {str(key): node for key, node in stage.callbacks.items() if node is not None}
+    kinds: dict[str, Any] = {key: get_object(node._target_) for key, node in nodes.items()}
+    for key, kind in kinds.items():
+        if isinstance(kind, type):
+            _check_kind(kind, nodes[key], f"{path}.{key}", stage)
+    figures = figures_of(name)
+    trained = ("train/loss", "train/learning_rate", *(f"train/{term}" for term in stage.loss.terms))
+    for key, node in nodes.items():
+        monitor = node.get("monitor")
+        unknown = isinstance(monitor, str) and monitor not in (*figures, *trained)
+        if unknown and all(_logs_nothing(one) for one in kinds.values()):
+            known = trained if monitor.startswith("train/") else figures
+            raise TutelageError(f"{path}.{key}.monitor: no figure {monitor!r} of the {name}; {nearest(monitor, known)}")
+
+
+def _check_kind(kind: type, node: DictConfig, path: str, stage: DictConfig) -> None:
+    if issubclass(kind, Timer) and node.get("duration") is not None:
+        raise TutelageError(f"{path}.duration can't be had: {_INSTEAD['max_time']}")
+    for refused, why in _REFUSED.items():
+        if issubclass(kind, refused):
+            raise TutelageError(f"{path}: {kind.__name__} can't be had: {why}")
+    if issubclass(kind, GradientAccumulationScheduler) and stage.scheduler.interval == "step":
+        raise TutelageError(
+            f"{path}: with scheduler.interval=step the number of steps must be known: say scheduler.interval=epoch, or "
+            "+trainer.accumulate_grad_batches=… instead"
+        )
+    if issubclass(kind, _WRITE_CURVES) and not loggers.nodes(stage):
+        raise TutelageError(f"{path}: {kind.__name__} writes curves, and there is no logger: logger=tensorboard or csv")
+    place = PurePath(str(node.get("dirpath") or "."))
+    if issubclass(kind, Checkpoint) and (place.is_absolute() or ".." in place.parts):
+        raise TutelageError(
+            f"{path}.dirpath must be relative, within each training's own folder of weights; found {node.dirpath!r}"
+        )
+
+
+def check_lengths(trainer: Mapping[str, Any], name: str, batches: int, val_batches: int) -> None:
+    """Refuses numbers of batches of which nothing is trained or validated.
+
+    Args:
+        trainer: the config of a Trainer.
+        name: of the training.
+        batches: of an epoch.
+        val_batches: of a validation.
+
+    Raises:
+        TutelageError: names the argument, its value and how many batches there are.
+    """
+    batches = _limited(trainer, "limit_train_batches", name, batches)
+    _limited(trainer, "limit_val_batches", name, val_batches)
+    every, epochs = trainer.get("val_check_interval"), trainer.get("check_val_every_n_epoch", 1)
+    whole = batches * int(trainer["max_epochs"])
+    if isinstance(every, int | float) and not isinstance(every, bool):
+        most = whole if epochs is None else batches
+        if every <= 0 or (isinstance(every, int) and every > most):
+            per = "training" if epochs is None else "epoch"
+            raise TutelageError(
+                f"trainer.val_check_interval must be from 1 to {most}, the batches of the {name}'s {per}, or a share "
+                f"of them as 0.5; found {every}"
+            )
+    if epochs is not None and epochs > trainer["max_epochs"]:
+        raise TutelageError(
+            f"trainer.check_val_every_n_epoch={epochs}: the {name} has {trainer['max_epochs']} epochs and would never "
+            "be validated"
+        )
+
+
+def _limited(trainer: Mapping[str, Any], key: str, name: str, batches: int) -> int:
+    limit = trainer.get(key)
+    if limit is None:
+        return batches
+    left = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
+    if left < 1 or (isinstance(limit, float) and limit > 1):
+        raise TutelageError(
+            f"trainer.{key} must be a number of batches, at least 1, or a share of them up to 1.0; found {limit}, "
+            f"of the {name}'s {batches} batches {left}"
+        )
+    return left
+
+
+def figures_of(name: str) -> tuple[str, ...]:
+    """The figures on validation that every training of a stage has."""
+    return _FIGURES if name in ("teacher", "specialist") else _FIGURES + _BESIDE_TEACHER
+
+
+def _logs_nothing(kind: Any) -> bool:
+    """Whether a callback is Tutelage's or Lightning's: one of a user's own may log a figure that another watches."""
+    known = str(getattr(kind, "__module__", "")).split(".")[0] in ("tutelage", "lightning")
+    return known and isinstance(kind, type) and issubclass(kind, Callback)

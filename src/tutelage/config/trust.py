@@ -1,0 +1,186 @@
+"""The one gate for configs found on disk: headers of checkpoints, folders of runs.
+
+To build what a config names is to run code, so a file may name networks and data of Tutelage's and networks of
+torch.nn, torchvision and timm, and nothing else; ``trust=[my_pkg]`` adds the networks and data of a package of the
+user's own.
+What stands on the user's own command line and in their yamls does not pass here.
+"""
+
+import importlib
+import inspect
+import re
+import sys
+import typing
+from collections.abc import Iterable
+from functools import cache
+from importlib import metadata
+from importlib.util import find_spec
+from typing import Any
+
+from tutelage.config.moved import current_name
+from tutelage.errors import TutelageError
+
+# Where a target may be looked for → where what is found there must have been defined.
+_KNOWN = {
+    "torch.nn": "torch.nn.modules",
+    "torchvision.models": "torchvision",
+    "torchvision.ops": "torchvision",
+    "timm.models": "timm",
+    "timm.layers": "timm",
+    "tutelage.data": "tutelage.data",
+    "tutelage.models": "tutelage.models",
+}
+_PARTS_OF_DATA = ("tutelage.data.augment", "tutelage.data.unlabelled")  # of their classes any may be built
+_TAPS = "tutelage.models.timm.taps"
+# A file never fetches anything, and its own weights replace all others.
+_REPLACED = {"download": False, "pretrained": False}
+_DROPPED = ("mirrors", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
+_DEEPEST = 40
+
+
+def vetted(config: Any, file: object, trusted: Iterable[str] = ()) -> dict[str, Any]:
+    """A copy of a config that came with a file, safe to build.
+
+    Only plain values pass, without interpolations, for these read the environment and make nodes that nobody has
+    looked at. Every ``_target_`` is looked up and judged by what it is and where it was defined: names lead elsewhere
+    (``torch.nn.functional.torch.load`` is ``torch.load``). Packages that are not known are not even imported. Nothing
+    is fetched: ``download`` and ``pretrained`` become false and mirrors are dropped.
+
+    Args:
+        config: as it was read.
+        file: where it came from, for messages.
+        trusted: further packages, whose networks and data may be built.
+
+    Raises:
+        TutelageError: something in it may not be built, or is no plain value; or a package can't be trusted.
+    """
+    trusted = [trusted] if isinstance(trusted, str) else trusted
+    if not isinstance(config, dict):
+        raise TutelageError(f"{file}: expected a config (name → value), found {type(config).__name__}")
+    return _copy(config, file, frozenset(map(_trustworthy, trusted)), 0)
+
+
+def _copy(node: Any, file: object, trusted: frozenset[str], depth: int) -> Any:
+    if depth > _DEEPEST:
+        raise TutelageError(f"{file}: its config is nested more than {_DEEPEST} levels deep")
+    if isinstance(node, dict):
+        if isinstance(target := node.get("_target_"), str):
+            node = {**node, "_target_": current_name(target)}
+        for key in node:
+            _plain(key, file)
+        copied = {key: _copy(value, file, trusted, depth + 1) for key, value in node.items()}
+        if "_target_" in node:
+            _check(node["_target_"], file, trusted)
+            if node["_target_"].partition(".")[0] not in trusted:
+                copied = {key: _REPLACED.get(key, value) for key, value in copied.items() if key not in _DROPPED}
+        return copied
+    if isinstance(node, list):
+        return [_copy(value, file, trusted, depth + 1) for value in node]
+    _plain(node, file)
+    return node
+
+
+def _plain(value: Any, file: object) -> None:
+    if isinstance(value, str) and "${" in value:
+        raise TutelageError(f"{file}: a file may hold no interpolations, found {value!r}")
+    if value is not None and not isinstance(value, str | int | float):
+        raise TutelageError(f"{file}: expected plain values, found {type(value).__name__}")
+
+
+def _check(target: Any, file: object, trusted: frozenset[str]) -> None:
+    """Raises TutelageError unless a file may build this."""
+    if not isinstance(target, str):
+        raise TutelageError(f"{file}: _target_ must be a name, found {target!r}")
+    module, _, name = target.rpartition(".")
+    package = target.partition(".")[0]
+    home = package if package in trusted else next((_KNOWN[at] for at in _KNOWN if _inside(module, at)), None)
+    if home is None:
+        raise TutelageError(f"{file} wants to run {target}, {_REFUSED}{_advice(package)}")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except Exception as error:  # the module is anyone's code
+        raise TutelageError(f"{file} wants to run {target}: cannot find {target} ({error})") from error
+    if not _inside(str(getattr(found, "__module__", "")), home) or not _is_network_or_data(found, package in trusted):
+        raise TutelageError(f"{file} wants to run {target}, {_REFUSED}")
+
+
+_REFUSED = (
+    "which a file may not: it may name networks and data of Tutelage's and networks (nn.Module) of torch.nn, "
+    "torchvision and timm; and of a trusted package its subclasses of nn.Module and ImageData, augmentation steps that "
+    "declare `draws`, and functions annotated to return an nn.Module"
+)
+
+
+def _inside(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
+
+
+def _is_network_or_data(found: Any, trusted: bool) -> bool:
+    home = f"{found.__module__}.{getattr(found, '__qualname__', '')}"
+    from torch import nn  # half a gigabyte, which only a file that may build something is worth
+
+    from tutelage.data.base import ImageData
+
+    if inspect.isclass(found):
+        of_data = home.startswith(tuple(f"{module}." for module in _PARTS_OF_DATA))
+        step = trusted and "draws" in {**vars(found), **getattr(found, "__annotations__", {})}
+        return issubclass(found, nn.Module | ImageData) or of_data or step
+    if not inspect.isfunction(found) or not (trusted or home.startswith("tutelage.")):
+        return False
+    return home == _TAPS or _returns_network(found)
+
+
+def _returns_network(function: Any) -> bool:
+    try:
+        returned = typing.get_type_hints(function).get("return")
+    except Exception:  # an annotation that names what is not there
+        return False
+    from torch import nn
+
+    return inspect.isclass(returned) and issubclass(returned, nn.Module)
+
+
+# -- which packages a user may trust ----------------------------------------------------------------------------------
+
+
+def _trustworthy(package: str) -> str:
+    if not isinstance(package, str) or not package.isidentifier():
+        raise TutelageError(f"trust: expected names of packages, such as trust=[my_pkg]; found {package!r}")
+    if (reason := _never(package)) is not None:
+        raise TutelageError(f"trust=[{package}]: {package} is {reason}, of which a file may not choose what runs")
+    return package
+
+
+def _never(package: str) -> str | None:
+    if package in sys.stdlib_module_names:
+        return "part of Python's standard library"
+    return "a library that Tutelage is built on" if package in _libraries() else None
+
+
+@cache
+def _libraries() -> frozenset[str]:
+    """The modules of Tutelage and of every distribution that it requires, with its extras."""
+    found, left = set[str](), ["tutelage"]
+    while left:
+        if (name := _canonical(left.pop())) in found:
+            continue
+        found.add(name)
+        try:
+            needs = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:  # an extra that is not installed
+            continue
+        needs = [need for need in needs if "extra ==" not in need or name == "tutelage"]
+        left += [match.group() for need in needs if (match := re.match(r"[\w.-]+", need))]
+    modules = {name for name, owners in metadata.packages_distributions().items() if found & {*map(_canonical, owners)}}
+    return frozenset({*modules, "tutelage", "hydra_plugins"})
+
+
+def _canonical(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def _advice(package: str) -> str:
+    """How to allow it, where the package is the user's own."""
+    if not package.isidentifier() or _never(package) is not None or find_spec(package) is None:
+        return ""
+    return f"; if you trust who made the file: trust=[{package}] (for a report: --trust {package})"

@@ -1,0 +1,215 @@
+"""The config as a whole, checked before anything is built."""
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError
+
+from tutelage.config.factory import stage_config
+from tutelage.config.loss_conflicts import check_together
+from tutelage.config.trainer_arguments import check_callbacks, check_trainer
+from tutelage.config.unknown_keys import DISTILL_KEYS, STAGE_GROUPS, refuse_unknown_keys, refuse_unknown_stage_keys
+from tutelage.errors import TutelageError, nearest
+from tutelage.runtime import distributed
+from tutelage.runtime.signatures import parameters
+from tutelage.training.callbacks.ema import refuse_others
+from tutelage.training.compiled import check_compile
+from tutelage.training.graphs import check_option
+
+_ABSENT = object()
+# What a teacher may see otherwise than its student: its examples and their order, not the split or the pixels' range.
+_OWN_DATA = {
+    "augment", "batch_size", "classes", "drop_last", "eval_batch_size", "focus", "labelled", "num_workers",
+    "repeat_labelled", "seed", "unlabelled", "views",
+}  # fmt: skip
+_HYDRA = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")  # what Hydra reads beside arguments
+_OF_ALL = {"accelerator", "devices", "num_nodes"}  # ranks are started once, for all stages
+
+
+def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> None:
+    """Refuses what would fail late or pass in silence.
+
+    Raises:
+        TutelageError: names the key, what it may be and what was found.
+    """
+    if distributed.is_main():  # other ranks get this one's config, without Hydra's part, where a key may be read
+        refuse_unknown_keys(cfg, DISTILL_KEYS)
+    check_together(cfg, list(overrides))
+    for path, node in targets(cfg):
+        _check_arguments(path, node)
+    for key in ("paths.outputs", "paths.artifacts", "loss.terms"):
+        if OmegaConf.select(cfg, key) is None:
+            raise TutelageError(f"{key} is needed; found null")
+    _check_values(cfg)
+    _check_needed(cfg.callbacks, "callbacks")
+    student = stage_config(cfg, "student")
+    for name in cfg.stages:  # what `stages.<name>` lays over a group has met the group's _target_ only now
+        stage = stage_config(cfg, name)
+        refuse_unknown_stage_keys(cfg, stage, str(name))
+        _check_alike(stage, student, str(name))
+        _check_ranks(stage.trainer, cfg.trainer, str(name))
+        _check_needed(stage.callbacks, f"stages.{name}.callbacks")
+        check_trainer(stage.trainer, "trainer" if stage.trainer == cfg.trainer else f"stages.{name}.trainer")
+        if stage.scheduler.interval not in ("epoch", "step"):
+            raise TutelageError(f"scheduler.interval must be epoch or step; found {stage.scheduler.interval!r}")
+        for path, node in targets(stage.callbacks, f"stages.{name}.callbacks"):
+            refuse_others(get_object(node._target_), path)
+        own = stage.callbacks != cfg.callbacks
+        for group in STAGE_GROUPS:
+            for path, node in targets(stage[group], f"stages.{name}.{group}"):
+                _check_arguments(path, node)
+        check_callbacks(stage, str(name), f"stages.{name}.callbacks" if own else "callbacks")
+
+
+def check_resolves(cfg: DictConfig) -> None:
+    """Resolves the config; where it can't be, keys that landed elsewhere than they were meant to come first.
+
+    Raises:
+        TutelageError: names keys that nothing reads.
+        OmegaConfBaseException: an interpolation names a key that is not there, or a value is missing.
+    """
+    try:
+        OmegaConf.to_container(cfg, resolve=True)
+    except InterpolationKeyError:
+        refuse_unknown_keys(cfg, DISTILL_KEYS)
+        raise
+
+
+def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
+    """Every node with a ``_target_``, with its full key."""
+    if isinstance(node, DictConfig):
+        if node._is_none() or node._is_missing():
+            return
+        if "_target_" in node:
+            yield path, node
+        for key in node:  # as it is: YAML has whole numbers as keys, too
+            if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, cast(Any, key)):
+                yield from targets(node[key], f"{path}.{key!s}" if path else str(key))
+    elif isinstance(node, ListConfig):
+        for i, item in enumerate(node):
+            yield from targets(item, f"{path}[{i}]")
+
+
+def _check_arguments(path: str, node: DictConfig) -> None:
+    try:
+        target = get_object(node._target_)
+    except Exception as error:
+        raise TutelageError(f"{path}._target_: cannot find {node._target_!r} ({error})") from error
+    known, takes_others = parameters(target)
+    for key in map(str, node):
+        if not takes_others and key not in known and key not in _HYDRA:
+            near = nearest(key, _HYDRA if key.startswith("_") else known)
+            raise TutelageError(f"{path}.{key}: {node._target_} takes no {key!r}; {near}")
+
+
+def _check_speed(cfg: DictConfig) -> None:
+    for name in map(str, cfg.stages):
+        check_option(OmegaConf.select(cfg, f"stages.{name}.graph", default="never"), name)
+        check_compile(OmegaConf.select(cfg, f"stages.{name}.compile", default=False), name)
+
+
+def _check_values(cfg: DictConfig) -> None:
+    for key in ("seed", "stages.teacher.seed"):
+        number(cfg, key, low=0, high=2**32 - 1, whole=True)
+    number(cfg, "data.batch_size", low=1, whole=True)
+    number(cfg, "data.num_classes", low=2, whole=True)
+    for key in ("trainer", *(f"stages.{name}.trainer" for name in cfg.stages)):
+        number(cfg, f"{key}.max_epochs", low=1, whole=True)
+    for key in ("optimizer", *(f"stages.{name}.optimizer" for name in cfg.stages)):
+        number(cfg, f"{key}.lr", above=0.0)
+    number(cfg, "trainer.limit_val_batches", above=0.0)
+    number(cfg, "trainer.log_every_n_steps", low=1, whole=True)
+    for key in ("callbacks", *(f"stages.{name}.callbacks" for name in cfg.stages)):
+        number(cfg, f"{key}.recovery.keep", low=1, whole=True)
+    for key in ("data.val_size", "data.test_size"):
+        number(cfg, key, low=0.0)
+    distributed.check_devices(cfg.trainer)
+    _check_weights(cfg)
+    _check_speed(cfg)
+    if cfg.stages.teacher.get("workers") is not None:
+        number(cfg, "stages.teacher.workers", low=1, whole=True)
+    number(cfg, "generations", low=0, whole=True)
+    number(cfg, "loss.alpha", low=0.0, high=1.0)
+    number(cfg, "loss.temperature", above=0.0)
+    for key in ("loss.label_smoothing", "stages.teacher.label_smoothing"):
+        number(cfg, key, low=0.0, high=1.0)
+    _check_finite(OmegaConf.to_container(cfg, resolve=True), "")
+
+
+def _check_weights(cfg: DictConfig) -> None:
+    weights = OmegaConf.select(cfg, "stages.teacher.weights")
+    if weights not in ("last", "best") and not (type(weights) is int and weights >= 0):
+        raise TutelageError(f"stages.teacher.weights must be 'last', 'best' or an epoch from 0; found {weights!r}")
+    if type(weights) is int and weights >= (epochs := cfg.stages.teacher.trainer.max_epochs):
+        raise TutelageError(f"stages.teacher.weights={weights}: the teacher has the epochs 0 to {epochs - 1}")
+
+
+def _check_alike(stage: DictConfig, student: DictConfig, name: str) -> None:
+    """What must be the same in all stages for their figures to be of the same examples."""
+    keys = (set(map(str, stage.data)) | set(map(str, student.data))) - (set() if name == "control" else _OWN_DATA)
+    for key in sorted(keys):
+        found, expected = stage.data.get(key), student.data.get(key)
+        if found != expected:
+            raise TutelageError(
+                f"stages.{name}.data.{key}: the {name} must have the student's, {expected!r}; found {found!r}"
+            )
+
+
+def _check_ranks(own: DictConfig, job: DictConfig, name: str) -> None:
+    """Compares the devices of a stage's trainer with the job's, for which the ranks of all stages are started."""
+    for key in sorted(_OF_ALL):
+        if (found := own.get(key)) != (expected := job.get(key)):
+            raise TutelageError(
+                f"stages.{name}.trainer.{key}: ranks are started once, for all stages; it must be trainer.{key}, "
+                f"{expected!r}; found {found!r}"
+            )
+
+
+def _check_needed(callbacks: DictConfig, path: str) -> None:
+    for name in ("best", "recovery"):
+        if callbacks.get(name) is None:
+            raise TutelageError(f"{path}.{name} is needed: a run writes its best weights, and can go on after a kill")
+    if callbacks.best.get("monitor", "") is None:
+        raise TutelageError(f"{path}.best.monitor must be the name of a figure, such as val/accuracy; found None")
+
+
+def _check_finite(node: Any, path: str) -> None:
+    """Everything else: NaN and infinity mean nothing in a config, and can't be written into a recipe."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            _check_finite(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for i, value in enumerate(node):
+            _check_finite(value, f"{path}[{i}]")
+    elif isinstance(node, float) and not math.isfinite(node):
+        raise TutelageError(f"{path} must be a finite number; found {node}")
+
+
+def number(
+    cfg: DictConfig,
+    key: str,
+    low: float = -math.inf,
+    high: float = math.inf,
+    above: float = -math.inf,
+    whole: bool = False,
+) -> None:
+    """Checks one key, where the config has it, to be a finite number in a range.
+
+    Raises:
+        TutelageError: it is not.
+    """
+    value = OmegaConf.select(cfg, key, default=_ABSENT)
+    if value is _ABSENT:
+        return
+    kind = "a whole number" if whole else "a number"
+    limits = (
+        [f"≥ {low:.10g}"] * (low > -math.inf)
+        + [f"> {above:g}"] * (above > -math.inf)
+        + [f"≤ {high:.10g}"] * (high < math.inf)
+    )
+    fits = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    if not fits or not math.isfinite(value) or value < low or value > high or value <= above:
+        raise TutelageError(f"{key} must be {kind} {' and '.join(limits)}; found {value!r}")

@@ -1,0 +1,1 @@
+"""Loss modules on plain tensors. Import neither networks, nor configs, nor Lightning."""

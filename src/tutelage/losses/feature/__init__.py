@@ -1,0 +1,1 @@
+"""Losses on feature maps and embeddings, one a file."""

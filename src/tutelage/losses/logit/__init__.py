@@ -1,0 +1,1 @@
+"""Losses on logits, one a file."""

@@ -1,0 +1,31 @@
+"""Regression of logits (Ba & Caruana 2014)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tutelage.losses.logits import floored, paired_rows
+from tutelage.losses.precision import in_float32
+
+
+class LogitMSE(nn.Module):
+    """The student's logits should be the teacher's.
+
+    ``mean_b Σ_c (z_s − z_t)²``: summed over the classes (not divided by C, unlike ``torch.nn.MSELoss``), averaged over
+    rows; Ba & Caruana have a factor ½ more. There is no T, hence no T². As T grows,
+    :class:`~tutelage.losses.logit.soft_target.SoftTarget` tends to 1/(2C) of it, of centred logits. Classes that are
+    masked (−inf) in both add nothing; one that is masked in one of them makes the loss infinite.
+
+    Shape:
+        student, teacher [B, C]; a scalar.
+
+    Do Deep Nets Really Need to be Deep?, arXiv:1312.6184; Kim et al. 2021, arXiv:2105.08919.
+    """
+
+    @in_float32
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The loss, a scalar."""
+        student, teacher = paired_rows(student, teacher, "LogitMSE")
+        lowest = torch.finfo(student.dtype).min  # −inf − −inf is NaN; the square of this is inf
+        student, teacher = floored(student, lowest), floored(teacher, lowest)
+        return F.mse_loss(student, teacher, reduction="sum") / len(student)

@@ -1,0 +1,83 @@
+"""What lies between the loader's images and a network that was made for other ones.
+
+One loader serves both networks; the ``adapter`` of :class:`tutelage.models.tapped.Tapped` gives its own network the
+images as it knows them. Several go one after the other by ``torch.nn.Sequential``:
+``+teacher.adapter='{_target_: torch.nn.Sequential, _args_: [{…Resize…}, {…Renormalise…}]}'``. A network that is built
+for a size is told its own: ``teacher.net.input_shape=[1,16,16]``.
+
+Any other module without a state serves as well; what tensors it has must follow its input (``constant.to(x)``).
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tutelage.errors import TutelageError, nearest
+
+
+class Renormalise(nn.Module):
+    """From one normalisation to another: y = (x·std + mean − to_mean) / to_std, as one multiplication and addition.
+
+    Args:
+        mean: of the images that come in, one number a channel.
+        std: the same.
+        to_mean: what the network was trained with.
+        to_std: the same.
+
+    Raises:
+        TutelageError: lengths that differ, or a deviation that is not above 0.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], to_mean: Sequence[float], to_std: Sequence[float]):
+        super().__init__()
+        given = {"mean": list(mean), "std": list(std), "to_mean": list(to_mean), "to_std": list(to_std)}
+        if len({len(values) for values in given.values()}) != 1 or not given["mean"]:
+            raise TutelageError(f"adapter: expected four times one number a channel, found {given}")
+        if min(given["std"] + given["to_std"]) <= 0:
+            raise TutelageError(f"adapter: std and to_std must be above 0; found {given}")
+        here, deviation, there, wanted = (
+            torch.tensor(values, dtype=torch.float64)[:, None, None] for values in given.values()
+        )
+        self.register_buffer("scale", (deviation / wanted).float(), persistent=False)
+        self.register_buffer("shift", ((here - there) / wanted).float(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] → the same shape."""
+        if x.shape[-3] != len(self.scale):  # one channel would broadcast
+            raise TutelageError(f"adapter: statistics of {len(self.scale)} channels for images {list(x.shape)}")
+        return torch.addcmul(self.shift.to(x), x, self.scale.to(x))  # `to`: costs are counted on the meta device
+
+
+_SMOOTH = ("bilinear", "bicubic")
+_MODES = (*_SMOOTH, "nearest", "nearest-exact", "area")
+
+
+class Resize(nn.Module):
+    """Images of another size. Bilinear and bicubic are antialiased, which matters where they shrink.
+
+    Args:
+        size: [height, width], or one number for both.
+        mode: ``bilinear``, ``bicubic``, ``nearest``, ``nearest-exact`` or ``area``, of ``F.interpolate``.
+
+    Raises:
+        TutelageError: another mode, or a size below 1.
+    """
+
+    def __init__(self, size: int | Sequence[int], mode: str = "bilinear"):
+        super().__init__()
+        self.size = (size, size) if isinstance(size, int) else tuple(size)
+        self.mode = mode
+        if len(self.size) != 2 or min(self.size) < 1:
+            raise TutelageError(f"adapter: size must be [height, width] of at least 1; found {list(self.size)}")
+        if mode not in _MODES:
+            raise TutelageError(f"adapter: no way to resize is called {mode!r}; {nearest(mode, _MODES)}")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] → [B, C, *size], computed in float32, which all modes have on every device."""
+        smooth = {"antialias": True, "align_corners": False} if self.mode in _SMOOTH else {}
+        return F.interpolate(x.float(), self.size, mode=self.mode, **smooth).to(x.dtype)

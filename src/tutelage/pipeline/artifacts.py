@@ -1,0 +1,144 @@
+"""Things that are made once and shared: a trained teacher, a control.
+
+An artifact's folder is named by a digest over everything that made it, so a change of any of it is another artifact and
+a stale one is never reused. It is built under a file lock in a hidden folder beside its place, where a build that was
+killed goes on, and appears by one rename. Before it is reused it is compared with its checksums; a damaged one is set
+aside and made anew.
+"""
+
+import logging
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from tutelage.errors import TutelageError
+from tutelage.runtime import distributed, manifest
+from tutelage.runtime.files import locked, recipe_digest, remove_temporary_files, sync_folder
+from tutelage.runtime.json_files import read_json, write_json
+from tutelage.runtime.masking import masked
+
+log = logging.getLogger(__name__)
+
+ALWAYS = -math.inf  # reuse, whenever it was made
+_BEGAN = time.time()
+
+
+def place(root: Path, kind: str, recipe: Mapping[str, Any]) -> Path:
+    """Where the artifact of ``recipe`` is, once it is made."""
+    return root / kind / recipe_digest(recipe)
+
+
+def oldest(cfg: DictConfig) -> float:
+    """The time before which an artifact must not have been made to be reused; with ``reuse=false`` the command's start.
+
+    It is that of a file which Hydra writes then: artifacts are dated by the same file system's clock.
+    """
+    if cfg.get("reuse", True):
+        return ALWAYS
+    if not HydraConfig.initialized():
+        return _BEGAN
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.MULTIRUN:
+        written = Path(hydra.sweep.dir) / "multirun.yaml"
+    else:
+        written = Path(hydra.runtime.output_dir) / ".hydra" / "config.yaml"
+    return written.stat().st_mtime if written.is_file() else _BEGAN
+
+
+def damage(folder: Path, verify: Callable[[Path], None] = manifest.check) -> str:
+    """Why the artifact of a folder is not what was made; empty where it is.
+
+    Args:
+        folder: its place.
+        verify: raises a :class:`TutelageError` where it is damaged.
+    """
+    try:
+        verify(folder)
+        recipe = read_json(folder / "recipe.json")
+        found = folder.name if masked(recipe) else recipe_digest(recipe)
+    except (TutelageError, OSError) as error:
+        return str(error)
+    return "" if found == folder.name else f"{folder} is damaged: its recipe is that of {found}"
+
+
+def is_usable(folder: Path, since: float = ALWAYS, verify: Callable[[Path], None] = manifest.check) -> bool:
+    """Whether the artifact of a folder is there, not made before ``since`` (:func:`oldest`), and undamaged."""
+    if not (folder / manifest.NAME).is_file() or (folder / manifest.NAME).stat().st_mtime < since:
+        return False
+    return not damage(folder, verify)
+
+
+def make(
+    root: Path,
+    kind: str,
+    recipe: Mapping[str, Any],
+    build: Callable[[Path], None],
+    since: float = ALWAYS,
+    verify: Callable[[Path], None] = manifest.check,
+) -> tuple[Path, bool]:
+    """Finds the artifact of ``recipe`` or builds it; one build however many ask at once.
+
+    Args:
+        root: folder of all artifacts.
+        kind: such as ``teacher``.
+        recipe: JSON values that determine the outcome.
+        build: fills the folder it is given; after a kill called again on what is there. Every rank calls it.
+        since: an older one is not reused (:func:`oldest`).
+        verify: raises a :class:`TutelageError` where an artifact that is there is damaged.
+
+    Returns:
+        The folder, and whether it was there already.
+    """
+    # Rank 0's name, but below this rank's own root: machines may have mounted it in different places.
+    folder = root / kind / distributed.broadcast(place(root, kind, recipe).name)
+    work = folder.with_name(f".{folder.name}.work")
+    lock = locked(folder.with_name(f".{folder.name}.lock")) if distributed.is_main() else nullcontext()
+    if distributed.broadcast(is_usable(folder, since, verify)):
+        return _found(folder, kind)
+    if folder.parent.is_dir() and not os.access(folder.parent, os.W_OK):
+        raise TutelageError(
+            f"{folder.parent} is not writable, and has no {kind} {folder.name} to reuse: share it with its owner "
+            "(chmod -R g+ws, umask 002), or choose another paths.artifacts"
+        )
+    with lock:
+        if distributed.broadcast(is_usable(folder, since, verify)):
+            return _found(folder, kind)
+        if distributed.is_main():
+            if folder.exists() and (why := damage(folder, verify)):
+                manifest.set_aside(folder, why)
+            remove_temporary_files(work)
+            write_json(work / "recipe.json", recipe)
+        build(work)
+        if distributed.is_main():
+            _publish(work, folder)
+        distributed.barrier()
+    return folder, False
+
+
+def _found(folder: Path, kind: str) -> tuple[Path, bool]:
+    if distributed.is_main():
+        log.info("reused %s %s, made %s", kind, folder.name, manifest.read(folder)["made"])
+    return folder, True
+
+
+def _publish(work: Path, folder: Path) -> None:
+    """One rename; what was there until now stays usable up to it."""
+    manifest.write(work)
+    sync_folder(work)
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        log.info("%s is replaced: reuse=false", folder)
+        os.replace(folder, old)
+    os.replace(work, folder)
+    sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)

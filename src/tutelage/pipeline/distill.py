@@ -1,0 +1,278 @@
+"""The protocol of a distillation job: what is trained, in which order, and how the three are compared.
+
+Teacher and control are artifacts: made once, whoever asks. The student belongs to the job. All three see the same
+split; control and student share seed, first weights, order of examples, augmentation and budget, so that their
+difference is the teacher's doing. Choices use validation; test is measured once, on the last and the best weights.
+"""
+
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.text import Text
+
+from tutelage.config import factory, moved, paths
+from tutelage.config.trainer_arguments import check_lengths
+from tutelage.config.validate import check, check_resolves
+from tutelage.data.base import ImageData
+from tutelage.errors import TutelageError
+from tutelage.evaluation.absent import absent_figures
+from tutelage.evaluation.cost import multiply_adds
+from tutelage.evaluation.metrics import figures, figures_of_own
+from tutelage.evaluation.results import SPLITS, WEIGHTS, Trained
+from tutelage.evaluation.table import comparison, short_line
+from tutelage.pipeline import artifacts, fit, sweep
+from tutelage.pipeline.fit import TRAIN
+from tutelage.pipeline.supervised import recipe
+from tutelage.pipeline.teacher_cache import cached, check_views
+from tutelage.pipeline.teacher_checks import report_accuracy
+from tutelage.pipeline.teachers import TeacherSetup, assistants, check_given, in_one, prepare_teachers
+from tutelage.pipeline.tensorboard import write_board
+from tutelage.runtime import distributed, identity, manifest, slurm
+from tutelage.runtime.job import is_complete, job
+from tutelage.runtime.json_files import read_json, write_json
+from tutelage.runtime.messages import quiet
+from tutelage.sources.base import Source
+from tutelage.training import loggers
+
+log = logging.getLogger(__name__)
+
+
+def distill_job(cfg: DictConfig) -> float:
+    """One job in its folder: check, train, compare."""
+    quiet()
+    slurm.take_rank()
+    distributed.check_environment(cfg.trainer)
+    overrides = sweep.given(HydraConfig.get())
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    paths.anchor(cfg, HydraConfig.get())
+    moved.update_targets(cfg)
+    check_resolves(cfg)
+    if is_complete(cfg, folder) and _is_whole(cfg, folder):
+        log.info("complete, and left as it is: %s", folder)
+        return read_json(folder / "metrics.json")["student"]["best"]["val"]["accuracy"]
+    with job(cfg, folder, overrides):
+        check(cfg, overrides)
+        with distributed.ranks(cfg, "distill", folder):
+            metrics = distill(cfg, folder)
+    if distributed.is_main():
+        _show(metrics, folder)
+    return metrics["student"]["best"]["val"]["accuracy"]
+
+
+def _show(metrics: Mapping[str, Any], folder: Path) -> None:
+    """The comparison; for a job of a multirun one line, for all are compared in one table at its end."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        Console(soft_wrap=True).print(Text(f"{folder.name}: {short_line(metrics)}"))
+        return
+    Console().print(comparison(metrics))
+    Console(soft_wrap=True).print(Text(str(folder), style="dim"))  # whole and as it is, to be copied
+
+
+def _is_whole(cfg: DictConfig, folder: Path) -> bool:
+    """Whether the files of a finished run are what was written; those that are not are set aside, to be made anew.
+
+    Raises:
+        TutelageError: code, data or files that it was made with have changed since; names them.
+    """
+    if (folder / identity.NAME).is_file() and not manifest.problems(folder):
+        data = factory.data(factory.stage_config(cfg, "student"))
+        changed = identity.changes(folder, identity.of_run(cfg, data.fingerprint()))
+        if [name for name in changed if not name.startswith("versions ")]:
+            raise TutelageError(
+                f"{folder} holds a finished run, made with other contents of {', '.join(changed)}; "
+                "choose another hydra.run.dir"
+            )
+        if changed:
+            log.warning("%s was made with other %s", folder, ", ".join(changed))
+    found = manifest.problems(folder)
+    for name, problem in found.items():
+        if (folder / name).exists():
+            manifest.set_aside(folder / name, problem)
+        else:
+            log.warning("%s; it is made anew", problem)
+    return not found and not manifest.problems(folder / "checkpoints")
+
+
+def cache_job(cfg: DictConfig) -> None:
+    """One job of `tutelage cache`: the teacher, then its signals; prints their folder."""
+    overrides = sweep.given(HydraConfig.get())
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    paths.anchor(cfg, HydraConfig.get())
+    moved.update_targets(cfg)
+    check_resolves(cfg)
+    with job(cfg, folder, overrides):
+        check(cfg, overrides)
+        stage, root = factory.stage_config(cfg, "student"), Path(cfg.paths.artifacts)
+        data = factory.data(stage)
+        _try_out(cfg, stage, data)
+        sources = cached(prepare_teachers(cfg, root, data).stage, root, data).sources
+        folders = {name: node.folder for name, node in sources.items() if node.get("folder")}
+        if not folders:
+            raise TutelageError("nothing is read of a teacher that could be written: see sources=cached and loss.alpha")
+        write_json(folder / "signals.json", folders)
+    for place in folders.values():
+        Console(soft_wrap=True).print(Text(str(place)))
+
+
+def distill(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Teacher, control, student; returns what is written to ``metrics.json``."""
+    L.seed_everything(cfg.seed, verbose=False)
+    student = factory.stage_config(cfg, "student")
+    root = Path(cfg.paths.artifacts)
+    data = factory.data(student)
+    _try_out(cfg, student, data)
+    teaching = prepare_teachers(cfg, root, data)
+    student, reference = cached(teaching.stage, root, data), teaching.record()
+    if distributed.is_main():
+        identity.hold(folder, identity.of_run(cfg, data.fingerprint(), teaching.digests()))
+    control = _control(cfg, root, data, reference)
+    fit.run(
+        student, "student", folder / "checkpoints", folder / "tensorboard", data,
+        lambda: factory.distillation_module(student, data.num_classes, factory.sources(student), reference),
+    )  # fmt: skip
+    taught = Trained.read(folder / "checkpoints", reused=False)
+    found = {"teacher": teaching.teacher, "control": control, "student": taught}
+    if (folder / "checkpoints" / "teacher").is_dir():  # a moving average came to be with the student
+        found["teacher"] = Trained.read(folder / "checkpoints" / "teacher", reused=False)
+    metrics = _metrics(cfg, found, teaching, data)
+    if distributed.is_main():
+        _collect(
+            cfg, folder, {**{f"chain.{name}": trained for name, trained in teaching.chain.items()}, **found}, metrics
+        )
+        if loggers.has_tensorboard(cfg):
+            write_board(folder / "tensorboard", cfg, found, metrics, data, teaching.weights)
+    return metrics
+
+
+def _try_out(cfg: DictConfig, stage: DictConfig, data: ImageData) -> None:
+    """Tries networks, taps and losses on a few images before anything is trained, the teacher's weights untrained.
+
+    Raises:
+        TutelageError: a network cannot take the images, its logits are not one for each class, a loss cannot read
+            this pair, or an optimizer its numbers.
+    """
+    for name in ("teacher", "student", "control"):  # the control follows the student
+        own = factory.stage_config(cfg, name)
+        known = len(data.train_dataloader()) if own.data == stage.data else None
+        factory.try_optimizer(own, name, known)
+        if known is not None:
+            check_lengths(own.trainer, name, known, len(data.val_dataloader()))
+    nets = {"student": stage.student, **{f"assistant {name}": net for name, net in assistants(stage).items()}}
+    for number, node in enumerate(factory.networks(stage.sources)):
+        nets[f"teacher {number}" if number else "teacher"] = node.net
+    images = data.sample(8)["input"]
+    for role, node in nets.items():
+        net = factory.network(node, 0).eval()
+        try:
+            with torch.no_grad():
+                shape = list(net(images)["logits"].shape)
+        except RuntimeError as error:
+            raise TutelageError(f"the {role} cannot take images {list(images.shape)}: {error}") from error
+        expected = [len(images), data.num_classes]
+        if shape != expected:
+            raise TutelageError(f"the {role} gives logits {shape}; the data's labels need {expected}")
+        multiply_adds(net.net, data.input_shape)  # warns now if it can't be counted
+    check_given(stage.sources, data, stage.data)
+    teaching = factory.sources(stage)
+    factory.distillation_module(stage, data.num_classes, teaching, None).dry_run(data)
+    check_views(stage, data)
+    for name, source in teaching.items():
+        for split, (logits, labels) in source.graded(data).items():
+            if distributed.is_main():
+                report_accuracy(f"sources.{name}", split, logits, labels)
+
+
+def _control(cfg: DictConfig, root: Path, data: ImageData, reference: Source | None) -> Trained:
+    """The student alone: same seed, first weights, order and budget."""
+    stage = factory.stage_config(cfg, "control")
+
+    def train(work: Path) -> None:
+        fit.run(
+            stage, "control", work, work / "tensorboard", data,
+            lambda: factory.supervised_module(stage, "control", data.num_classes, reference),
+        )  # fmt: skip
+
+    return Trained.read(*artifacts.make(root, "control", recipe(stage, "control", data), train, artifacts.oldest(cfg)))
+
+
+def _metrics(
+    cfg: DictConfig, found: Mapping[str, Trained | None], teaching: TeacherSetup, data: ImageData
+) -> dict[str, Any]:
+    """The document of ``metrics.json``: schema 1, described in README."""
+    document: dict[str, Any] = {"schema": 1, "seed": cfg.seed}
+    teacher = found["teacher"]
+    for one in (*teaching.chain.values(), *filter(None, [teacher])):
+        if "specialists" in one.facts:
+            document["specialists"] = one.facts["specialists"]
+    if teaching.chain:
+        document["chain"] = {name: _entry(trained) for name, trained in teaching.chain.items()}
+    for role, trained in found.items():
+        if trained is not None:
+            document[role] = _entry(trained, None if role == "teacher" else teacher, teaching.weights)
+    if 0 < len(data.absent) < data.num_classes:
+        for role in ("control", "student"):
+            for kind in WEIGHTS:
+                said = found[role].predictions  # type: ignore[union-attr]
+                document[role][kind]["absent"] = absent_figures(said[kind, "val"], said[kind, "test"], data.absent)
+    if own := teaching.generations():
+        document["generations"] = _together([*own, *filter(None, [found["student"]])])
+    document["gain"] = {
+        weights: {
+            key: document["student"][weights]["test"][key] - document["control"][weights]["test"][key]
+            for key in document["control"][weights]["test"]
+            if key != "count"
+        }
+        for weights in WEIGHTS
+    }
+    return document
+
+
+def _together(generations: list[Trained]) -> dict[str, Any]:
+    """Figures of the mean of the probabilities of born-again students, the last one included."""
+    document: dict[str, Any] = {"count": len(generations)}
+    for kind in WEIGHTS:
+        said = {split: [one.predictions[kind, split] for one in generations] for split in SPLITS}
+        document[kind] = {split: figures(in_one(of_all)) for split, of_all in said.items()}
+    return document
+
+
+def _entry(trained: Trained, teacher: Trained | None = None, weights: str = "last") -> dict[str, Any]:
+    """What ``metrics.json`` says of one network: cost, and all figures of both weights on both splits."""
+    facts = {key: trained.facts[key] for key in ("parameters", "multiply_adds", "seconds", "epochs")}
+    entry: dict[str, Any] = {"reused": trained.reused, "made": trained.made, "digest": trained.digest, **facts}
+    for kind in WEIGHTS:
+        entry[kind] = {"epoch": trained.facts["epoch"][kind]}
+        for split in SPLITS:
+            beside = teacher.predictions[weights, split] if teacher else None
+            entry[kind][split] = figures(trained.predictions[kind, split], beside)
+        if (own := trained.predictions.get((kind, TRAIN))) is not None:
+            entry[kind][TRAIN] = figures_of_own(own, teacher.predictions.get((weights, TRAIN)) if teacher else None)
+    return entry
+
+
+def _collect(cfg: DictConfig, folder: Path, found: Mapping[str, Trained | None], metrics: Mapping[str, Any]) -> None:
+    """Brings what the report reads into the run's folder: metrics, where the artifacts are, the curves of all three.
+
+    A logger that keeps runs has those of an artifact where it was made: ``artifacts.json`` says which they are.
+    """
+    made: dict[str, Any] = {role: {"folder": str(trained.folder)} for role, trained in found.items() if trained}
+    for entry in made.values():
+        if (recipe := Path(entry["folder"]) / "recipe.json").is_file():
+            entry["recipe"] = read_json(recipe)
+        if (runs := Path(entry["folder"]) / loggers.RUNS).is_file():
+            entry["runs"] = read_json(runs)
+    write_json(folder / "artifacts.json", made)
+    for trained in found.values():
+        for name in {"tensorboard", *loggers.nodes(cfg)}:
+            if trained and (curves := trained.folder / name).is_dir():
+                shutil.copytree(curves, folder / name, dirs_exist_ok=True)
+    write_json(folder / "metrics.json", metrics)

@@ -1,0 +1,80 @@
+"""``tutelage evaluate``: a file of ours carries its model and its data, so a path is all that is needed."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from tutelage.config.saved import data_of, network_of
+from tutelage.config.unknown_keys import refuse_unknown_keys
+from tutelage.data.base import ImageData
+from tutelage.errors import TutelageError
+from tutelage.evaluation.cost import multiply_adds, parameters
+from tutelage.evaluation.metrics import figures
+from tutelage.evaluation.predictions import Predictions, predict
+from tutelage.evaluation.table import MISSING
+from tutelage.pipeline.sweep import given
+from tutelage.runtime.job import job
+from tutelage.runtime.json_files import write_json
+
+_KEYS = ("checkpoint", "teacher", "split", "data", "device", "trust", "paths.outputs")
+
+
+def evaluate_job(cfg: DictConfig) -> float:
+    """Measures ``checkpoint`` on ``split``; prints the figures and writes ``metrics.json``."""
+    refuse_unknown_keys(cfg, _KEYS)
+    if OmegaConf.is_missing(cfg, "checkpoint"):
+        raise TutelageError("checkpoint=… is needed: a file that `tutelage distill` wrote, such as …/last.safetensors")
+    if cfg.split not in ("train", "val", "test"):
+        raise TutelageError(f"split must be train, val or test; found {cfg.split!r}")
+    try:
+        torch.device(cfg.device)
+    except RuntimeError as error:
+        raise TutelageError(f"device={cfg.device}: {str(error).splitlines()[0]}") from error
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    with job(cfg, folder, given(HydraConfig.get())):
+        document = evaluate(cfg)
+        write_json(folder / "metrics.json", document)
+    Console().print(_table(document))
+    return document["figures"]["accuracy"]
+
+
+def evaluate(cfg: DictConfig) -> dict[str, Any]:
+    """The figures of one file, beside what it says of itself."""
+    net, header = network_of(cfg.checkpoint, cfg.trust)
+    data = data_of(header, cfg.data, cfg.checkpoint, cfg.trust)
+    beside = network_of(cfg.teacher, cfg.trust)[0] if cfg.teacher else None
+    said = [_predictions(one, data, cfg.split, cfg.device) for one in (net, beside) if one is not None]
+    return {
+        "schema": 1,
+        "checkpoint": str(Path(cfg.checkpoint).absolute()),
+        "about": header,
+        "split": cfg.split,
+        "parameters": parameters(net),
+        "multiply_adds": multiply_adds(net, data.input_shape),
+        "figures": figures(*said),
+    }
+
+
+def _predictions(net: torch.nn.Module, data: ImageData, split: str, device: str) -> Predictions:
+    loader = data.labelled() if split == "train" else data.whole(split)
+    if loader is None:
+        raise TutelageError("split=train: no training example of this data has a label")
+    found = predict(net.to(device), loader, device)
+    net.cpu()
+    return found
+
+
+def _table(document: dict[str, Any]) -> Table:
+    table = Table(title=f"{document['about']['stage']} on {document['split']}", title_justify="left")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    for name in ("parameters", "multiply_adds"):
+        table.add_row(name, MISSING if document[name] is None else f"{document[name]:,}")
+    for name, value in document["figures"].items():
+        table.add_row(name, f"{value:,}" if isinstance(value, int) else f"{value:.4f}")
+    return table

@@ -1,0 +1,224 @@
+"""One training from its first step to its finished folder: the teacher, the control, the student."""
+
+import logging
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from tutelage.checkpoints.weights import about, load_into, save_network
+from tutelage.config import factory
+from tutelage.config.trainer_arguments import check_lengths
+from tutelage.data.base import ImageData
+from tutelage.errors import TutelageError
+from tutelage.evaluation.cost import multiply_adds, parameters, total
+from tutelage.evaluation.predictions import Predictions, predict
+from tutelage.evaluation.results import SPLITS, WEIGHTS, write_results
+from tutelage.evaluation.saved_predictions import TRAIN
+from tutelage.models.tapped import Tapped
+from tutelage.runtime import distributed, manifest
+from tutelage.runtime.files import remove_temporary_files, write_atomically
+from tutelage.runtime.signals import sigterm_saves
+from tutelage.training import loggers
+from tutelage.training.callbacks.best import BestLostError
+from tutelage.training.callbacks.gradient_norms import GradientNorms
+from tutelage.training.callbacks.recovery import Recovery, newest_intact
+from tutelage.training.compiled import compiled
+from tutelage.training.fsdp import Sharded
+from tutelage.training.module import SupervisedModule
+
+log = logging.getLogger(__name__)
+
+_SAMPLE = 10_000  # of the training examples
+_SMALL = 1e7  # multiply-adds of a batch, forward: below that a CPU is probably faster than a GPU
+
+
+def run(
+    stage: DictConfig, name: str, folder: Path, board: Path, data: ImageData, module: Callable[[], SupervisedModule]
+) -> None:
+    """Trains, or goes on where an earlier attempt was stopped, and finishes the folder.
+
+    Args:
+        stage: the config as this stage sees it.
+        name: teacher, control or student.
+        folder: for weights, predictions and ``stage.json``; its manifest is the sign that the stage is finished.
+        board: for TensorBoard.
+        data: loaded.
+        module: makes what learns; not called for a finished stage.
+
+    Raises:
+        TutelageError: nothing was trained or validated, or a source broke its promise.
+    """
+    if distributed.broadcast(_is_finished(folder)):
+        return
+    factory.try_optimizer(stage, name, len(data.train_dataloader()))
+    check_lengths(stage.trainer, name, len(data.train_dataloader()), len(data.val_dataloader()))
+    try:
+        _train(stage, name, folder, board, data, module())
+    except BestLostError as error:  # the epochs before the state have to be trained again
+        log.warning("%s: %s; it is trained from the start", name, error)
+        if distributed.is_main():
+            shutil.rmtree(folder / "states")
+        distributed.barrier()
+        _train(stage, name, folder, board, data, module())
+
+
+def _is_finished(folder: Path) -> bool:
+    """Whether an earlier attempt finished the folder; one that was damaged since is set aside.
+
+    Of one that is not finished what a kill has left half written is removed.
+    """
+    if not distributed.is_main():
+        return False
+    remove_temporary_files(folder)
+    if not (folder / manifest.NAME).exists():
+        return False
+    if problems := manifest.problems(folder):
+        recipe = folder / "recipe.json"
+        said = recipe.read_bytes() if recipe.is_file() else None
+        manifest.set_aside(folder, next(iter(problems.values())))
+        if said is not None:
+            write_atomically(recipe, said)
+        return False
+    shutil.rmtree(folder / "states", ignore_errors=True)
+    return True
+
+
+def _train(stage: DictConfig, name: str, folder: Path, board: Path, data: ImageData, learner: SupervisedModule) -> None:
+    learner.about |= data.named_classes
+    trainer = factory.trainer(stage, name, folder, board, len(data.train_dataloader()))
+    facts: dict[str, Any] = {}
+    if sharded := isinstance(trainer.strategy, Sharded):  # of shards it can't be counted
+        facts["multiply_adds"] = multiply_adds(learner.student.net.net, data.input_shape)
+    if stage.graph == "never":
+        warn_of_small_steps(learner, data, trainer.strategy.root_device, name)
+    state = _state_to_go_on_from(folder / "states")
+    at = loggers.place(stage, name, folder, board)
+    logged = loggers.training(stage, at, trainer.loggers)
+    with sigterm_saves(), threads(learner, data), logged, compiled(learner, stage.compile):
+        trainer.fit(learner, datamodule=data, ckpt_path=state, weights_only=True)
+    if trainer.global_step == 0:
+        raise TutelageError(f"{name}: not one optimizer step was made")
+    if distributed.is_main() and not (folder / "best.safetensors").is_file():
+        raise not_validated(name)
+    for source in learner.sources().values():
+        source.verify()
+    if distributed.is_main() or sharded:
+        _finish(learner, trainer, folder, data, facts)
+    distributed.barrier()
+
+
+def _state_to_go_on_from(folder: Path) -> Path | None:
+    """Returns the newest intact state as rank 0 finds it, by this rank's own path: mounts may differ."""
+    found = newest_intact(folder) if distributed.is_main() else None
+    name = distributed.broadcast(found and found.name)
+    return folder / name if name else None
+
+
+def not_validated(name: str) -> TutelageError:
+    """What to say of a training without best weights."""
+    return TutelageError(
+        f"{name}: validation never ran, so no weights are the best; see trainer.max_steps and "
+        "trainer.check_val_every_n_epoch"
+    )
+
+
+@contextmanager
+def threads(learner: SupervisedModule, data: ImageData) -> Iterator[None]:
+    """One thread where a batch is too little work to share: a second one mostly waits, on a busy machine for long.
+
+    The limit, 20 M multiply-adds forward, lies between the digits' pair (11 M, faster on one thread) and cnn → dense on
+    MNIST (24 M, a tenth faster on two). ``OMP_NUM_THREADS`` decides where it is set.
+    """
+    before = torch.get_num_threads()
+    if "OMP_NUM_THREADS" not in os.environ and _work(_networks(learner), data) < 2e7:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def warn_of_small_steps(learner: SupervisedModule, data: ImageData, device: torch.device, name: str) -> None:
+    """Suggests the CPU where a GPU would mostly wait for Python.
+
+    The limit, 10 M multiply-adds forward, lies between two trainings that an H200 and two CPU cores were measured on at
+    batch 64: of the dense student on MNIST (1.6 M; 275 against 945 steps a second) and of its CNN teacher (22 M; 258
+    against 165).
+
+    Args:
+        learner: all of its networks are counted.
+        data: has the size of a batch.
+        device: where it trains.
+        name: of the stage.
+    """
+    if device.type == "cpu" or not distributed.is_main() or (work := _work(_networks(learner), data)) >= _SMALL:
+        return
+    log.warning(
+        "%s: a step of %.2g M multiply-adds forward is too small for a GPU, which waits for Python: a CPU is probably "
+        "faster (trainer.accelerator=cpu); so is a larger data.batch_size, or many jobs at once (launcher=stacked)",
+        name, work / 1e6,
+    )  # fmt: skip
+
+
+def _networks(learner: SupervisedModule) -> list[nn.Module]:
+    found = (getattr(source, "net", None) for source in learner.sources().values())
+    return [net.net for net in found if isinstance(net, Tapped)]
+
+
+def _work(nets: Iterable[nn.Module], data: ImageData) -> float:
+    """Multiply-adds of a batch; infinity where they are not known."""
+    each = total(multiply_adds(net, data.input_shape) for net in nets)
+    return math.inf if each is None else data.batch_size * each
+
+
+def _finish(
+    learner: SupervisedModule, trainer: L.Trainer, folder: Path, data: ImageData, facts: dict[str, Any]
+) -> None:
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    seconds = next(callback.seconds for callback in callbacks if isinstance(callback, Recovery))
+    training = {**facts, "seconds": seconds, "epochs": trainer.current_epoch, "steps": trainer.global_step}
+    header = {**learner.about, "epoch": trainer.current_epoch - 1}
+    device = trainer.strategy.root_device
+    for name, source in learner.sources().items():
+        if source is not learner.student and (made := source.trained_network()) is not None:
+            for weights in WEIGHTS:
+                save_network(made.net, folder / name / f"{weights}.safetensors", {**header, "stage": name})
+            finish(made.net, folder / name, data, device, training)
+    net = learner.shown.net.net
+    save_network(net, folder / "last.safetensors", header)
+    if learner.average is not None:
+        save_network(learner.student.net.net, folder / "raw.safetensors", header)
+    measured = next((callback.measured for callback in callbacks if isinstance(callback, GradientNorms)), {})
+    finish(net, folder, data, device, {**training, "pulls": measured})
+    if distributed.is_main():
+        shutil.rmtree(folder / "states", ignore_errors=True)
+
+
+def finish(net: nn.Module, folder: Path, data: ImageData, device: torch.device, training: Mapping[str, Any]) -> None:
+    """Completes a folder that holds ``last`` and ``best`` weights: their predictions, then ``stage.json``.
+
+    Of a network in shards every rank must call this, and rank 0 writes.
+    """
+    epochs = {weights: about(folder / f"{weights}.safetensors")["epoch"] for weights in WEIGHTS}
+    facts = {"parameters": parameters(net), **training}
+    if "multiply_adds" not in facts:
+        facts["multiply_adds"] = multiply_adds(net.cpu(), data.input_shape)
+    said: dict[tuple[str, str], Predictions] = {}
+    loaders = {split: data.whole(split) for split in SPLITS}
+    if (sample := data.labelled(_SAMPLE)) is not None:
+        loaders[TRAIN] = sample
+    for weights in WEIGHTS:
+        load_into(net, folder / f"{weights}.safetensors")
+        for split, loader in loaders.items():
+            said[weights, split] = predict(net.to(device, torch.float32), loader, device)  # after bf16-true
+    if distributed.is_main():
+        write_results(folder, said, {**facts, "epoch": epochs})

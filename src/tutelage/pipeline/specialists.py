@@ -1,0 +1,160 @@
+"""Specialists: the generalist again, trained on for classes that it confuses (Hinton et al. 2015, section 5)."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from sklearn.cluster import KMeans
+from torch import Tensor
+
+from tutelage.config import factory
+from tutelage.errors import TutelageError
+from tutelage.evaluation import results
+from tutelage.evaluation.cost import total
+from tutelage.evaluation.predictions import Predictions
+from tutelage.evaluation.results import SPLITS, WEIGHTS, Trained
+from tutelage.pipeline import artifacts
+from tutelage.pipeline.supervised import Training, train_in_parallel
+from tutelage.runtime import distributed
+from tutelage.runtime.identity import made_with
+from tutelage.sources.specialists import activity, check_count, combine_experts, membership, warn
+
+_ADDED = ("parameters", "multiply_adds", "seconds", "steps")  # over the generalist and the specialists
+_ROWS = 1024  # examples that are combined at once
+
+
+def specialise(cfg: DictConfig, node: DictConfig, generalist: Trained, weights: str, root: Path) -> Trained:
+    """Trains or finds the specialists, names them and their groups in ``node``, and says what all say together.
+
+    A specialist has the generalist's architecture and first weights, and teaches with its last ones: which are best on
+    all classes is not what it is for.
+
+    Args:
+        cfg: the whole config, the generalist in it as ``teacher``.
+        node: of ``sources``, with a ``generalist``.
+        generalist: trained.
+        weights: which of its weights teach.
+        root: folder of all artifacts.
+
+    Raises:
+        TutelageError: groups that can be none; no ``stages.specialist``.
+    """
+    if "specialist" not in cfg.stages:
+        raise TutelageError("specialists are trained as stages.specialist says; found none: see sources=specialists")
+    stage = factory.stage_config(cfg, "specialist")
+    groups = distributed.broadcast(_groups(node, generalist.predictions[weights, "val"].logits, stage.seed))
+    labels = factory.data(stage).splits["train"].labels
+    shares = [float(torch.isin(labels[labels >= 0], torch.tensor(group)).double().mean()) for group in groups]
+    since = artifacts.oldest(cfg)
+    start = str(generalist.folder / f"{weights}.safetensors")
+    trainings = [
+        Training(_for_group(stage, group, share), "specialist", root, start, since)
+        for group, share in zip(groups, shares, strict=True)
+    ]
+    train_in_parallel(trainings, cfg)
+    trained = [training() for training in trainings]
+    node.groups = groups
+    node.specialists = [
+        {**node.generalist, "checkpoint": str(one.folder / "last.safetensors"), "seed": None} for one in trained
+    ]
+    return _combine(groups, shares, [generalist, *trained], weights, node.get("top", 1), root, since)
+
+
+def _groups(node: DictConfig, logits: Tensor, seed: int) -> list[list[int]]:
+    """The user's, or those found."""
+    if node.get("groups") is None:
+        return find_groups(logits, node.get("count", 3), seed)
+    membership(node.groups, logits.shape[1])
+    return [list(group) for group in node.groups]
+
+
+def find_groups(logits: Tensor, count: int, seed: int) -> list[list[int]]:
+    """Classes that a network often predicts together, on validation examples.
+
+    k-means (k = ``count``, 10 starts from ``seed``) over the columns of the correlation matrix [C, C] of its
+    probabilities. The paper, which has 15,000 classes, takes their covariance; with few classes the diagonal of that
+    decides, which is how frequent a class is: with k = 3 it came to eight classes and two single ones on digits and on
+    Fashion-MNIST, where the correlation finds tops, shoes and the rest. A group of one class is dropped: there is
+    nothing to tell apart.
+
+    Args:
+        logits: [N, C].
+        count: 2 to C.
+        seed: of the starts.
+
+    Raises:
+        TutelageError: ``count`` is out of range, or no group is left.
+    """
+    classes = logits.shape[1]
+    check_count(count, classes)
+    related = torch.corrcoef(logits.double().softmax(1).T).nan_to_num()  # a class of constant probability has none
+    found = KMeans(count, n_init=10, random_state=seed).fit_predict(related.numpy()).tolist()
+    groups = [[c for c in range(classes) if found[c] == number] for number in range(count)]
+    if not (groups := sorted(group for group in groups if 1 < len(group) < classes)):
+        raise TutelageError(
+            f"specialists: none of {count} groups has more than one class: a smaller count finds larger ones"
+        )
+    return groups
+
+
+def _for_group(stage: DictConfig, group: list[int], share: float) -> DictConfig:
+    """The stage on data of which half are of the group, with the dustbin's loss in place of the hard term."""
+    own = stage.copy()
+    own.data.focus = group
+    smoothing = own.loss.terms.pop("hard").loss.get("label_smoothing", 0.0)
+    loss = {"_target_": "tutelage.losses.logit.dustbin.Dustbin", "classes": group, "share": share}
+    own.loss.terms.dustbin = {
+        "_target_": "tutelage.objective.Term",
+        "loss": {**loss, "label_smoothing": smoothing},
+        "inputs": {"student": "student.logits", "label": "batch.label"},
+    }
+    return own
+
+
+def _combine(
+    groups: list[list[int]],
+    shares: list[float],
+    trained: list[Trained],
+    weights: str,
+    top: int,
+    root: Path,
+    since: float,
+) -> Trained:
+    """What they say together: an artifact. ``trained`` is the generalist and its specialists."""
+    members = [f"{one.folder.parent.name}/{one.folder.name}" for one in trained]  # named by their content
+    found = {"members": members, "groups": groups, "top": top, "weights": weights, **made_with({}), "version": 2}
+
+    def combine(work: Path) -> None:
+        if not distributed.is_main():
+            return
+        facts: dict[str, Any] = {key: total(one.facts[key] for one in trained) for key in _ADDED}
+        facts |= {"epochs": trained[0].facts["epochs"], "epoch": dict.fromkeys(WEIGHTS)}
+        facts["specialists"] = [{"classes": group, "share": share} for group, share in zip(groups, shares, strict=True)]
+        said = {}
+        for split in SPLITS:
+            special = torch.stack([one.predictions["last", split].logits for one in trained[1:]])
+            said[split], counts = _together(trained[0].predictions[weights, split], special, groups, top)
+            for entry, count in zip(facts["specialists"], counts, strict=True):
+                entry[split] = count
+        both = {(kind, split): one for kind in WEIGHTS for split, one in said.items()}
+        results.write_results(work, both, facts)
+
+    return Trained.read(*artifacts.make(root, "specialists", found, combine, since))
+
+
+def _together(
+    generalist: Predictions, special: Tensor, groups: list[list[int]], top: int
+) -> tuple[Predictions, list[dict[str, int]]]:
+    """What all say of a split; and of each specialist, how many examples it was asked about, with how many errors."""
+    inside = membership(groups, generalist.logits.shape[1])
+    parts = zip(generalist.logits.split(_ROWS), special.split(_ROWS, 1), strict=True)
+    logits, gaps = zip(*(combine_experts(first, others, inside, top) for first, others in parts), strict=True)
+    warn(float(torch.cat(gaps).max()))
+    said = replace(generalist, logits=torch.cat(logits).float())
+    wrong = {"errors_generalist": generalist.choice != said.label, "errors": said.choice != said.label}
+    asked = activity(generalist.logits, inside, top).T
+    return said, [
+        {"asked": int(rows.sum()), **{name: int(which[rows].sum()) for name, which in wrong.items()}} for rows in asked
+    ]

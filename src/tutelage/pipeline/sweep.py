@@ -1,0 +1,126 @@
+"""What concerns a multirun as a whole: its folder, its jobs' names, and which of them failed."""
+
+import os
+import sys
+import traceback
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from tutelage.errors import is_users
+from tutelage.runtime import distributed, masking
+from tutelage.runtime.files import write_atomically
+from tutelage.runtime.json_files import read_json
+from tutelage.runtime.text import in_a_line
+
+_folder: Path | None = None
+traceback_file: Path | None = None  # of the last job that ended in an error which no sentence was written for
+
+
+class Sweep(Callback):
+    """Notes where the jobs of a multirun are, and names their folders by what varies among them.
+
+    Hydra calls it in the process that launches, whatever the launcher.
+    """
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Before the first job."""
+        global _folder
+        _folder = Path(str(config.hydra.sweep.dir)).absolute()
+        _folder.mkdir(parents=True, exist_ok=True)  # a sweeper's data base may lie there
+        lines: dict[str, list[str]] = OmegaConf.to_container(config.hydra.overrides)  # type: ignore[assignment]
+        constant = ",".join(f"'{key}'" for key in same(lines["task"]))
+        quoted = str(_folder).replace("\\", "\\\\").replace("'", "\\'")
+        given = [one for one in lines["hydra"] if not one.startswith("hydra.sweep.dir=")]
+        with read_write(config), open_dict(config):  # every job's config is composed anew from these, maybe elsewhere
+            config.hydra.overrides.hydra = [
+                *given, f"hydra.job.config.override_dirname.exclude_keys=[{constant}]", f"hydra.sweep.dir='{quoted}'"
+            ]  # fmt: skip
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Hides secrets in what Hydra has written of the command line."""
+        masking.mask_logs()
+        folder = Path(str(config.hydra.runtime.output_dir))
+        if config.hydra.output_subdir is not None:
+            masking.clean((folder / config.hydra.output_subdir).glob("*.yaml"))
+        if _folder is not None:
+            masking.clean([_folder / "multirun.yaml"])
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """And in the command line that Hydra prints when a job has failed."""
+        job_return.overrides = masking.hidden(list(job_return.overrides or []))
+        global traceback_file
+        error: Any = job_return._return_value  # the public one prints as well, and raises
+        if job_return.status == JobStatus.FAILED and not is_users(error):
+            text, path = "".join(traceback.format_exception(error)), Path(str(config.hydra.runtime.output_dir))
+            with suppress(OSError):  # a full disk may be the error itself
+                write_atomically(path / "traceback.txt", masking.hide(text).encode())
+                traceback_file = path / "traceback.txt"
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Compares the jobs; and hides secrets of a multirun that has had none."""
+        masking.clean([Path(str(config.hydra.sweep.dir)) / "multirun.yaml"])
+        print(comparisons(sys.stdout), end="")
+
+
+def given(config: Any) -> list[str]:
+    """The job's overrides as they were given, ``${…}`` and all.
+
+    Args:
+        config: Hydra's own, with ``overrides.task``.
+    """
+    return [str(one) for one in cast(list[Any], OmegaConf.to_container(config.overrides.task, resolve=False))]
+
+
+def same(overrides: Iterable[str]) -> list[str]:
+    """The keys and groups for which the command line gives one value, whatever their package."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    swept = {one.key_or_group for one in parsed if one.is_sweep_override()}
+    return sorted({one.key_or_group for one in parsed} - swept)
+
+
+def comparisons(stream: TextIO) -> str:
+    """The jobs of the multirun that are complete, as a table for ``stream``; empty if none has trained a student."""
+    if _folder is None or not _folder.is_dir() or not distributed.is_main():
+        return ""
+    from tutelage.evaluation.table import multirun_table
+    from tutelage.runtime.status import terminal
+
+    found = {}
+    for path in sorted(_folder.rglob("metrics.json"), key=str):
+        with suppress(OSError, ValueError):  # what is damaged is the status's and the report's to say
+            metrics = read_json(path)
+            if isinstance(metrics, dict) and metrics.get("schema") == 1 and "student" in metrics:
+                found[in_a_line(os.path.relpath(path.parent, _folder))] = metrics
+    if not found:
+        return ""
+    console = terminal(stream)
+    with console.capture() as text:
+        console.print(multirun_table(found))
+    return f"{text.get()}{_folder}\n"
+
+
+def failures() -> str:
+    """After a multirun: its jobs that did not end well, as a table; empty if there are none, or it was no multirun."""
+    if _folder is None or not _folder.is_dir():
+        return ""
+    from tutelage.runtime.status import jobs, table, terminal
+
+    found = list(jobs(_folder))
+    bad = [one for one in found if one.state != "COMPLETE"]
+    if not bad:
+        return ""
+    console = terminal(sys.stderr)
+    with console.capture() as text:
+        console.out(comparisons(sys.stderr), end="", highlight=False)
+        console.print(table(bad, Path.cwd()))
+        console.print(
+            f"{len(bad)} of {len(found)} jobs did not complete; to go on with them: hydra.sweep.dir={_folder}"
+        )
+    return text.get()

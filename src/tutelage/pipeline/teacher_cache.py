@@ -1,0 +1,185 @@
+"""Teachers that answer once for each example instead of once an epoch: what is written, when, and where it is found."""
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from tutelage.checkpoints.weights import digest, read_state
+from tutelage.config import factory
+from tutelage.config.factory import networks, without_files
+from tutelage.data.base import ImageData
+from tutelage.errors import TutelageError
+from tutelage.pipeline import artifacts
+from tutelage.runtime import distributed, manifest
+from tutelage.runtime.identity import made_with, with_contents
+from tutelage.runtime.json_files import read_json
+from tutelage.sources.base import Source
+from tutelage.sources.cached import topk_compress
+from tutelage.sources.store import ROWS, Column, Store, Writer
+from tutelage.types import Batch, Signals
+
+log = logging.getLogger(__name__)
+
+CACHED = "tutelage.sources.cached.Cached"
+_AS_IT_IS = {"folder": None, "dtype": "float32", "top": None, "views": None}
+
+
+def cached(stage: DictConfig, root: Path, data: ImageData) -> DictConfig:
+    """The stage with every source that can be cached, or asks for it, reading from disk.
+
+    ``sources=cached`` asks. Networks whose logits alone are read are cached by themselves where images do not change
+    (no augmentation, all in memory) and nothing is lost by it (``precision=32-true``): ``sources.<name>.cache=false``
+    keeps them live.
+
+    Args:
+        stage: in its sources every network has its file.
+        root: folder of all artifacts.
+        data: the stage's, of whose augmentation there are so many views (:func:`check_views`).
+    """
+    needs = factory.objective(stage).needs()
+    changed = {}
+    for name, node in stage.sources.items():
+        asked = node.get("_target_") == CACHED
+        if not needs.get(name) or not (asked or _by_itself(stage, node, needs[name], data)):
+            continue
+        node = node if asked else OmegaConf.create({**_AS_IT_IS, "source": node})
+        recipe = _recipe(stage, node, sorted(needs[name]), data)
+        folder = _stored(stage, node, recipe, root, data)
+        changed[name] = {"_target_": CACHED, "source": None, "folder": str(folder)}
+    if not changed:
+        return stage
+    copy = stage.copy()
+    copy.sources = {**stage.sources, **changed}
+    return copy
+
+
+def check_views(stage: DictConfig, data: ImageData) -> None:
+    """Looks before anything is trained whether what ``sources=cached`` asks for has an end.
+
+    Raises:
+        TutelageError: images are augmented without end, so that no signal comes twice, or in other views than are kept.
+    """
+    asked = [node for node in stage.sources.values() if node.get("_target_") == CACHED]
+    if data.augment is not None and any(node.views is None for node in asked):
+        raise TutelageError("a cache of augmented images needs data.views=K: epoch e then shows view e mod K")
+    for name, node in stage.sources.items():
+        if data.augment is not None and node.get("_target_") == CACHED and node.views != data.augment.views:
+            raise TutelageError(
+                f"sources.{name}.views={node.views}: images have data.views={data.augment.views} views, and a cache "
+                "needs the signals of each"
+            )
+
+
+def _by_itself(stage: DictConfig, node: DictConfig, needs: set[str], data: ImageData) -> bool:
+    return (
+        any(key in node for key in ("checkpoint", "members", "generalist"))
+        and any(True for _ in networks(node))
+        and node.get("cache", True)
+        and needs == {"logits"}
+        and data.augment is None
+        and not data.is_streaming
+        and str(stage.trainer.precision) == "32-true"
+    )
+
+
+def _recipe(stage: DictConfig, node: DictConfig, signals: list[str], data: ImageData) -> dict[str, Any]:
+    """All that determines the signals, as JSON values."""
+    keys = hashlib.sha256(data.splits["train"].keys.numpy().tobytes()).hexdigest()
+    seen: dict[str, Any] = {
+        "content": data.fingerprint(),
+        "mean": list(stage.data.mean),
+        "std": list(stage.data.std),
+        "keys": keys,
+    }
+    if data.augment is not None:
+        steps: Any = OmegaConf.to_container(stage.data.augment)
+        seen |= {"augment": steps, "seed": stage.data.seed, "views": node.views}
+    files = [digest(read_state(network.checkpoint)) for network in networks(node.source)]
+    taught = {"source": without_files(node.source), "weights": files} if node.source is not None else {}
+    stored = {"signals": signals, "dtype": node.dtype, "top": node.top, "version": 3}
+    made = made_with({"source": taught.get("source"), "augment": seen.get("augment")})
+    return with_contents({**seen, **taught}) | stored | made
+
+
+def _given(folder: Path, recipe: dict[str, Any]) -> Path:
+    """A folder that the user names, where it holds what would be written now; how it is stored may differ.
+
+    Raises:
+        TutelageError: something that makes the signals has changed since; names it.
+    """
+    path = folder / "recipe.json"
+    if not path.is_file():
+        raise TutelageError(f"sources: {folder} holds no signals: there is no recipe.json in it")
+    written = read_json(path)
+    compared = [part for part in {**written, **recipe} if part not in ("signals", "dtype", "top", "versions")]
+    if "source" not in recipe:  # no teacher to compare with
+        compared = [part for part in compared if part not in ("source", "weights", "code")]
+    if changed := [part for part in compared if written.get(part) != recipe.get(part)]:
+        raise TutelageError(f"sources: {folder} is stale: {changed} differ from what it was written with")
+    return folder
+
+
+def _stored(stage: DictConfig, node: DictConfig, recipe: dict[str, Any], root: Path, data: ImageData) -> Path:
+    """The folder of the signals: given, found or written."""
+    if node.folder is not None:
+        return _given(Path(node.folder), recipe)
+    if node.source is None:
+        raise TutelageError("a cache needs a source to write from, or a folder to read")
+
+    def write(work: Path) -> None:
+        if distributed.is_main():
+            source = instantiate(node.source)
+            source.attach(recipe["signals"], {})
+            source.name_classes(data.class_names)
+            _write(source, data, work, node.dtype, node.top, recipe.get("views", 1), distributed.device(stage.trainer))
+            source.verify()
+
+    folder, found = artifacts.make(root, "signals", recipe, write, artifacts.oldest(stage), _verify)
+    log.info("%s %s: %s", "found" if found else "wrote", recipe["signals"], folder)
+    return folder
+
+
+def _verify(folder: Path) -> None:
+    """The large files have checksums by block, which are compared when they are opened."""
+    manifest.check(folder, quick=True)
+    Store.read(folder)
+
+
+def _write(
+    source: Source, data: ImageData, folder: Path, dtype: str, top: int | None, views: int, device: torch.device
+) -> None:
+    """Asks ``source`` about every training example in every view that is not on disk yet."""
+    train = data.splits["train"]
+    source = source.to(device).eval()
+    step = data.eval_batch_size
+
+    def ask(view: int, rows: Tensor) -> tuple[Signals, Signals]:
+        parts = [_of_batch(source, train[view, part], device, top) for part in rows.split(step)]
+        by_example = {name: torch.cat([part[0][name] for part in parts]) for name in parts[0][0]}
+        return by_example, parts[0][1]
+
+    first, constant = ask(0, torch.arange(min(2, len(train))))
+    columns = [
+        Column(name, tuple(x.shape[1:]), dtype if x.is_floating_point() else "int32") for name, x in first.items()
+    ]
+    writer = Writer(folder, columns, train.keys, views)
+    for view, start in writer.missing():
+        by_example, _ = ask(view, torch.arange(start, min(start + ROWS, len(train))))
+        writer.write(view, start, by_example)
+    writer.finish(constant)
+
+
+def _of_batch(source: Source, batch: Batch, device: torch.device, top: int | None) -> tuple[Signals, Signals]:
+    """Signals by example, and those that are the same for all: parameters, whose names have a dot."""
+    with torch.no_grad():
+        signals = source({name: value.to(device) for name, value in batch.items()})
+    by_example = {name: x.cpu() for name, x in signals.items() if "." not in name}
+    if top is not None and "logits" in by_example:
+        by_example |= topk_compress(by_example.pop("logits"), top)
+    return by_example, {name: x.cpu() for name, x in signals.items() if "." in name}

@@ -1,0 +1,161 @@
+"""Is this the teacher that was meant? Its preprocessing and classes beside the data's, and how often it is right.
+
+A teacher that sees images as it never knew them, or whose classes are in another order, trains a bad student without
+an error. What a file of ours says of its data is compared with the data; of any teacher that is given, the accuracy on
+labelled examples is logged before the first training step, and one no better than chance is warned of.
+"""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from tutelage.checkpoints.weights import about
+from tutelage.data.base import ImageData
+from tutelage.errors import TutelageError
+
+log = logging.getLogger(__name__)
+
+_DEVIATIONS = 3  # of the binomial distribution, above the most frequent class
+_TOLERANCE = 0.01  # of a deviation: what rounding of mean and std may come to
+_NOT_MEANT = "Its weights, its preprocessing or the order of its classes are not what is meant"
+_LEARNT_NOTHING = "It has learnt nothing: see stages.teacher"
+_ADAPTERS = "tutelage.models.adapter"
+
+
+def check_file(checkpoint: str, network: DictConfig, data: ImageData, statistics: Mapping[str, Any]) -> None:
+    """Compares the header of a file of ours with the data that it is to teach on; other files say nothing of theirs.
+
+    A network with an adapter has been thought of: only its classes are compared.
+
+    Args:
+        checkpoint: the file.
+        network: config of the network that it is loaded into.
+        data: the student's.
+        statistics: config of the data, for ``mean`` and ``std``.
+
+    Raises:
+        TutelageError: images of another normalisation or shape, with the adapter that mends it; classes in another
+            order.
+    """
+    try:
+        header = about(checkpoint)
+    except TutelageError:  # not ours, or damaged, of which loading it tells
+        return
+    theirs = header.get("data")
+    if not isinstance(theirs, dict):
+        return
+    own_adapter = isinstance(header.get("network"), dict) and header["network"].get("adapter")
+    if not network.get("adapter") or network.get("adapter") == own_adapter:
+        _check_images(checkpoint, theirs, data, statistics)
+    _check_classes(checkpoint, header.get("class_names") or theirs.get("class_names"), data)
+
+
+def _check_images(checkpoint: str, theirs: Mapping[str, Any], data: ImageData, statistics: Mapping[str, Any]) -> None:
+    here = {key: [float(x) for x in statistics[key]] for key in ("mean", "std")}
+    there = {key: _numbers(theirs.get(key)) or here[key] for key in ("mean", "std")}
+    shape, wanted = list(data.input_shape), _numbers(theirs.get("input_shape")) or list(data.input_shape)
+    wanted = [int(x) for x in wanted]
+    if len(there["mean"]) != len(here["mean"]) or wanted[0] != shape[0]:
+        raise TutelageError(
+            f"{checkpoint} was trained on images {wanted}, the data's are {shape}: grey and colour do not mix"
+        )
+    steps, found = [], []
+    if wanted != shape:
+        steps.append(f"{{_target_: {_ADAPTERS}.Resize, size: {wanted[1:]}}}")
+        found.append(f"images {wanted}, the data's are {shape}")
+    if not _alike(here, there):
+        steps.append(
+            f"{{_target_: {_ADAPTERS}.Renormalise, mean: {here['mean']}, std: {here['std']}, "
+            f"to_mean: {there['mean']}, to_std: {there['std']}}}"
+        )
+        found.append(
+            f"mean {there['mean']} and std {there['std']}, the data have data.mean={here['mean']} and "
+            f"data.std={here['std']}"
+        )
+    if not steps:
+        return
+    adapter = steps[0] if len(steps) == 1 else f"{{_target_: torch.nn.Sequential, _args_: [{', '.join(steps)}]}}"
+    size = f" 'teacher.net.input_shape={wanted}'" if wanted != shape else ""
+    raise TutelageError(
+        f"{checkpoint} was trained with {'; and with '.join(found)}. To give the teacher the images as it knows them, "
+        f"add\n  '+teacher.adapter={adapter}'{size}\n"
+        "or, to use it as it is,\n  '+teacher.adapter={_target_: torch.nn.Identity}'"
+    )
+
+
+def _numbers(value: Any) -> list[float] | None:
+    good = isinstance(value, list) and value and all(isinstance(x, int | float) for x in value)
+    return [float(x) for x in value] if good else None
+
+
+def _alike(here: Mapping[str, Sequence[float]], there: Mapping[str, Sequence[float]]) -> bool:
+    pairs = zip(here["mean"], here["std"], there["mean"], there["std"], strict=True)
+    return all(
+        abs(std / to_std - 1) <= _TOLERANCE and abs(mean - to_mean) / to_std <= _TOLERANCE
+        for mean, std, to_mean, to_std in pairs
+    )
+
+
+def _check_classes(checkpoint: str, theirs: Any, data: ImageData) -> None:
+    names = data.class_names
+    if not isinstance(theirs, list) or theirs == names or _only_numbers(names) or _only_numbers(theirs):
+        return
+    if sorted(map(str, theirs)) == sorted(names):
+        index = next(i for i, (mine, its) in enumerate(zip(names, theirs, strict=True)) if mine != its)
+        raise TutelageError(
+            f"{checkpoint} has the data's classes in another order: class {index} is {theirs[index]!r} to it and "
+            f"{names[index]!r} in the data"
+        )
+    odd = [name for name in map(str, theirs) if name not in names]
+    log.warning(
+        "%s was trained on other classes: %s are none of the data's, which begin %s; taken by position",
+        checkpoint, odd[:5], names[:5],
+    )  # fmt: skip
+
+
+def _only_numbers(names: Sequence[Any]) -> bool:
+    return all(str(name).isdigit() for name in names)
+
+
+def report_accuracy(who: str, split: str, logits: Tensor, labels: Tensor, trained_here: bool = False) -> None:
+    """Logs how many labelled examples a teacher gets right; warns where that is no better than chance.
+
+    Chance is the share of the most frequent class, and no better is within three deviations of it.
+
+    Args:
+        who: the teacher, for the log.
+        split: what the examples are called.
+        logits: [N, C].
+        labels: [N], each at least 0.
+        trained_here: whether its training has shown its accuracy, so that there is only to warn.
+    """
+    said, count = logits.argmax(1), len(labels)
+    if not count:
+        return
+    right = int((said == labels).sum())
+    if not trained_here:
+        log.info("%s: %.2f %% of %d %s examples right", who, 100 * right / count, count, split)
+    chance = float(labels.bincount().max()) / count
+    if chance < 1 and right <= count * chance + _DEVIATIONS * math.sqrt(count * chance * (1 - chance)):
+        log.warning(
+            "NO BETTER THAN CHANCE: %s gets %.2f %% of %d %s examples right; always the most frequent class gets "
+            "%.2f %%. %s%s",
+            who, 100 * right / count, count, split, 100 * chance, _LEARNT_NOTHING if trained_here else _NOT_MEANT,
+            _renamed(said, labels, logits.shape[1]),
+        )  # fmt: skip
+
+
+def _renamed(said: Tensor, labels: Tensor, classes: int) -> str:
+    """Where another order of classes would make most answers right, that order."""
+    confusion = torch.bincount(said * classes + labels, minlength=classes**2).view(classes, classes)
+    likely = confusion.argmax(1).tolist()
+    right = float(confusion.amax(1).sum()) / len(labels)
+    if len({*likely}) < classes or right < 0.5:
+        return ""
+    moves = ", ".join(f"{here} is {there}" for here, there in enumerate(likely) if here != there)
+    return f". With its classes renamed {100 * right:.1f} % would be right: {moves[:200]}"

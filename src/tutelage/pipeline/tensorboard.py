@@ -1,0 +1,111 @@
+"""What TensorBoard shows of a finished run beside its curves: HParams with the final figures, and pictures.
+
+HParams lists hyperparameters that differ between the runs first, and works that out by itself unless a run declares an
+experiment (as Lightning's and torch's helpers do: then that of any one run holds for all). Of figures it lists those of
+the run's own folder by name. So hyperparameters and figures have a folder of their own, and the figures that runs are
+compared by have the first names.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from tutelage.data.base import ImageData
+from tutelage.evaluation.metrics import confusion
+from tutelage.evaluation.pictures import confusion_picture, dark_knowledge_picture, interesting
+from tutelage.evaluation.predictions import Predictions
+from tutelage.evaluation.results import Trained
+from tutelage.runtime.masking import hidden
+
+_CHOICES = ("loss", "model", "sources", "optimizer", "scheduler", "trainer", "data", "experiment")
+_GROUPS = ("seed", "stages", "loss", "optimizer", "scheduler", "trainer", "student", "teacher", "data", "sources")
+
+
+def write_board(
+    folder: Path,
+    cfg: DictConfig,
+    found: Mapping[str, Trained | None],
+    metrics: Mapping[str, Any],
+    data: ImageData,
+    taught: str,
+) -> None:
+    """Writes into ``folder`` (a run's ``tensorboard``): HParams and figures in ``final``, pictures of all three.
+
+    Of the teacher the pictures show the weights that ``taught``, last or best.
+    """
+    step = found["student"].facts["steps"] if found["student"] else 0
+    with SummaryWriter(str(folder / "final")) as writer:
+        for summary in hparams(hyperparameters(cfg), {})[1:]:  # a session's begin and end, without an experiment
+            writer._get_file_writer().add_summary(summary)
+        for name, value in final_figures(metrics):
+            writer.add_scalar(name, value, step)
+    student = TensorBoardLogger(str(folder), name="", version="student", default_hp_metric=False)
+    if (teacher := found["teacher"]) is not None:
+        image = np.asarray(_dark_knowledge(teacher.predictions[taught, "val"], found["student"], cfg, data))
+        student.experiment.add_image("dark_knowledge", image, step, dataformats="HWC")
+    student.finalize("success")
+    for role, trained in found.items():
+        if trained is not None:
+            board = TensorBoardLogger(str(folder), name="", version=role)
+            weights = taught if role == "teacher" else "last"
+            counts = torch.from_numpy(confusion(trained.predictions[weights, "test"]))
+            image = np.asarray(confusion_picture(counts, data.class_names))
+            board.experiment.add_image("confusion/test", image, trained.facts["steps"], dataformats="HWC")
+            board.finalize("success")
+
+
+def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
+    """All that may vary between the runs of a sweep: plain values of the config, and what Hydra's groups chose."""
+    values = {
+        key: value
+        for group in _GROUPS
+        for key, value in _leaves(OmegaConf.to_container(OmegaConf.create({group: cfg[group]}), resolve=False), cfg)
+    }
+    chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    return hidden(values) | {
+        key: str(name) for key, name in chosen.items() if name and key.partition("@")[0] in _CHOICES
+    }
+
+
+def _leaves(node: Any, cfg: DictConfig, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Interpolations are left out: what they point to is there by its own name."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _leaves(value, cfg, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, str) and "${" in node:
+        return
+    elif isinstance(node, list):
+        yield path, str(node)
+    elif node is not None and not path.endswith(("_target_", "_partial_")):
+        yield path, node
+
+
+def final_figures(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """The figures that the runs of a sweep are compared by, ``final/accuracy/gain`` first.
+
+    They are those of the last weights; ``final_best/accuracy/gain`` and so on of the best on validation.
+    """
+    for weights, place in (("last", "final"), ("best", "final_best")):
+        yield f"{place}/accuracy/gain", float(metrics["gain"][weights]["accuracy"])
+        for split in ("val", "test"):
+            for name, value in metrics["student"][weights][split].items():
+                if name != "count":
+                    yield f"{place}/{name}/{split}", float(value)
+
+
+def _dark_knowledge(teacher: Predictions, student: Trained | None, cfg: DictConfig, data: ImageData) -> Any:
+    """Validation examples with what the teacher makes of them at the loss's temperature (4 where it has none)."""
+    temperature = float(cfg.loss.get("temperature", 4.0))
+    rows = interesting(teacher.logits, teacher.label, 6, temperature)
+    batch = data.splits["val"][0, rows]
+    images = (batch["input"] * data.normalise.std + data.normalise.mean).clamp(0, 1)
+    own = student.predictions["last", "val"].logits[rows] if student else None
+    return dark_knowledge_picture(images, teacher.label[rows], teacher.logits[rows], temperature, data.class_names, own)

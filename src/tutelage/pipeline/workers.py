@@ -1,0 +1,136 @@
+"""Work that needs nothing of each other, done at the same time in processes of their own."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+import torch
+from omegaconf import DictConfig, ListConfig
+
+from tutelage.config import resolvers
+from tutelage.errors import TutelageError
+from tutelage.runtime import distributed, masking
+from tutelage.runtime.messages import quiet
+from tutelage.runtime.signals import PREEMPTED, sigterm_ends
+
+_SEEN = "CUDA_VISIBLE_DEVICES"
+
+
+def workers(asked: int | None, trainer: DictConfig) -> int:
+    """How many processes: as asked, else one a GPU. Only one among ranks, which already share out the devices."""
+    if distributed.is_up():
+        return 1
+    return asked or max(1, gpus(trainer))
+
+
+def gpus(trainer: DictConfig) -> int:
+    """How many GPUs the processes share; 0 where the trainer names the one that it wants."""
+    return 0 if isinstance(trainer.devices, ListConfig) else distributed.gpus(trainer)
+
+
+def run(tasks: Sequence[Callable[[], object]], processes: int, gpus: int) -> None:
+    """Calls every task in one of several spawned processes, which see one GPU each and share the CPU's threads.
+
+    None of them outlives this call, whatever ends it: a task that fails, a signal, the death of this process.
+
+    Args:
+        tasks: picklable; what they return is dropped.
+        processes: how many, at most; process i has tasks i, i + processes …, one after the other.
+        gpus: how many there are; 0 for work on the CPU.
+
+    Raises:
+        TutelageError: a task failed; says why.
+        SystemExit: with 143: a process was told to end by a SIGTERM.
+    """
+    spawn, processes = multiprocessing.get_context("spawn"), min(processes, len(tasks))
+    running: dict[int, tuple[BaseProcess, Connection]] = {}
+    try:
+        for number in range(processes):
+            hears, tells = spawn.Pipe(duplex=False)
+            process = spawn.Process(
+                target=_work, args=(list(tasks[number::processes]), processes, tells, masking.known())
+            )
+            with _one_gpu(number, gpus):
+                process.start()
+            tells.close()
+            running[process.sentinel] = process, hears
+        while running:
+            for sentinel in wait(list(running)):
+                _finish(*running[sentinel])  # type: ignore[index]
+                del running[sentinel]  # type: ignore[arg-type]
+    finally:
+        _end([process for process, _ in running.values()])
+
+
+def _finish(process: BaseProcess, hears: Connection) -> None:
+    process.join()
+    if process.exitcode == PREEMPTED:
+        raise SystemExit(PREEMPTED)
+    if process.exitcode:
+        try:
+            said = hears.recv()
+        except EOFError:  # killed: it had no time to say anything
+            said = f"a process that trained one of several networks ended with exit code {process.exitcode}"
+        raise TutelageError(said)
+
+
+def _end(processes: list[BaseProcess]) -> None:
+    """Asks, which saves the state of a training, and after a minute insists."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join(60)
+        if process.is_alive():
+            process.kill()
+            process.join()
+
+
+@contextmanager
+def _one_gpu(number: int, gpus: int) -> Iterator[None]:
+    """Inside, a process that starts sees one GPU of those seen here."""
+    before = os.environ.get(_SEEN)
+    if gpus:
+        seen = before.split(",") if before else [str(gpu) for gpu in range(gpus)]
+        os.environ[_SEEN] = seen[number % gpus]
+    try:
+        yield
+    finally:
+        if gpus and before is None:
+            del os.environ[_SEEN]
+        elif before is not None:
+            os.environ[_SEEN] = before
+
+
+def _work(tasks: list[Callable[[], object]], processes: int, tells: Connection, secrets: list[str]) -> None:
+    """What a process does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent as well, which ends this process
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    sys.stdout.isatty = lambda: False  # type: ignore[method-assign]  # lines: bars would be drawn over each other
+    resolvers.register()
+    masking.remember(secrets)
+    masking.mask_logs()
+    quiet()
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+    try:
+        with sigterm_ends():
+            for task in tasks:
+                task()
+    except Exception as error:
+        tells.send((str(error) or type(error).__name__).splitlines()[0])
+        if not isinstance(error, TutelageError):
+            raise
+        sys.exit(1)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)

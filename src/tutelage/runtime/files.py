@@ -1,0 +1,134 @@
+"""Files that are whole or not there."""
+
+import hashlib
+import json
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from tutelage.errors import TutelageError
+
+
+def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
+    """Writes beside the final name, syncs, renames: a crash or a full disk leaves the old file or none.
+
+    Not ``durable``, it may be gone after a crash of the machine, at a hundredth of the time.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise TutelageError(f"{path}: expected a file there, found a folder")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        error.filename = str(path)  # the name that the user knows
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+    if durable:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames inside ``folder`` durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def locked(path: Path, timeout: float = -1) -> Iterator[None]:
+    """Inside, no other process is in a block of the same lock file; a lock goes with its process, however that ends.
+
+    The file may be locked by every user, whatever the umask: folders of artifacts are shared.
+
+    Args:
+        path: of the lock file, which stays.
+        timeout: seconds to wait; −1: without end.
+
+    Raises:
+        TutelageError: the file can't be made or locked.
+        filelock.Timeout: another process has the lock.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(path, mode=0o666).acquire(timeout=timeout)
+    except Timeout:
+        raise
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise TutelageError(
+            f"{path} can't be locked ({reason}): its folder must be writable, and on a file system that has flock"
+        ) from error
+    with held:
+        yield
+
+
+def file_system_time(folder: Path) -> float:
+    """The time, in seconds since 1970, by the clock that stamps the files in ``folder``: on a share the server's.
+
+    Where nothing can be written there it is this machine's.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"0")
+            probe.flush()
+            return os.fstat(probe.fileno()).st_mtime
+    except OSError:
+        return time.time()
+
+
+def recipe_digest(recipe: Mapping[str, Any]) -> str:
+    """20 hex digits of SHA-256 over the canonical JSON of ``recipe``."""
+    return hashlib.sha256(canonical(recipe).encode()).hexdigest()[:20]
+
+
+def canonical(document: Any) -> str:
+    """JSON with sorted keys; those that are no text, as YAML has them, are sorted as the text that JSON makes."""
+    return json.dumps(_with_texts_for_keys(document), sort_keys=True)
+
+
+def _with_texts_for_keys(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        named = {key if isinstance(key, str) else json.dumps(key): value for key, value in node.items()}
+        return {key: _with_texts_for_keys(value) for key, value in named.items()}
+    return [_with_texts_for_keys(value) for value in node] if isinstance(node, list | tuple) else node
+
+
+_digests: dict[Path, tuple[tuple[int, ...], str]] = {}
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (64 hex digits) of a file's bytes; read again only where the file system says that it changed."""
+    now, known = stamp(path), _digests.get(path.absolute())
+    if known is None or known[0] != now:
+        with path.open("rb") as file:
+            known = now, hashlib.file_digest(file, "sha256").hexdigest()
+        _digests[path.absolute()] = known
+    return known[1]
+
+
+def stamp(path: Path) -> tuple[int, ...]:
+    """What the file system says of a file's content: it differs after every change."""
+    said = path.stat()
+    return said.st_dev, said.st_ino, said.st_size, said.st_mtime_ns, said.st_ctime_ns
+
+
+def remove_temporary_files(folder: Path, pattern: str = "**/.*.tmp") -> None:
+    """Removes what a killed process left half written below ``folder``, of which this process is the owner."""
+    for path in folder.glob(pattern):
+        path.unlink(missing_ok=True)

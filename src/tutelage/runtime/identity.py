@@ -1,0 +1,143 @@
+"""The identity of what a config makes: the values that matter, the code that they name, files by content, versions.
+
+An artifact's recipe and a run's record are made of it, so that nothing is reused or resumed that other code, other
+weights or other data would not have made.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from tutelage.errors import TutelageError
+from tutelage.runtime import manifest
+from tutelage.runtime.files import file_digest, recipe_digest
+from tutelage.runtime.json_files import read_json, write_json
+from tutelage.runtime.source_code import trace, version
+
+NAME = "identity.json"  # in a run's folder
+
+# Keys that change how a job is run, shown or found again, but not its outcome. They count in no digest; those of
+# callbacks, data and trainer neither below ``stages.<name>``.
+COSMETIC = (
+    "paths", "reuse", "logger", "stages.teacher.workers",
+    "callbacks.progress", "callbacks.recovery",
+    "data.class_names", "data.download", "data.eval_batch_size", "data.mirrors", "data.num_workers", "data.root",
+    "data.verify",
+    "trainer.enable_model_summary", "trainer.log_every_n_steps",
+)  # fmt: skip
+_STAGE = re.compile(r"stages\.\w+\.(?=(callbacks|data|trainer)\.)")
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+
+
+def essential(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config, or a stage's, without the keys that are :data:`COSMETIC`."""
+    return _essential(config, "")
+
+
+def _essential(node: Mapping[str, Any], path: str) -> dict[str, Any]:
+    kept = {}
+    for key, value in node.items():
+        name = f"{path}{key}"
+        if _STAGE.sub("", name) not in COSMETIC:
+            kept[key] = _essential(value, f"{name}.") if isinstance(value, Mapping) else value
+    return kept
+
+
+_WRITERS = ("callbacks", "logger", "trainer")  # a file that these name is more likely written than read
+
+
+def with_contents(node: Any) -> Any:
+    """Plain values in which every string that is a file's path is replaced by what the file holds, as its SHA-256."""
+    if isinstance(node, Mapping):
+        return {key: value if key in _WRITERS else with_contents(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [with_contents(value) for value in node]
+    return f"sha256:{file_digest(path)}" if (path := _file(node)) else node
+
+
+def files(node: Any) -> dict[str, str]:
+    """Key of each value that is a file's path → SHA-256 of the file."""
+    leaves = ((key, value) for key, value in _leaves(node) if not {*_WRITERS} & {*key.split(".")})
+    return {key: file_digest(path) for key, value in leaves if (path := _file(value))}
+
+
+def made_with(node: Any) -> dict[str, Any]:
+    """The code that plain values of a config name, and versions, as JSON values for a recipe."""
+    import torch  # slow, and what reads runs needs the names of this module only
+
+    names = {value for _, value in _leaves(node) if isinstance(value, str) and _DOTTED.fullmatch(value)}
+    traced = trace(names)
+    ours = f"{version('tutelage') or 'checkout'} {recipe_digest(traced.tutelage)}"
+    others = {package: version(package) for package in sorted(traced.packages - {"torch"})}
+    return {"code": traced.own, "versions": {"tutelage": ours, "torch": torch.__version__, **others}}
+
+
+def of_run(cfg: DictConfig, data: str, teachers: Mapping[str, str] | None = None) -> dict[str, dict[str, str]]:
+    """What a run rests on beside the values of its config.
+
+    Args:
+        cfg: the whole config.
+        data: the data's fingerprint.
+        teachers: source → digest of the weights that teach; None before they are known.
+    """
+    plain = essential(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+    known = {"data": {"": data}, "file": files(plain), **made_with(plain)}
+    return known if teachers is None else known | {"weights of": dict(teachers)}
+
+
+def hold(folder: Path, found: Mapping[str, Mapping[str, str]]) -> None:
+    """Notes in a run's folder what it rests on, before its student is trained.
+
+    Raises:
+        TutelageError: its training was begun with something else; names what changed.
+    """
+    path, begun = folder / NAME, folder / "checkpoints"
+    if path.exists() and begun.is_dir() and any(begun.iterdir()):
+        try:
+            changed = changes(folder, found)
+        except TutelageError as error:
+            manifest.set_aside(begun, f"{error}: nothing says what the student was trained with")
+            changed = []
+        if changed:
+            raise TutelageError(
+                f"{folder}: its student was trained with other contents of {', '.join(changed)}; "
+                f"delete {begun} to train it anew, or choose another hydra.run.dir"
+            )
+    write_json(path, found)
+
+
+def changes(folder: Path, found: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """The names of what differs from what a run's folder says that it rests on, as far as ``found`` goes.
+
+    Raises:
+        TutelageError: the folder does not say.
+    """
+    noted = read_json(folder / NAME)
+    if not isinstance(noted, dict) or not all(isinstance(part, dict) for part in noted.values()):
+        raise TutelageError(f"{folder / NAME} is damaged: expected names and digests")
+    names = [(part, name) for part in found for name in {**noted.get(part, {}), **found[part]}]
+    differ = [(part, name) for part, name in names if noted.get(part, {}).get(name) != found[part].get(name)]
+    return [f"{part} {name}".strip() for part, name in differ]
+
+
+def _file(value: Any) -> Path | None:
+    if not isinstance(value, str) or not value or "\n" in value:
+        return None
+    try:
+        return path if (path := Path(value).expanduser()).is_file() else None
+    except (OSError, RuntimeError, ValueError):  # too long, no such user, a zero byte
+        return None
+
+
+def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _leaves(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for i, value in enumerate(node):
+            yield from _leaves(value, f"{path}[{i}]")
+    else:
+        yield path, node

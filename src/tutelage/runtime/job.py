@@ -1,0 +1,233 @@
+"""One job's life: its folder, its status, the signals that end it, and what it ran on."""
+
+import logging
+import os
+import secrets
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import Timeout
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from tutelage.errors import TutelageError, explain
+from tutelage.runtime import distributed, identity, manifest, slurm
+from tutelage.runtime.config_differences import differences
+from tutelage.runtime.files import locked, recipe_digest, remove_temporary_files, write_atomically
+from tutelage.runtime.json_files import overwrite_json, read_json, write_json
+from tutelage.runtime.masking import hidden
+from tutelage.runtime.provenance import provenance
+from tutelage.runtime.signals import INTERRUPTED, PREEMPTED, exit_code, heard, sigterm_ends
+
+log = logging.getLogger(__name__)
+
+
+BEAT = 10.0  # seconds between signs of life
+PATIENCE = 10.0  # seconds for what a killed process left to end: its workers hold its lock
+_KEPT = (  # what figures rest on, in a finished job's folder; artifacts and weights have manifests of their own
+    "config.yaml", "config.digest", "identity.json", "provenance.json", "artifacts.json", "metrics.json",
+    "signals.json", "tensorboard/**/*", "checkpoints/manifest.json",
+)  # fmt: skip
+
+
+@contextmanager
+def job(cfg: DictConfig, folder: Path, overrides: list[str]) -> Iterator[None]:
+    """Keeps ``status.json`` true: RUNNING, then COMPLETE, FAILED or PREEMPTED, whatever happens inside.
+
+    Args:
+        cfg: the composed config; its resolved form is written to ``config.yaml``.
+        folder: the job's folder.
+        overrides: the command line, for the record.
+
+    Raises:
+        TutelageError: the folder belongs to a run with another config, or another process is at work in it.
+        SystemExit: with 143 after a SIGTERM, with 130 after Ctrl-C.
+    """
+    if not distributed.is_main():
+        with sigterm_ends():
+            yield
+        return
+    with _alone(folder):
+        for part in ("", "checkpoints/", "checkpoints/*/"):
+            remove_temporary_files(folder, f"{part}.*.tmp")
+        with track_status([init_run_dir(cfg, folder, overrides)], "COMPLETE"):
+            (folder / manifest.NAME).unlink(missing_ok=True)
+            yield
+            manifest.write(folder, _KEPT)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two trainings would mix their states; the lock goes with the process, however it ends."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(folder / ".lock", PATIENCE))
+        except Timeout:
+            raise TutelageError(f"another process is at work in {folder} (see its status.json)") from None
+        yield
+
+
+@contextmanager
+def track_status(folders: Sequence[Path], after: str) -> Iterator[None]:
+    """What :func:`job` does, for jobs that run together; ``after`` is what they are when all went well."""
+    started = {"started": _now(), "pid": os.getpid(), "host": socket.gethostname()}
+
+    def end(state: str, why: str | None = None) -> None:
+        said = {"state": state, "why": why, "ended": _now(), **started}
+        for folder in folders:
+            _end(folder / "status.json", said)
+
+    for folder in folders:
+        write_json(folder / "status.json", {"state": "RUNNING", **started})
+    try:
+        with sigterm_ends(), _heart(folders):
+            yield
+    except SystemExit as stop:
+        preempted = stop.code in (PREEMPTED, INTERRUPTED) or type(stop).__name__ == "SIGTERMException"
+        if not preempted:
+            end("FAILED", f"exit {stop.code}")
+            raise
+        why = "Ctrl-C" if (code := exit_code()) == INTERRUPTED else "SIGTERM"
+        end("PREEMPTED", why)
+        log.warning("stopped by %s, exit code %d; the same command goes on with %s", why, code, _same_place(folders[0]))
+        slurm.queue_again(signal.SIGUSR1 in heard)
+        raise SystemExit(code) from stop
+    except BaseException as error:
+        end("FAILED", (explain(error) or type(error).__name__).splitlines()[0])
+        raise
+    end(after)
+
+
+def _end(path: Path, said: Mapping[str, Any]) -> None:
+    """Writes how a job ended, also on a full disk; where that can't be it is said to be DEAD."""
+    try:
+        write_json(path, said)
+    except OSError:
+        try:
+            overwrite_json(path, said)
+        except OSError as error:
+            log.error("%s can't be written: %s", path, explain(error))
+            if said["state"] not in ("FAILED", "PREEMPTED"):  # those are raised as they are
+                raise
+
+
+def _same_place(folder: Path) -> str:
+    """The override with which the same command finds this job, or its multirun, again."""
+    several = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    return f"hydra.sweep.dir='{HydraConfig.get().sweep.dir}'" if several else f"hydra.run.dir='{folder}'"
+
+
+def init_run_dir(cfg: DictConfig, folder: Path, overrides: list[str]) -> Path:
+    """Makes ``folder`` the job's: its config and what it ran on are written there.
+
+    Raises:
+        TutelageError: the folder belongs to a run with another config.
+    """
+    _claim(cfg, folder)
+    write_json(folder / "provenance.json", provenance(overrides))
+    return folder
+
+
+def is_complete(cfg: DictConfig, folder: Path) -> bool:
+    """Whether an earlier attempt at this very config came to its end in ``folder``."""
+    return state(folder) == "COMPLETE" and _holds(folder, _resolved(cfg)[1]) is True
+
+
+def _resolved(cfg: DictConfig) -> tuple[dict[str, Any], str]:
+    """The config as plain values, and the digest of what matters to the outcome."""
+    resolved: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    return resolved, recipe_digest(identity.essential(resolved))
+
+
+def _claim(cfg: DictConfig, folder: Path) -> None:
+    """Writes the resolved config, or finds that an earlier attempt wrote the same (or got nowhere)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    resolved, digest = _resolved(cfg)
+    marker = folder / "config.digest"
+    unused = state(folder) == "FAILED" and not (folder / "checkpoints").exists()  # such as a config that was refused
+    if _holds(folder, digest) is False and not unused:
+        raise TutelageError(
+            f"{folder} holds a run with another config ({differences(folder / 'config.yaml', hidden(resolved))}); "
+            "choose another hydra.run.dir"
+        )
+    write_atomically(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(hidden(resolved))).encode())
+    write_atomically(marker, digest.encode())
+    if not (folder / "run.id").is_file():  # for services that keep runs: a folder's name may come again elsewhere
+        write_atomically(folder / "run.id", secrets.token_hex(6).encode())
+
+
+def _holds(folder: Path, digest: str) -> bool | None:
+    """Whether a folder is that of a config; None where it is of none yet.
+
+    ``config.yaml`` and ``config.digest`` say the same: where one of them is lost or damaged, the other decides.
+    """
+    marker, config = folder / "config.digest", folder / "config.yaml"
+    if not marker.exists() and not config.exists():
+        return None
+    try:
+        if marker.is_file() and marker.read_bytes().strip() == digest.encode():
+            return True
+        written: Any = OmegaConf.to_container(OmegaConf.load(config))
+        return isinstance(written, dict) and recipe_digest(identity.essential(written)) == digest
+    except (OSError, ValueError, TypeError, yaml.YAMLError, OmegaConfBaseException):
+        return False
+
+
+def state(folder: Path) -> str | None:
+    """What ``status.json`` says; None where it is not there, or so damaged that it says nothing."""
+    try:
+        return str(read_json(folder / "status.json")["state"])
+    except (FileNotFoundError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _nothing(folder: Path) -> Mapping[str, Any]:
+    return {}
+
+
+_figures: Callable[[Path], Mapping[str, Any]] = _nothing  # of what trains at the moment
+
+
+def show(figures: Callable[[Path], Mapping[str, Any]]) -> None:
+    """From here on the sign of life of a job's folder carries what ``figures`` says of it."""
+    global _figures
+    _figures = figures
+
+
+@contextmanager
+def _heart(folders: Sequence[Path]) -> Iterator[None]:
+    """Inside, ``heartbeat.json`` is written every ten seconds: a job that was killed can be told from one that runs."""
+    stopped = threading.Event()
+
+    def beat() -> None:
+        while True:
+            try:
+                for folder in folders:
+                    said = {"time": time.time(), "progress": dict(_figures(folder))}
+                    write_json(folder / "heartbeat.json", said, durable=False)
+            except (OSError, RuntimeError, ValueError) as error:  # it must not end the job
+                log.debug("no sign of life: %s", error)
+            if stopped.wait(BEAT):
+                return
+
+    show(_nothing)
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

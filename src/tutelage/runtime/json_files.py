@@ -1,0 +1,40 @@
+"""JSON documents: written whole and without secrets, read with a sentence for what can't be read."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from tutelage.errors import TutelageError
+from tutelage.runtime.files import write_atomically
+from tutelage.runtime.masking import hidden
+
+
+def write_json(path: Path, document: Any, durable: bool = True) -> None:
+    """Writes ``document`` atomically as indented JSON, without secrets (:mod:`tutelage.runtime.masking`).
+
+    NaN and infinity are refused, for they are no JSON.
+    """
+    write_atomically(path, (json.dumps(hidden(document), indent=1, allow_nan=False) + "\n").encode(), durable)
+
+
+def overwrite_json(path: Path, document: Any) -> None:
+    """Writes into a file that is there, which on a full disk still has room: its blocks are taken already."""
+    with open(path, "r+b") as file:
+        file.write((json.dumps(hidden(document), indent=1, allow_nan=False) + "\n").encode())
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_json(path: Path) -> Any:
+    """The document in a JSON file.
+
+    Raises:
+        TutelageError: it is not there, can't be read or is no JSON; names it.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, RecursionError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise TutelageError(f"{path} can't be read: {reason}") from error

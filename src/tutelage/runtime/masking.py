@@ -1,0 +1,151 @@
+"""Keeps secrets out of everything that is written: values of environment variables, and credentials in URLs.
+
+A value that ``${oc.env:NAME}`` gave is replaced by ``(hidden)`` in files, headers, logs and messages. Not hidden, for a
+run can't be repeated or found without them, are numbers, values of less than six characters, variables whose names
+begin with ``TUTELAGE_``, and what stands in ``paths`` or under a key that names a place (:data:`PLACES`). Of a URL the
+part before ``@`` is hidden wherever it stands, and values of parameters such as ``token=``.
+"""
+
+import logging
+import os
+import re
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import Node
+from omegaconf.resolvers import oc
+
+from tutelage.runtime.text import printable
+
+MASK = "(hidden)"
+PLACES = frozenset(
+    {
+        "artifacts",
+        "checkpoint",
+        "dir",
+        "file",
+        "folder",
+        "outputs",
+        "path",
+        "pretrained",
+        "root",
+        "save_dir",
+        "storage",
+        "subdir",
+    }
+)
+_SHORTEST = 6  # characters of a secret: shorter ones ("gpu", "auto") are settings, and would be found in other words
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s'\"]+(?=@)")
+_PARAMETERS = re.compile(
+    r"(?<=[?&])([\w.-]*(?:token|key|secret|password|signature|credential)[\w.-]*=)[^&\s'\"]+", re.I
+)
+_UNRESOLVED = re.compile(r"([^:$]*:)?\$\{oc\.env:[^{}]*\}")
+
+_secrets: set[str] = set()
+_settings: set[str] = set()  # values that name places, too
+
+
+def environment(name: str, *default: Any, _node_: Node) -> Any:
+    """The resolver ``oc.env``: OmegaConf's own, which notes what it gave."""
+    value = oc.env(name, *default)
+    if value is not None and name in os.environ:
+        key = str(_node_._get_full_key(None)) if _node_ is not None else ""
+        parts = re.sub(r"\[\d+\]", "", key).split(".")
+        is_setting = name.startswith("TUTELAGE_") or parts[0] == "paths" or parts[-1] in PLACES
+        (_settings if is_setting else _secrets).add(value)
+    return value
+
+
+def known() -> list[str]:
+    """All secrets so far, for a process to be started: :func:`remember`."""
+    return sorted(_secrets - _settings)
+
+
+def remember(secrets: Iterable[str]) -> None:
+    """Hides these from now on."""
+    _secrets.update(secrets)
+
+
+def hide(text: str) -> str:
+    """``text`` without secrets and credentials."""
+    for secret in sorted(_secrets - _settings, key=len, reverse=True):
+        if secret in text and len(secret) >= _SHORTEST and not _is_number(secret):
+            text = text.replace(secret, MASK)
+    return _without_credentials(text)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _without_credentials(text: str) -> str:
+    if "://" not in text:
+        return text
+    text = _CREDENTIALS.sub(lambda found: found[0] if _UNRESOLVED.fullmatch(found[0]) else MASK, text)
+    return _PARAMETERS.sub(lambda found: found[1] + MASK, text)
+
+
+def hidden(document: Any) -> Any:
+    """A copy of plain values in which every text is hidden as :func:`hide` does it; of places only credentials are."""
+    if isinstance(document, dict):
+        return {
+            hide(key) if isinstance(key, str) else key: (
+                _without_credentials(value) if key in PLACES and isinstance(value, str) else hidden(value)
+            )
+            for key, value in document.items()
+        }
+    if isinstance(document, list | tuple):
+        return [hidden(value) for value in document]
+    return hide(document) if isinstance(document, str) else document
+
+
+def masked(document: Any, path: str = "") -> str:
+    """The dotted path of the first value with something hidden in it; empty if there is none."""
+    items = (
+        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    )
+    for key, value in items:
+        if found := masked(value, f"{path}.{key}" if path else str(key)):
+            return found
+    return path if isinstance(document, str) and MASK in document else ""
+
+
+def clean(paths: Iterable[Path]) -> None:
+    """Hides secrets in text files that others wrote, such as Hydra's record of the command line."""
+    from tutelage.runtime.files import write_atomically
+
+    for path in paths:
+        if path.is_file() and (safe := hide(text := path.read_text(encoding="utf-8"))) != text:
+            write_atomically(path, safe.encode())
+
+
+def mask_logs() -> None:
+    """From here on no record of ``logging`` has a secret or an escape sequence in its message or traceback."""
+    make = logging.getLogRecordFactory()
+    if make is _safe_record:
+        return
+    global _make_record
+    _make_record = make
+    logging.setLogRecordFactory(_safe_record)
+
+
+_make_record: Any = logging.LogRecord
+
+
+def _safe_record(*arguments: Any, **more: Any) -> logging.LogRecord:
+    record: logging.LogRecord = _make_record(*arguments, **more)
+    try:
+        said = record.getMessage()
+    except Exception:  # a wrong format: logging itself says so
+        return record
+    if (safe := printable(hide(said))) != said:
+        record.msg, record.args = safe, ()
+    if record.exc_info and record.exc_info[0] is not None:
+        record.exc_text = printable(hide("".join(traceback.format_exception(*record.exc_info)).rstrip("\n")))
+    return record

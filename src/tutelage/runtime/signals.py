@@ -1,0 +1,101 @@
+"""The signals that ask a process to end: SIGTERM, Ctrl-C and SLURM's notice."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from tutelage.runtime import distributed, slurm
+
+PREEMPTED = 128 + signal.SIGTERM  # the exit code of a process that a SIGTERM ended
+
+
+INTERRUPTED = 128 + signal.SIGINT  # and of one that Ctrl-C ended
+
+
+def exit_code() -> int:
+    """The exit code of a process that was told to end."""
+    return INTERRUPTED if signal.SIGINT in heard | _noted else PREEMPTED
+
+
+@contextmanager
+def sigterm_ends() -> Iterator[None]:
+    """A SIGTERM ends the process with 143, Ctrl-C with 130, through every ``finally``; SLURM's notice, a SIGUSR1, too.
+
+    While Lightning fits, its own handler is in charge and :class:`tutelage.training.callbacks.recovery.Recovery` saves
+    first: see :func:`sigterm_saves`.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        heard.add(number)
+        raise SystemExit(exit_code())
+
+    heard.clear()
+    with _handled(stop):
+        yield
+
+
+@contextmanager
+def sigterm_saves() -> Iterator[None]:
+    """Inside, a SIGTERM or Ctrl-C is noted, for Recovery to save and stop; one not answered ends the process after."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _noted.clear()
+    try:
+        with _handled(_note):
+            yield
+        if asked_to_stop():
+            raise SystemExit(exit_code())
+    finally:
+        heard.update(_noted)
+        _noted.clear()
+
+
+_noted: set[int] = set()  # while a training listens
+
+
+heard: set[int] = set()  # in this process's life, for SLURM's sake
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    if number == signal.SIGINT:
+        if number in _noted:
+            raise SystemExit(INTERRUPTED)
+        if distributed.is_main():  # not by print: the signal may have come in the middle of one
+            os.write(2, b"\nCtrl-C: saving the state, then stopping; once more to stop without saving\n")
+    _noted.add(number)
+
+
+def asked_to_stop() -> bool:
+    """Whether a signal to end came since :func:`sigterm_saves` began."""
+    return bool(_noted)
+
+
+def note_sigterm() -> None:
+    """From here on a SIGTERM is noted and nothing else; Lightning's handler would stop the fit without saving."""
+    if threading.current_thread() is threading.main_thread():
+        for number in _signals():
+            signal.signal(number, _note)
+
+
+def _signals() -> tuple[signal.Signals, ...]:
+    """Those that ask a job to end; Ctrl-C is none of them in the background, where it is ignored."""
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    return slurm.signals() if ignored else (*slurm.signals(), signal.SIGINT)
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Inside, ``handler`` answers the signals to end; in a thread, which gets none, nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in _signals()}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

@@ -1,0 +1,206 @@
+"""The source of code that a config names: which modules it leads to, and a digest of what each of them says.
+
+Code is told apart by where it lies. A user's own modules count by their source, with everything of their own that they
+import; installed packages count by their version, and those that Tutelage does not depend on also by the checksums of
+their files. Of Tutelage the source of the parts that a config uses counts, and of what every training runs through.
+
+Comments, docstrings and layout do not count. What code imports by a computed name, or reads from files, is not seen.
+"""
+
+import ast
+import hashlib
+import importlib.metadata
+import importlib.util
+import re
+import secrets
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+
+_TRAINING = "tutelage.pipeline.fit"  # it imports all that any training runs through
+_INSTALLED = {"site-packages", "dist-packages"}
+# Whose name is another than the package's; to search for it takes half a second.
+_DISTRIBUTIONS = {"hydra": "hydra-core", "PIL": "pillow", "sklearn": "scikit-learn", "yaml": "PyYAML"}
+_MAIN = "__main__"
+_SESSION = secrets.token_hex(8)  # stands for code that has no file: no later process finds what it made
+
+
+@dataclass
+class Traced:
+    """The code that some names lead to.
+
+    Attributes:
+        own: module of the user's → digest of its source.
+        tutelage: module of ours → digest of its source.
+        packages: installed packages that the names, or the modules that they stand in, come from.
+    """
+
+    own: dict[str, str] = field(default_factory=dict)
+    tutelage: dict[str, str] = field(default_factory=dict)
+    packages: set[str] = field(default_factory=set)
+
+
+def trace(names: Iterable[str]) -> Traced:
+    """Follows dotted names, such as those of ``_target_``, to their modules and to what these import."""
+    found = Traced()
+    waiting = [name for name in names if _has_source(name, found.packages)]
+    for module, path in {module: path for name in waiting for module, path in locate(name).items()}.items():
+        for name in _read(module, path)[1]:
+            _has_source(name, found.packages)
+    waiting.append(_TRAINING)
+    seen = set(waiting)
+    while waiting:
+        for module, path in locate(waiting.pop()).items():
+            home = found.tutelage if _is_ours(module) else found.own
+            if module not in home:
+                home[module], imported = _read(module, path)
+                waiting += [name for name in imported - seen if _has_source(name, set())]
+                seen |= imported
+    return found
+
+
+def _has_source(name: str, packages: set[str]) -> bool:
+    """Whether a name leads to source that counts; an installed package is added to ``packages`` instead."""
+    package = name.partition(".")[0]
+    if package == "tutelage":
+        return True
+    if package in sys.stdlib_module_names and package != _MAIN:
+        return False
+    modules = locate(name)
+    if not modules or any(_INSTALLED.isdisjoint(path.parts) for path in modules.values()):
+        return bool(modules)
+    if version(package) is None:  # a file that was put there by hand
+        return True
+    packages.add(package)
+    return False
+
+
+def locate(name: str) -> dict[str, Path]:
+    """Module → file, for the longest part of a dotted name that is a module and for the packages around it.
+
+    Nothing is imported. A module without a file (built in, a namespace package) is left out.
+    """
+    if (found := _located.get(name)) is None and (found := _locate(name)):
+        _located[name] = found  # what is not there may come to be
+    return found or {}
+
+
+_located: dict[str, dict[str, Path]] = {}  # to look is slow, and every recipe asks for a hundred
+
+
+def _locate(name: str) -> dict[str, Path]:
+    top, *parts = name.split(".")
+    if top == _MAIN:
+        file = getattr(sys.modules[_MAIN], "__file__", None)
+        return {_MAIN: Path(file) if file else Path(_MAIN)}
+    found: dict[str, Path] = {}
+    spec, path = _spec(top), top
+    while spec is not None:
+        if spec.has_location and spec.origin:
+            found[path] = Path(spec.origin)
+        if not parts or spec.submodule_search_locations is None:
+            break
+        path = f"{path}.{parts.pop(0)}"
+        spec = PathFinder.find_spec(path, list(spec.submodule_search_locations))
+    return found
+
+
+def _spec(top: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(top)
+    except (ImportError, ValueError):  # a module that was put into sys.modules by hand has none
+        return None
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] == "tutelage"
+
+
+_kept: dict[str, tuple[ModuleSpec, tuple[str, set[str]]]] = {}
+
+
+def _read(module: str, path: Path) -> tuple[str, set[str]]:
+    """The digest of a module's source, and the names that it imports.
+
+    Of a module that is loaded the first answer stays until it is loaded again: what runs is what was there then,
+    whatever an editor does to the file meanwhile.
+    """
+    loaded = getattr(sys.modules.get(module), "__spec__", None)
+    if loaded is not None and module in _kept and _kept[module][0] is loaded:
+        return _kept[module][1]
+    said = _parse(module, path)
+    if loaded is not None:
+        _kept[module] = loaded, said
+    return said
+
+
+def _parse(module: str, path: Path) -> tuple[str, set[str]]:
+    if module == _MAIN and not path.is_file():
+        return _SESSION, set()
+    content = path.read_bytes()
+    try:
+        tree = ast.parse(content) if path.suffix == ".py" else None
+    except (SyntaxError, ValueError):
+        tree = None
+    if tree is None:  # compiled, or for another Python
+        return hashlib.sha256(content).hexdigest()[:20], set()
+    imported = set(_imports(tree, module, path.name == "__init__.py"))
+    return hashlib.sha256(ast.unparse(_without_docstrings(tree)).encode()).hexdigest()[:20], imported
+
+
+def _imports(tree: ast.AST, module: str, is_package: bool) -> Iterator[str]:
+    """Dotted names of all that a module imports, anywhere in it."""
+    package = module.split(".") if is_package else module.split(".")[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else []
+            start = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (start if name.name == "*" else f"{start}.{name.name}".lstrip(".") for name in node.names)
+
+
+def _without_docstrings(tree: ast.AST) -> ast.AST:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                node.body = node.body[1:] or [ast.Pass()]
+    return tree
+
+
+@cache
+def version(package: str) -> str | None:
+    """The version of an installed package; with the checksums of its files, where Tutelage does not depend on it.
+
+    None where it was not installed but put there.
+    """
+    name = _DISTRIBUTIONS.get(package, package)
+    try:
+        found = importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        if not (names := importlib.metadata.packages_distributions().get(package)):
+            return None
+        found = importlib.metadata.distribution(name := names[0])
+    if name == "tutelage" or _plain(name) in _needed():
+        return found.version
+    lines = [line for line in (found.read_text("RECORD") or "").splitlines() if ",sha256=" in line]
+    content = "\n".join(sorted(line for line in lines if ".dist-info/" not in line))
+    return f"{found.version} {hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+
+@cache
+def _needed() -> frozenset[str]:
+    """Tutelage's dependencies, those of its extras included."""
+    try:
+        lines = importlib.metadata.requires("tutelage") or []
+    except importlib.metadata.PackageNotFoundError:  # a checkout that was not installed
+        lines = []
+    return frozenset(_plain(re.split(r"[^\w.-]", line, maxsplit=1)[0]) for line in lines)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

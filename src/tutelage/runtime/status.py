@@ -1,0 +1,153 @@
+"""``tutelage status DIR…``: how the jobs below some folders are doing, while they run and afterwards."""
+
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from tutelage.errors import TutelageError
+from tutelage.runtime import manifest
+from tutelage.runtime.files import file_system_time
+from tutelage.runtime.json_shape import check, read_json_as
+from tutelage.runtime.text import in_a_line
+
+DEAD_AFTER = 60.0  # seconds without a sign of life; a job gives one every ten
+_COLOURS = {
+    "COMPLETE": "green", "RUNNING": "cyan", "WAITING": "cyan", "PREEMPTED": "yellow", "FAILED": "red", "DEAD": "red",
+    "DAMAGED": "red",
+}  # fmt: skip
+
+_PROGRESS = {
+    "stage": "a text", "epoch": "a number", "epochs": "a number", "step": "a number", "steps": "a number",
+    "seconds_left?": "a number", "best?": "a number",
+}  # fmt: skip
+_STATUS = {"state?": "a text", "why?": "a text", "host?": "a text", "pid?": "a whole number"}
+_BEAT = {"time?": "a number", "progress?": "names with values"}
+_METRICS = {"student?": {"best": {"val": {"accuracy": "a number"}}}}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a job's folder says of it.
+
+    Attributes:
+        folder: of the job.
+        state: COMPLETE, RUNNING, WAITING (its stack is done, its turn is to come), PREEMPTED, FAILED, DEAD: it
+            says RUNNING or WAITING, and its process is gone or gives no sign of life; or DAMAGED: a file can't be read.
+        why: of a job that stopped; of a damaged one which file.
+        progress: its last figures (:class:`tutelage.training.callbacks.heartbeat.Heartbeat`), or nothing.
+        best: the student's best accuracy on validation, once it is complete.
+    """
+
+    folder: Path
+    state: str
+    why: str
+    progress: dict[str, Any]
+    best: float | None
+
+    @staticmethod
+    def read(folder: Path) -> "Job":
+        """From ``status.json``, ``heartbeat.json`` and ``metrics.json``; what can't be read is its ``why``."""
+        try:
+            return _read(folder)
+        except TutelageError as error:
+            return Job(folder, "DAMAGED", str(error), {}, None)
+
+
+def _read(folder: Path) -> Job:
+    status = read_json_as(folder / "status.json", _STATUS)
+    state, why = status.get("state"), status.get("why") or ""
+    if state is None or state not in _COLOURS:
+        raise TutelageError(f"status.json: expected one of the states {', '.join(_COLOURS)}; found {state!r}")
+    beat = read_json_as(folder / "heartbeat.json", _BEAT) if (folder / "heartbeat.json").exists() else {}
+    if progress := beat.get("progress") or {}:
+        check({"progress": progress}, {"progress": _PROGRESS}, "heartbeat.json")
+    if state in ("RUNNING", "WAITING") and (cause := _dead(status, folder)):
+        state, why = "DEAD", cause
+    best = None
+    if state == "COMPLETE" and (found := manifest.problems_of_run(folder)):
+        raise TutelageError("; ".join(found))
+    if state == "COMPLETE" and (folder / "metrics.json").exists():
+        metrics = read_json_as(folder / "metrics.json", _METRICS)
+        best = metrics["student"]["best"]["val"]["accuracy"] if metrics.get("student") else None  # evaluate has none
+    return Job(folder, state, why, progress, best)
+
+
+def _dead(status: dict[str, Any], folder: Path) -> str:
+    """Why a job that says RUNNING or WAITING is not; empty if it is.
+
+    The age of its last sign of life is taken from the file system, whose clock is one for all machines.
+    """
+    pid = status.get("pid")
+    if pid is not None and status.get("host") == socket.gethostname() and not _alive(pid):
+        return f"process {pid} is gone"
+    if status["state"] == "WAITING":  # its process is at other jobs and gives signs of life in their folders
+        return ""
+    if not (beat := folder / "heartbeat.json").is_file():
+        return ""
+    silent = abs(file_system_time(folder) - beat.stat().st_mtime)  # less than 0: its clock was set back
+    return f"no sign of life for {_duration(silent)}" if silent > DEAD_AFTER else ""
+
+
+def _alive(pid: int) -> bool:
+    if pid <= 0:  # a group of processes
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+def jobs(folder: Path) -> Iterator[Job]:
+    """All jobs in ``folder`` or below it, by name."""
+    for path in sorted(folder.rglob("status.json"), key=lambda path: str(path)):
+        yield Job.read(path.parent)
+
+
+def table(found: list[Job], root: Path) -> Table:
+    """One row a job."""
+    made = Table(box=box.SIMPLE_HEAD)
+    for name in ("job", "state", "at", "left", "best on validation"):
+        made.add_column(name, overflow="fold", no_wrap=name == "job")
+    for one in found:
+        name = os.path.relpath(one.folder, root)
+        best = one.best if one.best is not None else one.progress.get("best")
+        left = one.progress.get("seconds_left") if one.state == "RUNNING" else None
+        made.add_row(
+            _cell(name), f"[{_COLOURS[one.state]}]{one.state}[/]", _cell(one.why or _where(one)),
+            "" if left is None else _duration(left), "" if best is None else f"{100 * best:.2f} %",
+        )  # fmt: skip
+    return made
+
+
+def _cell(text: str) -> str:
+    """Text of unknown origin, which rich shall not read as markup, and no terminal as commands."""
+    return escape(in_a_line(text))
+
+
+def terminal(stream: TextIO) -> Console:
+    """A console as wide as the terminal; in a file or a pipe wide enough."""
+    return Console(file=stream, width=None if stream.isatty() else 160)
+
+
+def _where(one: Job) -> str:
+    at = one.progress
+    if not at or one.state == "COMPLETE":
+        return ""
+    return f"{at['stage']}: epoch {min(at['epoch'] + 1, at['epochs'])}/{at['epochs']}, step {at['step']}/{at['steps']}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"

@@ -1,0 +1,1 @@
+"""Teachers and other sources of signals. Import neither configs nor Lightning modules."""

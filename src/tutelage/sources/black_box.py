@@ -1,0 +1,177 @@
+"""A black box that answers questions: a remote model, an ONNX file, any callable."""
+
+import hashlib
+import logging
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tutelage.errors import TutelageError
+from tutelage.sources.answers import Answers
+from tutelage.sources.base import Source
+from tutelage.sources.outputs import FLOOR, as_logits, check_kind
+from tutelage.types import Batch, Signals
+
+if TYPE_CHECKING:
+    from tutelage.data.base import ImageData
+
+log = logging.getLogger(__name__)
+
+_GRADED = 256  # validation images that are asked about before training
+
+
+class BlackBoxTeacher(Source):
+    """Logits of a callable, each image asked once: answers are kept on disk, by content.
+
+    An answer belongs to the name (and version) of the model and to the bytes of the image, as it is after augmentation
+    and normalisation. So it is right whatever the order, epoch and augmentation, and shared by all jobs, ranks and
+    later runs that find the file ``<folder>/<name>.sqlite``. Processes take turns in asking.
+
+    Args:
+        ask: float32 array [B, C, H, W], normalised as the student sees it → array [B, num_classes]. In a yaml: a class
+            by ``_target_``, or a function by ``_target_`` with ``_partial_: true``. Its attribute ``version``, where
+            it has one, counts as part of the name.
+        kind: whether it answers ``logits`` or ``probabilities``, which become logarithms
+            (:func:`tutelage.sources.outputs.as_logits`).
+        num_classes: classes of the data.
+        folder: where answers are kept.
+        name: of the model and its version: another name is asked anew. May be left out where ``ask`` has a version.
+        batch_size: so many images a question at most.
+        retries: how often a question that raised an exception is asked again.
+        wait: seconds before the first retry; each later one waits twice as long.
+        floor: what stands for a smaller probability, zero above all.
+        allow_normalised: whether logits may look like probabilities, which is refused otherwise.
+
+    Raises:
+        TutelageError: an argument that means nothing.
+    """
+
+    ask: Callable[[NDArray[np.float32]], Any]
+    asks_host = True
+
+    def __init__(
+        self,
+        ask: Callable[[NDArray[np.float32]], Any],
+        kind: str,
+        num_classes: int,
+        folder: str,
+        name: str | None = None,
+        batch_size: int = 64,
+        retries: int = 3,
+        wait: float = 1.0,
+        floor: float = FLOOR,
+        allow_normalised: bool = False,
+    ):
+        super().__init__()
+        check_kind(kind, floor)
+        if not callable(ask):
+            raise TutelageError(
+                f"ask must be callable; found {type(ask).__name__} (a function by _target_ needs _partial_: true)"
+            )
+        version = getattr(ask, "version", None)
+        if not name and not version:
+            raise TutelageError("name is needed: what the model and its version are called, for answers are kept by it")
+        if batch_size < 1 or retries < 0 or wait < 0:
+            raise TutelageError(
+                f"batch_size must be at least 1, retries and wait at least 0; found {batch_size}, {retries} and {wait}"
+            )
+        object.__setattr__(self, "ask", ask)  # no child, should it be a module: it never learns and is not saved
+        self.name = name or f"{type(ask).__name__}-{str(version)[:12]}"
+        self.kind, self.num_classes, self.floor = kind, num_classes, floor
+        self.allow_normalised = allow_normalised
+        self.batch_size, self.retries, self.wait = batch_size, retries, wait
+        self._identity = f"{name or ''}\n{version or ''}\n".encode()
+        self.answers = Answers(Path(folder) / (re.sub(r"[^\w.-]+", "_", self.name)[:100] + ".sqlite"))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "BlackBoxTeacher":
+        return self  # nothing in it ever changes, and a connection cannot be copied
+
+    def attach(self, needs: Iterable[str], sources: Mapping[str, Source]) -> None:
+        """Checks that nothing but logits is asked for."""
+        if extra := sorted(set(needs) - {"logits"}):
+            raise TutelageError(f"a black box has logits only; the objective also reads {extra}")
+
+    def forward(self, batch: Batch) -> Signals:
+        """The answers to the batch's images.
+
+        Raises:
+            TutelageError: the model keeps failing, or its answer is no row of finite numbers for each image; the file
+                of answers is damaged; the input requires a gradient, which a black box does not have.
+        """
+        if batch["input"].requires_grad:
+            raise TutelageError("a black box gives no gradient for its input")
+        images = batch["input"].float().cpu().contiguous().numpy()
+        questions = [self._question(image) for image in images]
+        found = self.answers.get(list(dict.fromkeys(questions)))
+        if any(question not in found for question in questions):
+            with self.answers.lock():
+                found |= self._ask_missing(questions, images, batch["key"].tolist())
+        raw = np.stack([found[question] for question in questions])
+        logits = self._as_logits(raw, batch["key"].tolist())
+        return {"logits": torch.from_numpy(logits).to(batch["input"].device)}
+
+    def graded(self, data: "ImageData") -> Mapping[str, tuple[Tensor, Tensor]]:
+        """Of the first validation examples, which would be asked about later anyway."""
+        validation = data.splits["val"]
+        batch = validation[0, torch.arange(min(_GRADED, len(validation)))]
+        return {"validation": (self(batch)["logits"].cpu(), batch["label"].cpu())}
+
+    def _as_logits(self, raw: NDArray[Any], keys: list[int]) -> NDArray[np.float32]:
+        return as_logits(raw, self.kind, self.num_classes, self.floor, self.name, keys, self.allow_normalised)
+
+    def _question(self, image: NDArray[np.float32]) -> bytes:
+        content = hashlib.sha256(self._identity)
+        content.update(repr(image.shape).encode())
+        content.update(image.data)
+        return content.digest()
+
+    def _ask_missing(
+        self, questions: list[bytes], images: NDArray[np.float32], keys: list[int]
+    ) -> dict[bytes, NDArray[np.float32]]:
+        """All of ``questions`` with their answers; those that no other process has asked meanwhile are asked now."""
+        row = {question: i for i, question in enumerate(questions)}  # an image that is there twice is asked once
+        found = self.answers.get(list(row))
+        missing = [question for question in row if question not in found]
+        for at in range(0, len(missing), self.batch_size):
+            some = missing[at : at + self.batch_size]
+            rows = [row[question] for question in some]
+            answer = np.asarray(self._patiently(images[rows]))
+            self._as_logits(answer, [keys[i] for i in rows])  # or raises
+            new = dict(zip(some, answer.astype(np.float32), strict=True))
+            self.answers.put(new)
+            found |= new
+        return found
+
+    def _patiently(self, images: NDArray[np.float32]) -> Any:
+        failure: Exception | None = None
+        for attempt in range(self.retries + 1):
+            if failure is not None:
+                seconds = self.wait * 2 ** (attempt - 1)
+                log.warning("%s: %s; asking again in %g s", self.name, _with_causes(failure), seconds)
+                time.sleep(seconds)
+            try:
+                return self.ask(images)
+            except TutelageError:  # a mistake, not an accident
+                raise
+            except Exception as error:
+                failure = error
+        raise TutelageError(
+            f"{self.name} has not answered {len(images)} images in {self.retries + 1} attempts; the last: "
+            + _with_causes(failure)
+        ) from failure
+
+
+def _with_causes(error: BaseException | None) -> str:
+    """The error and what it came from, innermost last."""
+    said = []
+    while error is not None:
+        said.append(f"{type(error).__name__}: {error}")
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return ", from ".join(said)

@@ -1,0 +1,1 @@
+"""Trains many small students as one module. Knows nothing of the report."""

@@ -1,0 +1,1 @@
+"""Callbacks of the Trainer: recovery, best weights, averages, progress. Import no loss."""

@@ -1,0 +1,49 @@
+"""Stops a run whose loss is no number."""
+
+import math
+from typing import Any
+
+import lightning as L
+
+from tutelage.errors import TutelageError
+from tutelage.runtime import devices
+from tutelage.training.fast_loop import Quiet
+
+
+class FiniteLoss(Quiet):
+    """Raises at the first loss that is NaN or infinite and names the batch.
+
+    On a CPU every step is looked at; elsewhere, where a look waits for the device, every ``log_every_n_steps`` and the
+    last of an epoch, before validation: a NaN stays in the weights, so none gets by.
+    """
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Looks at the loss.
+
+        Raises:
+            TutelageError: it is not finite; names epoch, batch, keys and which inputs are not finite.
+        """
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        due = (batch_idx + 1) % every == 0 or trainer.is_last_batch
+        if (due or not devices.waits(pl_module.device)) and not math.isfinite(outputs["loss"].item()):
+            bad = batch["key"][~batch["input"].flatten(1).isfinite().all(1)].tolist()
+            cause = (
+                f"inputs that are not finite: examples {bad[:5]}" if bad else f"examples {batch['key'].tolist()[:8]} …"
+            )
+            raise TutelageError(
+                f"the loss is {outputs['loss'].item()} at epoch {trainer.current_epoch}, batch {batch_idx} "
+                f"(step {trainer.global_step}); {cause}"
+            )
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Looks at validation: the last step of an epoch may have broken the weights after its own loss.
+
+        Raises:
+            TutelageError: it is not finite.
+        """
+        for name, value in trainer.callback_metrics.items():
+            if name.startswith("val/") and not math.isfinite(value):
+                where = f"epoch {trainer.current_epoch} (step {trainer.global_step})"
+                raise TutelageError(f"{name} is {float(value)} after {where}: the weights are broken")

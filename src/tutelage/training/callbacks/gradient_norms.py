@@ -1,0 +1,106 @@
+"""How hard each term of the objective pulls at the student, and whereto."""
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, cast
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from tutelage.objective import Term
+from tutelage.training.fsdp import Sharded
+from tutelage.training.module import SupervisedModule
+
+log = logging.getLogger(__name__)
+
+_STEPS = 100  # between two measurements, for each term
+
+
+class GradientNorms(L.Callback):
+    """Measures the gradient of each term, weights included, with respect to the student's parameters.
+
+    On the last batch of an epoch, in the pass that is trained with anyway: every chance is the step's own, and its
+    result stays as it is to the bit. Each term costs one more backward; so epochs are passed over until 100 steps a
+    term have gone by, but for the last. Over ranks gradients are averaged first. A training of one term has nothing to
+    compare, and in shards (``trainer=fsdp``) nothing is measured.
+
+    Logs ``pull/<term>``, the norm ‖g_t‖, and ``pull_cosine/<term>``, cos(g_t, Σ_{s≠t} g_s): whether the other terms
+    pull the same way. Both are in ``stage.json`` as ``pulls``: epoch → term → [norm, cosine].
+    """
+
+    def __init__(self) -> None:
+        self.measured: dict[int, dict[str, list[float]]] = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Asks the module for its terms at every step."""
+        if isinstance(trainer.strategy, Sharded) or not isinstance(pl_module, SupervisedModule):
+            return
+        if len(pl_module.objective.terms) > 1:
+            pl_module.watch = partial(self._watch, trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Asks no more."""
+        if isinstance(pl_module, SupervisedModule):
+            pl_module.watch = None
+
+    def _watch(self, trainer: L.Trainer, module: SupervisedModule, parts: Mapping[str, Tensor], batch_idx: int) -> None:
+        if not is_due(trainer, batch_idx, len(parts)):
+            return
+        try:
+            found = gradient_norms(module, parts, trainer)
+        except RuntimeError as error:  # a compiled network may free what its backward needs
+            log.warning("the gradients of single terms can't be had: %s", str(error).splitlines()[0])
+            module.watch = None
+            return
+        self.measured[trainer.current_epoch] = found
+        for name, (norm, cosine) in found.items():
+            both = {f"pull/{name}": norm, f"pull_cosine/{name}": cosine}
+            module.log_dict(both, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)  # equal on all ranks
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was measured."""
+        return {"measured": self.measured}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on."""
+        self.measured = state_dict["measured"]
+
+
+def is_due(trainer: L.Trainer, batch_idx: int, terms: int) -> bool:
+    """Whether to measure on this batch: a function of the epoch alone, so that a resumed run measures the same."""
+    batches, epoch = int(trainer.num_training_batches), trainer.current_epoch
+    if batch_idx + 1 != batches:
+        return False
+    before, after = (end * batches // (_STEPS * terms) for end in (epoch, epoch + 1))
+    return before != after or epoch + 1 == trainer.max_epochs
+
+
+def gradient_norms(module: SupervisedModule, parts: Mapping[str, Tensor], trainer: L.Trainer) -> dict[str, list[float]]:
+    """Term → norm of its weighted gradient, and cosine with that of all others together (0 where one vanishes).
+
+    Args:
+        module: whose student's parameters are meant.
+        parts: term → unweighted loss, with its graph, which is kept.
+        trainer: has the ranks, and the factor that keeps half-precision gradients from vanishing.
+    """
+    student = [parameter for parameter in module.student.parameters() if parameter.requires_grad]
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    factor = 1.0 if scaler is None else float(scaler.get_scale())
+    gradients = {}
+    for name, part in parts.items():
+        loss = factor * cast(Term, module.objective.terms[name]).scale * part
+        found = torch.autograd.grad(loss, student, retain_graph=True, materialize_grads=True)
+        flat = torch.cat([gradient.flatten().float() for gradient in found]) / factor
+        gradients[name] = trainer.strategy.reduce(flat, reduce_op="mean")
+    return {name: [float(norm), float(cosine)] for name, (norm, cosine) in compared(gradients).items()}
+
+
+def compared(gradients: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Term → norm of its gradient, and cosine with the sum of all others; [..., P] → [...]."""
+    total = torch.stack(list(gradients.values())).sum(0)
+    return {
+        name: (own.norm(dim=-1), torch.cosine_similarity(own, total - own, dim=-1, eps=1e-12))
+        for name, own in gradients.items()
+    }

@@ -1,0 +1,44 @@
+"""What a job that trains is at, for `tutelage status`."""
+
+import time
+from typing import Any
+
+import lightning as L
+
+from tutelage.runtime import job
+from tutelage.training.callbacks.best import BestWeights
+
+
+class Heartbeat(L.Callback):
+    """Tells :func:`tutelage.runtime.job.job`, which writes a heartbeat every few seconds, where the training is.
+
+    It has no part in the steps: the figures are taken when they are asked for.
+    """
+
+    def __init__(self) -> None:
+        self._began, self._from, self._steps = 0.0, 0, 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Offers the figures."""
+        self._began, self._from = time.monotonic(), trainer.global_step
+        self._steps = int(trainer.estimated_stepping_batches)
+        job.show(lambda folder: self.figures(trainer, pl_module))
+
+    def figures(self, trainer: L.Trainer, pl_module: Any) -> dict[str, Any]:
+        """Where the training is, how long it will take, and its best figure so far."""
+        done, seconds = trainer.global_step - self._from, time.monotonic() - self._began
+        best = [one.best for one in trainer.callbacks if isinstance(one, BestWeights)]  # type: ignore[attr-defined]
+        return {
+            "stage": pl_module.about["stage"],
+            "epoch": trainer.current_epoch,
+            "epochs": trainer.max_epochs,
+            "step": trainer.global_step,
+            "steps": self._steps,
+            "seconds_left": (self._steps - trainer.global_step) * seconds / done if done else None,
+            "best": best[0] if best else None,
+        }
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """What follows is evaluation or another stage; the last figures stay."""
+        last = self.figures(trainer, pl_module)
+        job.show(lambda folder: last)

@@ -1,0 +1,164 @@
+"""Checkpoints to go on from after a crash, a kill or a preemption."""
+
+import hashlib
+import io
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from tutelage.errors import TutelageError
+from tutelage.runtime.files import write_atomically
+from tutelage.runtime.signals import asked_to_stop, note_sigterm
+from tutelage.training.fast_loop import Quiet
+
+log = logging.getLogger(__name__)
+
+
+class Recovery(Quiet):
+    """Saves the whole training state before a batch, into ``<default_root_dir>/states``.
+
+    A state is taken in ``on_train_batch_start``: the step before it is complete (optimizer, schedule, moving averages,
+    validation) and nothing of the next has begun, so a resumed run goes through the same states to the same bits.
+
+    Args:
+        every_n_steps: save before every n-th optimizer step; 0: never by steps.
+        every_n_seconds: save when this much time has passed since the last; 0: never by time.
+        keep: how many of the newest stay, at least 1.
+
+    Raises:
+        TutelageError: ``keep`` is below 1.
+    """
+
+    def __init__(self, every_n_steps: int = 0, every_n_seconds: float = 60.0, keep: int = 2):
+        if keep < 1:
+            raise TutelageError(f"callbacks.recovery.keep must be at least 1; found {keep}")
+        self.every_n_steps, self.every_n_seconds, self.keep = every_n_steps, every_n_seconds, keep
+        self._saved_at, self._saved_step = 0.0, -1
+        self._started, self._seconds_before = 0.0, 0.0
+        self._saves = False  # a state; a user's own callback may save checkpoints, too
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Starts the clock, and takes SIGTERM over from Lightning, which would stop without saving."""
+        note_sigterm()
+        self._started = self._saved_at = time.monotonic()
+        self._saved_step = trainer.global_step
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far, over all attempts."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Saves if it is time; after a SIGTERM saves and stops.
+
+        Raises:
+            SIGTERMException: the process was asked to stop; the state is saved.
+        """
+        if batch_idx % trainer.accumulate_grad_batches:
+            return  # gradients that wait for their step are in no checkpoint
+        if self._must_stop(trainer):
+            self.save(trainer)
+            raise SIGTERMException
+        if self._is_due(trainer):
+            self.save(trainer)
+
+    @staticmethod
+    def _must_stop(trainer: L.Trainer) -> bool:
+        if trainer.world_size == 1:
+            return asked_to_stop()
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # only one rank may have heard: compare notes
+        return trainer.global_step % every == 0 and trainer.strategy.reduce_boolean_decision(asked_to_stop(), all=False)
+
+    def _is_due(self, trainer: L.Trainer) -> bool:
+        step = trainer.global_step
+        if step == self._saved_step:
+            return False
+        if self.every_n_steps and step % self.every_n_steps == 0:
+            return True
+        if not self.every_n_seconds or (trainer.world_size > 1 and step % trainer.log_every_n_steps):  # type: ignore[attr-defined]
+            return False  # ranks must agree on the time, and asking at every step would cost
+        return trainer.strategy.broadcast(time.monotonic() - self._saved_at >= self.every_n_seconds)
+
+    def save(self, trainer: L.Trainer) -> None:
+        """Writes the state of all ranks; the oldest beyond ``keep`` go."""
+        folder = Path(trainer.default_root_dir) / "states"
+        self._saves = True
+        trainer.save_checkpoint(folder / f"step={trainer.global_step:08d}.ckpt", weights_only=False)
+        self._saves = False
+        if trainer.is_global_zero:
+            for old in states(folder)[: -self.keep]:
+                old.unlink()
+        self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Corrects Lightning's logging step: it adds one on resuming, as its own checkpoints come after a batch."""
+        checkpoint["world_size"] = trainer.world_size
+        if self._saves:
+            checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Compares the number of ranks.
+
+        Raises:
+            TutelageError: it is another: chance and sums would go another way than in a run that was not stopped.
+        """
+        if (before := checkpoint.get("world_size", trainer.world_size)) != trainer.world_size:
+            raise TutelageError(
+                f"{trainer.default_root_dir}: its state was saved by {before} ranks, now there are "
+                f"{trainer.world_size}; go on with as many (trainer.devices), or train anew in another hydra.run.dir"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Training time so far."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on counting."""
+        self._seconds_before = state_dict["seconds"]
+
+
+class VerifiedIO(TorchCheckpointIO):
+    """Checkpoint files that appear whole or not at all.
+
+    Args:
+        folder: of the states to go on from, which have their SHA-256 in the name.
+    """
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.folder = folder
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Writes ``path``; of a state ``<path's stem>-<digest>.ckpt`` beside it."""
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        content, path = buffer.getvalue(), Path(path)
+        if path.parent == self.folder:
+            path = path.with_name(f"{path.stem}-{_digest(content)}.ckpt")
+        write_atomically(path, content)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def states(folder: Path) -> list[Path]:
+    """The states in a folder, oldest first."""
+    return sorted(folder.glob("step=*.ckpt"))
+
+
+def newest_intact(folder: Path) -> Path | None:
+    """The newest state whose content has the digest in its name; says which it passes over."""
+    for path in reversed(states(folder)):
+        if _digest(path.read_bytes()) == path.stem.rpartition("-")[2]:
+            return path
+        log.warning("%s is truncated or damaged (its SHA-256 is not the one in its name): trying the one before", path)
+    return None

@@ -1,0 +1,43 @@
+"""Networks through ``torch.compile``, for the time of a training."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+from tutelage.errors import TutelageError
+from tutelage.models.tapped import Tapped
+
+MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+
+
+def check_compile(option: object, stage: str) -> None:
+    """Refuses what is no choice.
+
+    Raises:
+        TutelageError: names the key and the choices.
+    """
+    if not isinstance(option, bool) and option not in MODES:
+        raise TutelageError(f"stages.{stage}.compile must be false, true or one of {list(MODES)}; found {option!r}")
+
+
+@contextmanager
+def compiled(learner: nn.Module, option: bool | str) -> Iterator[None]:
+    """Inside, every network of ``learner``, those that teach it included, runs compiled.
+
+    ``Module.compile`` leaves the names of weights as they are, and taps, which are hooked before, are read as ever.
+    Each batch size is compiled for itself: there are few (training, validation, the dry pass).
+
+    Args:
+        learner: the module that is trained; its networks are those in a :class:`~tutelage.models.tapped.Tapped`.
+        option: false, true, or a mode of ``torch.compile``.
+    """
+    found = (getattr(part, "net", None) for part in learner.modules())  # a frozen one is no child of its source
+    nets = [tapped.net for tapped in found if isinstance(tapped, Tapped)] if option is not False else []
+    for net in nets:
+        net.compile(mode="default" if option is True else option, dynamic=False)
+    try:
+        yield
+    finally:
+        for net in nets:
+            net._compiled_call_impl = None  # there is no public way back; what follows counts and evaluates it

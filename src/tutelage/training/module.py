@@ -1,0 +1,249 @@
+"""The LightningModule of a network that learns from labels: a teacher, or the student alone (the control)."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from tutelage.data.base import ImageData
+from tutelage.errors import TutelageError, nearest
+from tutelage.objective import Objective, Term
+from tutelage.runtime.distributed import broadcast, is_up
+from tutelage.seeding import reseed, seeded
+from tutelage.sources.base import Source
+from tutelage.sources.ema_teacher import EMATeacher
+from tutelage.sources.live import Live
+from tutelage.training.fsdp import Sharded
+from tutelage.training.schedule_length import filled, length
+from tutelage.types import Batch, Signals
+
+Optimizer = Callable[[Iterable[nn.Parameter] | Iterable[dict[str, Any]]], torch.optim.Optimizer]
+Scheduler = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
+
+
+class SupervisedModule(L.LightningModule):
+    """Trains ``student`` by an objective that reads nothing but it and the batch.
+
+    Logs ``train/loss``, ``train/<term>`` and ``train/learning_rate`` every ``log_every_n_steps``, and on validation
+    ``accuracy``, ``nll`` and, where there is a teacher or its record, ``agreement`` and ``kl_teacher`` (as in
+    :mod:`tutelage.evaluation.metrics`).
+
+    Args:
+        student: the source whose network learns.
+        objective: what is minimised.
+        optimizer: parameters → optimizer.
+        scheduler: optimizer → learning-rate schedule, or None.
+        interval: what one step of the schedule is: ``epoch`` or ``step``.
+        monitor: the figure on validation that the schedule watches, of ``ReduceLROnPlateau`` alone.
+        num_classes: classes of the data.
+        seed: what dropout and every other chance of a step is drawn from, with epoch, batch and rank.
+        reference: whose logits the student is compared with on validation, where that is not the source ``teacher``.
+        about: plain values that the files of this network carry: model, data, seed, stage.
+        teaching: name → other sources; for :class:`~tutelage.training.distillation.DistillationModule`.
+    """
+
+    student: Live
+    objective: Objective
+    reference: Source | None
+
+    def __init__(
+        self,
+        student: Live,
+        objective: Objective,
+        optimizer: Optimizer,
+        scheduler: Scheduler | None = None,
+        interval: str = "epoch",
+        num_classes: int = 10,
+        seed: int = 0,
+        reference: Source | None = None,
+        about: Mapping[str, Any] | None = None,
+        teaching: Mapping[str, Source] = MappingProxyType({}),
+        monitor: str | None = None,
+    ):
+        super().__init__()
+        self.student, self.objective = student, objective
+        self.optimizer, self.scheduler, self.interval = optimizer, scheduler, interval
+        self.monitor = monitor
+        self.num_classes, self.seed, self.reference = num_classes, seed, reference
+        self.needs = objective.needs()
+        self.teaching = nn.ModuleDict({name: source for name, source in teaching.items() if name in self.needs})
+        self._offered = ["student", *teaching]
+        everyone = self.sources()
+        for name, source in everyone.items():
+            source.attach(self.needs.get(name, set()), everyone)
+        self.accuracy, self.nll, self.agreement, self.kl_teacher = (MeanMetric() for _ in range(4))
+        self.about = dict(about or {})
+        self.average: EMATeacher | None = None  # of the student's weights: callbacks=ema
+        self.watch: Callable[[Mapping[str, Tensor], int], None] | None = None  # of a step's terms, with their graph
+        self._last_step = 0
+
+    def sources(self) -> Mapping[str, Source]:
+        """Every source by the name under which terms read it."""
+        return {"student": self.student, **dict(self.teaching.items())}  # type: ignore[arg-type]
+
+    @property
+    def shown(self) -> Live | EMATeacher:
+        """The network that is validated, saved and exported: the student, or the average of its weights."""
+        return self.student if self.average is None else self.average
+
+    def _check_sources(self) -> None:
+        for name in self.needs.keys() - {"batch"} - self.sources().keys():
+            raise TutelageError(
+                f"the objective reads source {name!r}; this stage has {sorted(self._offered)}: "
+                + nearest(name, self._offered)
+            )
+
+    def _check_rows(self, batch_size: int) -> None:
+        """Of whole batches: in a short last one a loss may have nothing to say."""
+        ranks = torch.distributed.get_world_size() if is_up() else 1
+        for loss in self.objective.modules():
+            if (least := getattr(loss, "least_rows", 1)) > batch_size // ranks:
+                raise TutelageError(
+                    f"{type(loss).__name__} compares examples and needs {least} of them; data.batch_size={batch_size} "
+                    f"gives each of {ranks} ranks {batch_size // ranks}"
+                )
+
+    def network_device(self) -> torch.device:
+        """Returns where the student's weights are now.
+
+        In ``setup``, before the networks are moved, Lightning's ``self.device`` already names where they will be.
+        """
+        return next(self.student.parameters()).device
+
+    def signals(self, batch: Batch) -> dict[str, Signals]:
+        """What every source makes of the batch."""
+        return {"batch": batch, **{name: source(batch) for name, source in self.sources().items()}}
+
+    def setup(self, stage: str) -> None:
+        """Meets the data before the first step."""
+        if stage == "fit":
+            self.dry_run(self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def dry_run(self, data: ImageData) -> None:
+        """Runs the objective once on a few examples: shapes what is lazy and refuses a pair that does not fit.
+
+        Raises:
+            TutelageError: the objective reads what is not there, shapes do not go together, or a loss compares more
+                examples than a rank has in a batch.
+        """
+        self._check_sources()
+        self._check_rows(data.batch_size)
+        device = self.network_device()
+        keys = {split: data.splits[split].keys.to(device) for split in ("train", "val")}
+        for source in self.sources().values():
+            source.name_classes(data.class_names)
+            source.expect(keys)
+        batch = data.sample(min(8, data.batch_size))
+        training = self.training
+        self.eval()
+        with torch.no_grad(), seeded(self.seed, "shapes"):
+            for loss in self.objective.modules():
+                if callable(bind := getattr(loss, "bind", None)):  # it keeps something by example
+                    bind(data.splits["train"].keys, data.splits["train"].labels)
+            try:
+                self.objective(self.signals({name: value.to(device) for name, value in batch.items()}))
+            except (RuntimeError, ValueError) as error:
+                if isinstance(error, TutelageError):
+                    raise
+                shape = list(batch["input"].shape)
+                raise TutelageError(f"the networks or the objective cannot take a batch of {shape}: {error}") from error
+        self.train(training)
+
+    def configure_model(self) -> None:
+        """Once its shapes are known, before the optimizer and a state to go on from: `trainer=fsdp` shares it out."""
+        if isinstance(self.trainer.strategy, Sharded):
+            self.trainer.strategy.share_out(self)
+
+    def on_train_start(self) -> None:
+        """Where a run goes on: no source follows its last step twice, and Lightning leaves out the epoch's start."""
+        self._last_step = self.global_step
+        self._prepare()
+        self.on_train_epoch_start()
+
+    def _prepare(self) -> None:
+        """Gives a loss that must learn from the teacher first its phase: whole batches, the same on every rank."""
+        for term in self.objective.modules():
+            if isinstance(term, Term) and callable(prepare := getattr(term.loss, "prepare", None)):
+                prepare(partial(self._targets, term))
+                term.loss.load_state_dict(broadcast(term.loss.state_dict()))
+
+    def _targets(self, term: Term, epoch: int) -> Iterator[dict[str, Any]]:
+        """What ``term`` reads of the teachers, over an epoch of the training images, augmented as ever."""
+        read = {path.split(".")[0] for path in term.paths(term.targets)}
+        for batch in self.trainer.datamodule.unaugmented_train_loader(epoch):  # type: ignore[attr-defined]
+            batch = self.transfer_batch_to_device(batch, self.device, 0)
+            with torch.no_grad():
+                signals = {name: source(batch) for name, source in self.sources().items() if name in read}
+            yield term.read_targets({"batch": batch, **signals})
+
+    def on_train_epoch_start(self) -> None:
+        """Tells terms and losses that have a schedule which epoch it is."""
+        for module in self.objective.modules():
+            if callable(hear := getattr(module, "on_epoch_start", None)):
+                hear(self.current_epoch, self.trainer.max_epochs)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Makes every chance of this step a function of (seed, epoch, batch, rank): a resumed run draws the same."""
+        reseed(self.device, self.seed, "step", self.current_epoch, batch_idx, self.global_rank)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The objective on this batch."""
+        loss, parts = self.objective(self.signals(batch))
+        if self.watch is not None:
+            self.watch(parts, batch_idx)
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            named = {"train/loss": loss.detach(), **{f"train/{name}": part.detach() for name, part in parts.items()}}
+            self.log_dict(named, prog_bar=True, sync_dist=True, batch_size=len(batch["input"]))
+            self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Lets sources follow once per optimizer step, however many batches a step accumulates."""
+        if self.global_step != self._last_step:
+            self._last_step = self.global_step
+            for source in self.sources().values():
+                source.after_step()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Accuracy, NLL and fidelity, as means over examples."""
+        logits, label, n = self.shown(batch)["logits"].float(), batch["label"], len(batch["input"])
+        self.accuracy.update((logits.argmax(-1) == label).float().mean(), n)
+        self.nll.update(F.cross_entropy(logits, label), n)
+        shown = {"val/accuracy": self.accuracy, "val/nll": self.nll}
+        reference = self.reference or self.sources().get("teacher")
+        if reference is not None and reference.supports_validation:
+            teacher = reference(batch)["logits"].float()
+            p, q = logits.log_softmax(-1), teacher.log_softmax(-1)
+            self.agreement.update((logits.argmax(-1) == teacher.argmax(-1)).float().mean(), n)
+            self.kl_teacher.update(F.kl_div(p, q, log_target=True, reduction="batchmean"), n)
+            shown |= {"val/agreement": self.agreement, "val/kl_teacher": self.kl_teacher}
+        for name, metric in shown.items():
+            self.log(name, metric, prog_bar=name == "val/accuracy", batch_size=n)
+
+    def configure_optimizers(self) -> Any:
+        """One optimizer over all that learns: networks, and what losses learn."""
+        learning = [p for p in self.parameters() if p.requires_grad]
+        groups = [[p for p in learning if hasattr(p, "full_tensor") == shards] for shards in (True, False)]
+        optimizer = self.optimizer([{"params": group} for group in groups] if all(groups) else learning)
+        if self.scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": self.schedule(optimizer, self.trainer)}
+
+    def schedule(self, optimizer: torch.optim.Optimizer, trainer: L.Trainer) -> dict[str, Any]:
+        """The schedule of ``optimizer`` as Lightning takes it; lengths that are null are the whole training's."""
+        assert self.scheduler is not None
+        names = ("max_epochs", "max_steps", "limit_train_batches", "accumulate_grad_batches")
+        course = {name: getattr(trainer, name) for name in names}
+
+        def whole() -> int:
+            batches = 0 if self.interval == "epoch" else len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+            return length(self.interval, course, batches)
+
+        made = {"scheduler": filled(self.scheduler, whole)(optimizer), "interval": self.interval}
+        return made if self.monitor is None else {**made, "monitor": self.monitor, "strict": False}

@@ -1,0 +1,98 @@
+"""Ranks that each hold the whole network and average their gradients: Lightning's DDP, told what a training needs.
+
+DDP waits for a gradient of every parameter, and copies all of rank 0's buffers before every step. An objective may
+leave a part of a network out (a hint at an inner layer reaches no classifier), and most buffers are constants.
+"""
+
+from typing import Any, cast
+
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from tutelage.data.base import ImageData
+from tutelage.seeding import seeded
+from tutelage.training.module import SupervisedModule
+
+
+class Replicated(DDPStrategy):
+    """Lightning's DDP, on ranks that :mod:`tutelage.runtime.distributed` has started."""
+
+    def configure_ddp(self) -> None:
+        """Wraps the module: its shapes are known by now, and it is on its device."""
+        learner = self.lightning_module
+        if isinstance(learner, SupervisedModule):
+            data, accumulated = learner.trainer.datamodule, learner.trainer.accumulate_grad_batches  # type: ignore[attr-defined]
+            # Lightning keeps the arguments of DistributedDataParallel there until here.
+            self._ddp_kwargs |= graph_arguments(learner, data, accumulated)
+            leave_out_buffers(learner)
+        super().configure_ddp()
+
+
+def graph_arguments(learner: SupervisedModule, data: ImageData, accumulated: int = 1) -> dict[str, bool]:
+    """Returns what DDP must know of parameters without a gradient.
+
+    Nothing where the objective reaches every parameter; ``static_graph`` where it leaves some out, the same ones at
+    each step; ``find_unused_parameters``, which searches at each step, where a loss may change over the epochs.
+
+    Args:
+        learner: has met its data.
+        data: what it trains on.
+        accumulated: batches in an optimizer step; a graph is static for DDP only if each of them is averaged.
+    """
+    if any(_may_change(part) for part in learner.objective.modules()):
+        return {"find_unused_parameters": True}
+    if not unreached(learner, data):
+        return {}
+    return {"static_graph": True} if accumulated == 1 else {"find_unused_parameters": True}
+
+
+def _may_change(part: nn.Module) -> bool:
+    """Checks whether a loss hears of epochs and does not say that its graph stays the same."""
+    return callable(getattr(part, "on_epoch_start", None)) and not getattr(part, "fixed_graph", False)
+
+
+def unreached(learner: SupervisedModule, data: ImageData) -> list[str]:
+    """Returns the names of the parameters that learn and have no part in the objective, tried on a few examples."""
+    device, training = learner.network_device(), learner.training
+    batch = {name: value.to(device) for name, value in data.sample(min(8, data.batch_size)).items()}
+    learner.eval()
+    with torch.enable_grad(), seeded(learner.seed, "shapes"):
+        loss, _ = learner.objective(learner.signals(batch))
+    learner.train(training)
+    reached = {id(parameter) for parameter in _leaves(loss)}
+    return [name for name, x in learner.named_parameters() if x.requires_grad and id(x) not in reached]
+
+
+def _leaves(loss: Tensor) -> list[Tensor]:
+    """The tensors that ``loss.backward()`` would give a gradient."""
+    found: list[Tensor] = []
+    seen, waiting = set(), [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if (leaf := getattr(node, "variable", None)) is not None:
+            found.append(leaf)
+        waiting.extend(before for before, _ in node.next_functions)
+    return found
+
+
+def leave_out_buffers(learner: nn.Module) -> list[str]:
+    """Tells DDP which buffers need no copy of rank 0's before a step; returns the names of the others.
+
+    Left out are buffers that no state has, hence constants, and those of a loss that keeps them equal on all ranks by
+    itself (``same_on_ranks``): a bank of all examples would else be sent at every step.
+    """
+    kept = learner.state_dict(keep_vars=True).keys()
+    alike: list[str] = []
+    others: list[str] = []
+    for path, part in learner.named_modules():
+        for name, _ in part.named_buffers(recurse=False):
+            full = f"{path}.{name}" if path else name
+            (alike if full not in kept or getattr(part, "same_on_ranks", False) else others).append(full)
+    # The only way to leave out some; it stays an attribute of the module.
+    cast(Any, DistributedDataParallel)._set_params_and_buffers_to_ignore_for_model(learner, alike)
+    return others

@@ -1,0 +1,73 @@
+"""What sets one stage apart, and how many threads it trains on."""
+
+import pytest
+import torch
+
+from tutelage.config import factory
+from tutelage.pipeline import fit
+from tutelage.runtime import distributed
+
+
+def test_what_a_stage_lays_over_a_group_replaces_by_name_and_leaves_the_rest(compose):
+    cfg = compose(
+        "+stages.teacher.callbacks.limit={_target_: my.Limit, norm: 3}", "+stages.teacher.callbacks.recovery.keep=3",
+        "+stages.teacher.callbacks.best={_target_: my.Best}", "stages.teacher.trainer.max_epochs=60",
+        "+stages.teacher.trainer.strategy={_target_: my.Strategy}",
+    )  # fmt: skip
+    teacher, student = factory.stage_config(cfg, "teacher"), factory.stage_config(cfg, "student")
+    assert teacher.callbacks == {
+        **student.callbacks,
+        "limit": {"_target_": "my.Limit", "norm": 3},
+        "recovery": {**student.callbacks.recovery, "keep": 3},
+        "best": {"_target_": "my.Best"},
+    }
+    assert teacher.trainer == {**student.trainer, "max_epochs": 60, "strategy": {"_target_": "my.Strategy"}}
+
+
+def test_who_learns_alone_reads_no_teacher_whatever_the_weight(compose):
+    cfg = compose(
+        "loss.terms.soft.weight=5",
+        "+loss.terms.own={_target_: tutelage.objective.Term, loss: {_target_: my.Own}, inputs: {x: student.logits}}",
+    )  # fmt: skip
+    found = {name: set(factory.stage_config(cfg, name).loss.terms) for name in ("teacher", "control", "student")}
+    assert found == {"teacher": {"hard", "own"}, "control": {"hard", "own"}, "student": {"hard", "soft", "own"}}
+
+
+@pytest.mark.parametrize(("batch_size", "threads"), [(4, 1), (512, 2)])
+def test_a_batch_of_little_work_is_not_shared(compose, monkeypatch, batch_size, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    stage = factory.stage_config(compose("model@student=cnn_wide", f"data.batch_size={batch_size}"), "control")
+    data = factory.data(stage)
+    learner = factory.supervised_module(stage, "control", data.num_classes, None)
+    try:
+        with fit.threads(learner, data):
+            assert torch.get_num_threads() == threads
+        assert torch.get_num_threads() == 2
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")
+        with fit.threads(learner, data):
+            assert torch.get_num_threads() == 2  # the user's word
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", ["step=00000003-abc.ckpt", None])
+def test_each_rank_goes_on_from_the_state_that_rank_0_found_by_its_own_path(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(distributed, "is_main", lambda: False)
+    monkeypatch.setattr(distributed, "broadcast", lambda value: name)
+    assert fit._state_to_go_on_from(tmp_path) == (name and tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("device", "batch", "model", "warned"),
+    [("cuda", 64, "mlp", True), ("cpu", 64, "mlp", False), ("cuda", 512, "resnet20", False)],
+)
+def test_a_gpu_with_small_steps_suggests_the_cpu(compose, caplog, device, batch, model, warned):
+    cfg = compose(f"model@teacher={model}", f"model@student={model}", f"data.batch_size={batch}")
+    stage = factory.stage_config(cfg, "control")
+    data = factory.data(stage)
+    learner = factory.supervised_module(stage, "control", data.num_classes, None)
+    fit.warn_of_small_steps(learner, data, torch.device(device), "control")
+    assert ("control: a step of" in caplog.text) == warned
+    assert ("trainer.accelerator=cpu" in caplog.text) == warned

@@ -1,0 +1,176 @@
+"""Lean steps against Lightning's own: the same bits, counters, hooks and logs."""
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from omegaconf import open_dict
+
+from tutelage.checkpoints.weights import digest
+from tutelage.config import factory
+from tutelage.training.fast_loop import LeanEpochLoop, Quiet
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*(LeafSpec|in eval mode|lr_scheduler.step).*")
+
+
+class Watcher(Quiet):
+    """Notes what it is called with, and the state that a checkpoint would hold at that moment."""
+
+    def __init__(self, stop_at=None):
+        self.seen, self.stop_at = [], stop_at
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.seen.append(("start", trainer.global_step, batch_idx, batch["key"].tolist(), self.state(trainer)))
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        self.seen.append(("end", trainer.global_step, float(outputs["loss"]), rate, self.state(trainer)))
+        if trainer.global_step == self.stop_at:
+            trainer.should_stop = True
+
+    def on_validation_end(self, trainer, pl_module):
+        self.seen.append(("val", trainer.global_step, {k: float(v) for k, v in trainer.callback_metrics.items()}))
+
+    @staticmethod
+    def state(trainer):
+        return trainer.fit_loop.epoch_loop.state_dict()
+
+
+class Loud(L.Callback):
+    """Logs at every batch, as users' callbacks do."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        pl_module.log("seen", float(batch_idx))
+
+
+class Logged(L.pytorch.loggers.logger.DummyLogger):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def log_metrics(self, metrics, step=None):
+        self.lines.append((step, metrics))
+
+    def save(self):
+        pass
+
+
+BASE = ("logger=none", "callbacks.progress=null", "data.batch_size=32", "trainer.log_every_n_steps=7",
+        "trainer.max_epochs=2", "model@student=mlp", "student.net.dropout=0.5")  # fmt: skip
+
+
+@pytest.fixture
+def fit(compose, tmp_path):
+    """``fit(loop, *overrides, stop_at=…, others=…)`` → trainer, module, watcher, logger."""
+
+    def run(loop, *overrides, stop_at=None, others=(), **trainer_options):
+        cfg = compose(*BASE, *overrides)
+        with open_dict(cfg):
+            cfg.trainer.update(trainer_options)
+        stage = factory.stage_config(cfg, "student")
+        data = factory.data(stage)
+        module = factory.distillation_module(stage, data.num_classes, factory.sources(stage), None)
+        trainer = factory.trainer(stage, "student", tmp_path, tmp_path, len(data.train_dataloader()))
+        trainer.callbacks += [watcher := Watcher(stop_at), *others]
+        trainer.loggers = [logger := Logged()]
+        assert type(trainer.fit_loop.epoch_loop) is LeanEpochLoop
+        trainer.fit_loop.epoch_loop = loop(trainer, trainer.min_steps, trainer.max_steps)
+        trainer.fit(module, datamodule=data)
+        return trainer, module, watcher, logger
+
+    return run
+
+
+class Counted(LeanEpochLoop):
+    """Counts its lean steps."""
+
+    lean = 0
+
+    def _step(self, data_fetcher):
+        self.lean += 1
+        super()._step(data_fetcher)
+
+
+LEAN = {  # case → overrides, trainer options, lean steps of 2 × 18
+    "as it is": ((), {}, 36 - 2 * 2 - 5),  # without each epoch's first and last, and the five that are logged
+    "a schedule by step": (("scheduler=cosine", "scheduler.interval=step"), {}, None),
+    "validation inside": ((), {"val_check_interval": 5}, None),
+    "validation by steps": ((), {"val_check_interval": 11, "check_val_every_n_epoch": None}, None),
+    "max_steps": ((), {"max_steps": 23}, None),
+    "part of the batches": ((), {"limit_train_batches": 9}, None),
+    "bf16": (("trainer.precision=bf16-mixed",), {}, None),
+    "moving average": (("sources=momentum",), {}, None),
+    "an optimizer that asks several times": (
+        ("optimizer._target_=torch.optim.LBFGS", "~optimizer.fused", "~optimizer.weight_decay", "optimizer.lr=0.1"),
+        {},
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LEAN)
+def test_a_lean_run_is_lightnings_to_the_bit(fit, case):
+    overrides, options, steps = LEAN[case]
+    trainer, module, watcher, logger = fit(Counted, *overrides, **options)
+    stock, same, expected, lines = fit(_TrainingEpochLoop, *overrides, **options)
+    lean = trainer.fit_loop.epoch_loop.lean
+    assert 0 < lean < trainer.global_step == stock.global_step
+    assert steps is None or lean == steps
+    assert digest(module.student.net.net) == digest(same.student.net.net)
+    assert watcher.seen == expected.seen
+    assert logger.lines == lines.lines
+    assert str(trainer.optimizers[0].state_dict()) == str(stock.optimizers[0].state_dict())
+
+
+def test_a_callback_that_stops_stops_after_the_same_step(fit):
+    trainer, module, watcher, _ = fit(Counted, stop_at=4)
+    stock, same, expected, _ = fit(_TrainingEpochLoop, stop_at=4)
+    assert trainer.global_step == stock.global_step == 4
+    assert watcher.seen == expected.seen
+    assert digest(module.student.net.net) == digest(same.student.net.net)
+
+
+ORDINARY = {
+    "a callback that logs": {"others": (Loud(),)},
+    "clipping": {"gradient_clip_val": 0.5},
+    "accumulation": {"accumulate_grad_batches": 2},
+    "a profiler": {"profiler": "simple"},
+    "anomalies": {"detect_anomaly": True},
+}
+
+
+@pytest.mark.parametrize("case", ORDINARY)
+def test_what_a_lean_step_leaves_out_gets_lightnings_steps(fit, case):
+    trainer, module, watcher, _ = fit(Counted, **ORDINARY[case])
+    _, same, expected, _ = fit(_TrainingEpochLoop, **ORDINARY[case])
+    assert trainer.fit_loop.epoch_loop.lean == 0
+    assert digest(module.student.net.net) == digest(same.student.net.net)
+    assert watcher.seen == expected.seen
+
+
+def test_hooks_of_a_module_are_called(fit, monkeypatch):
+    called = []
+    kind = factory.DistillationModule
+
+    class Own(kind):
+        def on_after_backward(self):
+            called.append(self.global_step)
+
+    monkeypatch.setattr(factory, "DistillationModule", Own)
+    trainer, *_ = fit(Counted)
+    assert trainer.fit_loop.epoch_loop.lean == 0
+    assert called == list(range(36))
+
+
+def test_a_loss_that_breaks_is_named_in_a_lean_step(fit, monkeypatch):
+    forward = torch.nn.Linear.forward
+    calls = iter(range(10_000))
+
+    def broken(self, x):
+        return forward(self, x) * (float("nan") if next(calls) == 20 else 1.0)
+
+    monkeypatch.setattr(torch.nn.Linear, "forward", broken)
+    with pytest.raises(Exception, match="the loss is nan at epoch 0, batch"):
+        fit(Counted)

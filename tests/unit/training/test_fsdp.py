@@ -1,0 +1,93 @@
+import os
+
+import pytest
+import torch.distributed as dist
+from torch import nn, randn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule
+
+from tutelage.config import factory
+from tutelage.errors import TutelageError
+from tutelage.models.tapped import Tapped
+from tutelage.runtime import distributed
+from tutelage.training.fsdp import Sharded, _together, shard
+
+
+@pytest.mark.parametrize("sources", ["frozen", "ensemble", "specialists"])
+def test_teachers_answer_live(compose, sources):
+    sharded = factory.stage_config(compose("trainer=fsdp", f"sources={sources}"), "student")
+    assert sharded.sources.teacher.cache is False
+    assert factory.stage_config(compose("trainer=ddp", f"sources={sources}"), "student").sources.teacher.cache is True
+
+
+def test_signals_on_disk_need_no_shards(compose):
+    cfg = compose("trainer=fsdp", "sources=cached")
+    with pytest.raises(TutelageError, match=r"sources\.teacher: signals are written by one device"):
+        factory.stage_config(cfg, "student")
+    cfg.sources.teacher.folder = "given"
+    assert factory.stage_config(cfg, "student").sources.teacher.folder == "given"
+
+
+def test_one_device_has_a_group_of_its_own(compose, monkeypatch, tmp_path):
+    """So that the kernels and states of shards can be tried on a machine with one GPU."""
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    cfg = compose("trainer=fsdp", "trainer.devices=1", "trainer.accelerator=cpu")
+    with distributed.ranks(cfg, "distill", tmp_path):
+        assert dist.get_world_size() == 1
+    assert not distributed.is_up()
+    assert "WORLD_SIZE" not in os.environ
+
+
+def test_it_starts_no_ranks_itself():
+    with pytest.raises(TutelageError, match="trainer=fsdp needs the ranks"):
+        Sharded()._configure_launcher()
+
+
+def test_whole_networks_of_another_precision_are_refused(compose):
+    with pytest.raises(TutelageError, match=r"trainer\.precision.*found 'bf16-true'"):
+        factory.stage_config(compose("trainer=fsdp", "trainer.precision=bf16-true"), "student")
+
+
+@pytest.fixture
+def mesh():
+    """Of one rank."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    dist.destroy_process_group()
+
+
+def layers() -> nn.Sequential:
+    """40, 88 and 18 parameters."""
+    return nn.Sequential(nn.Linear(4, 8), nn.Sequential(nn.ReLU(), nn.Linear(8, 8), nn.BatchNorm1d(8)), nn.Linear(8, 2))
+
+
+def gathered_alone(net: nn.Module) -> list[str]:
+    return [name for name, module in net.named_modules() if isinstance(module, FSDPModule)]
+
+
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [(1, ["", "0", "1.1", "1.2", "2"]), (40, ["", "0", "1.1"]), (80, ["", "1"]), (10**6, [""])],
+)
+def test_large_blocks_are_gathered_by_themselves(mesh, block, expected):
+    """From the inside out: what holds nothing but smaller ones is none."""
+    net = layers()
+    shard(net, mesh, block)
+    assert gathered_alone(net) == expected
+
+
+def test_one_block_where_a_part_learns(mesh):
+    net = layers()
+    net[2].requires_grad_(False)
+    shard(net, mesh, 1)
+    assert gathered_alone(net) == [""]
+
+
+def test_a_loss_on_a_tap_alone_reaches_what_lies_before_it(mesh):
+    net = Tapped(layers(), {"middle": "1"})
+    net.register_taps(["middle"])
+    shard(net.net, mesh, 40)
+    net.register_forward_hook(_together)
+    net(randn(3, 4))["middle"].square().sum().backward()
+    assert float(net.net[0].weight.grad.full_tensor().abs().sum()) > 0
+    assert float(net.net[2].weight.grad.full_tensor().abs().sum()) == 0
