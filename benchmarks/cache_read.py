@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from hydra import compose, initialize_config_dir
 
-import tutelage  # noqa: F401  (sets OMP_WAIT_POLICY before torch is imported)
+import tutelage.cli.main  # noqa: F401  (sets OMP_WAIT_POLICY before torch is imported)
 from tutelage.config import factory, resolvers
 from tutelage.config.paths import conf_dir
 from tutelage.losses.logit.soft_target import SoftTarget

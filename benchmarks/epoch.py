@@ -26,7 +26,7 @@ import torch
 from omegaconf import DictConfig
 from plain import PAIRS, PerSample, config, floor, timed, tutorial
 
-import tutelage  # noqa: F401  (sets OMP_WAIT_POLICY before torch is imported)
+import tutelage.cli.main  # noqa: F401  (sets OMP_WAIT_POLICY before torch is imported)
 from tutelage.config import factory, resolvers
 from tutelage.data.base import ImageData
 from tutelage.pipeline import fit

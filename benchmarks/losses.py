@@ -25,7 +25,8 @@ from typing import Any, NamedTuple
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler chats, and complains of a missing GPU
 
-import tutelage  # sets OMP_WAIT_POLICY before torch is imported
+import tutelage
+import tutelage.cli.main  # sets OMP_WAIT_POLICY before torch is imported
 
 # isort: split
 import torch
@@ -34,6 +35,8 @@ from torch import Tensor, nn
 from torch.autograd.profiler import profile
 
 Signals = dict[str, Any]
+LOSSES = Path(tutelage.__file__).parent / "losses"
+FILES = {path.stem: f"tutelage.losses.{path.parent.name}.{path.stem}" for path in LOSSES.glob("*/*.py")}  # → module
 LOGITS = ([64, 10], [64, 100], [64, 1000], [256, 32000])
 MAPS = ([64, 64, 8, 8],)
 EMBEDDINGS = ([64, 256],)
@@ -306,7 +309,7 @@ def signals(shape: list[int], plain: Callable[..., Tensor]) -> Signals:
 
 def built(case: Case, given: Signals) -> nn.Module:
     """The loss after a call that gives it its shapes, in the state in which it trains."""
-    module: nn.Module = getattr(importlib.import_module(f"tutelage.losses.{case.file}"), case.name)(**case.options)
+    module: nn.Module = getattr(importlib.import_module(FILES[case.file]), case.name)(**case.options)
     with torch.no_grad():
         module(**given)
     for hook, arguments in (("prepare", (lambda epoch: [given],)), ("on_epoch_start", (5, 10))):
@@ -367,13 +370,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=None, metavar="FILE", help="loss files; default all")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    found = {path.stem for path in (Path(tutelage.__file__).parent / "losses").glob("*.py")}
-    unmeasured = sorted(found - {case.file for case in CASES} - SHARED)
+    unmeasured = sorted(FILES.keys() - {case.file for case in CASES} - SHARED)
     print(f"torch {torch.__version__}, {arguments.threads} threads; not measured: {', '.join(unmeasured) or 'none'}")
     print("| loss | shape | ms | plain ms | ratio |\n|---|---|---|---|---|")
     shapes = QUICK if arguments.quick else LOGITS + MAPS + EMBEDDINGS
     for case in CASES:
-        if case.file in found and (arguments.only is None or case.file in arguments.only):
+        if case.file in FILES and (arguments.only is None or case.file in arguments.only):
             for row in rows(case, shapes, arguments.rounds or (3 if arguments.quick else 15)):
                 print(row, flush=True)
     if arguments.only is None or "soft_target" in arguments.only:

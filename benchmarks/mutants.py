@@ -28,7 +28,7 @@ PACKAGE = ROOT / "src" / "tutelage"
 GROUPS = {
     "losses": ("losses/**/*.py",),
     "objective": ("objective.py",),
-    "training": ("modules/*.py", "loops.py", "stages.py", "trainings.py", "callbacks/*.py"),
+    "training": ("training/**/*.py", "pipeline/fit.py", "pipeline/supervised.py"),
     "statistics": ("report/statistics.py",),
     "sources": ("sources/*.py",),
 }

@@ -30,7 +30,7 @@ from omegaconf import DictConfig
 from plain import ALPHA, BATCH, PAIRS, PerSample, T, config, floor, networks, timed, tutorial
 from torch.utils.data import RandomSampler
 
-import tutelage  # noqa: F401  (sets OMP_WAIT_POLICY before torch is imported)
+import tutelage.cli.main  # noqa: F401  (sets OMP_WAIT_POLICY before torch is imported)
 from tutelage.checkpoints.weights import save_network
 from tutelage.config import factory, resolvers
 from tutelage.data.base import ImageData

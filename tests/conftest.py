@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from tutelage.cli import main as console
 from tutelage.config import resolvers
 from tutelage.config.paths import conf_dir
+from tutelage.pipeline import sweep
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -74,6 +75,7 @@ def main(
     def run(*arguments: str) -> Answer:
         GlobalHydra.instance().clear()
         monkeypatch.setattr(sys, "argv", ["tutelage", *arguments])
+        monkeypatch.setattr(sweep, "traceback_file", None)  # of an earlier call
         capsys.readouterr()
         code: object = 0
         whole = os.environ["HYDRA_FULL_ERROR"]

@@ -1,11 +1,58 @@
-"""Tutelage: knowledge distillation for research, on Hydra, Lightning and TensorBoard."""
+"""Tutelage: knowledge distillation for research, on Hydra, Lightning and TensorBoard.
 
-import os
+From Python::
 
-# Before torch is imported: on a shared machine spinning OpenMP threads lose a factor of 2 to 17. GNU's, which torch
-# brings along, spin for some 20 µs, which is what a second thread needs to pay at small students' products.
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    import tutelage as tt
+
+    student = tt.load("outputs/mine/checkpoints/best.safetensors")  # a trained network, ready for inference
+    loss = tt.losses.DKD(temperature=4.0)  # in a training loop of one's own
+    module = tt.Distillation(student=net, teacher=frozen, objective=tt.Objective(...))  # under lightning.Trainer
+    result = tt.distill("loss=dkd", "data=digits", seed=3)  # the whole protocol
+    results = tt.compare(["loss=soft_target", "loss=dkd"], seeds=range(5))  # several, paired by seed
+
+Names are imported when they are first used, so that ``import tutelage`` costs nothing and changes nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tutelage import losses as losses
+    from tutelage.api import Comparison as Comparison
+    from tutelage.api import Result as Result
+    from tutelage.api import compare as compare
+    from tutelage.api import distill as distill
+    from tutelage.api import load as load
+    from tutelage.errors import TutelageError as TutelageError
+    from tutelage.models.tapped import Tapped as Tapped
+    from tutelage.objective import Objective as Objective
+    from tutelage.objective import Term as Term
+    from tutelage.training.plain import Distillation as Distillation
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Comparison": "tutelage.api",
+    "Distillation": "tutelage.training.plain",
+    "Objective": "tutelage.objective",
+    "Result": "tutelage.api",
+    "Tapped": "tutelage.models.tapped",
+    "Term": "tutelage.objective",
+    "TutelageError": "tutelage.errors",
+    "compare": "tutelage.api",
+    "distill": "tutelage.api",
+    "load": "tutelage.api",
+}
+__all__ = [*_HOMES, "__version__", "losses"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "losses":
+        return import_module("tutelage.losses")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tutelage' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES, "losses"])

@@ -11,8 +11,8 @@ import tutelage
 ROOT = Path(tutelage.__file__).parent
 # From top to bottom: each imports only what stands below it.
 ORDER = (
-    "__main__", "cli", "stacked", "pipeline", "report", "config", "training", "evaluation", "sources", "objective",
-    "models", "losses", "data", "types", "checkpoints", "runtime", "errors", "seeding",
+    "__main__", "api", "cli", "stacked", "pipeline", "report", "config", "training", "evaluation", "sources",
+    "objective", "models", "losses", "data", "types", "checkpoints", "runtime", "errors", "seeding",
 )  # fmt: skip
 FILES = sorted(ROOT.rglob("*.py"))
 # Packages that must stay usable without these libraries.

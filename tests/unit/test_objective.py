@@ -240,7 +240,7 @@ def test_only_data_with_rows_without_a_label_cost_anything():
 RANK = """
 import sys, torch, torch.distributed as dist
 from torch import nn
-from tutelage.losses.pskd import PSKD
+from tutelage.losses.logit.pskd import PSKD
 from tutelage.objective import Term
 rank, folder = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)

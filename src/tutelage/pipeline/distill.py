@@ -7,7 +7,7 @@ difference is the teacher's doing. Choices use validation; test is measured once
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,25 +47,49 @@ log = logging.getLogger(__name__)
 
 
 def distill_job(cfg: DictConfig) -> float:
-    """One job in its folder: check, train, compare."""
+    """Runs one job of the command line; returns the student's best accuracy on validation, what sweepers maximise."""
+    hydra = HydraConfig.get()
+    metrics = run_job(cfg, sweep.given(hydra), Path(hydra.runtime.output_dir), _show)
+    return metrics["student"]["best"]["val"]["accuracy"]
+
+
+def run_job(
+    cfg: DictConfig,
+    overrides: list[str],
+    folder: Path,
+    trained: Callable[[Mapping[str, Any], Path], None] = lambda metrics, folder: None,
+) -> Mapping[str, Any]:
+    """Checks, trains and compares in ``folder``; a run that is complete there is left as it is.
+
+    Args:
+        cfg: the composed config, which is changed: places become absolute, old names of targets present ones.
+        overrides: what it was composed with.
+        folder: the run's.
+        trained: called on the main process with the metrics and the folder, unless the run was complete before.
+
+    Returns:
+        The content of ``metrics.json``.
+
+    Raises:
+        TutelageError: something in the config, the data or the folder is wrong.
+    """
     quiet()
     slurm.take_rank()
     distributed.check_environment(cfg.trainer)
-    overrides = sweep.given(HydraConfig.get())
-    folder = Path(HydraConfig.get().runtime.output_dir)
     paths.anchor(cfg, HydraConfig.get())
     moved.update_targets(cfg)
     check_resolves(cfg)
     if is_complete(cfg, folder) and _is_whole(cfg, folder):
         log.info("complete, and left as it is: %s", folder)
-        return read_json(folder / "metrics.json")["student"]["best"]["val"]["accuracy"]
+        found: dict[str, Any] = read_json(folder / "metrics.json")
+        return found
     with job(cfg, folder, overrides):
         check(cfg, overrides)
         with distributed.ranks(cfg, "distill", folder):
             metrics = distill(cfg, folder)
     if distributed.is_main():
-        _show(metrics, folder)
-    return metrics["student"]["best"]["val"]["accuracy"]
+        trained(metrics, folder)
+    return metrics
 
 
 def _show(metrics: Mapping[str, Any], folder: Path) -> None:

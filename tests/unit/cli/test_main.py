@@ -6,6 +6,7 @@ import pytest
 from command import TINY, environment
 from omegaconf import OmegaConf
 
+from tutelage.cli import main as cli
 from tutelage.config.paths import anchor
 from tutelage.runtime.json_files import read_json
 
@@ -14,14 +15,14 @@ def test_without_a_verb_it_says_what_there_is(main):
     answer = main()
     assert answer.code == 2
     assert "usage: tutelage <verb>" in answer.out
-    assert all(verb in answer.out for verb in main.VERBS)
+    assert all(verb in answer.out for verb in cli.VERBS)
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help", "help"])
 def test_help(main, flag):
     answer = main(flag)
     assert answer.code == 0
-    assert answer.out.strip() == main.usage()
+    assert answer.out.strip() == cli.usage()
 
 
 @pytest.mark.parametrize(
@@ -68,9 +69,9 @@ def test_a_fault_of_ours_has_its_whole_traceback(main, monkeypatch, tmp_path):
 
 def test_an_error_in_our_own_code_is_called_a_bug(main, monkeypatch, tmp_path):
     from tutelage.pipeline import distill
-    from tutelage.runtime import files
+    from tutelage.runtime import json_files
 
-    monkeypatch.setattr(distill, "distill_job", lambda cfg: files.write_json(tmp_path / "x.json", object()))
+    monkeypatch.setattr(distill, "distill_job", lambda cfg: json_files.write_json(tmp_path / "x.json", object()))
     answer = main("distill", "hydra.run.dir=run")
     assert answer.code == 1
     assert "tutelage distill: this is a bug in Tutelage: TypeError: Object of type object is not JSON" in answer.message
@@ -153,8 +154,8 @@ import sys
 from omegaconf import OmegaConf
 
 from tutelage.cli import main as cli
-from tutelage.files import read_json
-from tutelage.paths import anchor
+from tutelage.config.paths import anchor
+from tutelage.runtime.json_files import read_json
 sys.argv = ["tutelage", *sys.argv[1:]]
 try:
     cli.main()

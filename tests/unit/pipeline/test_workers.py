@@ -80,11 +80,11 @@ def test_what_ends_the_job_ends_its_processes(tmp_path, number, code):
     places = [tmp_path / name for name in "ab"]
     program = (
         "import signal, sys, tasks; from functools import partial; from pathlib import Path\n"
-        "from tutelage import job, parallel\n"
+        "from tutelage.pipeline import workers; from tutelage.runtime import signals\n"
         "if __name__ == '__main__':\n"
         "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # tests that run in the background ignore it
-        "    with job.sigterm_ends():\n"
-        "        parallel.run([partial(tasks.wait, Path(name)) for name in sys.argv[1:]], 2, 0)\n"
+        "    with signals.sigterm_ends():\n"
+        "        workers.run([partial(tasks.wait, Path(name)) for name in sys.argv[1:]], 2, 0)\n"
     )
     (tmp_path / "program.py").write_text(program)
     parent = subprocess.Popen(

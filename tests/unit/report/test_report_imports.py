@@ -9,7 +9,7 @@ import pytest
 HEAVY = ("torch", "lightning", "torchmetrics", "sklearn")
 PROGRAM = """
 import sys
-from tutelage.cli import main
+from tutelage.cli.main import main
 try:
     main()
 finally:

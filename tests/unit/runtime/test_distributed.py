@@ -158,7 +158,9 @@ def test_a_signal_is_heard_while_ranks_are_awaited(alone):
 
 
 def test_a_started_rank_ends_with_its_starter():
-    program = "from tutelage import rendezvous; import time; rendezvous.follow_starter(); print(1, flush=True)\n"
+    program = (
+        "from tutelage.runtime import rendezvous; import time; rendezvous.follow_starter(); print(1, flush=True)\n"
+    )
     program += "while True: time.sleep(1)"
     rank = subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE,

@@ -1,6 +1,7 @@
 import copy
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from black_boxes import Linear, asked
 from torch import nn
 
 from tutelage.errors import TutelageError
+from tutelage.sources import black_box
 from tutelage.sources.black_box import BlackBoxTeacher
 
 
@@ -105,7 +107,7 @@ def test_failures_are_asked_again(source, diary, caplog):
 
 def test_each_wait_is_twice_the_last(source, diary, monkeypatch):
     waits = []
-    monkeypatch.setattr("time.sleep", waits.append)
+    monkeypatch.setattr(black_box, "time", SimpleNamespace(sleep=waits.append))  # other threads sleep, too
     source(Linear(str(diary), 3, fail=3), wait=0.5)(batch(1))
     assert waits == [0.5, 1.0, 2.0]
 

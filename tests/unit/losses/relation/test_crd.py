@@ -339,7 +339,7 @@ def test_bindings_that_do_not_fit_are_refused(keys: Tensor, labels: Tensor, says
 
 RANK = """
     import sys, torch, torch.distributed as dist
-    from tutelage.losses.crd import CRD
+    from tutelage.losses.relation.crd import CRD
     rank, folder = int(sys.argv[1]), sys.argv[2]
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     torch.manual_seed(0)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from command import environment
 
-from tutelage.cli import main
-from tutelage.runtime import status
+from tutelage.cli import main as cli
+from tutelage.cli import status
 from tutelage.runtime.text import in_its_letters
 
 TUTELAGE = (sys.executable, "-m", "tutelage")
@@ -102,4 +102,4 @@ def test_traceback_txt_is_named_only_where_it_was_written(main, monkeypatch, tmp
 
 def test_what_a_reader_of_words_calls_a_flag_keeps_its_value():
     words = ["a=1", "--config-dir", "my=conf", "-m", "b=2", "-i", "all", "~c"]
-    assert main._sorted(words) == (["a=1", "b=2", "~c"], ["--config-dir", "my=conf", "-m", "-i", "all"])
+    assert cli._sorted(words) == (["a=1", "b=2", "~c"], ["--config-dir", "my=conf", "-m", "-i", "all"])

@@ -1,0 +1,286 @@
+"""Tutelage from Python: loads trained networks, runs the protocol, compares settings over seeds."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor, nn
+
+from tutelage.config import resolvers
+from tutelage.config.paths import conf_dir
+from tutelage.config.saved import network_of
+from tutelage.errors import TutelageError
+from tutelage.pipeline.distill import run_job
+from tutelage.report.cells import sort_runs
+from tutelage.report.gains import CellStatistics, figure, standings
+from tutelage.report.runs import Run, read_runs
+from tutelage.report.write import write_report
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WEIGHTS = ("last", "best")
+
+
+class Preprocess:
+    """Turns pixels in [0, 1] into a network's input: ``(x − mean) / std`` for each channel.
+
+    Args:
+        mean: one number a channel.
+        std: the same.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        self.mean, self.std = (torch.tensor([*x], dtype=torch.float32)[:, None, None] for x in (mean, std))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Returns normalised images, [B, C, H, W] or [C, H, W] like ``images``, on their device."""
+        return (images - self.mean.to(images.device)) / self.std.to(images.device)
+
+
+def load(path: str | Path, trust: Iterable[str] = ()) -> nn.Module:
+    """Loads a network that Tutelage trained, in eval mode, without running code that the file names.
+
+    Args:
+        path: a file that ``tutelage distill`` wrote, such as ``…/checkpoints/best.safetensors``.
+        trust: packages of your own whose networks the file may name.
+
+    Returns:
+        The network: [B, C, H, W] float32 → logits [B, classes]. It has three attributes more: ``classes`` (names in the
+        order of the logits), ``preprocess`` (normalises pixels in [0, 1] as in training; None where the file does not
+        say how) and ``about`` (what the file's header says: stage, seed, config of network and data).
+
+    Raises:
+        TutelageError: the file is missing, damaged or none of Tutelage's, or names code that is not trusted.
+
+    Example:
+        >>> import tutelage as tt
+        >>> net = tt.load(student_file)  # doctest: +SKIP
+        >>> net(net.preprocess(images)).argmax(1)  # doctest: +SKIP
+    """
+    net, header = network_of(path, trust)
+    data: Any = header.get("data") or {}
+    known = {"about": header, "classes": header.get("classes") or data.get("class_names"), "preprocess": None}
+    if known["classes"] is None and isinstance(data.get("num_classes"), int):
+        known["classes"] = [str(number) for number in range(data["num_classes"])]
+    if {"mean", "std"} <= data.keys():
+        known["preprocess"] = Preprocess(data["mean"], data["std"])
+    for name, value in known.items():
+        object.__setattr__(net, name, value)  # none of them is a child: a network may run its children in turn
+    return net.eval()
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run of the protocol.
+
+    Attributes:
+        folder: the run's folder.
+        metrics: the content of its ``metrics.json``: for ``teacher``, ``control`` and ``student``, of the ``last`` and
+            the ``best`` weights, figures on ``val`` and ``test``.
+    """
+
+    folder: Path
+    metrics: Mapping[str, Any]
+
+    @property
+    def student(self) -> nn.Module:
+        """The student with its last weights (:func:`load`)."""
+        return load(self.folder / "checkpoints" / "last.safetensors")
+
+    @property
+    def gain(self) -> float | None:
+        """Test accuracy of the student minus that of the control, last weights; None without a control."""
+        if not (control := self.metrics.get("control")):
+            return None
+        return float(self.metrics["student"]["last"]["test"]["accuracy"] - control["last"]["test"]["accuracy"])
+
+    def report(self, output: str | Path | None = None) -> Path:
+        """Writes the run's report and returns its page; by default into ``<folder>/report``."""
+        return write_report(read_runs([self.folder]), Path(output or self.folder / "report"), "last")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Settings compared over seeds, each distilled student paired with the control of its seed.
+
+    Attributes:
+        folder: the runs are below it.
+        runs: as the report reads them.
+        weights: ``last`` or ``best``: of which weights figures are.
+    """
+
+    folder: Path
+    runs: Sequence[Run]
+    weights: str = "last"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dictionary for each setting; accuracies and gains are fractions.
+
+        ``gain`` is distilled − alone on test, ``gain_low`` and ``gain_high`` its 95 % interval over seeds, ``p`` the
+        paired t-test's, corrected over the settings by Holm's method; None with fewer than two seeds.
+        """
+        return [_row(one, self.weights) for one in self.statistics()]
+
+    def statistics(self) -> list[CellStatistics]:
+        """What the report computes of each setting."""
+        return standings(sort_runs(self.runs), self.weights)
+
+    def frame(self) -> "pd.DataFrame":
+        """Returns :meth:`rows` as a pandas DataFrame.
+
+        Raises:
+            TutelageError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise TutelageError("frame() needs pandas: pip install pandas; rows() gives the same as a list") from error
+        return pd.DataFrame(self.rows())
+
+    def report(self, output: str | Path | None = None) -> Path:
+        """Writes the report of all runs and returns its page; by default into ``<folder>/report``."""
+        return write_report(self.runs, Path(output or self.folder / "report"), self.weights)
+
+    def __str__(self) -> str:
+        lines = [f"{'setting':<40} {'seeds':>5} {'student':>8} {'gain':>7}  95 % interval"]
+        for row in self.rows():
+            student, gain = _percent(row["student"]), _percent(row["gain"], "+")
+            interval = f"{_percent(row['gain_low'], '+')} to {_percent(row['gain_high'], '+')}"
+            lines.append(f"{row['setting']:<40} {row['seeds']:>5} {student:>8} {gain:>7}  {interval}")
+        return "\n".join([*lines, "test accuracy in %; gain: distilled − alone, in points"])
+
+
+def _percent(value: float | None, sign: str = "") -> str:
+    return "–" if value is None else f"{100 * value:{sign}.2f}"
+
+
+def _row(one: CellStatistics, weights: str) -> dict[str, Any]:
+    runs, gain = one.cell.runs.values(), one.test_gain
+    found = [figure(run, "student", weights, "test", "accuracy") for run in runs]
+    known = [value for value in found if value is not None]
+    return {
+        "setting": one.cell.name, **one.cell.values, "seeds": len(one.cell.runs),
+        "student": sum(known) / len(known) if known else None, "validation": one.val.mean,
+        "gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high, "p": one.holm_t,
+    }  # fmt: skip
+
+
+def distill(*overrides: str, folder: str | Path | None = None, **values: Any) -> Result:
+    """Runs the whole protocol: teacher, student alone (the control), distilled student.
+
+    Does what ``tutelage distill`` does with the same overrides, in this process. Teachers and controls that were made
+    before are found again; a run that was stopped goes on where it was, given its ``folder``.
+
+    Args:
+        *overrides: as on the command line: ``"loss=dkd"``, ``"data=digits"``, ``"trainer.max_epochs=5"``.
+        folder: of the run; by default a new one below ``outputs/distill``.
+        **values: keys without dots: ``seed=3`` is ``"seed=3"``.
+
+    Raises:
+        TutelageError: a wrong override or value, in a sentence; or what the run itself finds wrong.
+
+    Example:
+        >>> import tutelage as tt
+        >>> result = tt.distill("data=digits", "loss.alpha=0.9", "trainer.max_epochs=2")  # doctest: +SKIP
+        >>> result.metrics["student"]["last"]["test"]["accuracy"]  # doctest: +SKIP
+    """
+    words = [*overrides, *(f"{key}={_as_word(value)}" for key, value in values.items())]
+    with _composed(words, folder) as (cfg, place):
+        return Result(place, run_job(cfg, words, place))
+
+
+def compare(
+    settings: Sequence[str | Sequence[str]],
+    *overrides: str,
+    seeds: Iterable[int] = range(3),
+    folder: str | Path | None = None,
+    weights: str = "last",
+    **values: Any,
+) -> Comparison:
+    """Runs the protocol for each of several settings and each of several seeds.
+
+    Args:
+        settings: one override each, or a sequence of them:
+            ``["loss=soft_target", ("loss=dkd", "loss.temperature=2")]``.
+        *overrides: what all of them share.
+        seeds: of control and student; the same for every setting, which pairs them.
+        folder: the runs go below it, and are found there again; by default a new one below ``outputs/compare``.
+        weights: ``last`` or ``best``.
+        **values: as for :func:`distill`.
+
+    Raises:
+        TutelageError: as of :func:`distill`; there is no setting or no seed; or ``weights`` is neither of the two.
+
+    Example:
+        >>> import tutelage as tt
+        >>> results = tt.compare(["loss=soft_target", "loss=dkd"], "data=digits", seeds=range(5))  # doctest: +SKIP
+        >>> print(results)  # doctest: +SKIP
+    """
+    named, numbers = [[one] if isinstance(one, str) else list(one) for one in settings], list(seeds)
+    if weights not in WEIGHTS:
+        raise TutelageError(f"weights must be last or best; found {weights!r}")
+    if not named or not numbers:
+        raise TutelageError("compare needs at least one setting and one seed")
+    root = Path(folder) if folder is not None else _new_folder("outputs/compare")
+    for words in named:
+        for seed in numbers:
+            place = root / resolvers.folder_name(",".join(words)) / f"seed={seed}"
+            distill(*overrides, *words, folder=place, seed=seed, **values)
+    return Comparison(root, read_runs([root]), weights)
+
+
+@contextmanager
+def _composed(words: Sequence[str], folder: str | Path | None) -> Iterator[tuple[DictConfig, Path]]:
+    """Gives the job's config and its folder; inside, Hydra's state is that of a job.
+
+    Raises:
+        TutelageError: the config can't be composed; says what Hydra says.
+    """
+    if GlobalHydra.instance().is_initialized():
+        raise TutelageError("distill was called inside a Hydra application: use its command line, or another process")
+    resolvers.register()
+    try:
+        with initialize_config_dir(conf_dir(), version_base="1.3"):
+            whole = compose("distill", overrides=[*words], return_hydra_config=True)
+            with open_dict(whole):
+                whole.hydra.job.name = whole.hydra.job.config_name = "distill"
+                place = Path(folder if folder is not None else whole.hydra.run.dir)
+                whole.hydra.runtime.output_dir = str(place.absolute())
+            HydraConfig.instance().set_config(whole)
+            cfg = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
+            yield cfg, place
+    except (CompactHydraException, OmegaConfBaseException) as error:
+        raise TutelageError(str(error)) from error
+    finally:
+        HydraConfig.instance().cfg = None
+
+
+def _new_folder(parent: str) -> Path:
+    from datetime import datetime
+
+    return Path(parent) / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+
+
+def _as_word(value: Any) -> str:
+    """Returns a value as Hydra's override grammar reads it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping | DictConfig):
+        return "{" + ",".join(f"{key}:{_as_word(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list | tuple | ListConfig):
+        return "[" + ",".join(map(_as_word, value)) + "]"
+    if isinstance(value, str | Path):
+        return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return str(value)

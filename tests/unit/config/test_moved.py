@@ -1,0 +1,59 @@
+"""Configs and checkpoints of the release before, whose targets had other names."""
+
+import importlib
+import logging
+
+import pytest
+from omegaconf import OmegaConf
+
+from tutelage.config.moved import _MOVED, current_name, update_targets
+from tutelage.config.trust import vetted
+
+RENAMED = {
+    "tutelage.losses.dkd.DKD": "tutelage.losses.logit.dkd.DKD",
+    "tutelage.callbacks.recovery.Recovery": "tutelage.training.callbacks.recovery.Recovery",
+    "tutelage.callbacks.pulls.Pulls": "tutelage.training.callbacks.gradient_norms.GradientNorms",
+    "tutelage.sources.momentum.Momentum": "tutelage.sources.ema_teacher.EMATeacher",
+    "tutelage.sources.adapter.Resize": "tutelage.models.adapter.Resize",
+    "tutelage.schedules.ramp_up": "tutelage.losses.schedules.ramp_up",
+}
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_an_old_name_is_the_new_one_with_a_warning(old, new, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert current_name(old) == new
+    assert f"{old} is now {new}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "name", ["tutelage.losses.logit.dkd.DKD", "tutelage.data.digits.Digits", "torch.nn.Linear", "x"]
+)
+def test_other_names_stay(name, caplog):
+    assert current_name(name) == name
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("new", _MOVED.values())
+def test_every_new_name_is_there(new):
+    try:
+        importlib.import_module(f"tutelage.{new}")
+    except ModuleNotFoundError:
+        module, _, name = new.rpartition(".")
+        assert hasattr(importlib.import_module(f"tutelage.{module}"), name)
+
+
+def test_a_config_s_targets_are_renamed_wherever_they_stand():
+    cfg = OmegaConf.create({
+        "a": {"_target_": "tutelage.losses.at.AT", "p": "${b}"},
+        "b": [{"_target_": "tutelage.sources.asked.Asked"}, 1, None],
+    })  # fmt: skip
+    update_targets(cfg)
+    assert cfg.a._target_ == "tutelage.losses.feature.at.AT"
+    assert cfg.b[0]._target_ == "tutelage.sources.black_box.BlackBoxTeacher"
+    assert OmegaConf.to_container(cfg)["a"]["p"] == "${b}"
+
+
+def test_the_header_of_an_old_file_is_read(caplog):
+    old = {"_target_": "tutelage.sources.tapped.Tapped", "net": {"_target_": "torch.nn.Identity"}}
+    assert vetted(old, "old.safetensors")["_target_"] == "tutelage.models.tapped.Tapped"
