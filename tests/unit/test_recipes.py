@@ -102,3 +102,18 @@ def test_the_content_of_data_and_of_a_teacher_s_file_counts(cfg, digests, tmp_pa
     assert changed(before, digests(cfg, "another")) == {"teacher", "control", "signals"}
     save_file({"weight": torch.ones(1)}, tmp_path / "teacher.safetensors")
     assert changed(before, digests(cfg)) == {"signals"}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("seed=9", "control run"),  # the order of the data's examples has a seed of its own here
+        ("stages.teacher.seed=9", "teacher run"),
+        ("data.batch_size=9", "teacher control run"),
+        ("+stages.teacher.data.batch_size=9", "teacher run"),
+    ],
+)
+def test_a_seed_and_the_size_of_a_batch_count_by_themselves(compose, tmp_path, digests, change, expected):
+    save_file({"weight": torch.zeros(1)}, tmp_path / "teacher.safetensors")
+    given = (f"sources.teacher.checkpoint={tmp_path}/teacher.safetensors", "data.seed=3", "+stages.teacher.data.seed=3")
+    assert changed(digests(compose(*given)), digests(compose(*given, change))) == set(expected.split())

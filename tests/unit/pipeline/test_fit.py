@@ -3,7 +3,10 @@
 import pytest
 import torch
 
+from tutelage.checkpoints.weights import save_network
 from tutelage.config import factory
+from tutelage.evaluation.predictions import predict
+from tutelage.evaluation.results import WEIGHTS, Trained
 from tutelage.pipeline import fit
 from tutelage.runtime import distributed
 
@@ -71,3 +74,21 @@ def test_a_gpu_with_small_steps_suggests_the_cpu(compose, caplog, device, batch,
     fit.warn_of_small_steps(learner, data, torch.device(device), "control")
     assert ("control: a step of" in caplog.text) == warned
     assert ("trainer.accelerator=cpu" in caplog.text) == warned
+
+
+def test_predictions_and_epochs_are_those_of_the_weights_that_they_are_said_to_be_of(compose, tmp_path):
+    """The best epoch is the first of three here, and its weights answer otherwise than the last ones."""
+    stage = factory.stage_config(compose("model@student=mlp", "student.net.widths=[8]"), "control")
+    data, device = factory.data(stage), torch.device("cpu")
+    expected = {}
+    for seed, (weights, epoch) in enumerate({"last": 2, "best": 0}.items()):
+        net = factory.network(stage.student, seed).net
+        save_network(net, tmp_path / f"{weights}.safetensors", {"epoch": epoch})
+        expected[weights] = {split: predict(net, data.whole(split), device).logits for split in ("val", "test")}
+    fit.finish(factory.network(stage.student, 7).net, tmp_path, data, device, {"seconds": 1.0, "epochs": 3, "steps": 9})
+    found = Trained.read(tmp_path, reused=False)
+    assert found.facts["epoch"] == {"last": 2, "best": 0}
+    for weights in WEIGHTS:
+        for split, logits in expected[weights].items():
+            torch.testing.assert_close(found.predictions[weights, split].logits, logits, rtol=0, atol=0)
+    assert not torch.equal(expected["last"]["val"], expected["best"]["val"])
