@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STAMP_TEST := $(VENV)/.installed-test
+STAMP_DOCS := $(VENV)/.installed-docs
 
-.PHONY: help demo test test-long test-cluster gpu mutants check format golden clean
+.PHONY: help demo test test-long test-cluster gpu mutants check format docs golden clean
 help:            ## what there is to make
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+: +##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -16,6 +17,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 $(STAMP_TEST): $(STAMP)
 	$(BIN)/pip install -q -c constraints.txt -e '.[pretrained,test]'
+	touch $@
+
+$(STAMP_DOCS): $(STAMP)
+	$(BIN)/pip install -q -c constraints.txt -e '.[docs]'
 	touch $@
 
 demo: $(STAMP)  ## install, then teacher, student alone and distilled student on the embedded digits
@@ -45,6 +50,9 @@ check: $(STAMP_TEST)  ## formatting, lint, types
 format: $(STAMP_TEST)  ## let ruff format and fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(STAMP_DOCS)  ## the documentation site, in outputs/site; any warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 golden: $(STAMP_TEST)  ## write the golden curves anew (a change of behaviour)
 	$(BIN)/python -m pytest -q tests/golden --write-golden

@@ -155,7 +155,7 @@ def keys(node: object, path: str = "") -> Iterator[str]:
 def test_the_pages_have_commands():
     assert len(COMMANDS) > 30
     assert len(RUN) == 4
-    assert all(any(commands(text)) for text in TEXT.values())
+    assert all(any(commands(text)) for name, text in TEXT.items() if name != "api.md")
     assert {command.verb for command in COMMANDS} == console.VERBS.keys()
 
 

@@ -62,7 +62,7 @@ def load(path: str | Path, trust: Iterable[str] = ()) -> nn.Module:
     Raises:
         TutelageError: the file is missing, damaged or none of Tutelage's, or names code that is not trusted.
 
-    Example:
+    Examples:
         >>> import tutelage as tt
         >>> net = tt.load(student_file)  # doctest: +SKIP
         >>> net(net.preprocess(images)).argmax(1)  # doctest: +SKIP
@@ -189,7 +189,7 @@ def distill(*overrides: str, folder: str | Path | None = None, **values: Any) ->
     Raises:
         TutelageError: a wrong override or value, in a sentence; or what the run itself finds wrong.
 
-    Example:
+    Examples:
         >>> import tutelage as tt
         >>> result = tt.distill("data=digits", "loss.alpha=0.9", "trainer.max_epochs=2")  # doctest: +SKIP
         >>> result.metrics["student"]["last"]["test"]["accuracy"]  # doctest: +SKIP
@@ -221,7 +221,7 @@ def compare(
     Raises:
         TutelageError: as of :func:`distill`; there is no setting or no seed; or ``weights`` is neither of the two.
 
-    Example:
+    Examples:
         >>> import tutelage as tt
         >>> results = tt.compare(["loss=soft_target", "loss=dkd"], "data=digits", seeds=range(5))  # doctest: +SKIP
         >>> print(results)  # doctest: +SKIP

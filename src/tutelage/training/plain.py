@@ -37,7 +37,7 @@ class Distillation(DistillationModule):
     Raises:
         TutelageError: the objective reads what is not there, or needs an ``example``.
 
-    Example:
+    Examples:
         >>> import torch, tutelage as tt
         >>> student, teacher = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)
         >>> soft = tt.Term(

@@ -1,0 +1,49 @@
+"""The documentation site: pages of methods, links, navigation (``make docs`` builds it)."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+HOOKS = runpy.run_path(str(ROOT / "docs" / "hooks.py"))
+METHODS = sorted(path.stem for path in (ROOT / "conf" / "loss").glob("[!_]*.yaml"))
+
+
+def entries(nav):
+    for entry in nav:
+        for page in entry.values():
+            yield from [page] if isinstance(page, str) else entries(page)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_loss_has_a_page_with_docstring_yaml_and_row(name):
+    page, config = HOOKS["method_page"](name), (ROOT / "conf" / "loss" / f"{name}.yaml").read_text()
+    assert config in page
+    assert "* method: " in page
+    assert ("::: tutelage.losses." in page) == ("tutelage.losses." in config)
+
+
+def test_a_method_s_page_has_its_published_numbers():
+    page = HOOKS["method_page"]("dkd")
+    assert "https://arxiv.org/abs/2203.08679" in page
+    assert "* CIFAR-100: 1, α 1, β 8" in page
+    assert "::: tutelage.losses.logit.dkd.DKD" in page
+
+
+def test_links_lead_to_where_the_site_has_the_file():
+    def relink(target):
+        return HOOKS["relink"](f"[a]({target})", "docs/results/mine.md", "results/mine.md")
+
+    assert relink("../../LOG.md") == "[a](../project/log.md)"
+    assert relink("../data.md#cifar") == "[a](../data.md#cifar)"
+    assert relink("../../conf/distill.yaml") == "a"
+    assert relink("https://example.org") == "[a](https://example.org)"
+    assert HOOKS["relink"]("[a](docs/gpu.md)", "CONTRIBUTING.md", "project/contributing.md") == "[a](../gpu.md)"
+
+
+def test_every_page_is_in_the_navigation():
+    listed = set(entries(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
+    pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    assert listed == pages | {at for at in HOOKS["PROJECT"].values() if at.startswith("project/")}
