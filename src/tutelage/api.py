@@ -124,7 +124,7 @@ class Comparison:
     weights: str = "last"
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dictionary for each setting; accuracies and gains are fractions.
+        """Returns one dictionary for each setting; accuracies and gains are fractions.
 
         ``gain`` is distilled − alone on test, ``gain_low`` and ``gain_high`` its 95 % interval over seeds, ``p`` the
         paired t-test's, corrected over the settings by Holm's method; None with fewer than two seeds.
@@ -132,7 +132,7 @@ class Comparison:
         return [_row(one, self.weights) for one in self.statistics()]
 
     def statistics(self) -> list[CellStatistics]:
-        """What the report computes of each setting."""
+        """Returns the report's statistics of each setting."""
         return standings(sort_runs(self.runs), self.weights)
 
     def frame(self) -> "pd.DataFrame":
@@ -241,7 +241,7 @@ def compare(
 
 @contextmanager
 def _composed(words: Sequence[str], folder: str | Path | None) -> Iterator[tuple[DictConfig, Path]]:
-    """Gives the job's config and its folder; inside, Hydra's state is that of a job.
+    """Context manager that yields the job's config and folder, with Hydra's state set to that job.
 
     Raises:
         TutelageError: the config can't be composed; says what Hydra says.

@@ -47,14 +47,14 @@ class TutelageError(CompactHydraException, ValueError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A phrase that helps with a misspelt ``name``: the near matches among ``known``, or all of them."""
+    """Returns a hint for a misspelt ``name``: the near matches among ``known``, or all of them."""
     names = sorted(map(str, known))
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(map(repr, close))}?" if close else f"known: {', '.join(names) or 'none'}"
 
 
 def storage_fault(error: BaseException) -> str | None:
-    """What is wrong with the disk or the folder behind an error, with its path; None of errors of another kind."""
+    """Describes the disk or folder fault behind an error, with its path; None for errors of another kind."""
     if not isinstance(error, OSError):
         return None
     place = f"{error.filename}: " if error.filename else ""
@@ -69,18 +69,18 @@ def _made_a_folder(error: BaseException) -> bool:
 
 
 def is_users(error: BaseException) -> bool:
-    """Whether an error is a user's to mend, and its message says how: no traceback is shown."""
+    """Checks whether an error is the user's to mend: its message is shown without a traceback."""
     own = (CompactHydraException, OmegaConfBaseException, yaml.YAMLError)
     return isinstance(error, own) or storage_fault(error) is not None or _is_lightnings_refusal(error)
 
 
 def _is_lightnings_refusal(error: BaseException) -> bool:
-    """Compared by name, for Lightning is slow to import."""
+    """Checks for Lightning's MisconfigurationException by name, because Lightning is slow to import."""
     return type(error).__name__ == "MisconfigurationException"
 
 
 def explain(error: BaseException) -> str:
-    """The error's message, or its cause's where Hydra built a part of the config.
+    """Returns the error's message, or its cause's where Hydra failed to build a part of the config.
 
     Where a key or a choice of the config is misspelt, with the nearest that there are.
     """

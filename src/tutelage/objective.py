@@ -90,7 +90,7 @@ class Term(nn.Module):
         return loss * share if self.labelled_only else loss
 
     def _labelled(self, signals: Mapping[str, Signals]) -> tuple[Mapping[str, Signals], float | Tensor]:
-        """What this term reads, of the labelled rows; and the factor that the loss on them has."""
+        """Returns the term's arguments restricted to labelled rows, and the factor of the loss on them."""
         label: Tensor = _read(signals, "batch.label")
         rows = (label >= 0).nonzero()[:, 0]
         share = _share(len(rows), label.device)
@@ -113,7 +113,7 @@ class Term(nn.Module):
 
 
 def _share(rows: int, device: torch.device) -> float | Tensor:
-    """What makes the mean over ranks of means over ``rows`` the mean over the rows of all ranks; 0 without rows."""
+    """Returns the factor that makes the mean over ranks of means over ``rows`` the mean over all rows; 0 if none."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return float(rows > 0)
     total = torch.tensor(float(rows), device=device)

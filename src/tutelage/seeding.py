@@ -1,4 +1,4 @@
-"""Chance as a pure function of named integers.
+"""Random numbers as pure functions of named integers.
 
 Nothing random in Tutelage depends on what ran before it: the order of examples is f(seed, epoch), an augmentation
 f(seed, view, key), dropout f(seed, step, rank). So an interrupted run ends in the bits of an uninterrupted one, and
@@ -18,12 +18,12 @@ _MIX2 = -7723592293110705685  # 0x94D049BB133111EB
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A 63-bit seed that is a pure, well-spread function of ``parts``; their order and types count."""
+    """Returns a 63-bit seed that is a pure, well-spread function of ``parts``; their order and types count."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
 
 
 def generator(*parts: int | str) -> torch.Generator:
-    """A CPU generator seeded with :func:`mix` of ``parts``."""
+    """Returns a CPU generator seeded with :func:`derive_seed` of ``parts``."""
     return torch.Generator().manual_seed(derive_seed(*parts))
 
 
@@ -44,7 +44,7 @@ def reseed(device: torch.device, *parts: int | str) -> None:
 
 @contextmanager
 def seeded(*parts: int | str) -> Iterator[None]:
-    """Seeds the CPU's default generator inside, and gives back its former state after."""
+    """Context manager that seeds the CPU's default generator and restores its former state."""
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(derive_seed(*parts))
     try:
@@ -54,12 +54,12 @@ def seeded(*parts: int | str) -> Iterator[None]:
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
-    """Logical (zero-filling) shift of int64, which torch shifts arithmetically."""
+    """Shifts int64 right logically (zero-filling); torch shifts arithmetically."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def uniform(seed: int, keys: Tensor, count: int) -> Tensor:
-    """Counter-based uniform numbers: row ``i`` depends on ``seed`` and ``keys[i]`` alone.
+    """Returns counter-based uniform numbers: row ``i`` depends on ``seed`` and ``keys[i]`` alone.
 
     Args:
         seed: any integer, typically ``mix(seed, "augment", view)``.

@@ -1,4 +1,4 @@
-"""The shapes in which examples and signals travel."""
+"""Types of batches and signals."""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""State dicts in files of others: read without running their code, found in what wraps them, fitted to a network.
+"""State dicts in others' files: read without running their code, found in wrappers, matched to a network.
 
 A checkpoint is seldom a bare state dict. It may be a dictionary that has one (``state_dict``, ``model``, ``ema`` …), a
 whole pickled module, hold several networks side by side, or have a wrapper's prefix (``module.``) before every name.
@@ -26,7 +26,7 @@ _LISTED = 10
 
 
 def load_states(path: Path) -> dict[str, State]:
-    """The state dicts in a PyTorch file, by the keys that lead to them (joined by dots; "" is the file itself).
+    """Returns the state dicts in a PyTorch file, by the keys that lead to them (joined by dots; "" is the file itself).
 
     It is read with ``weights_only``. Classes that PyTorch does not allow, as hyperparameters and whole pickled modules
     have them, become empty stand-ins: none of their code runs, and the tensors of a module are found all the same.
@@ -56,7 +56,7 @@ def _check_unpacked(path: Path) -> None:
 
 
 def one_state(states: Mapping[str, State], path: Path, key: str | None = None, option: str = "key") -> State:
-    """The state dict under ``key``, which errors call ``option``, or the only one there is.
+    """Returns the state dict under ``key``, which errors call ``option``, or the only one there is.
 
     Raises:
         TutelageError: there is none under this key, or several to choose from.
@@ -70,7 +70,7 @@ def one_state(states: Mapping[str, State], path: Path, key: str | None = None, o
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """A part of a file, laid beside a network's state.
+    """A part of a file, compared with a network's state.
 
     Attributes:
         key: of the state dict in the file.
@@ -88,18 +88,18 @@ class Fit:
 
     @property
     def missing(self) -> list[str]:
-        """Names of the network that the part has not; files from before 2018 do not count batches."""
+        """Returns names of the network that the part lacks; files from before 2018 do not count batches."""
         lacking = self.expected.keys() - self.state.keys()
         return sorted(name for name in lacking if not name.endswith("num_batches_tracked"))
 
     @property
     def extra(self) -> list[str]:
-        """Names of the part that the network has not."""
+        """Returns names of the part that the network lacks."""
         return sorted(self.state.keys() - self.expected.keys())
 
     @property
     def different(self) -> list[str]:
-        """Tensors of another shape, or of numbers of another kind."""
+        """Returns the names of tensors of another shape, or of another kind of numbers."""
         pairs = [(name, self.state[name], self.expected[name]) for name in sorted(self.state.keys() & self.expected)]
         return [
             f"{name} {_kind(found, wanted)} in the file, {_kind(wanted, found)} in the network"
@@ -109,12 +109,12 @@ class Fit:
 
     @property
     def matches(self) -> bool:
-        """Whether it is the network's state."""
+        """Checks whether the part is the network's state."""
         return not (self.missing or self.extra or self.different)
 
     @property
     def place(self) -> str:
-        """Where in the file it is; empty for the whole file."""
+        """Returns the part's key and prefix in the file; empty for the whole file."""
         parts = [f"key {self.key!r}"] * bool(self.key) + [f"prefix {self.prefix!r}"] * bool(self.prefix)
         return ", ".join(parts)
 
@@ -124,13 +124,13 @@ class Fit:
         return self.place + (f"; {self.unused} other tensors are not used" if self.unused else "")
 
     def options(self, others: "list[Fit]") -> str:
-        """What tells it from the others on a command line."""
+        """Returns the command-line options that choose this part among ``others``."""
         named = [f"key={self.key}"] * (len({one.key for one in others}) > 1)
         named += [f"prefix={self.prefix or repr('')}"] * (len({one.prefix for one in others}) > 1)
         return " ".join(named)
 
     def complaint(self) -> str:
-        """What does not match, the first ten of each kind."""
+        """Returns what does not match, the first ten names of each kind."""
         lines = [
             _list("missing from the file", self.missing),
             _list("left over in the file", self.extra),
@@ -149,7 +149,7 @@ def fit(
     key: str | None = None,
     prefix: str | None = None,
 ) -> Fit:
-    """The one part of a file that is a network's state.
+    """Returns the one part of a file that is a network's state.
 
     Args:
         states: of the file, by key.
@@ -192,7 +192,7 @@ def _no_fit(parts: list[Fit], path: Path, name: str, prefix: str | None, states:
 
 
 def _parts(key: str, state: State, expected: Mapping[str, Tensor], prefix: str | None) -> list[Fit]:
-    """The part under every prefix that the network's first name has in ``state``, or under the one that is wanted."""
+    """Returns the part under every prefix that the network's first name has in ``state``, or under the wanted one."""
     first = next(iter(expected), "")
     found = {name.removesuffix(first) for name in state if name == first or name.endswith(f".{first}")}
     tried = sorted(found) or [""]
@@ -241,7 +241,7 @@ def _is_module(node: Any) -> bool:
 
 
 def _of_module(node: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
-    """What ``state_dict()`` would give of a pickled module, from what it keeps in its ``__dict__``."""
+    """Yields what ``state_dict()`` of a pickled module would hold, from its ``__dict__``."""
     own = vars(node)
     left_out = own.get("_non_persistent_buffers_set", ())
     buffers = {name: tensor for name, tensor in own["_buffers"].items() if name not in left_out}
@@ -254,7 +254,7 @@ def _of_module(node: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
 
 
 class _Called:
-    """What a function or class of a file would have made."""
+    """Base of the stand-ins for what a function or class of a file would have made."""
 
     def __setstate__(self, state: Any) -> None:
         pass
@@ -266,7 +266,7 @@ class _Calls(type):
 
 
 class _StandIn(metaclass=_Calls):
-    """Stands for a class or function that a file names; what it makes holds state and does nothing."""
+    """Stands for a class or function that a file names; its instances hold state and do nothing."""
 
     def __new__(cls, *args: Any) -> Any:  # how objects are unpickled; this type may be filled with items and state
         return OrderedDict()

@@ -25,12 +25,12 @@ from tutelage.runtime.masking import hidden
 
 
 def gather_full(tensor: Tensor) -> Tensor:
-    """``tensor``, or what the ranks have in shards of it, gathered: each of them must call this."""
+    """Returns ``tensor``, gathered from all ranks where they hold shards of it: each of them must call this."""
     return tensor if (gather := getattr(tensor, "full_tensor", None)) is None else gather()
 
 
 def shard_like(tensor: Tensor, expected: Tensor | None) -> Tensor:
-    """``tensor``, or this rank's shard of it where ``expected`` is in shards; every rank has the whole."""
+    """Returns ``tensor``, or this rank's shard of it where ``expected`` is in shards; every rank has the whole."""
     if not hasattr(expected, "full_tensor"):
         return tensor
     from torch.distributed.tensor import distribute_tensor  # a second to import
@@ -40,7 +40,7 @@ def shard_like(tensor: Tensor, expected: Tensor | None) -> Tensor:
 
 
 def digest(state: nn.Module | Mapping[str, Tensor]) -> str:
-    """SHA-256 (64 hex digits) over names, dtypes, shapes and bytes of a module's state."""
+    """Returns SHA-256 (64 hex digits) over names, dtypes, shapes and bytes of a module's state."""
     tensors = state.state_dict() if isinstance(state, nn.Module) else state
     sha = hashlib.sha256()
     for name in sorted(tensors):
@@ -71,7 +71,7 @@ def save_network(net: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
 
 
 def serialise(tensors: dict[str, Tensor], header: dict[str, str] | None = None) -> bytes:
-    """A safetensors file with its keys in order: the library's own order is another in every process."""
+    """Returns a safetensors file with its keys in order: the library's own order differs between processes."""
     content = save(tensors, metadata=header)
     length = int.from_bytes(content[:8], "little")
     fields = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
@@ -80,7 +80,7 @@ def serialise(tensors: dict[str, Tensor], header: dict[str, str] | None = None) 
 
 
 def about(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What the header of one of our files says of the network.
+    """Returns the header of one of our files: facts of the network.
 
     Raises:
         TutelageError: no such file, none of ours, or its header was changed since it was written.
@@ -93,7 +93,7 @@ def about(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _check_header(header: Mapping[str, str], path: object) -> None:
-    """Of our own files; those of others have no such fields."""
+    """Checks the digest of the header of one of our own files; files of others have none."""
     expected = recipe_digest({key: header.get(key) for key in ("about", "digest")})
     if (found := header.get("header_digest")) != expected:
         raise TutelageError(f"{path}: its header has digest {expected}, and says {found}: it is damaged or was changed")
@@ -129,7 +129,7 @@ def read_states(path: str | os.PathLike[str]) -> dict[str, dict[str, Tensor]]:
 
 
 def read_state(path: str | os.PathLike[str], key: str | None = None, option: str = "key") -> dict[str, Tensor]:
-    """The state dict of a file that has one, or the one under ``key``, which errors call ``option``.
+    """Returns the state dict of a file that has one, or the one under ``key``, which errors call ``option``.
 
     Raises:
         TutelageError: as :func:`read_states`; nothing under this key, or several to choose from.

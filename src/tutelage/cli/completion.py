@@ -37,7 +37,7 @@ def complete(request: str) -> None:
 
 
 def query(line: str) -> list[str]:
-    """What could stand at the end of ``line``."""
+    """Returns the words that can complete ``line``."""
     words = line.split()
     if len(words) < 2 or (len(words) == 2 and not line.endswith(" ")):
         return list(VERBS)
@@ -57,7 +57,7 @@ def query(line: str) -> list[str]:
 
 
 def _groups(verb: str) -> list[str]:
-    """The ``group`` and ``group@package`` keys in the defaults of a verb's config."""
+    """Returns the ``group`` and ``group@package`` keys in the defaults of a verb's config."""
     defaults = yaml.safe_load((Path(conf_dir()) / f"{verb}.yaml").read_text(encoding="utf-8"))["defaults"]
     return [key for entry in defaults if isinstance(entry, dict) for key in entry if not key.startswith("override ")]
 

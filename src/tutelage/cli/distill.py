@@ -8,7 +8,7 @@ from tutelage.config.paths import conf_dir
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="distill")
 def main(cfg: DictConfig) -> float:
-    """Runs one job; returns what a sweeper optimises: the student's best figure on validation."""
+    """Runs one job; returns the value that a sweeper optimises: the student's best figure on validation."""
     from tutelage.pipeline.distill import distill_job
 
     return distill_job(cfg)

@@ -46,7 +46,7 @@ _HOME = re.compile(r"""(?<=[=,\['"])~(?=/)""")
 
 
 def usage() -> str:
-    """The text of ``tutelage`` without a verb."""
+    """Returns the text of ``tutelage`` without a verb."""
     return USAGE.format(verbs="\n".join(f"  {verb:<10} {what}" for verb, what in VERBS.items()))
 
 
@@ -103,7 +103,7 @@ def _dispatch(arguments: list[str]) -> None:
 
 
 def _sorted(words: list[str]) -> tuple[list[str], list[str]]:
-    """Overrides and Hydra's flags, which would take no override between two of them."""
+    """Returns overrides and Hydra's flags apart: Hydra takes no override between two flags."""
     overrides: list[str] = []
     flags: list[str] = []
     for before, word in zip(["", *words], words, strict=False):
@@ -140,7 +140,7 @@ def run(verb: str) -> None:
 
 
 def _nobody_reads() -> bool:
-    """Whether it is our own output that broke, and not another pipe."""
+    """Checks whether a broken pipe is our own output, and not another one."""
     try:
         output = select.poll()
         output.register(sys.stdout.fileno(), select.POLLOUT)
@@ -150,7 +150,7 @@ def _nobody_reads() -> bool:
 
 
 def unexpected() -> str:
-    """What to say of an exception that no sentence was written for, and where its traceback is."""
+    """Returns the message for an unforeseen exception, with the place of its traceback."""
     from tutelage.pipeline import sweep
 
     error = sys.exc_info()[1]
@@ -170,7 +170,7 @@ def unexpected() -> str:
 
 
 def _shown(text: str) -> str:
-    """What the terminal gets: names of files and values in a message may hold secrets or escape sequences."""
+    """Returns text safe for the terminal: names of files and values may hold secrets or escape sequences."""
     from tutelage.runtime.masking import hide
     from tutelage.runtime.text import printable
 

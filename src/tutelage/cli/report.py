@@ -1,4 +1,4 @@
-"""``tutelage report DIR…``: what finished runs say together, as one page, as markdown and as CSV."""
+"""``tutelage report DIR…``: compares finished runs on one page, in markdown and in CSV."""
 
 import argparse
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """The verb: its words are folders, not overrides."""
+    """Runs the verb, whose arguments are folders, not overrides."""
     parser = argparse.ArgumentParser(
         prog="tutelage report",
         description="Reads every run of `tutelage distill` below the folders; writes index.html, report.md and CSV.",

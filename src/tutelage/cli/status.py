@@ -1,4 +1,4 @@
-"""``tutelage status DIR…``: how the jobs below some folders are doing, while they run and afterwards."""
+"""``tutelage status DIR…``: the state of the jobs below some folders, while they run and afterwards."""
 
 import argparse
 import sys

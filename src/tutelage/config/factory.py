@@ -96,7 +96,7 @@ def _deep_merge(above: Any, below: Any) -> None:
 
 
 def _counts_alone(term: DictConfig) -> bool:
-    """Whether a term has a weight and reads no one who teaches."""
+    """Checks whether a term has a weight and reads no teacher."""
     bound = [path for names in ("inputs", "targets") for path in (term.get(names) or {}).values()]
     paths = [path for one in bound for path in ([one] if isinstance(one, str) else one)]
     return bool(term.get("weight", 1.0)) and all(path.split(".")[0] in ("student", "batch") for path in paths)
@@ -194,7 +194,7 @@ def _learning(stage: DictConfig, name: str, classes: int) -> dict[str, Any]:
 
 
 def about(stage: DictConfig, name: str) -> dict[str, Any]:
-    """What the files of a network say of it: enough to build it again and to find its data.
+    """Returns the header of a network's files: the configs to build it and its data again.
 
     Raises:
         TutelageError: a value of the network comes from the environment, which no file holds.

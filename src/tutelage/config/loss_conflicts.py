@@ -14,7 +14,7 @@ _SHARED = {"alpha", "terms"}  # one alpha weighs every teacher
 
 
 def check_together(cfg: DictConfig, overrides: Iterable[str]) -> None:
-    """Of ``loss=[a,b]`` the last one's keys count.
+    """Refuses several choices of ``loss=[a,b]`` that set the same key differently: the last one would win.
 
     Raises:
         TutelageError: ``hard`` is among them, two of them have a term of one name, or mean different values by one key

@@ -1,4 +1,4 @@
-"""Where things are: our ``conf/``, and the folders that a config names."""
+"""Paths: our ``conf/``, and the folders that a config names."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What our yamls can compute.
+"""Resolvers of our yamls: ``${…:…}`` that compute a value.
 
 ``${one_minus:a}``, ``${product:a,b}`` and ``${minimum:a,b}``; ``${share:a}`` is min(1, 2a), for methods published as
 CE + w·X: with ``share(1 − alpha)`` and ``w·share(alpha)`` alpha = ½ is the paper, 0 the control, 1 uses no label;
@@ -42,7 +42,7 @@ def register() -> None:
 def _stages(
     source: str, given: ListConfig | None, ending: str = "", also: str = "", *, _root_: DictConfig
 ) -> ListConfig:
-    """What a loss over stages reads of a network, ``<source>.<tap><ending>`` each.
+    """Returns the names of the signals that a loss over stages reads of a network, ``<source>.<tap><ending>`` each.
 
     Args:
         source: ``student`` or ``teacher``.
@@ -59,7 +59,7 @@ def _stages(
 
 
 def _tap(source: str, given: str | None, place: int | str, *, _root_: DictConfig) -> str:
-    """What a loss reads of a network, ``<source>.<tap>``.
+    """Returns the name of the signal that a loss reads of a network, ``<source>.<tap>``.
 
     Args:
         source: ``student`` or ``teacher``.
@@ -78,7 +78,7 @@ _NETWORKS = ("student", "teacher")
 
 
 def _maps(source: str, root: DictConfig) -> list[str]:
-    """Of one network, as many as both have; three stages where one says nothing, which its taps then answer for."""
+    """Returns a network's stage taps, as many as both networks have; three where its config names none."""
     maps = {name: list(root[name].get("maps") or ["stage1", "stage2", "stage3"]) for name in _NETWORKS}
     return maps[source][-min(map(len, maps.values())) :]
 
@@ -88,7 +88,7 @@ def _both_have(tap: str, root: DictConfig) -> bool:
 
 
 def _setting(chosen: str, *values: float | str) -> float | str:
-    """Of ``values``, which are a name and its value in turn, that of ``chosen``."""
+    """Returns the value of ``chosen`` from ``values``, which are a name and its value in turn."""
     table = dict(zip(map(str, values[::2]), values[1::2], strict=True))
     if chosen not in table:
         raise TutelageError(f"loss.setting: expected {' or '.join(table)}, found {chosen!r}")
@@ -103,7 +103,7 @@ def _copies(size: int, net: DictConfig, seed: int) -> ListConfig:
 
 
 def _count_classes(root: str) -> int:
-    """How many classes the image folder ``root`` has."""
+    """Returns the number of classes of the image folder ``root``."""
     return len(class_folders(Path(root).absolute()))
 
 

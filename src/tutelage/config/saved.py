@@ -1,4 +1,4 @@
-"""What files on disk carry, built again: a checkpoint's network and its data, a run's data."""
+"""Builds again what files on disk describe: a checkpoint's network and its data, a run's data."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ from tutelage.errors import TutelageError
 
 
 def network_of(path: str | Path, trusted: Iterable[str] = ()) -> tuple[nn.Module, dict[str, Any]]:
-    """The network with its weights, and what the file's header says.
+    """Returns the network with its weights, and the file's header.
 
     Raises:
         TutelageError: none of our files, damaged, or it wants to run code that is not ``trusted``.
@@ -41,7 +41,7 @@ def _header(path: str | Path) -> dict[str, Any]:
 def data_of(
     header: Mapping[str, Any], changes: DictConfig | dict[str, Any], path: str | Path, trusted: Iterable[str] = ()
 ) -> ImageData:
-    """The data that the network was trained for, ``changes`` laid over their config.
+    """Returns the data that the network was trained for, with ``changes`` to their config.
 
     Raises:
         TutelageError: they are not there, or want to run code that is not ``trusted``.

@@ -163,11 +163,11 @@ def _limited(trainer: Mapping[str, Any], key: str, name: str, batches: int) -> i
 
 
 def figures_of(name: str) -> tuple[str, ...]:
-    """The figures on validation that every training of a stage has."""
+    """Returns the names of the validation figures that every training of a stage logs."""
     return _FIGURES if name in ("teacher", "specialist") else _FIGURES + _BESIDE_TEACHER
 
 
 def _logs_nothing(kind: Any) -> bool:
-    """Whether a callback is Tutelage's or Lightning's: one of a user's own may log a figure that another watches."""
+    """Checks whether a callback is Tutelage's or Lightning's; a user's own may log a figure that another monitors."""
     known = str(getattr(kind, "__module__", "")).split(".")[0] in ("tutelage", "lightning")
     return known and isinstance(kind, type) and issubclass(kind, Callback)

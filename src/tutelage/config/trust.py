@@ -1,4 +1,4 @@
-"""The one gate for configs found on disk: headers of checkpoints, folders of runs.
+"""Checks configs found on disk before anything in them is built: headers of checkpoints, folders of runs.
 
 To build what a config names is to run code, so a file may name networks and data of Tutelage's and networks of
 torch.nn, torchvision and timm, and nothing else; ``trust=[my_pkg]`` adds the networks and data of a package of the
@@ -39,7 +39,7 @@ _DEEPEST = 40
 
 
 def vetted(config: Any, file: object, trusted: Iterable[str] = ()) -> dict[str, Any]:
-    """A copy of a config that came with a file, safe to build.
+    """Returns a copy of a config that came with a file, safe to build.
 
     Only plain values pass, without interpolations, for these read the environment and make nodes that nobody has
     looked at. Every ``_target_`` is looked up and judged by what it is and where it was defined: names lead elsewhere
@@ -159,7 +159,7 @@ def _never(package: str) -> str | None:
 
 @cache
 def _libraries() -> frozenset[str]:
-    """The modules of Tutelage and of every distribution that it requires, with its extras."""
+    """Returns the modules of Tutelage and of every distribution that it requires, with its extras."""
     found, left = set[str](), ["tutelage"]
     while left:
         if (name := _canonical(left.pop())) in found:
@@ -180,7 +180,7 @@ def _canonical(distribution: str) -> str:
 
 
 def _advice(package: str) -> str:
-    """How to allow it, where the package is the user's own."""
+    """Returns a hint how to allow a package, where it is the user's own."""
     if not package.isidentifier() or _never(package) is not None or find_spec(package) is None:
         return ""
     return f"; if you trust who made the file: trust=[{package}] (for a report: --trust {package})"

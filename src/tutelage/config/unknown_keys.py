@@ -51,7 +51,7 @@ def refuse_unknown_keys(cfg: DictConfig, known: Collection[str]) -> None:
 
 
 def refuse_unknown_stage_keys(cfg: DictConfig, stage: DictConfig, name: str) -> None:
-    """The same for what ``stages.<name>`` lays over callbacks, losses and the schedule; the rest are arguments.
+    """Refuses unknown keys that ``stages.<name>`` merges into callbacks, losses and the schedule.
 
     Args:
         cfg: the composed config.
@@ -72,7 +72,7 @@ def refuse_unknown_stage_keys(cfg: DictConfig, stage: DictConfig, name: str) -> 
 
 
 def _unread(node: Mapping[Any, Any], named: Collection[str], path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The paths of the topmost keys that nothing reads."""
+    """Yields the paths of the topmost keys that nothing reads."""
     within = _key(path)
     for name, value in node.items():
         key = _key((*path, name))
@@ -90,12 +90,12 @@ def _key(path: tuple[Any, ...]) -> str:
 
 
 def _is_built(value: Any) -> bool:
-    """Whether a node has a ``_target_``, is null, or will have one once its interpolation is resolved."""
+    """Checks whether a node has a ``_target_``, is null, or will have one once its interpolation is resolved."""
     return value is None or isinstance(value, str) or (isinstance(value, Mapping) and "_target_" in value)
 
 
 def _interpolated(node: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
-    """The full keys that interpolations name; of one that is put together from others, the part that is certain."""
+    """Yields the full keys that interpolations name; of a composed one the part that is certain."""
     if isinstance(node, Mapping):
         for name, value in node.items():
             yield from _interpolated(value, (*path, str(name)))
@@ -130,7 +130,7 @@ def _sentence(path: tuple[Any, ...], config: Mapping[str, Any], named: Collectio
 
 
 def _misplaced(value: Any, config: Mapping[str, Any], depth: int = 3) -> str:
-    """The first key below ``value`` that is one of the whole config's: there its yaml wanted to be."""
+    """Returns the first key below ``value`` that belongs to the top level of the config."""
     if isinstance(value, Mapping) and depth:
         for name, below in value.items():
             if name in config and isinstance(config[name], Mapping) == isinstance(below, Mapping):

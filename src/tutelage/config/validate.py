@@ -1,4 +1,4 @@
-"""The config as a whole, checked before anything is built."""
+"""Checks the whole config before anything is built."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -30,7 +30,7 @@ _OF_ALL = {"accelerator", "devices", "num_nodes"}  # ranks are started once, for
 
 
 def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> None:
-    """Refuses what would fail late or pass in silence.
+    """Refuses values that would fail late or be ignored silently.
 
     Raises:
         TutelageError: names the key, what it may be and what was found.
@@ -79,7 +79,7 @@ def check_resolves(cfg: DictConfig) -> None:
 
 
 def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
-    """Every node with a ``_target_``, with its full key."""
+    """Yields every node with a ``_target_``, with its full key."""
     if isinstance(node, DictConfig):
         if node._is_none() or node._is_missing():
             return
@@ -148,7 +148,7 @@ def _check_weights(cfg: DictConfig) -> None:
 
 
 def _check_alike(stage: DictConfig, student: DictConfig, name: str) -> None:
-    """What must be the same in all stages for their figures to be of the same examples."""
+    """Checks the settings that must be the same in all stages for their figures to be of the same examples."""
     keys = (set(map(str, stage.data)) | set(map(str, student.data))) - (set() if name == "control" else _OWN_DATA)
     for key in sorted(keys):
         found, expected = stage.data.get(key), student.data.get(key)
@@ -177,7 +177,7 @@ def _check_needed(callbacks: DictConfig, path: str) -> None:
 
 
 def _check_finite(node: Any, path: str) -> None:
-    """Everything else: NaN and infinity mean nothing in a config, and can't be written into a recipe."""
+    """Refuses NaN and infinity elsewhere: they mean nothing in a config, and can't be written into a recipe."""
     if isinstance(node, dict):
         for key, value in node.items():
             _check_finite(value, f"{path}.{key}" if path else str(key))

@@ -54,7 +54,7 @@ class Augment:
                 raise TutelageError(f"data.augment: {type(step).__name__} is not a tutelage.data.augment.Step")
 
     def view(self, epoch: int) -> int:
-        """Which view an epoch shows."""
+        """Returns the number of the augmented view that an epoch shows."""
         return epoch % self.views if self.views else epoch
 
     def __call__(self, images: Tensor, keys: Tensor, view: int) -> Tensor:

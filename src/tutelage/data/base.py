@@ -1,4 +1,4 @@
-"""What all sets of images share: split, checks, loaders, fingerprint."""
+"""The base of all image data: split, checks, loaders, fingerprint."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -107,7 +107,7 @@ class ImageData(L.LightningDataModule, ABC):
         """All training examples, validation included, and the test examples."""
 
     def split(self, count: int) -> tuple[Tensor, Tensor]:
-        """Which of ``count`` training examples are for training and which for validation: a function of split_seed."""
+        """Splits ``count`` training examples into training and validation indices: a function of split_seed."""
         return divide(count, self.val_size, "data.val_size", self.split_seed, "val")
 
     def with_seed(self, seed: int) -> "ImageData":
@@ -181,7 +181,7 @@ class ImageData(L.LightningDataModule, ABC):
 
     @property
     def is_streaming(self) -> bool:
-        """Whether images are read from files batch by batch."""
+        """Checks whether images are read from files batch by batch."""
         return not isinstance(self._loaded.train.examples.pixels, MemoryPixels)
 
     def fingerprint(self) -> str:

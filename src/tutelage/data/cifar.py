@@ -137,7 +137,7 @@ class CifarImages(ImageData):
         return Examples(MemoryPixels(images.reshape(-1, *SHAPE)), labels)
 
     def _contents(self) -> tuple[Path, dict[str, bytes]]:
-        """Where the files are, which for those in the archive is a path through it, and their contents by name."""
+        """Returns the folder (or the path inside the archive) of the files, and their contents by name."""
         folder, archive = self.root / self.published.folder, self.root / self.published.archive
         names = list(self.published.files)
         missing = [folder / name for name in names if not (folder / name).exists()]

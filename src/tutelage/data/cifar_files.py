@@ -91,7 +91,7 @@ def check_md5(path: Path, content: bytes, md5: str) -> None:
 
 
 class _Call:
-    """What a pickle would have called, kept as data: numpy itself never sees what a file says."""
+    """A call that a pickle asks for, kept as data and not executed."""
 
     def __init__(self, *arguments: Any):
         self.arguments = arguments

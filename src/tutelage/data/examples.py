@@ -17,7 +17,7 @@ from tutelage.types import Batch
 
 
 class Pixels(Protocol):
-    """Where images come from."""
+    """Gives images by index: from one tensor in memory or from files."""
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         """The images ``rows`` [B] int64, as new float32 in [0, 1]: [B, C, H, W]."""
@@ -67,7 +67,7 @@ class JoinedPixels:
         return torch.cat(found)[part.argsort(stable=True).argsort()]
 
     def content(self) -> bytes:
-        """That of all parts."""
+        """Returns the content digest of all parts together."""
         return b"".join(hashlib.sha256(part.content()).digest() for part in self.parts)
 
 
@@ -130,7 +130,7 @@ class ImageSet(Dataset[Batch]):
 
     @property
     def in_memory(self) -> bool:
-        """Whether the images are in one tensor."""
+        """Checks whether the images are in one tensor."""
         return isinstance(self.examples.pixels, MemoryPixels)
 
     def moved(self, to: Callable[[Tensor], Tensor]) -> "ImageSet":

@@ -1,4 +1,4 @@
-"""Which images a folder holds, by listing it: nothing is opened. What is left out is counted, with the reason."""
+"""Lists the images of a folder without opening any. Files left out are counted, with the reason."""
 
 import logging
 import os
@@ -44,7 +44,7 @@ class Listing:
             self.ignored.setdefault(reason, []).extend(os.path.join(below, path) for path in paths)
 
     def reasons(self) -> str:
-        """What was left out and why, in words; empty where nothing was."""
+        """Returns what was left out and why, as text; empty where nothing was."""
         return "; ".join(f"{len(paths)} {reason} ({paths[0]})" for reason, paths in sorted(self.ignored.items()))
 
 
@@ -94,7 +94,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is the system's, such as ``.DS_Store``, ``._x.png`` or ``Thumbs.db``."""
+    """Checks whether a file or folder is the system's, such as ``.DS_Store``, ``._x.png`` or ``Thumbs.db``."""
     return name.startswith(".") or name.lower() in _SYSTEM
 
 
@@ -149,7 +149,7 @@ def class_folders(root: Path) -> list[str]:
 
 
 def by_class(names: Sequence[str], labels: Iterable[int]) -> str:
-    """How many labels each class has, in words: all of few classes, the fewest and most of many."""
+    """Returns the number of labels of each class as text: of few classes all, of many the smallest and largest."""
     counts = dict.fromkeys(names, 0)
     for label in labels:
         counts[names[label]] += 1

@@ -57,7 +57,7 @@ class Transfer:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the transfer set is the training set."""
+        """Checks whether the transfer set is the training set."""
         chosen = (self.labelled, self.classes, self.focus)
         return chosen == (None,) * 3 and not self.unlabelled and self.repeat_labelled == 1
 

@@ -1,4 +1,4 @@
-"""Classes that a network never saw: how well it knows them from its teacher alone, and what one offset adds to that.
+"""Accuracy on classes that were absent in training, before and after one offset is added to their logits.
 
 Hinton, Vinyals and Dean 2015, "Distilling the Knowledge in a Neural Network", arXiv:1503.02531, section 3: without a
 single 3 to learn from, the student takes most of them for other digits because its bias for them is too low; with
@@ -17,7 +17,7 @@ from tutelage.evaluation.predictions import Predictions
 
 
 def absent_figures(val: Predictions, test: Predictions, classes: Iterable[int]) -> dict[str, Any]:
-    """What ``metrics.json`` says of the classes that were absent in training.
+    """Returns the entry of ``metrics.json`` on the classes that were absent in training.
 
     Args:
         val: the network's answers on validation data, which have all classes; the offset is chosen here.
@@ -49,7 +49,7 @@ def absent_figures(val: Predictions, test: Predictions, classes: Iterable[int]) 
 
 
 def by_presence(p: Predictions, classes: Iterable[int]) -> dict[str, float | None]:
-    """Accuracy on the examples of the absent classes and on all others.
+    """Returns accuracy on the examples of the absent classes and on all others.
 
     Returns:
         ``accuracy_absent`` and ``accuracy_present`` (fractions; None without an example), ``count_absent`` and
@@ -65,12 +65,12 @@ def by_presence(p: Predictions, classes: Iterable[int]) -> dict[str, float | Non
 
 
 def shifted(p: Predictions, classes: Iterable[int], offset: float) -> Predictions:
-    """The predictions with ``offset`` added to the logits of the absent classes, in float64: as if to their biases."""
+    """Returns the predictions with ``offset`` added to the logits of the absent classes, in float64."""
     return replace(p, logits=p.logits.double() + offset * _mask(p.logits.shape[1], classes))
 
 
 def best_offset(logits: Tensor, label: Tensor, classes: Iterable[int]) -> float:
-    """The number which, added to the logits of all absent classes, makes the most of these examples right.
+    """Returns the number which, added to the logits of all absent classes, makes the most of these examples right.
 
     It is exact. The choice within the absent classes and the choice within the others do not depend on the offset b,
     and the first wins over the second where b > margin = max_others z − max_absent z. So accuracy is constant between

@@ -1,4 +1,4 @@
-"""What a network costs: parameters and multiply-adds."""
+"""Cost of a network: parameters and multiply-adds."""
 
 import logging
 import math
@@ -17,12 +17,12 @@ _uncounted: set[str] = set()  # warned of already
 
 
 def parameters(module: nn.Module) -> int:
-    """How many parameters ``module`` has, trainable or not, a shared one once; buffers don't count."""
+    """Returns the number of parameters of ``module``, trainable or not, a shared one once; buffers don't count."""
     return sum(p.numel() for p in module.parameters())
 
 
 def multiply_adds(module: nn.Module, input_shape: Sequence[int]) -> int | None:
-    """The multiply-adds of one example in eval mode: matrix products (attention's, too) and convolutions.
+    """Returns multiply-adds of one example in eval mode: matrix products (attention's, too) and convolutions.
 
     What else a network does (activations, normalisation, pooling, adding biases, ``nn.Bilinear``) is not counted.
 
@@ -59,7 +59,7 @@ def multiply_adds(module: nn.Module, input_shape: Sequence[int]) -> int | None:
 
 
 def total(counts: Iterable[float | None]) -> float | None:
-    """The sum; None where one of them is not known."""
+    """Returns the sum; None where one of them is not known."""
     known = list(counts)
     return None if None in known else sum(count for count in known if count is not None)
 

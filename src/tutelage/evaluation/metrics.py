@@ -1,4 +1,4 @@
-"""Figures of a network on labelled examples: how right, how calibrated, how faithful to its teacher.
+"""Metrics of a network on labelled examples: accuracy, calibration, fidelity to its teacher.
 
 All are computed in float64 from predictions whose logits are finite and whose labels are in range
 (:class:`~tutelage.evaluation.saved_predictions.SavedPredictions`), so that no figure is silently 0 or NaN.
@@ -12,7 +12,7 @@ from tutelage.evaluation.saved_predictions import Labelled, SavedPredictions, ar
 
 
 def figures(p: Labelled, teacher: Labelled | None = None) -> dict[str, float]:
-    """The figures of ``p``, each over all its examples.
+    """Returns the figures of ``p``, each over all its examples.
 
     Args:
         p: what the network answered.
@@ -47,7 +47,7 @@ def figures(p: Labelled, teacher: Labelled | None = None) -> dict[str, float]:
 
 
 def figures_of_own(p: Labelled, teacher: Labelled | None = None) -> dict[str, float]:
-    """:func:`figures` on training examples, of which the teacher's may be others: it is compared on those of both."""
+    """Returns :func:`figures` on training examples; a teacher is compared on the examples that both have."""
     found = figures(p)
     if teacher is not None and (pair := shared(p, teacher)) is not None:
         both = figures(*pair)
@@ -56,7 +56,7 @@ def figures_of_own(p: Labelled, teacher: Labelled | None = None) -> dict[str, fl
 
 
 def expected_calibration_error(p: Labelled, bins: int = 15) -> float:
-    """Expected calibration error: Σ_b |B_b|/N · |accuracy(B_b) − confidence(B_b)|.
+    """Returns the expected calibration error: Σ_b |B_b|/N · |accuracy(B_b) − confidence(B_b)|.
 
     The confidence is the highest probability; bin b of ``bins`` holds those in ((b − 1)/bins, b/bins], so that 1.0
     falls into the last bin. (torchmetrics closes its bins on the left and gives a confidence of 1.0 a bin of its own;
@@ -78,7 +78,7 @@ def bin_of(sure: np.ndarray, bins: int) -> np.ndarray:
 
 
 def confusion(p: Labelled) -> np.ndarray:
-    """[C, C] int64: how many examples of the row's class were taken for the column's."""
+    """Returns the confusion matrix [C, C] int64: rows true, columns predicted."""
     own = arrays(p)
     classes = own.logits.shape[1]
     return np.bincount(own.label * classes + own.choice, minlength=classes**2).reshape(classes, classes)

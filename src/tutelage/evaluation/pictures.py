@@ -1,4 +1,4 @@
-"""Two pictures: the confusion matrix, and the dark knowledge of a teacher (what it says beyond the label)."""
+"""Two pictures: the confusion matrix, and a teacher's softened predictions ("dark knowledge")."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ _NAME = 150  # a longer class name is cut
 
 
 def confusion_picture(matrix: Tensor, class_names: Sequence[str]) -> Image.Image:
-    """A confusion matrix, each cell shaded by the square root of its share of the row, so that rare errors show.
+    """Draws a confusion matrix, each cell shaded by the square root of its share of the row, so that rare errors show.
 
     Args:
         matrix: [C, C] counts, rows true and columns predicted (:func:`~tutelage.evaluation.metrics.confusion`).
@@ -80,7 +80,7 @@ def _annotated(cells: Image.Image, matrix: Tensor, shade: Tensor, class_names: S
 
 
 def interesting(logits: Tensor, labels: Tensor, n: int, temperature: float) -> Tensor:
-    """The examples on which a teacher's softened answer says most beyond the label.
+    """Returns the examples on which a teacher's softened prediction tells most beyond the label.
 
     First of each class the one that the teacher gets right and of which it is sure (probability ≥ 0.99, so that T = 1
     hides the rest) whose second class has the highest probability at the temperature; then the next of each class,
@@ -118,7 +118,7 @@ def dark_knowledge_picture(
     class_names: Sequence[str],
     student_logits: Tensor | None = None,
 ) -> Image.Image:
-    """Examples, each beside bars of the teacher's probabilities: as they are, and softened by the temperature.
+    """Draws examples beside bars of the teacher's probabilities: as they are, and softened by the temperature.
 
     At T = 1 almost all mass lies on one class; softmax(z/T) shows which other classes the teacher finds alike: the
     "dark knowledge" that a student learns from (Hinton et al. 2015, arXiv:1503.02531). The true class is dark; the

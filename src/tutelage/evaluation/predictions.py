@@ -1,4 +1,4 @@
-"""What a network answered: the logits that every figure is computed from."""
+"""Predictions of a network: the logits that every figure is computed from."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -34,13 +34,13 @@ class Predictions:
 
     @property
     def choice(self) -> Tensor:
-        """[N] the class of the highest logit; of equal ones the first."""
+        """Returns [N], the class of the highest logit; of equal ones the first."""
         return self.logits.argmax(1)
 
 
 @contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
-    """Eval mode meanwhile; then each submodule gets its own mode back (a frozen part may differ from the rest)."""
+    """Context manager for eval mode; on exit each submodule gets its own mode back (a frozen part may differ)."""
     modes = {m: m.training for m in module.modules()}
     module.eval()
     try:

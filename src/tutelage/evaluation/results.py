@@ -1,4 +1,4 @@
-"""A finished training, read from its folder and written to it."""
+"""Reads and writes the folder of a finished training."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ SPLITS = ("val", "test")
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished stage: what it is and says, read from its folder.
+    """A finished stage: its facts and predictions, read from its folder.
 
     Attributes:
         folder: where ``last.safetensors``, ``best.safetensors``, ``predictions.safetensors`` and ``stage.json`` are.
@@ -55,12 +55,12 @@ class Trained:
 
     @property
     def digest(self) -> str | None:
-        """That of an artifact's recipe, which is its folder's name; None of a job's own student."""
+        """Returns the digest of an artifact's recipe, which is its folder's name; None of a job's own student."""
         return self.folder.name if (self.folder / "recipe.json").is_file() else None
 
 
 def read_answers(folder: Path, weights: str, split: str) -> Predictions | None:
-    """What the network of a finished stage says of one split; None of ``train`` where its folder does not have it.
+    """Returns a finished stage's predictions on one split; None of ``train`` where its folder does not have it.
 
     Raises:
         TutelageError: the file is damaged.

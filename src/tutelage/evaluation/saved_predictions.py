@@ -26,7 +26,7 @@ class Labelled(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class SavedPredictions:
-    """What :class:`~tutelage.evaluation.predictions.Predictions` is, in arrays: valid by construction.
+    """Predictions as arrays, checked like :class:`~tutelage.evaluation.predictions.Predictions`.
 
     Args:
         logits: [N, C], finite.
@@ -46,7 +46,7 @@ class SavedPredictions:
 
     @property
     def choice(self) -> np.ndarray:
-        """[N] the class of the highest logit; of equal ones the first."""
+        """Returns [N], the class of the highest logit; of equal ones the first."""
         return self.logits.argmax(1)
 
 
@@ -123,13 +123,13 @@ def _of_keys(p: SavedPredictions, keys: np.ndarray) -> SavedPredictions:
 
 
 def log_softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """[N, C] log softmax(z/T) in float64."""
+    """Returns [N, C], log softmax(z/T) in float64."""
     z = logits.astype(np.float64) / temperature
     z -= z.max(1, keepdims=True)
     return z - np.log(np.exp(z).sum(1, keepdims=True))
 
 
 def confidence(p: SavedPredictions) -> np.ndarray:
-    """[N] the highest probability of each example, float64."""
+    """Returns [N], the highest probability of each example, float64."""
     z = p.logits.astype(np.float64)
     return 1 / np.exp(z - z.max(1, keepdims=True)).sum(1)

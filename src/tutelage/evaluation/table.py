@@ -1,4 +1,4 @@
-"""The one table that a run ends with, and one sentence on what distillation gained."""
+"""The table that a run ends with, and a sentence on the gain of distillation."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _WIDEST = 100
 
 
 def comparison(metrics: Mapping[str, Any]) -> RenderableType:
-    """Teacher, student alone and distilled student, one row each, and below them :func:`gain_sentence`.
+    """Returns a table of teacher, student alone and distilled student, and below it :func:`gain_sentence`.
 
     A row has two lines: the last weights, and those that were best on validation. It fits 80 columns and grows to 100.
 
@@ -56,7 +56,7 @@ def _table(metrics: Mapping[str, Any], gap: int) -> Table:
 
 
 def gain_sentence(metrics: Mapping[str, Any]) -> str:
-    """What distillation gained over the student alone, and how little one pair of runs says."""
+    """Returns the gain of distillation over the student alone as a sentence, with its limits for one pair of runs."""
     _check(metrics)
     if "control" not in metrics:
         return "No student was trained alone beside this one: the run can't say what distillation gains."
@@ -168,7 +168,7 @@ def _legend(metrics: Mapping[str, Any]) -> str:
 
 
 def _origin(entry: Mapping[str, Any]) -> str:
-    """When an artifact was made, and the beginning of its digest."""
+    """Returns the date an artifact was made, and the beginning of its digest."""
     return f"made {str(entry.get('made') or MISSING)[:16]}, digest {str(entry.get('digest') or MISSING)[:8]}"
 
 

@@ -1,4 +1,4 @@
-"""What the logit losses share: checked hyperparameters, rows of logits, masked classes, Kullback-Leibler by rows.
+"""Shared parts of the logit losses: checked hyperparameters, rows, masked classes, Kullback-Leibler by rows.
 
 Classes are the last axis. Losses take [B, C]; other shapes are refused, for of [B, C, H, W] nothing says that the last
 axis is not the classes: whoever has more rows flattens them.

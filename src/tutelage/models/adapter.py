@@ -1,4 +1,4 @@
-"""What lies between the loader's images and a network that was made for other ones.
+"""Adapts the loader's images to a network that was made for other ones: size, normalisation.
 
 One loader serves both networks; the ``adapter`` of :class:`tutelage.models.tapped.Tapped` gives its own network the
 images as it knows them. Several go one after the other by ``torch.nn.Sequential``:
@@ -18,7 +18,7 @@ from tutelage.errors import TutelageError, nearest
 
 
 class Renormalise(nn.Module):
-    """From one normalisation to another: y = (x·std + mean − to_mean) / to_std, as one multiplication and addition.
+    """Converts images from one normalisation to another: y = (x·std + mean − to_mean) / to_std, in one step.
 
     Args:
         mean: of the images that come in, one number a channel.
@@ -58,7 +58,7 @@ _MODES = (*_SMOOTH, "nearest", "nearest-exact", "area")
 
 
 class Resize(nn.Module):
-    """Images of another size. Bilinear and bicubic are antialiased, which matters where they shrink.
+    """Resizes images. Bilinear and bicubic are antialiased, which matters where they shrink.
 
     Args:
         size: [height, width], or one number for both.

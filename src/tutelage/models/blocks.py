@@ -1,4 +1,4 @@
-"""What the families share: the parts of a stage, the head of a network, the draw of the weights, checks of arguments.
+"""Shared parts of the model families: stages, heads, initialisation, checks of arguments.
 
 Every network of this package is a chain (an ``nn.Sequential`` with named parts), so its tap paths read like its layers:
 ``stage1`` …, ``embedding`` (the vector that enters the classifier), ``classifier`` (the last Linear). No ReLU works in
@@ -14,12 +14,12 @@ from tutelage.errors import TutelageError
 
 
 def chain(**parts: nn.Module) -> "OrderedDict[str, nn.Module]":
-    """Named parts in order, as ``nn.Sequential`` takes them."""
+    """Returns named parts in order, as ``nn.Sequential`` takes them."""
     return OrderedDict(parts)
 
 
 def stage(*layers: nn.Module) -> nn.Sequential:
-    """``layers`` as ``preact``, then ``relu``: taps can name the signal before and after the last ReLU of a stage."""
+    """Returns ``layers`` as ``preact``, then ``relu``: taps can name the signal on either side of the last ReLU."""
     return nn.Sequential(chain(preact=nn.Sequential(*layers), relu=nn.ReLU()))
 
 
@@ -68,7 +68,7 @@ def draw_classifier(classifier: nn.Linear) -> None:
 
 
 def check_positive(name: str, **sizes: int | Sequence[int]) -> None:
-    """Raises where a size, or one of a list of sizes, is below 1.
+    """Checks that every size, or every one of a list of sizes, is at least 1.
 
     Raises:
         TutelageError: names the network, the argument and what was found.
@@ -79,7 +79,7 @@ def check_positive(name: str, **sizes: int | Sequence[int]) -> None:
 
 
 def check_stages(name: str, widths: Sequence[int], counts: Sequence[int]) -> None:
-    """Raises unless there is one positive width and one positive count for every stage, and at least one stage.
+    """Checks that there is one positive width and one positive count for every stage, and at least one stage.
 
     Raises:
         TutelageError: names the network and shows both lists.
@@ -92,7 +92,7 @@ def check_stages(name: str, widths: Sequence[int], counts: Sequence[int]) -> Non
 
 
 def image_size(name: str, input_shape: Sequence[int], least: int) -> tuple[int, int, int]:
-    """``input_shape`` as (channels, height, width).
+    """Returns ``input_shape`` as (channels, height, width), checked.
 
     Raises:
         TutelageError: it is not three positive integers, or a side is smaller than ``least``.

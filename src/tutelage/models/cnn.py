@@ -1,4 +1,4 @@
-"""The small convolutional network of the MNIST grid-search seed."""
+"""A small convolutional network for 28×28 images."""
 
 from collections.abc import Sequence
 

@@ -109,7 +109,7 @@ def _keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None
 
 
 def _output(tapped: Tapped, tap: str, images: Tensor) -> Tensor:
-    """What the tap's submodule makes of the images, in eval mode."""
+    """Returns the output of the tap's submodule for ``images``, in eval mode."""
     if tap not in tapped.taps:
         raise TutelageError(f"no tap {tap!r} in {type(tapped.net).__name__}; {nearest(tap, tapped.taps)}")
     kept: list[Tensor] = []
@@ -121,7 +121,7 @@ def _output(tapped: Tapped, tap: str, images: Tensor) -> Tensor:
 
 
 def _leave_out(net: nn.Module, feature: Tensor, classifier: str | None) -> None:
-    """Ends the learning of parameters that ``feature`` does not depend on; the classifier is replaced by nothing."""
+    """Freezes parameters that ``feature`` does not depend on, and removes the student's classifier."""
     parameters = list(net.parameters())
     for parameter, found in zip(
         parameters, torch.autograd.grad(feature.sum(), parameters, allow_unused=True), strict=True

@@ -33,12 +33,12 @@ _BEGAN = time.time()
 
 
 def place(root: Path, kind: str, recipe: Mapping[str, Any]) -> Path:
-    """Where the artifact of ``recipe`` is, once it is made."""
+    """Returns the folder where the artifact of ``recipe`` is, or will be."""
     return root / kind / recipe_digest(recipe)
 
 
 def oldest(cfg: DictConfig) -> float:
-    """The time before which an artifact must not have been made to be reused; with ``reuse=false`` the command's start.
+    """Returns the time before which artifacts are not reused; with ``reuse=false`` the command's start.
 
     It is that of a file which Hydra writes then: artifacts are dated by the same file system's clock.
     """
@@ -55,7 +55,7 @@ def oldest(cfg: DictConfig) -> float:
 
 
 def damage(folder: Path, verify: Callable[[Path], None] = manifest.check) -> str:
-    """Why the artifact of a folder is not what was made; empty where it is.
+    """Returns why the artifact of a folder is damaged; an empty string if it is intact.
 
     Args:
         folder: its place.
@@ -71,7 +71,7 @@ def damage(folder: Path, verify: Callable[[Path], None] = manifest.check) -> str
 
 
 def is_usable(folder: Path, since: float = ALWAYS, verify: Callable[[Path], None] = manifest.check) -> bool:
-    """Whether the artifact of a folder is there, not made before ``since`` (:func:`oldest`), and undamaged."""
+    """Checks whether a folder's artifact exists, was not made before ``since`` (:func:`oldest`) and is undamaged."""
     if not (folder / manifest.NAME).is_file() or (folder / manifest.NAME).stat().st_mtime < since:
         return False
     return not damage(folder, verify)

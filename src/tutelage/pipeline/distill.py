@@ -93,7 +93,7 @@ def run_job(
 
 
 def _show(metrics: Mapping[str, Any], folder: Path) -> None:
-    """The comparison; for a job of a multirun one line, for all are compared in one table at its end."""
+    """Prints the comparison; for a job of a multirun one line, as all are compared in one table at its end."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         Console(soft_wrap=True).print(Text(f"{folder.name}: {short_line(metrics)}"))
         return
@@ -102,7 +102,7 @@ def _show(metrics: Mapping[str, Any], folder: Path) -> None:
 
 
 def _is_whole(cfg: DictConfig, folder: Path) -> bool:
-    """Whether the files of a finished run are what was written; those that are not are set aside, to be made anew.
+    """Checks a finished run's files against their checksums; sets damaged ones aside, to be made anew.
 
     Raises:
         TutelageError: code, data or files that it was made with have changed since; names them.
@@ -127,7 +127,7 @@ def _is_whole(cfg: DictConfig, folder: Path) -> bool:
 
 
 def cache_job(cfg: DictConfig) -> None:
-    """One job of `tutelage cache`: the teacher, then its signals; prints their folder."""
+    """Runs one job of `tutelage cache`: the teacher, then its signals; prints their folder."""
     overrides = sweep.given(HydraConfig.get())
     folder = Path(HydraConfig.get().runtime.output_dir)
     paths.anchor(cfg, HydraConfig.get())
@@ -148,7 +148,7 @@ def cache_job(cfg: DictConfig) -> None:
 
 
 def distill(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Teacher, control, student; returns what is written to ``metrics.json``."""
+    """Trains or finds teacher, control and student; returns what is written to ``metrics.json``."""
     L.seed_everything(cfg.seed, verbose=False)
     student = factory.stage_config(cfg, "student")
     root = Path(cfg.paths.artifacts)
@@ -216,7 +216,7 @@ def _try_out(cfg: DictConfig, stage: DictConfig, data: ImageData) -> None:
 
 
 def _control(cfg: DictConfig, root: Path, data: ImageData, reference: Source | None) -> Trained:
-    """The student alone: same seed, first weights, order and budget."""
+    """Trains or finds the student alone: same seed, first weights, order and budget."""
     stage = factory.stage_config(cfg, "control")
 
     def train(work: Path) -> None:
@@ -231,7 +231,7 @@ def _control(cfg: DictConfig, root: Path, data: ImageData, reference: Source | N
 def _metrics(
     cfg: DictConfig, found: Mapping[str, Trained | None], teaching: TeacherSetup, data: ImageData
 ) -> dict[str, Any]:
-    """The document of ``metrics.json``: schema 1, described in README."""
+    """Returns the document of ``metrics.json``: schema 1, described in README."""
     document: dict[str, Any] = {"schema": 1, "seed": cfg.seed}
     teacher = found["teacher"]
     for one in (*teaching.chain.values(), *filter(None, [teacher])):
@@ -261,7 +261,7 @@ def _metrics(
 
 
 def _together(generations: list[Trained]) -> dict[str, Any]:
-    """Figures of the mean of the probabilities of born-again students, the last one included."""
+    """Returns figures of the mean of the probabilities of born-again students, the last one included."""
     document: dict[str, Any] = {"count": len(generations)}
     for kind in WEIGHTS:
         said = {split: [one.predictions[kind, split] for one in generations] for split in SPLITS}
@@ -270,7 +270,7 @@ def _together(generations: list[Trained]) -> dict[str, Any]:
 
 
 def _entry(trained: Trained, teacher: Trained | None = None, weights: str = "last") -> dict[str, Any]:
-    """What ``metrics.json`` says of one network: cost, and all figures of both weights on both splits."""
+    """Returns the entry of ``metrics.json`` for one network: cost, and all figures of both weights on both splits."""
     facts = {key: trained.facts[key] for key in ("parameters", "multiply_adds", "seconds", "epochs")}
     entry: dict[str, Any] = {"reused": trained.reused, "made": trained.made, "digest": trained.digest, **facts}
     for kind in WEIGHTS:

@@ -44,7 +44,7 @@ def evaluate_job(cfg: DictConfig) -> float:
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
-    """The figures of one file, beside what it says of itself."""
+    """Returns the figures of one file, and its header's facts."""
     net, header = network_of(cfg.checkpoint, cfg.trust)
     data = data_of(header, cfg.data, cfg.checkpoint, cfg.trust)
     beside = network_of(cfg.teacher, cfg.trust)[0] if cfg.teacher else None

@@ -72,7 +72,7 @@ def run(
 
 
 def _is_finished(folder: Path) -> bool:
-    """Whether an earlier attempt finished the folder; one that was damaged since is set aside.
+    """Checks whether an earlier attempt finished the folder; one that was damaged since is set aside.
 
     Of one that is not finished what a kill has left half written is removed.
     """
@@ -124,7 +124,7 @@ def _state_to_go_on_from(folder: Path) -> Path | None:
 
 
 def not_validated(name: str) -> TutelageError:
-    """What to say of a training without best weights."""
+    """Returns the error for a training without best weights."""
     return TutelageError(
         f"{name}: validation never ran, so no weights are the best; see trainer.max_steps and "
         "trainer.check_val_every_n_epoch"
@@ -133,7 +133,7 @@ def not_validated(name: str) -> TutelageError:
 
 @contextmanager
 def threads(learner: SupervisedModule, data: ImageData) -> Iterator[None]:
-    """One thread where a batch is too little work to share: a second one mostly waits, on a busy machine for long.
+    """Context manager that limits torch to one thread where a batch is too little work to share.
 
     The limit, 20 M multiply-adds forward, lies between the digits' pair (11 M, faster on one thread) and cnn → dense on
     MNIST (24 M, a tenth faster on two). ``OMP_NUM_THREADS`` decides where it is set.
@@ -175,7 +175,7 @@ def _networks(learner: SupervisedModule) -> list[nn.Module]:
 
 
 def _work(nets: Iterable[nn.Module], data: ImageData) -> float:
-    """Multiply-adds of a batch; infinity where they are not known."""
+    """Returns the multiply-adds of a batch; infinity where they are not known."""
     each = total(multiply_adds(net, data.input_shape) for net in nets)
     return math.inf if each is None else data.batch_size * each
 

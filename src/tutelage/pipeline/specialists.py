@@ -26,7 +26,7 @@ _ROWS = 1024  # examples that are combined at once
 
 
 def specialise(cfg: DictConfig, node: DictConfig, generalist: Trained, weights: str, root: Path) -> Trained:
-    """Trains or finds the specialists, names them and their groups in ``node``, and says what all say together.
+    """Trains or finds the specialists, names them and their groups in ``node``, and combines their predictions.
 
     A specialist has the generalist's architecture and first weights, and teaches with its last ones: which are best on
     all classes is not what it is for.
@@ -63,7 +63,7 @@ def specialise(cfg: DictConfig, node: DictConfig, generalist: Trained, weights: 
 
 
 def _groups(node: DictConfig, logits: Tensor, seed: int) -> list[list[int]]:
-    """The user's, or those found."""
+    """Returns the user's groups, or finds them."""
     if node.get("groups") is None:
         return find_groups(logits, node.get("count", 3), seed)
     membership(node.groups, logits.shape[1])
@@ -71,7 +71,7 @@ def _groups(node: DictConfig, logits: Tensor, seed: int) -> list[list[int]]:
 
 
 def find_groups(logits: Tensor, count: int, seed: int) -> list[list[int]]:
-    """Classes that a network often predicts together, on validation examples.
+    """Groups classes that a network often predicts together on validation examples.
 
     k-means (k = ``count``, 10 starts from ``seed``) over the columns of the correlation matrix [C, C] of its
     probabilities. The paper, which has 15,000 classes, takes their covariance; with few classes the diagonal of that
@@ -100,7 +100,7 @@ def find_groups(logits: Tensor, count: int, seed: int) -> list[list[int]]:
 
 
 def _for_group(stage: DictConfig, group: list[int], share: float) -> DictConfig:
-    """The stage on data of which half are of the group, with the dustbin's loss in place of the hard term."""
+    """Returns the stage on data of which half are of the group, with the dustbin's loss for the hard term."""
     own = stage.copy()
     own.data.focus = group
     smoothing = own.loss.terms.pop("hard").loss.get("label_smoothing", 0.0)
@@ -122,7 +122,7 @@ def _combine(
     root: Path,
     since: float,
 ) -> Trained:
-    """What they say together: an artifact. ``trained`` is the generalist and its specialists."""
+    """Returns the artifact of the combined predictions. ``trained`` is the generalist and its specialists."""
     members = [f"{one.folder.parent.name}/{one.folder.name}" for one in trained]  # named by their content
     found = {"members": members, "groups": groups, "top": top, "weights": weights, **made_with({}), "version": 2}
 
@@ -147,7 +147,7 @@ def _combine(
 def _together(
     generalist: Predictions, special: Tensor, groups: list[list[int]], top: int
 ) -> tuple[Predictions, list[dict[str, int]]]:
-    """What all say of a split; and of each specialist, how many examples it was asked about, with how many errors."""
+    """Returns combined predictions of a split; and each specialist's number of active examples and of errors."""
     inside = membership(groups, generalist.logits.shape[1])
     parts = zip(generalist.logits.split(_ROWS), special.split(_ROWS, 1), strict=True)
     logits, gaps = zip(*(combine_experts(first, others, inside, top) for first, others in parts), strict=True)

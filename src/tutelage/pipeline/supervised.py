@@ -24,7 +24,7 @@ _PARTS = ("seed", "network", "data", "loss", "optimizer", "scheduler", "trainer"
 def recipe(
     stage: DictConfig, name: str, data: ImageData, parts: Sequence[str] = _PARTS, sources: Any = None
 ) -> dict[str, Any]:
-    """All that determines the outcome of a training, as JSON values.
+    """Returns all that determines the outcome of a training, as JSON values.
 
     Args:
         stage: the config as this training sees it.
@@ -59,7 +59,7 @@ class Training:
     since: float = artifacts.ALWAYS
 
     def __call__(self) -> Trained:
-        """Trains it, or finds it trained."""
+        """Trains the network, or finds it trained."""
         data = factory.data(self.stage)
 
         def learner() -> SupervisedModule:
@@ -74,7 +74,7 @@ class Training:
         return Trained.read(*artifacts.make(self.root, self.name, self._recipe(data), train, self.since))
 
     def is_done(self) -> bool:
-        """Whether it would be found."""
+        """Checks whether the training is finished and would be reused."""
         place = artifacts.place(self.root, self.name, self._recipe(factory.data(self.stage)))
         return artifacts.is_usable(place, self.since)
 
@@ -84,7 +84,7 @@ class Training:
 
 
 def train_in_parallel(trainings: Sequence[Training], cfg: DictConfig) -> None:
-    """Trains those that are not there yet at the same time, where ``stages.teacher.workers`` or several GPUs say so.
+    """Trains missing networks at the same time, as ``stages.teacher.workers`` or the number of GPUs allow.
 
     Whoever calls them after finds them, bit for bit those that it would have trained: nothing in a training depends on
     what else runs. Only the number of threads may: on a CPU each process has ``OMP_NUM_THREADS``, or where that is not

@@ -1,4 +1,4 @@
-"""What concerns a multirun as a whole: its folder, its jobs' names, and which of them failed."""
+"""Runs at the start and end of a multirun: its folder, its jobs' names, tables of results and failures."""
 
 import os
 import sys
@@ -30,7 +30,7 @@ class Sweep(Callback):
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Before the first job."""
+        """Notes the multirun's folder before its first job."""
         global _folder
         _folder = Path(str(config.hydra.sweep.dir)).absolute()
         _folder.mkdir(parents=True, exist_ok=True)  # a sweeper's data base may lie there
@@ -53,7 +53,7 @@ class Sweep(Callback):
             masking.clean([_folder / "multirun.yaml"])
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """And in the command line that Hydra prints when a job has failed."""
+        """Hides secrets in the command line that Hydra prints when a job has failed."""
         job_return.overrides = masking.hidden(list(job_return.overrides or []))
         global traceback_file
         error: Any = job_return._return_value  # the public one prints as well, and raises
@@ -64,13 +64,13 @@ class Sweep(Callback):
                 traceback_file = path / "traceback.txt"
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Compares the jobs; and hides secrets of a multirun that has had none."""
+        """Prints the comparison of the jobs, and hides secrets in files of a multirun without jobs."""
         masking.clean([Path(str(config.hydra.sweep.dir)) / "multirun.yaml"])
         print(comparisons(sys.stdout), end="")
 
 
 def given(config: Any) -> list[str]:
-    """The job's overrides as they were given, ``${…}`` and all.
+    """Returns the job's overrides as they were given, with ``${…}`` unresolved.
 
     Args:
         config: Hydra's own, with ``overrides.task``.
@@ -79,14 +79,14 @@ def given(config: Any) -> list[str]:
 
 
 def same(overrides: Iterable[str]) -> list[str]:
-    """The keys and groups for which the command line gives one value, whatever their package."""
+    """Returns the keys and groups for which the command line gives one value, whatever their package."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     swept = {one.key_or_group for one in parsed if one.is_sweep_override()}
     return sorted({one.key_or_group for one in parsed} - swept)
 
 
 def comparisons(stream: TextIO) -> str:
-    """The jobs of the multirun that are complete, as a table for ``stream``; empty if none has trained a student."""
+    """Returns a table of the multirun's complete jobs for ``stream``; empty if none has trained a student."""
     if _folder is None or not _folder.is_dir() or not distributed.is_main():
         return ""
     from tutelage.evaluation.table import multirun_table
@@ -107,7 +107,7 @@ def comparisons(stream: TextIO) -> str:
 
 
 def failures() -> str:
-    """After a multirun: its jobs that did not end well, as a table; empty if there are none, or it was no multirun."""
+    """Returns a table of a multirun's jobs that failed; empty if there are none, or it was no multirun."""
     if _folder is None or not _folder.is_dir():
         return ""
     from tutelage.runtime.status import jobs, table, terminal

@@ -151,7 +151,7 @@ def report_accuracy(who: str, split: str, logits: Tensor, labels: Tensor, traine
 
 
 def _renamed(said: Tensor, labels: Tensor, classes: int) -> str:
-    """Where another order of classes would make most answers right, that order."""
+    """Returns a hint at the order of classes that would make most answers right; empty where there is none."""
     confusion = torch.bincount(said * classes + labels, minlength=classes**2).view(classes, classes)
     likely = confusion.argmax(1).tolist()
     right = float(confusion.amax(1).sum()) / len(labels)

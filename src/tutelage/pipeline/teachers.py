@@ -1,4 +1,4 @@
-"""Who teaches: every network that the config's sources name, trained here, found trained, or given as a file."""
+"""Prepares the teachers that the config's sources name: trained here, found trained, or given as a file."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -40,7 +40,7 @@ _EVERY_EPOCH = {"_target_": "tutelage.training.callbacks.every_epoch.EveryEpoch"
 
 @dataclass(frozen=True)
 class TeacherSetup:
-    """What teaches a student.
+    """The sources that teach a student, and the reference teacher that it is compared with.
 
     Attributes:
         stage: the student's stage; in its sources every network has its file.
@@ -107,7 +107,7 @@ def assistants(cfg: DictConfig) -> dict[str, DictConfig]:
 
 
 def _weights(cfg: DictConfig) -> str:
-    """Which weights of what is trained for teaching are used; those of one epoch are a file of their own."""
+    """Returns which weights of a trained teacher are used; those of one epoch are a file of their own."""
     chosen = cfg.stages.teacher.weights
     return chosen if chosen in WEIGHTS else "last"
 
@@ -198,7 +198,7 @@ def _with_teacher(cfg: DictConfig, node: DictConfig) -> DictConfig:
 
 
 def _training(cfg: DictConfig, root: Path) -> Training:
-    """Of the config's teacher, on labels."""
+    """Returns the training of the config's teacher, on labels."""
     stage = factory.stage_config(cfg, "teacher")
     if cfg.stages.teacher.weights not in WEIGHTS:
         stage.callbacks.every_epoch = _EVERY_EPOCH
@@ -249,7 +249,7 @@ def _given(
 
 
 def _ensemble(node: DictConfig, members: list[Trained], weights: str, root: Path, since: float) -> Trained:
-    """What the members say together: an artifact; weights that are to be learned are, and are filled in."""
+    """Returns the artifact of the members' combined predictions; learned weights are learned and filled in."""
     found: dict[str, Any] = {"combine": node.get("combine", "probability"), "weights": node.get("weights")}
     if isinstance(found["weights"], ListConfig):
         found["weights"] = list(found["weights"])
@@ -278,7 +278,7 @@ def _ensemble(node: DictConfig, members: list[Trained], weights: str, root: Path
 
 
 def in_one(said: list[Predictions], weights: Tensor | None = None, combine: str = "probability") -> Predictions:
-    """What several networks say of the same examples, combined."""
+    """Returns the combined predictions of several networks on the same examples."""
     logits = torch.stack([one.logits.double() for one in said])
     shares = scaled(None, len(said)) if weights is None else weights
     return replace(said[0], logits=combined(logits, shares, combine).float())

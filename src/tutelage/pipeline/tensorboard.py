@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a finished run beside its curves: HParams with the final figures, and pictures.
+"""Writes to TensorBoard, beside a finished run's curves: HParams with the final figures, and pictures.
 
 HParams lists hyperparameters that differ between the runs first, and works that out by itself unless a run declares an
 experiment (as Lightning's and torch's helpers do: then that of any one run holds for all). Of figures it lists those of

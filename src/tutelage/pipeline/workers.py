@@ -23,14 +23,14 @@ _SEEN = "CUDA_VISIBLE_DEVICES"
 
 
 def workers(asked: int | None, trainer: DictConfig) -> int:
-    """How many processes: as asked, else one a GPU. Only one among ranks, which already share out the devices."""
+    """Returns the number of processes: as configured, else one a GPU; one among ranks, which share the devices."""
     if distributed.is_up():
         return 1
     return asked or max(1, gpus(trainer))
 
 
 def gpus(trainer: DictConfig) -> int:
-    """How many GPUs the processes share; 0 where the trainer names the one that it wants."""
+    """Returns the number of GPUs that the processes share; 0 where the trainer names the one that it wants."""
     return 0 if isinstance(trainer.devices, ListConfig) else distributed.gpus(trainer)
 
 
@@ -93,7 +93,7 @@ def _end(processes: list[BaseProcess]) -> None:
 
 @contextmanager
 def _one_gpu(number: int, gpus: int) -> Iterator[None]:
-    """Inside, a process that starts sees one GPU of those seen here."""
+    """Context manager in which a process that starts sees one of the GPUs that are visible here."""
     before = os.environ.get(_SEEN)
     if gpus:
         seen = before.split(",") if before else [str(gpu) for gpu in range(gpus)]
@@ -108,7 +108,7 @@ def _one_gpu(number: int, gpus: int) -> Iterator[None]:
 
 
 def _work(tasks: list[Callable[[], object]], processes: int, tells: Connection, secrets: list[str]) -> None:
-    """What a process does."""
+    """Runs trainings in a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent as well, which ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
     sys.stdout.isatty = lambda: False  # type: ignore[method-assign]  # lines: bars would be drawn over each other

@@ -1,4 +1,4 @@
-"""What the networks of a run answered, from the predictions in their folders."""
+"""Reads the predictions of a run's networks from its folders."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -27,7 +27,7 @@ _KEPT = 64  # of a network and a split, in memory
 
 
 class Answers:
-    """Reads predictions, keeping those that were asked for last.
+    """Reads predictions, with a cache of the last ones.
 
     Args:
         weights: of control and student.
@@ -39,12 +39,12 @@ class Answers:
         self._read = lru_cache(maxsize=_KEPT)(self._look)
 
     def of(self, run: Run, role: str, split: str) -> SavedPredictions | None:
-        """The logits of a finished network; None where its folder is gone, can't be read or does not have them."""
+        """Returns the predictions of a finished network; None where its folder is gone, unreadable or without them."""
         place = run.place(role)
         return self._read(place, run.weights(role, self.weights), split) if place else None
 
     def figures(self, run: Run, role: str, split: str) -> dict[str, float] | None:
-        """Of a network on a split, beside the teacher on the examples that both answered."""
+        """Returns a network's figures on a split, compared with the teacher on the examples that both have."""
         if (own := self.of(run, role, split)) is None:
             return None
         return figures_of_own(own, None if role == "teacher" else self.of(run, "teacher", split))
@@ -58,7 +58,7 @@ class Answers:
 
 
 def both(p: SavedPredictions, q: SavedPredictions) -> tuple[SavedPredictions, SavedPredictions] | None:
-    """The two on the same examples."""
+    """Returns the two on their common examples."""
     return (p, q) if np.array_equal(p.key, q.key) else shared(p, q)
 
 
@@ -68,7 +68,7 @@ def total_confusion(found: Sequence[SavedPredictions]) -> np.ndarray:
 
 
 def per_class(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision, recall and F1 [C] of counts [C, C]; 0 where a class was never predicted or never there."""
+    """Returns precision, recall and F1 [C] of counts [C, C]; 0 where a class was never predicted or never there."""
     right = matrix.diagonal()
     precision = right / matrix.sum(0).clip(1e-12)
     recall = right / matrix.sum(1).clip(1e-12)
@@ -89,12 +89,12 @@ def reliability_bins(found: Sequence[Labelled], bins: int = BINS) -> list[Bin | 
 
 
 def entropy(logits: np.ndarray, temperature: float) -> float:
-    """Mean entropy of softmax(z/T), in nats."""
+    """Returns the mean entropy of softmax(z/T), in nats."""
     log_q = log_softmax(logits, temperature)
     return float(-(np.exp(log_q) * log_q).sum(1).mean())
 
 
 def off_label(p: SavedPredictions, temperature: float) -> float:
-    """Mean probability that is not the label's, at a temperature."""
+    """Returns the mean probability that is not the label's, at a temperature."""
     log_q = log_softmax(p.logits, temperature)
     return float(1 - np.exp(log_q[np.arange(len(p.label)), p.label]).mean())

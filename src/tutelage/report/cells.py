@@ -45,7 +45,7 @@ class Cell:
         return ", ".join(said) or ("the defaults" if self.values else "the only setting")
 
     def setting(self, key: str) -> Any:
-        """What its runs' config says at a dotted key; None where it says nothing."""
+        """Returns its runs' config value at a dotted key; None where it has none."""
         return select(next(iter(self.runs.values())).config, key)
 
 
@@ -78,7 +78,7 @@ class Sweep:
 
 
 def sort_runs(runs: Iterable[Run]) -> Sweep:
-    """Cells, and what is missing."""
+    """Sorts runs into cells, and finds what is missing."""
     everyone = list(runs)
     trained = [run for run in everyone if run.verb == "distill"]
     keys = varied(trained)
@@ -107,12 +107,12 @@ def sort_runs(runs: Iterable[Run]) -> Sweep:
 
 
 def _named(group: Sequence[Run], keys: Sequence[str]) -> list[str]:
-    """What tells a cell from others: of many keys those that its own runs override."""
+    """Returns the keys that tell a cell from others: of many keys those that its own runs override."""
     return [key for key in keys if len(keys) <= _FEW_KEYS or any(key in run.overrides for run in group)]
 
 
 def varied(runs: Sequence[Run]) -> list[str]:
-    """The keys of overrides whose value is not the same in all runs; temperature and alpha first."""
+    """Returns the keys of overrides whose value is not the same in all runs; temperature and alpha first."""
     keys = dict.fromkeys(key for run in runs for key in run.overrides)
     chosen = [key for key in keys if key != "seed" and not key.startswith(_COSMETIC)]
     differ = [key for key in chosen if len({json.dumps(value_of(run, key), default=str) for run in runs}) > 1]
@@ -120,7 +120,7 @@ def varied(runs: Sequence[Run]) -> list[str]:
 
 
 def value_of(run: Run, key: str) -> Any:
-    """What ``key`` is in a run, overridden there or not: a group's choice, or the config's value.
+    """Returns the value of ``key`` in a run, overridden there or not: a group's choice, or the config's value.
 
     An override that points elsewhere (``${seed}``) is what it says, not what came of it.
     """
@@ -142,7 +142,7 @@ def parsed(text: str) -> Any:
 
 
 def select(config: Mapping[str, Any], key: str) -> Any:
-    """The value at a dotted key."""
+    """Returns the value at a dotted key."""
     node: Any = config
     for part in key.split("."):
         if not isinstance(node, Mapping) or part not in node:

@@ -21,7 +21,7 @@ def epoch_chart(
     y_name: str,
     y_text: Callable[[float], str],
 ) -> str:
-    """Curves over epochs.
+    """Draws curves over epochs.
 
     Args:
         name: of the drawing.
@@ -85,7 +85,7 @@ class Row:
 
 
 def forest(name: str, title: str, rows: Sequence[Row], others: Sequence[Row] = ()) -> str:
-    """Each cell's mean gain with its interval, in percentage points; the chosen cell is marked.
+    """Draws each cell's mean gain with its interval, in percentage points; the chosen cell is marked.
 
     Args:
         name: of the drawing.
@@ -127,7 +127,7 @@ def forest(name: str, title: str, rows: Sequence[Row], others: Sequence[Row] = (
 
 @dataclass(frozen=True)
 class Point:
-    """A network in :func:`against_cost`: what it costs, how right it is, and one sd of that over seeds."""
+    """A network in :func:`against_cost`: its cost, its accuracy, and one sd of that over seeds."""
 
     role: str
     label: str
@@ -137,7 +137,7 @@ class Point:
 
 
 def against_cost(name: str, title: str, x_name: str, found: Sequence[Point]) -> str:
-    """Test accuracy over the logarithm of a cost."""
+    """Draws test accuracy over the logarithm of a cost."""
     height = 270.0
     said = "; ".join(f"{one.label}: {percent(one.accuracy)} % at {short(one.cost)}" for one in found[:12])
     on = Drawing(name, WIDTH, height + 26, title, said)
@@ -176,7 +176,7 @@ class Bin:
 
 
 def reliability(name: str, title: str, role: str, bins: Sequence[Bin | None], ece: float) -> str:
-    """Accuracy by confidence, beside the diagonal where both are equal; below, how many examples a bin has.
+    """Draws accuracy by confidence, beside the diagonal where both are equal; below, the number of examples a bin.
 
     Args:
         name: of the drawing.

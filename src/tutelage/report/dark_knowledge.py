@@ -1,4 +1,4 @@
-"""Dark knowledge: what a network's answers say of the classes that they don't choose, and what temperature does.
+"""Dark knowledge: a network's probabilities of the classes that it does not choose, at several temperatures.
 
     python -m tutelage.report.dark_knowledge answers outputs/distill/… --temperatures 1 2 4 8 20
     python -m tutelage.report.dark_knowledge curve --logits -1 0 4 3
@@ -30,7 +30,7 @@ _CHOOSING = 4.0  # the temperature at which examples are chosen
 
 @dataclass(frozen=True)
 class Softened:
-    """What softmax(z / T) of N answers says, on the mean over them.
+    """Means over N examples of measures of softmax(z / T).
 
     Attributes:
         temperature: T.
@@ -55,7 +55,7 @@ def softened(logits: Tensor, temperature: float) -> Softened:
 
 
 def find(place: Path) -> Path:
-    """The file of weights: ``place`` itself, the last of an artifact's folder, or those of a run that taught.
+    """Returns the file of weights: ``place`` itself, the last of an artifact's folder, or a run's teacher weights.
 
     Raises:
         TutelageError: there is none.
@@ -80,7 +80,7 @@ def draw(
     changes: Sequence[str],
     trusted: Sequence[str] = (),
 ) -> tuple[str, list[Softened]]:
-    """The drawing of a network's answers to a few examples, and measures of all of the split.
+    """Draws a network's predictions on a few examples, and measures those of the whole split.
 
     Args:
         place: a file that Tutelage wrote, an artifact's folder, or a run's, whose teacher is taken.
@@ -113,7 +113,7 @@ def _pixels(data: ImageData, split: str, rows: Tensor) -> Tensor:
 
 
 def curve(logits: Sequence[float], temperatures: Sequence[float]) -> str:
-    """The drawing of softmax(z / T) at each temperature.
+    """Draws softmax(z / T) at each temperature.
 
     Raises:
         TutelageError: fewer than two logits, one that is not finite, or a temperature that is not positive.
@@ -131,7 +131,7 @@ def _check(temperatures: Sequence[float]) -> None:
 
 
 def table(found: Sequence[Softened]) -> str:
-    """Measures as a table of markdown."""
+    """Returns the measures as a table of markdown."""
     lines = ["| T | mean entropy, bits | likeliest class | second |", "|---|---|---|---|"]
     lines += [
         f"| {one.temperature:g} | {one.entropy:.3f} | {100 * one.first:.2f} % | {100 * one.second:.2f} % |"

@@ -1,4 +1,4 @@
-"""What a report is made of, before it is a page, markdown or CSV."""
+"""The parts of a report, before it is a page, markdown or CSV: sections, tables, texts, figures."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing, as the HTML of an ``<svg>`` or of pictures that say what they show."""
+    """A drawing, as the HTML of an ``<svg>`` or of pictures with descriptions."""
 
     name: str
     title: str
@@ -54,7 +54,7 @@ class Table:
     folded: bool = False
 
     def written(self) -> list[list[str]]:
-        """The rows that are shown, as text."""
+        """Returns the rows that are shown, as text."""
         formats = list(self.columns.values())
         return [
             [MISSING if value is None else form(value) for form, value in zip(formats, row, strict=True)]
@@ -62,17 +62,17 @@ class Table:
         ]
 
     def words(self) -> list[bool]:
-        """Of every column, whether it holds words rather than numbers."""
+        """Returns for each column whether it holds words rather than numbers."""
         return [any(isinstance(value, str) for value in column) for column in zip(*self.rows, strict=True)]
 
     @property
     def left_out(self) -> str:
-        """Says where the other rows are."""
+        """Returns a sentence on where the other rows are."""
         more = len(self.rows) - self.shown
         return f"{plural(more, 'more row')} in tables/{self.name}.csv." if more > 0 else ""
 
     def csv(self) -> str:
-        """All rows, values as they are."""
+        """Returns all rows as CSV, values as they are."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow([csv_cell(name) for name in self.columns])
@@ -150,7 +150,7 @@ def probability(p: float) -> str:
 
 
 def markdown(report: Report) -> str:
-    """The report without its drawings, whose titles stand in their place."""
+    """Returns the report as markdown without its drawings, whose titles stand in their place."""
     parts = [f"# {report.title}", markdown_text(report.subtitle)]
     for section in report.sections:
         parts.append(f"## {section.title}")

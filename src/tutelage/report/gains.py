@@ -1,4 +1,4 @@
-"""What each cell gains over the student alone, and which cell validation chooses."""
+"""Gains of each cell over the student alone, and the cell that validation chooses."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Mean:
-    """Of a figure over seeds; no sd of one."""
+    """Mean and sd of a figure over seeds; no sd of one."""
 
     mean: float
     sd: float | None
@@ -47,12 +47,12 @@ class CellStatistics:
 
     @property
     def significant(self) -> bool:
-        """At 5 %, corrected, by the t-test."""
+        """Checks whether the gain is significant at 5 %, corrected, by the t-test."""
         return self.holm_t is not None and self.holm_t < ALPHA
 
 
 def figure(run: Run, role: str, weights: str, split: str, name: str) -> float | None:
-    """A number of ``metrics.json`` (:meth:`Run.weights`); None where it is not there."""
+    """Returns a number of ``metrics.json`` (:meth:`Run.weights`); None where it is not there."""
     node: Any = run.metrics
     for part in (role, run.weights(role, weights), split, name):
         node = node.get(part) if isinstance(node, Mapping) else None
@@ -60,7 +60,7 @@ def figure(run: Run, role: str, weights: str, split: str, name: str) -> float | 
 
 
 def mean(cell: Cell, role: str, weights: str, split: str, name: str) -> Mean | None:
-    """Of a figure over the cell's seeds; a network that several runs share counts once for each."""
+    """Returns the mean of a figure over the cell's seeds; a network that several runs share counts once for each."""
     found = [figure(run, role, weights, split, name) for run in cell.runs.values()]
     values = [value for value in found if value is not None]
     if not values:
@@ -69,13 +69,13 @@ def mean(cell: Cell, role: str, weights: str, split: str, name: str) -> Mean | N
 
 
 def is_paired(run: Run) -> bool:
-    """Whether the run has a control, of its own seed."""
+    """Checks whether the run has a control of its own seed."""
     seed = (run.artifacts.get("control", {}).get("recipe") or {}).get("seed", run.seed)
     return bool(run.metrics.get("control")) and seed == run.seed
 
 
 def gains(cell: Cell, weights: str, split: str) -> dict[int, float]:
-    """Seed → accuracy of the student − accuracy of its control."""
+    """Returns seed → accuracy of the student − accuracy of its control."""
     found = {}
     for seed, run in cell.runs.items():
         pair = [figure(run, role, weights, split, "accuracy") for role in ("student", "control")]
@@ -85,7 +85,7 @@ def gains(cell: Cell, weights: str, split: str) -> dict[int, float]:
 
 
 def standings(sweep: Sweep, weights: str) -> list[CellStatistics]:
-    """One a cell, in the sweep's order."""
+    """Returns the statistics of each cell, in the sweep's order."""
     most = max((len(cell.runs) for cell in sweep.cells), default=0)
     found = []
     for cell in sweep.cells:
@@ -105,5 +105,5 @@ def standings(sweep: Sweep, weights: str) -> list[CellStatistics]:
 
 
 def choose(found: Sequence[CellStatistics]) -> CellStatistics | None:
-    """The complete cell with the highest mean validation accuracy; of equal ones the first. Test has no say."""
+    """Returns the complete cell with the highest mean validation accuracy; ties: the first. Test is not used."""
     return max((one for one in found if one.complete), key=lambda one: one.val.mean, default=None)

@@ -33,7 +33,7 @@ def heat_map(
     rows: Sequence[str],
     tiles: Sequence[Sequence[Tile | None]],
 ) -> str:
-    """Fields shaded by size: gains plain, losses hatched, so that it can be read without colours.
+    """Draws fields shaded by size: gains plain, losses hatched, so that it can be read without colours.
 
     Args:
         name: of the drawing.
@@ -96,7 +96,7 @@ def _hatch(on: Drawing, x: float, y: float, wide: float, high: float, offset: fl
 
 
 def confusion(name: str, title: str, matrix: np.ndarray, names: Sequence[str], difference: bool = False) -> str:
-    """A confusion matrix, rows true and columns predicted; or the difference of two.
+    """Draws a confusion matrix, rows true and columns predicted; or the difference of two.
 
     Args:
         name: of the drawing.
@@ -169,5 +169,5 @@ def _pixels(name: str, title: str, matrix: np.ndarray, difference: bool) -> str:
 
 
 def gain_tile(mean: float, tip: str, significant: bool, chosen: bool) -> Tile:
-    """A field that says a gain in points."""
+    """Returns a field that shows a gain in points."""
     return Tile(mean, points(mean), tip, significant, chosen)

@@ -1,4 +1,4 @@
-"""Reads the folders of runs: whatever is in them, a run comes of it, with what is wrong in words."""
+"""Reads the folders of runs. An unreadable run is still listed, with its problem in words."""
 
 import math
 import os
@@ -71,19 +71,19 @@ class Run:
 
     @property
     def seed(self) -> int | None:
-        """Of control and student."""
+        """Returns the seed of control and student."""
         found = self.metrics.get("seed", self.config.get("seed", self.overrides.get("seed", 0)))
         return int(found) if re.fullmatch(r"-?[0-9]{1,18}", str(found)) else None
 
     def weights(self, role: str, chosen: str) -> str:
-        """Of a teacher those that taught, of the others what the report is about: last or best."""
+        """Returns which weights of a role are reported: a teacher's used ones, else the report's, last or best."""
         if role != "teacher":
             return chosen
         stages = self.config.get("stages") or {}
         return "best" if (stages.get("teacher") or {}).get("weights") == "best" else "last"
 
     def place(self, role: str) -> Path | None:
-        """The folder of a role's weights and predictions, also where the sweep was moved or started elsewhere."""
+        """Returns the folder of a role's weights and predictions, also where the sweep was moved."""
         if role == "student":
             return self.folder / "checkpoints"
         if not (recorded := _inner(self.artifacts, role).get("folder")):
@@ -95,7 +95,7 @@ class Run:
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Every run in or below the folders, each once, in the order of their paths.
+    """Reads every run in or below the folders, each once, in the order of their paths.
 
     Raises:
         TutelageError: a folder is not there, or no run is in any.
@@ -132,7 +132,7 @@ def _natural(name: str) -> tuple[int, str]:
 
 
 def read_run(folder: Path, documents: Documents | None = None) -> Run:
-    """The run of one folder; what can't be read is its problem, never an exception."""
+    """Reads the run of one folder; unreadable files become its problem, never an exception."""
     problems: list[str] = []
     documents = documents or Documents()
 
@@ -174,7 +174,7 @@ def read_run(folder: Path, documents: Documents | None = None) -> Run:
 
 
 def _begun(provenance: Mapping[str, Any], read: Callable[[str, type], Any]) -> dict[str, Any]:
-    """How the run was begun, from ``provenance.json``, which has a checksum; of a run that wrote none from Hydra."""
+    """Returns how the run was started, from ``provenance.json``, which has a checksum; without one from Hydra."""
     keys = {"verb": str, "overrides": list, "choices": dict, "cwd": str}
     if all(isinstance(provenance.get(key), kind) for key, kind in keys.items()):
         return {key: provenance[key] for key in keys}

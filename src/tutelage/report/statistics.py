@@ -17,7 +17,7 @@ _EXACT = 13  # up to so many pairs all 2^n signs are tried
 
 @dataclass(frozen=True)
 class Paired:
-    """What n differences say of their mean.
+    """Statistics of n paired differences: mean, interval and tests.
 
     Attributes:
         n: how many.
@@ -39,12 +39,12 @@ class Paired:
 
     @property
     def is_tested(self) -> bool:
-        """Whether there is an interval and a test."""
+        """Checks whether there is an interval and a test."""
         return self.p_t is not None
 
     @cached_property
     def seeds(self) -> int | None:
-        """How many would resolve such a mean with such a spread; None of no spread, and of more than ``MOST_SEEDS``."""
+        """Returns the seeds needed to resolve such a mean; None without spread, and above ``MOST_SEEDS``."""
         return seeds_needed(self.mean, self.sd) if self.mean is not None and self.sd else None
 
 

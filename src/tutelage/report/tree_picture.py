@@ -1,4 +1,4 @@
-"""The picture of a soft decision tree: every filter, what every leaf says, and the way of one example."""
+"""Draws a soft decision tree: every filter, every leaf's distribution, and the path of one example."""
 
 import math
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ _LEGEND = (
 
 @dataclass(frozen=True)
 class Seen:
-    """What a tree does with examples.
+    """Results of a tree on a split: each example's leaf, each node's share of examples, accuracy.
 
     Attributes:
         leaf: [N] of each example the leaf of greatest path probability.
@@ -53,7 +53,7 @@ class Seen:
 
 
 class Ring:
-    """Where the nodes are: the root in the middle, each level a ring, leaves clockwise from the bottom.
+    """Positions of the nodes: the root in the middle, each level a ring, leaves clockwise from the bottom.
 
     So a child stands to the left or right of who looks outwards from its parent.
 
@@ -81,7 +81,7 @@ class Ring:
 
 
 def way(leaf: int, leaves: int) -> list[int]:
-    """The nodes from the root to a leaf, by their numbers breadth first."""
+    """Returns the nodes from the root to a leaf, by their numbers breadth first."""
     node = leaf + leaves - 1
     found = [node]
     while node:
@@ -108,7 +108,7 @@ def grey(filters: Tensor) -> list[str]:
 def tree_picture(
     net: SoftTree, seen: Seen, image: Tensor, pixels: Tensor, label: int, names: Sequence[str], title: str
 ) -> str:
-    """The drawing, a whole SVG document.
+    """Returns the drawing, a whole SVG document.
 
     Args:
         net: on the CPU.
@@ -138,7 +138,7 @@ def tree_picture(
 
 
 class _Picture:
-    """What the parts of the drawing share: the tree, what it has seen, and the way of the example."""
+    """Shared state of the parts of the drawing: the tree, its counts, and the path of the example."""
 
     def __init__(self, net: SoftTree, seen: Seen, image: Tensor, names: Sequence[str]):
         self.seen, self.names, self.inner = seen, names, len(net.filters.weight)
@@ -205,7 +205,7 @@ class _Picture:
         on.add("circle", cx=x, cy=y, r=14, class_="frame")
 
     def steps(self, on: Drawing, pixels: Tensor, label: int) -> None:
-        """Below the tree: the example, and what each filter of its way makes of it."""
+        """Draws below the tree the example, and its product with each filter of its path."""
         top, step = _HEAD + self.ring.size, (on.width - 2 * _MARGIN - _ANSWER) / len(self.way)
         side = min(104.0, step - 34)
         box: dict[str, Any] = {"width": side, "height": side, "y": top + 40}
@@ -221,7 +221,7 @@ class _Picture:
             on.text(x, top + side + 66, turn, "small")
 
     def answer(self, on: Drawing) -> None:
-        """Beside the steps: what the leaf says of its likeliest classes, ten at most."""
+        """Draws beside the steps the leaf's likeliest classes, ten at most."""
         x, top, said = on.width - _MARGIN - _ANSWER + 20, _HEAD + self.ring.size + 24, self.said[self.leaf]
         for row, c in enumerate(sorted(said.topk(min(10, len(self.names))).indices.tolist())):
             y, p = top + 19 * row, float(said[c])

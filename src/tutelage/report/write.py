@@ -1,4 +1,4 @@
-"""From folders to files: reads, computes, writes."""
+"""Writes the report of folders of runs."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -49,7 +49,7 @@ def write_report(
 
 
 def make_report(runs: Sequence[Run], weights: str, trusted: Iterable[str] = (), images: bool = True) -> Report:
-    """The report of runs.
+    """Returns the report of runs.
 
     Raises:
         TutelageError: no run, or none with figures.
@@ -72,7 +72,7 @@ def make_report(runs: Sequence[Run], weights: str, trusted: Iterable[str] = (), 
 
 
 def subtitle(sweep: Sweep) -> str:
-    """What was trained on what, and what was varied."""
+    """Returns what was trained on what, and what was varied."""
     choices = sweep.runs[0].choices
     same = [group for group in _GROUPS if group in choices and group not in sweep.keys]
     said = [f"{group.rpartition('@')[2]} {show(choices[group])}" for group in same]

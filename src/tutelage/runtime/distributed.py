@@ -29,12 +29,12 @@ _LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes files."""
+    """Checks whether this process is the one that writes files."""
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
 
 
 def is_up() -> bool:
-    """Whether this process is one of several ranks in step."""
+    """Checks whether this process is one of several ranks with a process group."""
     import torch.distributed as dist
 
     return dist.is_available() and dist.is_initialized()
@@ -68,7 +68,7 @@ _PATIENCE = timedelta(days=30)  # ranks wait while one of them trains, writes si
 
 
 def ranks_here(trainer: DictConfig) -> int:
-    """How many ranks on this machine the trainer config asks for."""
+    """Returns the number of ranks on this machine that the trainer config asks for."""
     strategy, devices = str(trainer.get("strategy", "auto")), trainer.get("devices", 1)
     if any(word in strategy for word in ("spawn", "fork", "notebook")):
         raise TutelageError(
@@ -80,7 +80,7 @@ def ranks_here(trainer: DictConfig) -> int:
 
 
 def _asked(devices: Any) -> int | list[int] | None:
-    """How many devices ``trainer.devices`` asks for, or which; None: all that there are.
+    """Returns the number or the list of devices that ``trainer.devices`` asks for; None: all that there are.
 
     Raises:
         TutelageError: it says neither.
@@ -173,7 +173,7 @@ def _said(given: dict[str, str]) -> str:
 
 
 def gpus(trainer: DictConfig) -> int:
-    """How many GPUs this machine has for the trainer."""
+    """Returns the number of GPUs of this machine that the trainer may use."""
     import torch
 
     return torch.cuda.device_count() if trainer.get("accelerator", "auto") in ("gpu", "cuda", "auto") else 0
@@ -181,7 +181,7 @@ def gpus(trainer: DictConfig) -> int:
 
 @contextmanager
 def ranks(cfg: DictConfig, verb: str, folder: Path) -> Iterator[None]:
-    """Inside, the job's ranks run in step and their process group is up; after, nothing of them is left.
+    """Context manager that starts the job's ranks and their process group, and ends both on exit.
 
     Args:
         cfg: the job's composed config.

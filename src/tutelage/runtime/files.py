@@ -52,7 +52,7 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def locked(path: Path, timeout: float = -1) -> Iterator[None]:
-    """Inside, no other process is in a block of the same lock file; a lock goes with its process, however that ends.
+    """Context manager that holds a lock file; the lock ends with its process, however that ends.
 
     The file may be locked by every user, whatever the umask: folders of artifacts are shared.
 
@@ -123,7 +123,7 @@ def file_digest(path: Path) -> str:
 
 
 def stamp(path: Path) -> tuple[int, ...]:
-    """What the file system says of a file's content: it differs after every change."""
+    """Returns device, inode, size and times of a file, which differ after every change of its content."""
     said = path.stat()
     return said.st_dev, said.st_ino, said.st_size, said.st_mtime_ns, said.st_ctime_ns
 

@@ -76,7 +76,7 @@ def made_with(node: Any) -> dict[str, Any]:
 
 
 def of_run(cfg: DictConfig, data: str, teachers: Mapping[str, str] | None = None) -> dict[str, dict[str, str]]:
-    """What a run rests on beside the values of its config.
+    """Returns the identity of all that a run depends on beside the values of its config.
 
     Args:
         cfg: the whole config.

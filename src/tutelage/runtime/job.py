@@ -78,7 +78,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def track_status(folders: Sequence[Path], after: str) -> Iterator[None]:
-    """What :func:`job` does, for jobs that run together; ``after`` is what they are when all went well."""
+    """Context manager that keeps ``status.json`` of jobs that run together; ``after`` is their state on success."""
     started = {"started": _now(), "pid": os.getpid(), "host": socket.gethostname()}
 
     def end(state: str, why: str | None = None) -> None:
@@ -138,7 +138,7 @@ def init_run_dir(cfg: DictConfig, folder: Path, overrides: list[str]) -> Path:
 
 
 def is_complete(cfg: DictConfig, folder: Path) -> bool:
-    """Whether an earlier attempt at this very config came to its end in ``folder``."""
+    """Checks whether an earlier attempt at this very config finished in ``folder``."""
     return state(folder) == "COMPLETE" and _holds(folder, _resolved(cfg)[1]) is True
 
 
@@ -166,7 +166,7 @@ def _claim(cfg: DictConfig, folder: Path) -> None:
 
 
 def _holds(folder: Path, digest: str) -> bool | None:
-    """Whether a folder is that of a config; None where it is of none yet.
+    """Checks whether a folder belongs to a config; None where it belongs to none yet.
 
     ``config.yaml`` and ``config.digest`` say the same: where one of them is lost or damaged, the other decides.
     """
@@ -183,7 +183,7 @@ def _holds(folder: Path, digest: str) -> bool | None:
 
 
 def state(folder: Path) -> str | None:
-    """What ``status.json`` says; None where it is not there, or so damaged that it says nothing."""
+    """Returns the state in ``status.json``; None where the file is missing or unreadable."""
     try:
         return str(read_json(folder / "status.json")["state"])
     except (FileNotFoundError, KeyError, TypeError, ValueError):
@@ -205,7 +205,7 @@ def show(figures: Callable[[Path], Mapping[str, Any]]) -> None:
 
 @contextmanager
 def _heart(folders: Sequence[Path]) -> Iterator[None]:
-    """Inside, ``heartbeat.json`` is written every ten seconds: a job that was killed can be told from one that runs."""
+    """Context manager that writes ``heartbeat.json`` every ten seconds: a killed job can be told from one that runs."""
     stopped = threading.Event()
 
     def beat() -> None:

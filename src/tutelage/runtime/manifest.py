@@ -76,7 +76,7 @@ def problems(folder: Path, quick: bool = False) -> dict[str, str]:
 
 
 def problems_of_run(folder: Path) -> list[str]:
-    """What is wrong with the files of a finished run and of its student; a quick look.
+    """Returns what is wrong with the files of a finished run and of its student; a quick check.
 
     A run without a manifest has none: it is of an older version, and nothing says what its files were.
     """

@@ -1,4 +1,4 @@
-"""What reaches the terminal of what libraries have to say: nothing that a user can't mend, and nothing twice."""
+"""Filters libraries' messages on the terminal: nothing that a user can't mend, and nothing twice."""
 
 import logging
 import warnings
@@ -41,7 +41,7 @@ class OfLibrariesOnce(logging.Filter):
         self._said: set[tuple[str, str]] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is shown."""
+        """Checks whether the record is shown."""
         if record.name.partition(".")[0] == "tutelage" or record.levelno < logging.WARNING:
             return True
         key = record.name, record.getMessage()

@@ -1,4 +1,4 @@
-"""What a run ran on: command line, versions, machine, commit."""
+"""Records what a run ran on: command line, versions, machine, commit."""
 
 import importlib.metadata
 import os
@@ -17,7 +17,7 @@ _PACKAGES = ("tutelage", "torch", "lightning", "hydra-core", "omegaconf", "torch
 
 
 def provenance(overrides: list[str]) -> Mapping[str, Any]:
-    """What a run needs to be repeated: command line, versions, machine, commit."""
+    """Returns what is needed to repeat a run: command line, versions, machine, commit."""
     return {
         "command": sys.argv,
         "overrides": overrides,

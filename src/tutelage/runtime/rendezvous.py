@@ -1,4 +1,4 @@
-"""How the ranks of a job find each other: within minutes, with signals heard and dead processes seen meanwhile."""
+"""Lets the ranks of a job find each other: within minutes, with signals heard and dead processes noticed meanwhile."""
 
 import os
 import signal
@@ -93,7 +93,7 @@ def _address() -> tuple[str, str]:
 
 
 def _store(rank: int, size: int) -> Any:
-    """Where ranks leave word for each other: rank 0's, or that of torchrun's agent."""
+    """Returns the store through which ranks find each other: rank 0's, or that of torchrun's agent."""
     from torch.distributed import TCPStore
 
     address = _address()
@@ -149,7 +149,7 @@ def check_shared(artifacts: Path) -> None:
 
 @contextmanager
 def watched(children: Sequence["subprocess.Popen[bytes]"]) -> Iterator[None]:
-    """Inside, this process does not outlive a rank by more than a minute, even where torch waits for it for ever."""
+    """Context manager in which this process outlives a dead rank by a minute at most, even while torch waits for it."""
     left = threading.Event()
 
     def watch() -> None:

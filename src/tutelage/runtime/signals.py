@@ -39,7 +39,7 @@ def sigterm_ends() -> Iterator[None]:
 
 @contextmanager
 def sigterm_saves() -> Iterator[None]:
-    """Inside, a SIGTERM or Ctrl-C is noted, for Recovery to save and stop; one not answered ends the process after."""
+    """Context manager that notes SIGTERM or Ctrl-C for Recovery to save and stop, else ends the process on exit."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -70,7 +70,7 @@ def _note(number: int, frame: FrameType | None) -> None:
 
 
 def asked_to_stop() -> bool:
-    """Whether a signal to end came since :func:`sigterm_saves` began."""
+    """Checks whether a signal to end came since :func:`sigterm_saves` began."""
     return bool(_noted)
 
 
@@ -82,14 +82,14 @@ def note_sigterm() -> None:
 
 
 def _signals() -> tuple[signal.Signals, ...]:
-    """Those that ask a job to end; Ctrl-C is none of them in the background, where it is ignored."""
+    """Returns the signals that ask a job to end; in the background, where Ctrl-C is ignored, without it."""
     ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     return slurm.signals() if ignored else (*slurm.signals(), signal.SIGINT)
 
 
 @contextmanager
 def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Inside, ``handler`` answers the signals to end; in a thread, which gets none, nothing changes."""
+    """Context manager in which ``handler`` answers the signals to end; does nothing in a thread, which gets none."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

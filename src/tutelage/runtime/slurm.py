@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 def signals() -> tuple[signal.Signals, ...]:
-    """Those that ask a job to end: SIGTERM, and under SLURM the notice that ``--signal=USR1@…`` gives before it."""
+    """Returns the signals that ask a job to end: SIGTERM, and under SLURM that of ``--signal=USR1@…``."""
     return (signal.SIGTERM, signal.SIGUSR1) if "SLURM_JOB_ID" in os.environ else (signal.SIGTERM,)
 
 
@@ -45,7 +45,7 @@ def _scontrol(*arguments: str) -> str:
 
 
 def take_rank() -> None:
-    """Where SLURM itself started several tasks of a job, this process is one rank of it, as torchrun would say so."""
+    """Takes this process's rank from SLURM's variables where SLURM started several tasks of a job."""
     if int(os.environ.get("SLURM_NTASKS", "1")) == 1 or "SLURM_PROCID" not in os.environ or "RANK" in os.environ:
         return
     nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ["SLURM_JOB_NODELIST"]

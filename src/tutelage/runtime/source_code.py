@@ -63,7 +63,7 @@ def trace(names: Iterable[str]) -> Traced:
 
 
 def _has_source(name: str, packages: set[str]) -> bool:
-    """Whether a name leads to source that counts; an installed package is added to ``packages`` instead."""
+    """Checks whether a name has source that counts; an installed package is added to ``packages`` instead."""
     package = name.partition(".")[0]
     if package == "tutelage":
         return True

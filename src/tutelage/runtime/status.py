@@ -35,7 +35,7 @@ _METRICS = {"student?": {"best": {"val": {"accuracy": "a number"}}}}
 
 @dataclass(frozen=True)
 class Job:
-    """What a job's folder says of it.
+    """A job's state as its folder records it.
 
     Attributes:
         folder: of the job.
@@ -81,7 +81,7 @@ def _read(folder: Path) -> Job:
 
 
 def _dead(status: dict[str, Any], folder: Path) -> str:
-    """Why a job that says RUNNING or WAITING is not; empty if it is.
+    """Returns why a job marked RUNNING or WAITING is dead; an empty string if it is alive.
 
     The age of its last sign of life is taken from the file system, whose clock is one for all machines.
     """

@@ -1,4 +1,4 @@
-"""How text of unknown origin is shown: names of folders, headers of files, messages of errors.
+"""Makes text of unknown origin safe to show: names of folders, headers of files, messages of errors.
 
 A terminal obeys escape sequences, a spreadsheet runs cells that begin like a formula, and markdown lets HTML through.
 Each output has its one function here.

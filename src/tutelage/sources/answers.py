@@ -61,7 +61,7 @@ class Answers:
         )
 
     def get(self, questions: Sequence[bytes]) -> dict[bytes, NDArray[np.float32]]:
-        """Those of ``questions`` that have an answer, with it.
+        """Returns those of ``questions`` that have a stored answer, and the answers.
 
         Raises:
             TutelageError: the file is damaged or cannot be read.

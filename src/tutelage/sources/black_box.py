@@ -118,7 +118,7 @@ class BlackBoxTeacher(Source):
         return {"logits": torch.from_numpy(logits).to(batch["input"].device)}
 
     def graded(self, data: "ImageData") -> Mapping[str, tuple[Tensor, Tensor]]:
-        """Of the first validation examples, which would be asked about later anyway."""
+        """Returns logits and labels of the first validation examples, which training asks for later anyway."""
         validation = data.splits["val"]
         batch = validation[0, torch.arange(min(_GRADED, len(validation)))]
         return {"validation": (self(batch)["logits"].cpu(), batch["label"].cpu())}

@@ -129,7 +129,7 @@ class Cached(Source):
 
     @property
     def asks_host(self) -> bool:  # type: ignore[override]
-        """Whether what was said before does not fit on the device."""
+        """Checks whether the cached signals do not fit on the device and are fetched from the host."""
         return self.folder is not None and not self.on_device
 
     def _place(self, size: int) -> tuple[object, ...]:

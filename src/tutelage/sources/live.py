@@ -22,7 +22,7 @@ class Live(Source):
         self.net = tapped(net)
 
     def attach(self, needs: Iterable[str], sources: Mapping[str, Source]) -> None:
-        """Hooks the taps that are needed; a network that reuses a part of another source takes it."""
+        """Hooks the taps that are needed; a network that reuses a part of another source receives it."""
         self.net.register_taps(needs)
         if callable(adopt := getattr(self.net.net, "on_sources_ready", None)):
             adopt(sources)

@@ -1,4 +1,4 @@
-"""Which column of a table of outputs is which class: by the columns' names, not by their places."""
+"""Assigns columns of a table of outputs to classes: by the columns' names, not by their places."""
 
 import logging
 import re
@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 
 def class_order(columns: Sequence[str], classes: Sequence[str], path: str) -> list[int]:
-    """Where in ``columns`` each class is.
+    """Returns for each class the index of its column in ``columns``.
 
     Columns that are called as the classes are taken by name. Else columns that count, ``0``, ``1`` … or ``p0``,
     ``p1`` …, from 0 or from 1, are taken by number. Columns of other names are taken by place, with a warning.
@@ -60,7 +60,7 @@ def _by(found: Sequence[object], wanted: Sequence[object], how: str, path: str) 
 
 
 def _numbers(names: Sequence[str]) -> list[int] | None:
-    """What the names count, if all of them are one word (or none) and a number."""
+    """Returns the numbers in the names if all of them are one common word (or none) and a number; else None."""
     parts = [re.fullmatch(r"(.*?)(\d{1,9})", name) for name in names]
     found = [part.groups() for part in parts if part]
     if len(found) < len(names) or len({word for word, _ in found}) != 1:

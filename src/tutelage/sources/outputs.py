@@ -1,4 +1,4 @@
-"""What a black box answers, checked and turned into logits."""
+"""Checks the outputs of a black box and turns them into logits."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ _TOLERANCE = 1e-3  # of a row's sum: four decimals of ten classes, six of a thou
 
 
 def check_kind(kind: str, floor: float) -> None:
-    """Refuses arguments that mean nothing.
+    """Checks the arguments ``kind`` and ``floor``.
 
     Raises:
         TutelageError: ``kind`` is neither of :data:`KINDS`, or ``floor`` no probability that float32 can hold.
@@ -34,7 +34,7 @@ def as_logits(
     keys: Sequence[int] | NDArray[Any],
     allow_normalised: bool = False,
 ) -> NDArray[np.float32]:
-    """The logits that ``values`` are, or stand for.
+    """Returns ``values`` as logits: as they are, or logarithms of probabilities.
 
     Probabilities p become log max(p, floor): a softmax of them at T = 1 is p again, to rounding and but for the floor,
     and at another T it is what that T makes of the logits behind p, for those differ from log p by a constant a row.

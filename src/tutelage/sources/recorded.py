@@ -50,7 +50,7 @@ class Recorded(Source):
             raise TutelageError(f"a record holds logits only; the objective also reads {extra}")
 
     def rows(self, key: Tensor) -> Tensor:
-        """Where the logits of the examples ``key`` [B] are.
+        """Returns the row numbers [B] of the recorded logits of the examples ``key`` [B].
 
         Raises:
             TutelageError: an example is not on record.
@@ -72,7 +72,7 @@ class Recorded(Source):
             self.rows(keys)
 
     def graded(self, data: "ImageData") -> Mapping[str, tuple[Tensor, Tensor]]:
-        """Of validation and of training examples that have a label, 10,000 of each at most."""
+        """Returns logits and labels of at most 10,000 labelled examples each of validation and training."""
         found = {}
         for split, name in (("train", "training"), ("val", "validation")):
             part = data.splits[split]
@@ -140,7 +140,7 @@ class RecordedFile(Recorded):
             self.logits, self._columns = self.logits[:, order], None
 
     def rows(self, key: Tensor) -> Tensor:
-        """As of any record.
+        """Returns the row numbers of the examples ``key``, as :meth:`Recorded.rows` does.
 
         Raises:
             TutelageError: an example is not on record, or nobody has said what the classes are called.

@@ -18,7 +18,7 @@ _FLOOR = 1e-300  # stands for a probability of 0, which nothing could be shared 
 
 
 class Specialists(Source):
-    """The distribution nearest to what the generalist and the active specialists say.
+    """Combines a generalist and specialists into the distribution that is nearest to all their predictions.
 
     A specialist m knows its classes S_m and one dustbin for all others: its p_m is the softmax of its C logits with the
     others' probabilities summed (:class:`tutelage.losses.logit.dustbin.Dustbin` trains it). Those are active whose
@@ -61,7 +61,7 @@ class Specialists(Source):
         self.groups, self.count, self.top, self.worst = groups, count, top, 0.0
 
     def attach(self, needs: Iterable[str], sources: Mapping[str, Source]) -> None:
-        """Asks all for logits.
+        """Requests the logits of the generalist and of all specialists.
 
         Raises:
             TutelageError: something else is read of it.
@@ -72,7 +72,7 @@ class Specialists(Source):
             member.attach({"logits"}, sources)
 
     def forward(self, batch: Batch) -> Signals:
-        """The logarithm of q, as logits.
+        """Returns log q [B, C], to be used as logits.
 
         Raises:
             TutelageError: groups that can be none, or a count that finds none.
@@ -90,14 +90,14 @@ class Specialists(Source):
         return {"logits": found.to(said.dtype)}
 
     def verify(self) -> None:
-        """Asks all, and says how near to the minimum the worst example came."""
+        """Verifies all networks, and warns where the combination did not reach its minimum."""
         for member in (self.generalist, *self.specialists):
             member.verify()
         warn(self.worst)
 
 
 def check_count(count: int, classes: int) -> None:
-    """Refuses numbers of groups that there cannot be.
+    """Checks the number of groups.
 
     Raises:
         TutelageError: not 2 to ``classes``.
@@ -107,7 +107,7 @@ def check_count(count: int, classes: int) -> None:
 
 
 def membership(groups: Sequence[Sequence[int]], classes: int) -> Tensor:
-    """[M, C] whether a class is in a group.
+    """Returns [M, C] bool: whether each class is in each group.
 
     Raises:
         TutelageError: no group; a class that is none or comes twice in a group; a group of none or of all classes.
@@ -127,13 +127,13 @@ def membership(groups: Sequence[Sequence[int]], classes: int) -> Tensor:
 
 
 def activity(generalist: Tensor, inside: Tensor, top: int) -> Tensor:
-    """[B, M] which specialists are asked about an example: [B, C] logits, [M, C] membership, n."""
+    """Returns [B, M] bool, which specialists are active for an example, of [B, C] logits, [M, C] membership and n."""
     likely = generalist.topk(min(top, generalist.shape[1]), dim=1).indices
     return inside.T[likely].any(1)
 
 
 def combine_experts(generalist: Tensor, specialists: Tensor, inside: Tensor, top: int) -> tuple[Tensor, Tensor]:
-    """The distribution that minimises the sum of divergences, by EM in float64.
+    """Returns the distribution that minimises the sum of divergences, by EM in float64.
 
     From q = p_g, each step gives every class what it was said to have, and shares each active dustbin out among the
     classes in it as q does now: ``q_c ← (p_g(c) + Σ_m [p_m(c) if c in S_m, else p_m(dustbin) q_c / q_m(dustbin)]) /
@@ -172,7 +172,7 @@ def combine_experts(generalist: Tensor, specialists: Tensor, inside: Tensor, top
 
 
 def warn(gap: float) -> None:
-    """Says so where a minimum was not reached."""
+    """Warns if a combination did not reach its minimum within tolerance."""
     if gap > TOLERANCE:
         log.warning(
             "specialists: the teacher's sum of divergences is up to %.1e nats above its minimum: active specialists "

@@ -36,15 +36,15 @@ class Column:
     dtype: str
 
     def file(self, folder: Path) -> Path:
-        """Where it is: [V, N, *shape], row after row."""
+        """Returns the path of the column's file, which holds [V, N, *shape], row after row."""
         return folder / f"{self.name}.bin"
 
     def bytes(self, rows: int) -> int:
-        """Of so many rows."""
+        """Returns the size in bytes of ``rows`` rows."""
         return rows * torch.Size(self.shape).numel() * DTYPES[self.dtype].itemsize
 
     def mapped(self, folder: Path, views: int, rows: int) -> Tensor:
-        """The file as a tensor; its pages are shared by all processes that read them."""
+        """Maps the file into memory as a tensor; its pages are shared by all processes that read them."""
         count = views * rows * torch.Size(self.shape).numel()
         flat = torch.from_file(str(self.file(folder)), shared=False, size=count, dtype=DTYPES[self.dtype])
         return flat.view(views, rows, *self.shape)
@@ -71,7 +71,7 @@ class Writer:
         self.done = {(line["view"], line["start"]): line["crc"] for line in _lines(self.progress)}
 
     def missing(self) -> Iterator[tuple[int, int]]:
-        """(view, first row) of every block that is still to be written."""
+        """Yields (view, first row) of every block that is still to be written."""
         for view in range(self.views):
             for start in range(0, len(self.key), ROWS):
                 if (view, start) not in self.done:
@@ -103,7 +103,7 @@ class Writer:
         self.done[view, start] = crc
 
     def finish(self, parameters: Mapping[str, Tensor]) -> None:
-        """Writes what a reader begins with: which examples, which signals, their checksums, constant signals."""
+        """Writes the index that a reader starts with: example keys, columns, their checksums, constant signals."""
         write_atomically(self.folder / "constant.safetensors", serialise({"key": self.key, **parameters}))
         write_json(
             self.folder / "store.json",
@@ -132,7 +132,7 @@ class Store:
 
     @staticmethod
     def read(folder: Path) -> "Store":
-        """Opens and checks it.
+        """Opens a finished folder and checks its files.
 
         Raises:
             TutelageError: a file is missing or damaged; names it.
@@ -171,7 +171,7 @@ def _check(tensor: Tensor, name: str, about: Mapping[str, Any], path: Path) -> N
 
 
 def _allocate(path: Path, size: int) -> None:
-    """Reserves the room now: a full disk is met before the teacher has worked for hours."""
+    """Reserves the disk space at the start, so that a full disk fails before the teacher has run for hours."""
     with open(path, "ab") as file:
         try:
             if size:
@@ -181,7 +181,7 @@ def _allocate(path: Path, size: int) -> None:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines that were written whole."""
+    """Yields the lines that were completely written."""
     if not path.is_file():
         return
     for line in path.read_text().splitlines(keepends=True):

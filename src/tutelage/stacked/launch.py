@@ -1,4 +1,4 @@
-"""A multirun whose jobs train together where they can; what each of them is after that is its own affair."""
+"""Trains the jobs of a multirun together where that is possible; each then runs and finds its student trained."""
 
 import logging
 import shutil
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Limits:
-    """How much goes into a stack.
+    """Limits of the size of a stack.
 
     Attributes:
         most_jobs: in one; None: as many as fit into memory.
@@ -51,7 +51,7 @@ class Limits:
 
 
 def train_together(jobs: Sequence[Job], limits: Limits) -> None:
-    """Trains controls and students that go together and leaves them where their jobs will look for them.
+    """Trains stackable controls and students and leaves them where their jobs will look for them.
 
     Says which trainings are stacked, and of all others why not.
     """
@@ -81,7 +81,7 @@ def _train_group(jobs: Sequence[Job], limits: Limits, reasons: Counter[str]) -> 
 
 
 def _is_sound(job: Job) -> bool:
-    """Whether the job may begin; one that may not says why when it is its turn."""
+    """Checks whether the job may begin; a refused one reports the reason when it runs itself."""
     try:
         check(job.cfg, job.overrides)
     except (TutelageError, OmegaConfBaseException):
@@ -120,7 +120,7 @@ class _Group:
             shutil.rmtree(stacks)  # every stack took its own away
 
     def _missing_controls(self, data: ImageData) -> dict[Path, tuple[Job, dict[str, Any]]]:
-        """Where each is to be → the first job that wants it, and what makes it."""
+        """Returns the folder of each missing control → the first job that needs it, and its recipe."""
         found: dict[Path, tuple[Job, dict[str, Any]]] = {}
         for job in self.jobs:
             made_by = recipe(factory.stage_config(job.cfg, "control"), "control", data)
@@ -150,7 +150,7 @@ class _Group:
         teachers: Mapping[str, Source],
         data: ImageData,
     ) -> Learner:
-        """The control; where it can be, as a student whose teachers have weight 0: so it joins their stack."""
+        """Returns the control; where possible as a student whose teachers have weight 0, to join their stack."""
         stage = factory.stage_config(job.cfg, "control")
         module = _met(factory.supervised_module(stage, "control", data.num_classes, None), data)
         beside, silent = _with(factory.stage_config(job.cfg, "student"), sources), frozenset[str]()
@@ -176,7 +176,7 @@ class _Group:
                 self._one_stack(stack, teachers, teaching, data)
 
     def _stacks(self, learners: Sequence[Learner], data: ImageData) -> Iterator[list[Learner]]:
-        """Those that are not finished, in stacks that fit; one that was begun keeps those that it began with."""
+        """Yields the unfinished learners in stacks that fit; a stack that was begun keeps its members."""
         most = self.limits.most_jobs or most_that_fit(learners[0].module, data)
         for stack in plan.cut(in_order(learners), most):
             if not place(self.states, stack).is_dir():

@@ -1,4 +1,4 @@
-"""Layers that stand for those of many networks at once: linear maps as one product, dropout by masks drawn before.
+"""Layers of many networks at once: linear maps as one product, dropout by masks drawn before.
 
 Under ``torch.func.vmap`` torch's own linear layer copies an input that all networks share once for each of them; and
 its dropout would draw from one generator for all, where every job has its own chance.
@@ -122,7 +122,7 @@ def _dropouts(net: nn.Module) -> Iterator[nn.Dropout]:
 
 
 def _calls(net: nn.Module, layers: list[nn.Dropout], example: Tensor) -> list[tuple[int, tuple[int, ...]]]:
-    """Which of ``layers`` is called when, and with which shape of an example."""
+    """Returns the index of each called layer in order, with the shape of an example there."""
     calls: list[tuple[int, tuple[int, ...]]] = []
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:

@@ -1,4 +1,4 @@
-"""How many students fit beside each other."""
+"""Estimates how many students fit into memory together."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ _SHARE = 0.5  # of what is free
 
 
 def most_that_fit(module: SupervisedModule, data: ImageData) -> int:
-    """How many of ``module`` half of the free memory takes, at least one."""
+    """Returns how many of ``module`` fit into half of the free memory, at least one."""
     weights = sum(tensor.nbytes for tensor in module.state_dict().values())
     batch = data.batch_size * 4 * torch.Size(data.input_shape).numel()
     own = _COPIES * weights + 2 * batch + 3 * _kept_for_backward(module, data)
@@ -22,7 +22,7 @@ def most_that_fit(module: SupervisedModule, data: ImageData) -> int:
 
 
 def _kept_for_backward(module: SupervisedModule, data: ImageData) -> int:
-    """Bytes that autograd keeps of a student's batch."""
+    """Returns the bytes that autograd keeps for a student's batch."""
     seen: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:

@@ -44,11 +44,11 @@ class Learner:
 
     @property
     def folder(self) -> Path:
-        """Of its weights."""
+        """Returns the folder of its weights."""
         return self.at.folder
 
     def has(self, figure: str) -> bool:
-        """Whether it would have this figure alone: of its own terms, and gradients only of several."""
+        """Checks whether it would have this figure alone: of its own terms, and gradients only of several."""
         return not self.silent or not (figure.startswith("pull") or figure.rpartition("/")[2] in self.silent)
 
 
@@ -90,19 +90,19 @@ class StackedModule(L.LightningModule):
     # -- training -----------------------------------------------------------------------------------------------------
 
     def make_optimizer(self) -> torch.optim.Optimizer:
-        """One optimizer; a parameter group for every setting that jobs have, such as a learning rate."""
+        """Returns one optimizer; a parameter group for every setting that jobs have, such as a learning rate."""
         groups, self._group_of = self.stack.parameter_groups([settings_of(module) for module in self.modules_alone])
         return self.modules_alone[0].optimizer(groups)
 
     def configure_optimizers(self) -> Any:
-        """It, and the schedule that all have."""
+        """Returns the optimizer, and the schedule that all share."""
         first, optimizer = self.modules_alone[0], self.make_optimizer()
         if first.scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": first.schedule(optimizer, self.trainer)}
 
     def on_train_start(self) -> None:
-        """Offers every job's figures as signs of life."""
+        """Gives the heartbeat of every job its figures."""
         [beat] = [one for one in self.trainer.callbacks if isinstance(one, Heartbeat)]  # type: ignore[attr-defined]
         index = {learner.folder.parent: i for i, learner in enumerate(self.learners)}  # a student's is in its job's
         job.show(lambda folder: {**beat.figures(self.trainer, self), "best": self._best(index.get(folder))})
@@ -117,7 +117,7 @@ class StackedModule(L.LightningModule):
         self.stack.begin_epoch(self.modules_alone, self.current_epoch, int(self.trainer.max_epochs or 0))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The sum of all jobs' objectives: each depends on its own weights alone, so each gets its own gradient."""
+        """Returns the sum of all objectives: each depends on its own weights alone, so each gets its own gradient."""
         images = batch["input"]
         masks = self.stack.chance.draw(self.current_epoch, batch_idx, images.shape[1], images)
         losses, parts = self.stack.losses(batch, masks)
@@ -145,7 +145,7 @@ class StackedModule(L.LightningModule):
         self.pulls[self.current_epoch] = figures
 
     def pulls_of(self, index: int) -> dict[int, dict[str, list[float]]]:
-        """What was measured of one job: epoch → term → [norm, cosine]."""
+        """Returns one job's recorded gradients: epoch → term → [norm, cosine]."""
         terms = list(self.modules_alone[0].objective.terms)
         if self.learners[index].silent:
             return {}
@@ -160,11 +160,11 @@ class StackedModule(L.LightningModule):
             self._write(self.pulls[self.current_epoch], -1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """What was measured goes on with the state."""
+        """Adds the recorded gradients to the checkpoint."""
         checkpoint["pulls"] = self.pulls
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes it back."""
+        """Restores the recorded gradients."""
         self.pulls = checkpoint["pulls"]
 
     def _write(self, figures: Mapping[str, Tensor], shift: int = 0) -> None:
@@ -181,7 +181,7 @@ class StackedModule(L.LightningModule):
     # -- validation ---------------------------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        """Counts from nothing."""
+        """Resets the sums."""
         self._sums = {}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -203,12 +203,12 @@ class StackedModule(L.LightningModule):
         self._sums = {name: self._sums[name] + value if self._sums else value for name, value in found.items()}
 
     def teaching_on_validation(self) -> Source | None:
-        """The teacher, if it can be asked about validation images."""
+        """Returns the teacher, if it supports validation images."""
         found = [cast(Source, one) for name, one in self.stack.teaching.items() if name == "teacher"]
         return found[0] if found and found[0].supports_validation else None
 
     def on_validation_epoch_end(self) -> None:
-        """Every job's figures, and its weights kept where they are its best so far; ties keep the earlier epoch."""
+        """Logs every job's figures, and keeps its best weights so far; ties keep the earlier epoch."""
         count = self._sums.pop("count")
         figures = {name: total / count for name, total in self._sums.items()}
         finite = torch.stack([values.isfinite() for values in figures.values()]).all(0)

@@ -1,4 +1,4 @@
-"""Who may train stacks: one process a sweep's folder, and none in the folder of a job that another process runs."""
+"""Locks for stacked training: one process a sweep's folder, and none in the folder of a running job."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,7 +13,7 @@ from tutelage.stacked.plan import Job
 
 @contextmanager
 def only_owner(folder: Path) -> Iterator[None]:
-    """Inside, no other process trains stacks of the sweep in ``folder``: their states and controls lie side by side.
+    """Context manager in which no other process trains stacks of the sweep in ``folder``, where they share files.
 
     Raises:
         TutelageError: another process does.
@@ -30,7 +30,7 @@ def only_owner(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def free(jobs: Sequence[Job]) -> Iterator[list[Job]]:
-    """Inside, no other process runs the jobs that it gives: those of ``jobs`` that none runs now."""
+    """Context manager that yields those of ``jobs`` that no other process runs, and keeps others from running them."""
     with ExitStack() as held:
         for job in jobs:
             job.folder.mkdir(parents=True, exist_ok=True)

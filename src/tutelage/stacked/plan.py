@@ -1,4 +1,4 @@
-"""Which jobs of a multirun can train as one, and why others can't."""
+"""Decides which jobs of a multirun can train as one, and why others can't."""
 
 import json
 import re
@@ -57,7 +57,7 @@ class Job:
 
 
 def group_stackable(jobs: Iterable[Job]) -> list[list[Job]]:
-    """Jobs in groups whose configs differ in values that a stack can have side by side, and in nothing else."""
+    """Groups jobs whose configs differ only in values that a stack can hold side by side."""
     groups: dict[str, list[Job]] = {}
     for job in jobs:
         groups.setdefault(_key(job.cfg), []).append(job)
@@ -65,7 +65,7 @@ def group_stackable(jobs: Iterable[Job]) -> list[list[Job]]:
 
 
 def _key(cfg: DictConfig) -> str:
-    """The config of teacher and student, with the values that may differ taken out."""
+    """Returns the config of teacher and student, with the values that may differ taken out."""
     student, teacher = _plain(factory.stage_config(cfg, "student")), _plain(factory.stage_config(cfg, "teacher"))
     parts = ("network", "data", "loss", "optimizer", "scheduler", "trainer", "callbacks")
     of_teacher = {part: teacher[part] for part in parts}
@@ -82,7 +82,7 @@ def _key(cfg: DictConfig) -> str:
 
 
 def _pictures_on_disk(stage: dict[str, Any]) -> bool:
-    """Whether signals of augmented images are read from disk: each seed has pictures, and so signals, of its own."""
+    """Checks whether signals of augmented images are read from disk: each seed has pictures of its own."""
     on_disk = any(node.get("_target_") == CACHED for node in stage["sources"].values())
     return on_disk and bool(stage["data"].get("augment"))
 
@@ -107,7 +107,7 @@ def _without_rates(node: Any) -> Any:
 
 
 def refusal(cfg: DictConfig) -> str:
-    """Why jobs with this config can't be stacked, whatever they consist of; empty if they may."""
+    """Returns why jobs with this config can't be stacked, whatever they consist of; empty if they may."""
     stage = factory.stage_config(cfg, "student")
     trainer = stage.trainer
     if cfg.assistants or cfg.generations:
@@ -129,7 +129,7 @@ def refusal(cfg: DictConfig) -> str:
 
 
 def too_much_work(module: SupervisedModule, data: ImageData, most: float | None) -> str:
-    """Why it would not pay on a CPU; empty if it would.
+    """Returns why stacking would not pay on a CPU; empty if it would.
 
     One student's matrices that fill the processor by themselves gain nothing from company. Convolutions count twice:
     those of many networks become one in groups, which a CPU does less well.
@@ -147,7 +147,7 @@ def too_much_work(module: SupervisedModule, data: ImageData, most: float | None)
 
 
 def make(module: SupervisedModule, stage: DictConfig) -> str:
-    """What must be the same in trainings that are stacked: all but tensors, dropout rates and seeds."""
+    """Returns a key of what must be equal in stacked trainings: all but tensors, dropout rates and seeds."""
     optimizer = module.optimizer
     assert isinstance(optimizer, partial)
     group = {"lr", "weight_decay", "betas", "eps", "momentum", "alpha", "rho", "lambd", "initial_accumulator_value"}
@@ -187,7 +187,7 @@ def _facts(module: nn.Module) -> Iterator[str]:
 
 
 def unfit(module: SupervisedModule, teaching: Mapping[str, Source], data: ImageData) -> str:
-    """Why trainings made like this one can't be stacked; empty if they may."""
+    """Returns why trainings made like this one can't be stacked; empty if they may."""
     optimizer = getattr(module.optimizer, "func", module.optimizer)
     if optimizer not in _ELEMENTWISE:
         return f"{optimizer} is not known to treat each weight by itself"
@@ -213,7 +213,7 @@ def _learns(source: Source) -> bool:
 
 
 def _unfit_step(module: SupervisedModule, teaching: Mapping[str, Source], data: ImageData) -> str:
-    """Whether a step draws anything but dropout's masks, or puts new tensors where the stack's own should be filled."""
+    """Returns why a step can't be stacked: it draws more than dropout, or replaces tensors instead of filling them."""
     student, objective = deepcopy(module.student), deepcopy(module.objective)
     for one in student.modules():
         if type(one) is nn.Dropout:
@@ -236,7 +236,7 @@ def _unfit_step(module: SupervisedModule, teaching: Mapping[str, Source], data: 
 
 
 def cut(learners: Sequence[T], most: int) -> Iterator[list[T]]:
-    """As few stacks as hold all, ``most`` in each, as equal as can be."""
+    """Yields as few stacks as hold all, at most ``most`` in each, as equal as can be."""
     for rows in np.array_split(np.arange(len(learners)), max(1, -(-len(learners) // most))):
         if len(rows):
             yield [learners[row] for row in rows]

@@ -18,7 +18,7 @@ from tutelage.types import Batch, Signals
 
 
 class _One(nn.Module):
-    """What one job computes of a batch and what the teachers say of it."""
+    """Computes one job's losses of a batch and the teachers' signals."""
 
     def __init__(self, module: SupervisedModule):
         super().__init__()
@@ -29,7 +29,7 @@ class _One(nn.Module):
 
 
 class Stack(nn.Module):
-    """K students, their objectives and who teaches them, under ``torch.func.vmap`` over (seed, cell).
+    """K students, their objectives and their teachers, under ``torch.func.vmap`` over (seed, cell).
 
     Jobs that share a seed share their batch: where every seed has equally many jobs, an image is fetched and multiplied
     once a seed, else once a job. The optimizer sees the tensors in runs of jobs with equal settings; as it works
@@ -60,7 +60,7 @@ class Stack(nn.Module):
 
     @property
     def net(self) -> nn.Module:
-        """The students themselves: every tensor is [K, …]."""
+        """Returns the students as one module: every tensor is [K, …]."""
         return self.one.student.net.net
 
     def _split(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -68,7 +68,7 @@ class Stack(nn.Module):
         return {name: tensor.unflatten(0, (len(self.seeds), self.cells)) for name, tensor in tensors.items()}
 
     def losses(self, batch: Batch, masks: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Of all jobs: totals [K] and unweighted parts [K] by term, of a batch [S, B, …] and masks [K, B, …]."""
+        """Returns totals [K] and unweighted parts [K] by term, of a batch [S, B, …] and masks [K, B, …]."""
         state = {**dict(self.one.named_buffers()), **{name: joined(whole, self._parts[name])
                  for name, whole in self.one.named_parameters()}}  # fmt: skip
         rows, constant = self._teachers(batch)
@@ -84,7 +84,7 @@ class Stack(nn.Module):
         return total.flatten(), {name: part.flatten() for name, part in parts.items()}
 
     def _teachers(self, batch: Batch) -> tuple[dict[str, Signals], dict[str, Signals]]:
-        """What the teachers say, in one pass for all seeds: by example [S, B, …], and what is the same for all."""
+        """Returns the teachers' signals, in one pass for all seeds: by example [S, B, …], and constant ones."""
         flat = {name: tensor.flatten(0, 1) for name, tensor in batch.items()}
         shape = batch["key"].shape
         rows: dict[str, Signals] = {}
@@ -96,14 +96,14 @@ class Stack(nn.Module):
         return rows, constant
 
     def logits(self, images: Tensor) -> Tensor:
-        """Of all jobs for the same images: [K, B, C]."""
+        """Returns the logits of all jobs for the same images: [K, B, C]."""
         net = self.one.student.net
         state = self._split({**dict(net.named_buffers()), **dict(net.named_parameters())})
         one = vmap(lambda state: functional_call(net, state, (images,))["logits"])
         return vmap(one)(state).flatten(0, 1)
 
     def parameter_groups(self, settings: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[int]]:
-        """What an optimizer takes: a group for every setting that jobs have; and which group a job is in.
+        """Returns an optimizer's groups, one for every setting that jobs have; and the group of each job.
 
         Args:
             settings: of every job, such as its learning rate.
@@ -120,12 +120,12 @@ class Stack(nn.Module):
         return groups, [distinct.index(setting) for setting in settings]
 
     def gradients(self) -> dict[str, Tensor]:
-        """Of the last backward pass, by parameter: [K, …]."""
+        """Returns the gradients of the last backward pass, by parameter: [K, …]."""
         grads = {name: [part.grad for part in parts] for name, parts in self._parts.items()}
         return {name: torch.cat(own) for name, own in grads.items() if all(grad is not None for grad in own)}  # type: ignore[arg-type]
 
     def gradients_of_terms(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Of every term, weight included, with respect to the students: name → [K, P]; keeps the graph of ``parts``."""
+        """Returns every weighted term's gradient at the students, name → [K, P]; keeps the graph of ``parts``."""
         leaves = [own for name, own in self._parts.items() if name.startswith("student.")]
         gradients: dict[str, Tensor] = {}
         for name, part in parts.items():
@@ -148,13 +148,13 @@ class Stack(nn.Module):
 
 
 def settings_of(module: SupervisedModule) -> dict[str, Any]:
-    """The settings of a module's partial optimizer: what its parameter groups have of their own."""
+    """Returns the settings that a module's partial optimizer gives its parameter groups."""
     assert isinstance(module.optimizer, partial)
     return dict(module.optimizer.keywords)
 
 
 def layout(data_seeds: Sequence[int]) -> tuple[list[int], int]:
-    """The seeds of the outer dimension and the jobs of each: of a job's own seed where seeds have unequally many."""
+    """Returns the seeds of the outer dimension and the jobs of each; a seed a job where their numbers differ."""
     runs = [(seed, len(list(same))) for seed, same in groupby(data_seeds)]
     if len({count for _, count in runs}) == 1 and len({seed for seed, _ in runs}) == len(runs):
         return [seed for seed, _ in runs], runs[0][1]

@@ -1,4 +1,4 @@
-"""The tensors of many modules of one make as one set with a leading dimension."""
+"""Stacks the tensors of many equal modules along a leading dimension."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -13,7 +13,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def stacked(modules: Sequence[Module]) -> Module:
-    """A copy of the first whose every parameter and buffer is that of all: [K, …]."""
+    """Returns a copy of the first module whose every parameter and buffer is that of all: [K, …]."""
     made = deepcopy(modules[0])
     for path, module in made.named_modules():
         own = [one.get_submodule(path) for one in modules]
@@ -26,12 +26,12 @@ def stacked(modules: Sequence[Module]) -> Module:
 
 
 def state_of(whole: nn.Module, index: int) -> dict[str, Tensor]:
-    """One module's state out of a stacked one."""
+    """Returns one module's state out of a stacked one."""
     return {name: tensor[index].detach().clone() for name, tensor in whole.state_dict().items()}
 
 
 def parts_of(whole: Tensor, runs: Sequence[int]) -> list[nn.Parameter]:
-    """Leaves that share the memory of ``whole`` [K, …]: a run of jobs each, for an optimizer to change."""
+    """Returns leaves that share the memory of ``whole`` [K, …]: a run of jobs each, for an optimizer to change."""
     ends = torch.tensor([0, *runs]).cumsum(0).tolist()
     return [nn.Parameter(whole.detach()[start:end]) for start, end in pairwise(ends)]
 
@@ -48,7 +48,7 @@ class _Joined(Function):
 
 
 def joined(whole: Tensor, parts: Sequence[nn.Parameter]) -> Tensor:
-    """``whole`` as what its ``parts`` make up: the gradient goes to them, and nothing is copied."""
+    """Returns ``whole`` as a function of its ``parts``: the gradient goes to them, and nothing is copied."""
     if len(parts) == 1:
         return parts[0]
     made: Tensor = _Joined.apply(whole.detach(), *parts)

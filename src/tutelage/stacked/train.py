@@ -1,4 +1,4 @@
-"""A stack from its first step to the finished folders of all its trainings."""
+"""Trains a stack from its first step to the finished folders of all its trainings."""
 
 import hashlib
 import logging
@@ -34,7 +34,7 @@ _FLOOR = 1e-2  # of the greatest of all: the gradient of a bias before a batch n
 
 
 def in_order(learners: Sequence[Learner]) -> list[Learner]:
-    """By seed, and within a seed by the optimizer's settings: as :class:`~tutelage.stacked.stack.Stack` wants them."""
+    """Sorts by seed, and within a seed by the optimizer's settings, as :class:`~tutelage.stacked.stack.Stack` needs."""
     return sorted(learners, key=lambda one: (one.stage.data.seed, str(settings_of(one.module))))
 
 
@@ -84,7 +84,7 @@ def train(
 
 
 def place(root: Path, learners: Sequence[Learner]) -> Path:
-    """Where the states of a stack of these are, by the folders that they are for."""
+    """Returns the folder of the states of a stack, by the folders of its learners."""
     names = "\n".join(str(learner.folder) for learner in learners)
     return root / hashlib.sha256(names.encode()).hexdigest()[:20]
 
@@ -98,7 +98,7 @@ def _trainer(stage: DictConfig, folder: Path, batches: int) -> L.Trainer:
 
 
 def _finish(module: StackedModule, index: int, trainer: L.Trainer, data: ImageData) -> None:
-    """Writes what :func:`tutelage.pipeline.fit.run` would have written."""
+    """Writes the folder as :func:`tutelage.pipeline.fit.run` does."""
     learner = module.learners[index]
     if module.best_epoch[index] < 0:
         raise fit.not_validated(learner.module.about["stage"])

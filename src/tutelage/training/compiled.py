@@ -23,7 +23,7 @@ def check_compile(option: object, stage: str) -> None:
 
 @contextmanager
 def compiled(learner: nn.Module, option: bool | str) -> Iterator[None]:
-    """Inside, every network of ``learner``, those that teach it included, runs compiled.
+    """Context manager in which every network of ``learner``, its teachers included, runs compiled.
 
     ``Module.compile`` leaves the names of weights as they are, and taps, which are hooked before, are read as ever.
     Each batch size is compiled for itself: there are few (training, validation, the dry pass).

@@ -96,7 +96,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
         return GraphedStep(step, optimizer, module, [*module.objective.modules(), *module.student.modules()])
 
     def _free(self) -> int:
-        """How many of the next steps nobody looks at."""
+        """Returns how many of the next steps need no hook, log or validation."""
         trainer, progress = cast(Any, self.trainer), self.batch_progress
         index = progress.current.ready
         if index == 0 or self.restarting:
@@ -181,6 +181,6 @@ class LeanEpochLoop(_TrainingEpochLoop):
 
 
 def _overrides(one: L.LightningModule | L.LightningDataModule | L.Callback, hook: str) -> bool:
-    """Whether ``one`` has a version of ``hook`` of its own."""
+    """Checks whether ``one`` overrides ``hook``."""
     base = next(kind for kind in (L.LightningModule, L.LightningDataModule, L.Callback) if isinstance(one, kind))
     return getattr(type(one), hook, None) is not getattr(base, hook, None)

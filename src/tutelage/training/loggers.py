@@ -102,7 +102,7 @@ def _made(key: str, node: DictConfig, at: Place) -> Logger:
 
 
 def keeps_runs(target: Any) -> bool:
-    """Whether a class of loggers keeps runs; others write files."""
+    """Checks whether a class of loggers keeps runs on a service (W&B, MLflow); others write files."""
     return bool(parameters(target)[0] & _RUN_ARGUMENTS)
 
 
@@ -141,12 +141,12 @@ def _of_runs(target: Any, at: Place, known: str | None) -> dict[str, Any]:
 
 
 def is_tensorboard(target: Any) -> bool:
-    """Whether a class of loggers writes for TensorBoard."""
+    """Checks whether a class of loggers writes for TensorBoard."""
     return isinstance(target, type) and issubclass(target, TensorBoardLogger)
 
 
 def _known_run(at: Place, key: str) -> str | None:
-    """Of services that name runs themselves: the one that this very job has begun."""
+    """Returns the run that this very job has begun, for services that name runs themselves."""
     file = at.folder / RUNS
     found = read_json(file).get(key, {}) if file.is_file() else {}
     return found.get("id") if found.get("job") == str(at.job.absolute()) else None
@@ -154,7 +154,7 @@ def _known_run(at: Place, key: str) -> str | None:
 
 @contextmanager
 def training(stage: DictConfig, at: Place, loggers: Sequence[Logger]) -> Iterator[None]:
-    """Inside, one training writes its curves; after, none of its runs is open.
+    """Context manager in which one training logs its curves; on exit its runs are closed.
 
     The runs are noted in the training's ``runs.json``, for a later attempt and for jobs that reuse what it makes.
     """
@@ -188,5 +188,5 @@ def _end(logger: Logger) -> None:
 
 
 def has_tensorboard(cfg: DictConfig) -> bool:
-    """Whether one of the config's loggers writes for TensorBoard."""
+    """Checks whether one of the config's loggers writes for TensorBoard."""
     return any(is_tensorboard(get_object(node._target_)) for node in nodes(cfg).values())

@@ -100,7 +100,7 @@ class SupervisedModule(L.LightningModule):
             )
 
     def _check_rows(self, batch_size: int) -> None:
-        """Of whole batches: in a short last one a loss may have nothing to say."""
+        """Checks that a whole batch has enough rows for each loss; a short last one may have too few."""
         ranks = torch.distributed.get_world_size() if is_up() else 1
         for loss in self.objective.modules():
             if (least := getattr(loss, "least_rows", 1)) > batch_size // ranks:
@@ -117,7 +117,7 @@ class SupervisedModule(L.LightningModule):
         return next(self.student.parameters()).device
 
     def signals(self, batch: Batch) -> dict[str, Signals]:
-        """What every source makes of the batch."""
+        """Returns every source's signals of the batch: name → signals."""
         return {"batch": batch, **{name: source(batch) for name, source in self.sources().items()}}
 
     def setup(self, stage: str) -> None:
@@ -161,7 +161,7 @@ class SupervisedModule(L.LightningModule):
             self.trainer.strategy.share_out(self)
 
     def on_train_start(self) -> None:
-        """Where a run goes on: no source follows its last step twice, and Lightning leaves out the epoch's start."""
+        """Calls the epoch-start hook that Lightning skips on resume; sources do not repeat their last step."""
         self._last_step = self.global_step
         self._prepare()
         self.on_train_epoch_start()
@@ -174,7 +174,7 @@ class SupervisedModule(L.LightningModule):
                 term.loss.load_state_dict(broadcast(term.loss.state_dict()))
 
     def _targets(self, term: Term, epoch: int) -> Iterator[dict[str, Any]]:
-        """What ``term`` reads of the teachers, over an epoch of the training images, augmented as ever."""
+        """Yields ``term``'s arguments that come from the teachers, over an epoch of augmented training images."""
         read = {path.split(".")[0] for path in term.paths(term.targets)}
         for batch in self.trainer.datamodule.unaugmented_train_loader(epoch):  # type: ignore[attr-defined]
             batch = self.transfer_batch_to_device(batch, self.device, 0)

@@ -1,4 +1,4 @@
-"""How long a training is in the steps of its learning-rate schedule, and schedules that do not fit into it."""
+"""Computes a training's length in steps of its learning-rate schedule; refuses schedules that do not fit."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ _LENGTHS = ("T_max", "total_steps", "total_iters")  # arguments of torch's sched
 
 
 def length(interval: str, trainer: Mapping[str, Any], batches: int) -> int:
-    """The epochs of a training, or its optimizer steps.
+    """Returns the length of a training in epochs or in optimizer steps.
 
     Args:
         interval: ``epoch`` or ``step``.
@@ -33,7 +33,7 @@ def length(interval: str, trainer: Mapping[str, Any], batches: int) -> int:
 
 
 def filled(schedule: Callable[..., Any], whole: Callable[[], int]) -> Callable[..., Any]:
-    """The schedule with the length of the training in every length that its config leaves null."""
+    """Returns the schedule with the training's length in every length argument that its config leaves null."""
     if not isinstance(schedule, partial):
         return schedule
     empty = [name for name in _LENGTHS if name in schedule.keywords and schedule.keywords[name] is None]
@@ -41,7 +41,7 @@ def filled(schedule: Callable[..., Any], whole: Callable[[], int]) -> Callable[.
 
 
 def check_kind(scheduler: DictConfig, schedule: Any, figures: tuple[str, ...]) -> None:
-    """Refuses a schedule that watches a figure without one, or figures with one that does not.
+    """Checks that a schedule that watches a figure has one, and that others have none.
 
     Raises:
         TutelageError: names the key.
@@ -57,7 +57,7 @@ def check_kind(scheduler: DictConfig, schedule: Any, figures: tuple[str, ...]) -
 
 
 def check_length(made: Any, scheduler: DictConfig, whole: int, epochs: int, name: str) -> None:
-    """Refuses a schedule that ends before its training, or has steps beyond it.
+    """Checks that a schedule ends with its training: neither before nor after it.
 
     Args:
         made: the schedule of an optimizer.

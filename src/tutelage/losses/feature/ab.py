@@ -9,7 +9,7 @@ from tutelage.losses.precision import check_same_shape, in_float32
 
 
 class AB(Lazy):
-    """Each neuron should fire where the teacher's does, whatever it then says: a hinge on pre-activations.
+    """Matches the activation boundaries: a hinge on pre-activations, so that a neuron fires where the teacher's does.
 
     ``Σ_i 2^{i−n} mean_B Σ_chw [(x + m)² where x > −m and t ≤ 0; (x − m)² where x ≤ m and t > 0]``, x = r(s), for stages
     i = 1…n, so the last has factor 1 and each one before it half as much. t and s are taken before the ReLU. r is a

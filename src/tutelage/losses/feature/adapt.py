@@ -1,4 +1,4 @@
-"""What the feature losses share: which pairs go together, one rule for sizes, and parts shaped by the first call.
+"""Shared parts of the feature losses: pairing of stages, one rule for sizes, lazily shaped learned parts.
 
 The house rule for sizes: both maps are average-pooled to the smaller height and the smaller width of the two.
 Nothing is cropped, interpolated or repeated, unless the paper's method itself does it; then the docstring says so.
@@ -21,7 +21,7 @@ _KINDS = {VECTORS: "vectors [B, D]", TOKENS: "tokens [B, N, D]", MAPS: "maps [B,
 
 
 def check_pair(student: Tensor, teacher: Tensor, what: str, allowed: Sequence[int]) -> None:
-    """Raises unless both are of one kind that the loss can read, of one batch and, if tokens, of one length.
+    """Checks that two features are of one kind that the loss can read, of one batch and, if tokens, of one length.
 
     Args:
         student: the student's feature.
@@ -43,7 +43,7 @@ def check_pair(student: Tensor, teacher: Tensor, what: str, allowed: Sequence[in
 
 
 def stage_pairs(student: Stages, teacher: Stages, what: str, allowed: Sequence[int]) -> Pairs:
-    """The features stage by stage, each pair checked by :func:`check_pair`; a tensor alone is one stage.
+    """Returns the features stage by stage, each pair checked by :func:`check_pair`; a tensor alone is one stage.
 
     Raises:
         TutelageError: the numbers of stages differ, or a pair does not fit; names the shapes.
@@ -60,7 +60,7 @@ def stage_pairs(student: Stages, teacher: Stages, what: str, allowed: Sequence[i
 
 
 def width(feature: Tensor) -> int:
-    """Channels of a map, last dimension of tokens and vectors."""
+    """Returns the channels of a map [B, C, H, W], or the last dimension of tokens [B, N, D] and vectors [B, D]."""
     return feature.shape[1 if feature.ndim == MAPS else -1]
 
 
@@ -75,7 +75,7 @@ def pool_to(feature: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def match_size(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Two maps, each average-pooled to the smaller height and width of both; other features as they are."""
+    """Returns two maps average-pooled to the smaller height and width of both; other features unchanged."""
     if first.ndim != MAPS:
         return first, second
     size = min(first.shape[-2], second.shape[-2]), min(first.shape[-1], second.shape[-1])
@@ -83,33 +83,33 @@ def match_size(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pointwise(ndim: int, width_in: int, width_out: int, bias: bool = True) -> nn.Module:
-    """An affine map of the channels: a 1×1 convolution for maps, a linear layer for tokens and vectors."""
+    """Returns an affine map of the channels: a 1×1 convolution for maps, a linear layer for tokens and vectors."""
     return nn.Conv2d(width_in, width_out, 1, bias=bias) if ndim == MAPS else nn.Linear(width_in, width_out, bias=bias)
 
 
 class _LoneRow(nn.modules.batchnorm._BatchNorm):
-    """Batch normalisation that a last batch of one example does not end.
+    """Batch normalisation that accepts a batch of one example.
 
     One number a channel has no variance; it is normalised by what was seen so far, and leaves that as it is.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """As torch's, where a channel has more than one number."""
+        """Normalises as torch does where a channel has more than one number, else by the running statistics."""
         if self.training and x.numel() == x.shape[1]:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         return super().forward(x)
 
 
 class Norm1d(_LoneRow, nn.BatchNorm1d):
-    """Of vectors."""
+    """Batch normalisation of vectors [B, D] that accepts a batch of one example."""
 
 
 class Norm2d(_LoneRow, nn.BatchNorm2d):
-    """Of maps."""
+    """Batch normalisation of maps [B, C, H, W] that accepts a batch of one example."""
 
 
 def connector(student: Tensor, teacher: Tensor) -> nn.Sequential:
-    """:func:`pointwise` to the teacher's width without bias, He-initialised by fan-out, and batch normalisation.
+    """Returns :func:`pointwise` to the teacher's width without bias, He-initialised by fan-out, and a batch norm.
 
     For maps and vectors: the regressor of AB, OFD, SRRL and RepDistiller's FitNet.
     """

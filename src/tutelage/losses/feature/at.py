@@ -9,7 +9,7 @@ from tutelage.losses.precision import in_float32
 
 
 class AT(nn.Module):
-    """Student and teacher should look at the same places.
+    """Matches the spatial attention maps of student and teacher.
 
     ``Σ_stages mean (â_s − â_t)²`` over the batch and the places, ``â = a / ‖a‖₂`` over the places of an example,
     ``a = mean_c f²``. Channels need not agree; maps of different sizes are pooled by the house rule of

@@ -10,7 +10,7 @@ from tutelage.losses.relation.sp import unit
 
 
 class CATKD(nn.Module):
-    """For each class the student should look where the teacher looks.
+    """Matches the class activation maps of student and teacher.
 
     ``mean (ā_s − ā_t)²`` over the batch, the classes and the r×r places. ``a = W f`` are the class activation maps
     [K, H, W] of the last feature f by the classifier's weight W (its bias is left out), average-pooled to r×r;

@@ -18,7 +18,7 @@ from tutelage.losses.precision import check_same_shape, in_float32
 
 
 class FitNet(Lazy):
-    """The student's feature, seen through a learned regressor, should equal the teacher's.
+    """Regresses the teacher's feature from the student's: mean squared error after a learned regressor.
 
     ``mean (r(f_s) − f_t)²`` over all elements. ``r`` maps the student's channels to the teacher's: a 1×1 convolution
     for maps, a linear layer for tokens and vectors. Maps of different sizes are first pooled by the house rule of

@@ -13,7 +13,7 @@ from tutelage.losses.precision import check_same_shape, in_float32
 
 
 class FSP(nn.Module):
-    """How a stage turns into the next should be as in the teacher.
+    """Matches the Gram matrices between consecutive stages of student and teacher.
 
     ``Σ_i mean (G_i(s) − G_i(t))²`` over the batch and the entries of ``G_i = mean_HW f_i f_{i+1}ᵀ``, [C_i, C_{i+1}] of
     consecutive stages. Of the two stages of a network the larger is pooled by the house rule of

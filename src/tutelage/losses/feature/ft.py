@@ -14,7 +14,7 @@ from tutelage.losses.precision import check_same_shape, in_float32
 
 
 class FT(Lazy):
-    """The student's feature, translated, should equal the teacher's, paraphrased.
+    """Matches the student's translated feature to the teacher's paraphrased one.
 
     ``mean |F_t/‖F_t‖₂ − F_s/‖F_s‖₂|`` over all elements, the norm over all of an example's. ``F_t = E(f_t)`` comes from
     the encoder of an autoencoder of the teacher's maps, the paraphraser (three 3×3 convolutions, then three transposed
@@ -98,11 +98,11 @@ class FT(Lazy):
         self.prepared = True
 
     def get_extra_state(self) -> dict[str, bool]:
-        """Whether the paraphraser has learned."""
+        """Returns whether the paraphraser has been trained."""
         return {"prepared": self.prepared}
 
     def set_extra_state(self, state: Any) -> None:
-        """Takes up what a checkpoint says."""
+        """Restores from a checkpoint whether the paraphraser has been trained."""
         self.prepared = state["prepared"]
 
     @in_float32

@@ -9,7 +9,7 @@ from tutelage.losses.precision import check_same_shape, in_float32
 
 
 class MGD(Lazy):
-    """From a part of its map the student should generate the whole of the teacher's.
+    """Generates the teacher's whole feature map from the student's masked one.
 
     ``mean_B Σ_chw (G(M ⊙ A(f_s)) − f_t)²``. A is a 1×1 convolution to the teacher's width, or nothing where the widths
     agree; M is 0 with probability ``ratio``, else 1, drawn anew from torch's global generator at every call; G is a 3×3

@@ -13,7 +13,7 @@ from tutelage.losses.precision import in_float32
 
 
 class Dustbin(nn.Module):
-    """What trains a specialist: it tells its own classes apart and calls every other one "other".
+    """Trains a specialist: cross-entropy over its own classes and one "other" class for all the rest.
 
     ``mean_b −log softmax(u)_j``: u holds the m logits of ``classes``, then the dustbin's,
     ``log Σ_{c not in classes} exp(z_c) − log((1 − r) / r)``; j is the label's place in ``classes``, or the dustbin's.

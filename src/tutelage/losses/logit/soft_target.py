@@ -49,7 +49,7 @@ class SoftTarget(nn.Module):
 
 
 def soft_target(student: Tensor, teacher: Tensor, temperature: Tensor) -> Tensor:
-    """What :class:`SoftTarget` computes, of [B, C], [B, C] and a 0-dim temperature.
+    """Computes :class:`SoftTarget` as a function of logits [B, C], [B, C] and a 0-dim temperature; returns a scalar.
 
     In closed form, but for a temperature that needs a gradient and inside ``torch.func``'s transforms (vmap, grad …).
     """

@@ -41,7 +41,7 @@ class TTM(nn.Module):
         return (self.weight(teacher) * divergence).mean()
 
     def weight(self, teacher: Tensor) -> Tensor | float:
-        """What each row counts: 1."""
+        """Returns the weight of every row: 1."""
         return 1.0
 
 
@@ -55,5 +55,5 @@ class WTTM(TTM):
     """
 
     def weight(self, teacher: Tensor) -> Tensor:
-        """What each row counts: Z, [B]."""
+        """Returns the weight of each row: Z, [B]."""
         return (log_softmax(teacher) / self.temperature).logsumexp(1).exp()

@@ -19,7 +19,7 @@ _NO_LABEL = -100  # torch's ignore_index
 
 
 class CRD(nn.Module):
-    """Of many examples, the student's embedding and the teacher's pick each other out: noise-contrastive estimation.
+    """Contrasts the student's embedding of an example with the teacher's of others: noise-contrastive estimation.
 
     Two banks remember an embedding of every training example, one the student's and one the teacher's. An example's
     student embedding v is scored against the teacher's bank at its own key (c = 0) and at K other keys (c = 1 … K),

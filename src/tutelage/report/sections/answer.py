@@ -1,4 +1,4 @@
-"""The answer: what was chosen, what it gains, and how sure that is."""
+"""Section "answer": the chosen cell, its gain and the evidence for it."""
 
 from collections.abc import Iterable, Sequence
 
@@ -158,7 +158,7 @@ def _seeds_table(cell: Cell, weights: str) -> Table:
 
 
 def _heat_maps(sweep: Sweep, found: Sequence[CellStatistics], best: CellStatistics) -> list[Block]:
-    """Of temperature × alpha, or of the two keys that were varied; further keys are as in the chosen cell."""
+    """Returns heat maps of temperature × alpha, or of the two varied keys; further keys as in the chosen cell."""
     keys = list(sweep.keys)
     if len(keys) < 2 or (set(keys[:2]) != {TEMPERATURE, ALPHA} and len(keys) > 2):
         return []

@@ -1,4 +1,4 @@
-"""How the three networks of the chosen cell behave: fidelity, calibration, classes, and where they differ."""
+"""Section "behaviour" of the chosen cell's networks: fidelity, calibration, classes, and where they differ."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
@@ -21,7 +21,7 @@ _MOST_CLASSES = 20  # of a table; of more classes those that changed most come f
 
 
 def behaviour(cell: Cell, answers: Answers, trusted: Iterable[str] = (), images: bool = True) -> Section:
-    """Everything that the predictions of the cell's runs say.
+    """Returns the section, from the predictions of the cell's runs.
 
     Args:
         cell: the chosen one.
@@ -128,7 +128,7 @@ def _confusions(matrices: Mapping[str, np.ndarray], names: Sequence[str]) -> Ite
 
 
 def _who_is_right(cell: Cell, answers: Answers) -> Iterable[Block]:
-    """How teacher and student, and teacher and control, share the test examples, mean over seeds."""
+    """Yields how teacher and student, and teacher and control, share the test examples, mean over seeds."""
     rows = []
     for role in ("control", "student"):
         shares = []

@@ -1,4 +1,4 @@
-"""Why distillation helps or does not, from what was measured and nothing else."""
+"""Section "diagnosis": measured reasons why distillation helps or does not."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,7 +36,7 @@ def diagnosis(sweep: Sweep, found: Sequence[CellStatistics], best: CellStatistic
 
 
 def _advantage(cell: Cell, weights: str) -> Iterable[Block]:
-    """What there is to gain, and whether the student went that way."""
+    """Yields the teacher's advantage, and whether the student agrees more with it."""
     label = "Is the teacher better?"
     teacher, control = (mean(cell, role, weights, "test", "accuracy") for role in ("teacher", "control"))
     if teacher is None or control is None:
@@ -139,7 +139,7 @@ def _capacity(cell: Cell, answers: Answers) -> Iterable[Block]:
 
 
 def _limits(found: Sequence[CellStatistics], best: CellStatistics) -> Iterable[Block]:
-    """What the sweep says of alpha = 1 and of T = 1."""
+    """Yields the sweep's results at alpha = 1 and at T = 1."""
     for key, sign, means in ((ALPHA, "α", "no label is used"), (TEMPERATURE, "T", "the teacher's outputs as they are")):
         label = f"And at {sign} = 1 ({means})?"
         if best.cell.setting(key) is None:
@@ -163,7 +163,7 @@ def _without(one: CellStatistics, key: str) -> dict[str, Any]:
 
 
 def _first(answers: Answers, cell: Cell, role: str) -> tuple[str, SavedPredictions | None]:
-    """Of the cell's first seed: on training images, or on validation where those were not kept."""
+    """Returns the predictions of the cell's first seed: on training images, or on validation without those."""
     run = next(iter(cell.runs.values()))
     own = answers.of(run, role, "train")
     return ("train", own) if own is not None else ("val", answers.of(run, role, "val"))

@@ -1,4 +1,4 @@
-"""How hard each term of the loss pulled at the student while it learned."""
+"""Section "gradients": the gradient norm of each term of the loss during training."""
 
 from collections.abc import Iterable
 from statistics import fmean
@@ -45,7 +45,7 @@ def _rows(cell: Cell, runs: list[Pulls]) -> Iterable[list]:
 
 
 def _sentence(runs: list[Pulls]) -> str:
-    """Of one cell: every term's pull, the ratio of the strongest to the labels' (or the weakest), and the cosine."""
+    """Returns one cell's norms, the ratio of the strongest to the labels' (or the weakest), and the cosine."""
     norms, cosines = _means(runs, 0), _means(runs, 1)
     if len(norms) < 2:
         return "Not measured in the chosen cell, whose runs have no two terms in common."
@@ -69,7 +69,7 @@ def _means(runs: list[Pulls], place: int) -> dict[str, float]:
 
 
 def _pulls(run: Run) -> Pulls | None:
-    """What the student's ``stage.json`` says, by epoch; None without."""
+    """Returns the gradient norms by epoch in the student's ``stage.json``; None without."""
     try:
         stage = read_json_as(run.folder / "checkpoints" / "stage.json", _STAGE)
     except TutelageError:

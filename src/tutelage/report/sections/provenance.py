@@ -1,4 +1,4 @@
-"""Where all of it came from, and what is not there."""
+"""Section "provenance": command, versions, data and artifacts of the runs, and what is missing."""
 
 import shlex
 from collections import Counter
@@ -56,7 +56,7 @@ def _commands(sweep: Sweep) -> Table:
 
 
 def command(run: Run) -> str:
-    """What was typed, to be pasted into a shell."""
+    """Returns the command line, quoted to be pasted into a shell."""
     typed = [str(word) for word in run.provenance.get("command") or []]
     verb = typed[0].rpartition(" ")[2] if typed and " " in typed[0] else "distill"
     return " ".join(["tutelage", verb, *map(shlex.quote, typed[1:])])

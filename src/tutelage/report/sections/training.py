@@ -1,4 +1,4 @@
-"""How training went, and what the networks cost."""
+"""Section "training": curves of the training, and the networks' cost."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -113,7 +113,7 @@ def _of_networks(sweep: Sweep, role: str, weights: str) -> list[list[Any]]:
 
 
 def _of_chain(sweep: Sweep, weights: str) -> list[list[Any]]:
-    """Who taught before the last teacher (assistants, generations, a generalist), by name and cost."""
+    """Returns the networks that taught before the last teacher (assistants, generations, a generalist), with cost."""
     groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for run in sweep.runs:
         for name, entry in (run.metrics.get("chain") or {}).items():

@@ -55,7 +55,7 @@ class Ema(Quiet):
         learner.average.attach((), {"student": learner.student})
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Where a run goes on, the average does not follow its last step twice."""
+        """Restores the average's step counter on resume, so that the last step is not averaged twice."""
         self._last_step = trainer.global_step
 
     def on_train_batch_end(

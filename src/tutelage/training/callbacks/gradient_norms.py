@@ -1,4 +1,4 @@
-"""How hard each term of the objective pulls at the student, and whereto."""
+"""Gradient norm of each term of the objective at the student, and its cosine to the other terms' gradient."""
 
 import logging
 from collections.abc import Mapping
@@ -60,7 +60,7 @@ class GradientNorms(L.Callback):
             module.log_dict(both, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)  # equal on all ranks
 
     def state_dict(self) -> dict[str, Any]:
-        """What was measured."""
+        """Returns the recorded norms and cosines."""
         return {"measured": self.measured}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -69,7 +69,7 @@ class GradientNorms(L.Callback):
 
 
 def is_due(trainer: L.Trainer, batch_idx: int, terms: int) -> bool:
-    """Whether to measure on this batch: a function of the epoch alone, so that a resumed run measures the same."""
+    """Checks whether to measure on this batch, from the epoch alone, so that a resumed run measures the same."""
     batches, epoch = int(trainer.num_training_batches), trainer.current_epoch
     if batch_idx + 1 != batches:
         return False

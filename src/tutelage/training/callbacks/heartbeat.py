@@ -1,4 +1,4 @@
-"""What a job that trains is at, for `tutelage status`."""
+"""Reports the progress of a training to `tutelage status`."""
 
 import time
 from typing import Any
@@ -25,7 +25,7 @@ class Heartbeat(L.Callback):
         job.show(lambda folder: self.figures(trainer, pl_module))
 
     def figures(self, trainer: L.Trainer, pl_module: Any) -> dict[str, Any]:
-        """Where the training is, how long it will take, and its best figure so far."""
+        """Returns the present epoch, the estimated time left and the best figure so far."""
         done, seconds = trainer.global_step - self._from, time.monotonic() - self._began
         best = [one.best for one in trainer.callbacks if isinstance(one, BestWeights)]  # type: ignore[attr-defined]
         return {
@@ -39,6 +39,6 @@ class Heartbeat(L.Callback):
         }
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """What follows is evaluation or another stage; the last figures stay."""
+        """Keeps the last figures while evaluation or another stage follows."""
         last = self.figures(trainer, pl_module)
         job.show(lambda folder: last)

@@ -1,4 +1,4 @@
-"""What a user sees while a network trains."""
+"""Progress output while a network trains."""
 
 import sys
 import time
