@@ -39,6 +39,7 @@ def test_cached_is_live_to_the_bit(main, tmp_path, options):
     assert json.loads((folder / "store.json").read_text())["views"] == (2 if "data.views=2" in options else 1)
 
 
+@pytest.mark.long
 def test_two_ranks_read_one_cache_of_two_views(cli, tmp_path):
     base = [*AUGMENTED, *QUICK, "trainer=ddp", "trainer.accelerator=cpu"]
     cli("distill", *base, "hydra.run.dir=live")

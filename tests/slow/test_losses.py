@@ -49,6 +49,7 @@ def config(compose, loss: str) -> DictConfig:
     return compose(f"loss={loss}", *pair(loss), "data.batch_size=16")
 
 
+@pytest.mark.long
 def test_two_ranks_average_the_gradients_of_their_shares(compose, tmp_path):
     """As DDP does it, with every loss; and where a loss is a mean over examples, that is the gradient of the batch."""
     configs = {loss: config(compose, loss) for loss in LOSSES if loss != "hard"}

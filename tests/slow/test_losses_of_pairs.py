@@ -21,10 +21,10 @@ PAIRS = {
 }
 EQUAL_WIDTHS = {"fsp"}
 # In `make test` the pair of two kinds of network; residual ones are in test_losses.py.
-EACH = [pytest.param(pair, marks=[] if pair == "shufflenet" else pytest.mark.long) for pair in PAIRS]
 
 
-@pytest.mark.parametrize("pair", EACH)
+@pytest.mark.long
+@pytest.mark.parametrize("pair", PAIRS)
 def test_every_loss_teaches_it(compose, pair):
     torch.set_num_threads(1)
     for loss in LOSSES:

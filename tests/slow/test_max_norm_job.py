@@ -16,6 +16,7 @@ HELD = (
 )  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_crashed_run_goes_on_to_the_same_bits_and_two_ranks_hold_the_same_weights(main, cli, tmp_path):
     def run(name, *more):
         return "distill", *HELD, f"hydra.run.dir={tmp_path}/{name}/run", f"paths.outputs={tmp_path}/{name}", *more

@@ -39,6 +39,7 @@ def two_nodes(folders: list[Path], *overrides: str) -> list[tuple[int, str]]:
     return [(process.returncode, text) for process, text in zip(running, said, strict=True)]
 
 
+@pytest.mark.long
 def test_two_machines_make_one_run_and_each_artifact_once(tmp_path):
     said = two_nodes([tmp_path, tmp_path], f"paths.artifacts={tmp_path}/artifacts", "hydra.run.dir=run")
     assert [code for code, _ in said] == [0, 0], said

@@ -99,6 +99,7 @@ def test_a_sweep_trains_one_teacher_and_one_control_a_seed(main, tmp_path):
     assert len(lasts) == 4
 
 
+@pytest.mark.long
 def test_four_jobs_at_once_build_one_teacher_in_folders_of_their_own(tmp_path):
     """Started in the same second, and none is told its folder."""
     command = [sys.executable, "-m", "tutelage", "distill", *TINY, "logger=none"]

@@ -18,6 +18,7 @@ def values(folder, tag):
     return [value for _, value in sorted(scalars(folder / "tensorboard")[tag])]
 
 
+@pytest.mark.long
 def test_two_ranks_give_the_curve_and_figures_of_one_process(cli, tmp_path):
     # Without the regressor's batch norm, whose statistics are those of a rank's share.
     loss = ("loss=[soft_target,fitnet]", "loss.terms.hint.loss.rectify=false", "trainer.log_every_n_steps=3")
@@ -59,6 +60,7 @@ def test_a_multirun_on_two_ranks_is_one_sweep(cli, tmp_path):
     assert len(artifacts(tmp_path / "outputs" / "artifacts", "control")) == 1
 
 
+@pytest.mark.long
 def test_ctrl_c_in_a_terminal_saves_once_and_without_a_traceback_and_the_run_goes_on(tmp_path):
     """A terminal sends it to every process of its group."""
     harm = f"+callbacks.harm={{_target_: faults.InterruptGroupAt, stage: student, step: 22, marker: {tmp_path / 'm'}}}"

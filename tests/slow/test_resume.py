@@ -84,6 +84,7 @@ def test_killed_mid_epoch_in_every_stage(cli, tmp_path, whole):
     assert_it_went_on(tmp_path, {stage: step - step % 6 for stage, step in at.items()})
 
 
+@pytest.mark.long
 def test_preempted_in_every_stage(cli, tmp_path, whole):
     """Every state but the ones that a SIGTERM asks for is switched off: nothing is lost."""
     at = {"teacher": 22, "control": 18, "student": 37}
@@ -95,6 +96,7 @@ def test_preempted_in_every_stage(cli, tmp_path, whole):
     assert_it_went_on(tmp_path, at)
 
 
+@pytest.mark.long
 def test_killed_with_a_moving_average_and_the_newest_state_damaged(cli, tmp_path, whole):
     at, damaged = {"control": 31, "student": 39}, {}
 

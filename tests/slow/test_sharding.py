@@ -74,6 +74,7 @@ def test_each_rank_holds_half_of_every_network(fsdp):
             assert 0.4 < found["here"] / found["all"] < 0.6
 
 
+@pytest.mark.long
 def test_killed_it_goes_on_to_the_same_bits(fsdp, cli, tmp_path):
     harm = f"+callbacks.harm={{_target_: faults.KillAt, stage: student, step: 40, marker: {tmp_path / 'm'}, rank: 1}}"
     command = ("distill", *FSDP, harm)

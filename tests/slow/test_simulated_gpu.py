@@ -90,6 +90,7 @@ def test_a_run_goes_on_there(main, tmp_path):
     assert weights(tmp_path / "struck") == weights(tmp_path / "whole")
 
 
+@pytest.mark.long
 def test_students_train_as_one_there(main, tmp_path):
     grid = *SMALL, *DROPOUT, SHIFTED, "seed=0,1", "loss.temperature=1,4"
     for accelerator in ("cpu", "cuda"):

@@ -113,6 +113,7 @@ def test_a_specialist_that_was_killed_goes_on(cli, main, tmp_path):
     assert weights(tmp_path / "run", tmp_path / "shop") == weights(tmp_path / "whole", tmp_path / "whole_shop")
 
 
+@pytest.mark.long
 def test_two_ranks_train_specialists_too(cli, tmp_path):
     cli("distill", *TINY, *QUICK, "sources=specialists", "trainer=ddp", "trainer.accelerator=cpu", "hydra.run.dir=two")
     assert status(tmp_path / "two")["state"] == "COMPLETE"
@@ -147,6 +148,7 @@ def test_what_cannot_be_is_refused(main, tmp_path, options, said):
 # -- at the same time -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sources", [("sources=ensemble", "ensemble.size=2"), ("sources=specialists", GROUPS)])
 def test_at_the_same_time_is_one_after_the_other_to_the_bit(main, tmp_path, monkeypatch, sources):
     base = ("distill", *TINY, *QUICK, *sources)
@@ -167,6 +169,7 @@ def test_at_the_same_time_is_one_after_the_other_to_the_bit(main, tmp_path, monk
     assert main(*base, "hydra.run.dir=again", "paths.artifacts=shop2", "stages.teacher.workers=2").code == 0
 
 
+@pytest.mark.long
 def test_a_member_that_fails_ends_the_job_with_its_message(main, tmp_path):
     harm = f"+callbacks.harm={{_target_: faults.CrashAt, stage: teacher, step: 5, marker: {tmp_path / 'struck'}}}"
     several = ("sources=ensemble", "ensemble.size=2", "stages.teacher.workers=2")
@@ -177,6 +180,7 @@ def test_a_member_that_fails_ends_the_job_with_its_message(main, tmp_path):
     assert status(tmp_path / "run")["state"] == "FAILED"
 
 
+@pytest.mark.long
 def test_a_sigterm_ends_the_members_which_save_first(tmp_path):
     command = [
         "distill", *TINY, *QUICK, "sources=ensemble", "ensemble.size=2", "stages.teacher.workers=2",

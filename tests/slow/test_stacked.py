@@ -42,6 +42,7 @@ def same_weights(one, alone):
             torch.testing.assert_close(found[name], tensor, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.long
 def test_in_double_precision_every_job_is_the_job_alone(main, tmp_path):
     both = {}
     for launcher in ("stacked", "basic"):
@@ -107,6 +108,7 @@ def strike(run, folder, number):
     return command, sorted(path for path in where.iterdir() if (path / "status.json").exists()), struck
 
 
+@pytest.mark.long
 def test_a_stack_that_was_killed_ends_in_the_same_bits(cli, tmp_path):
     whole, _ = sweep(cli, tmp_path / "whole", "stacked", *EVERYTHING, "seed=0,1", "callbacks.recovery.every_n_steps=6")
     command, jobs, struck = strike(cli, tmp_path / "struck", KILL)
@@ -152,6 +154,7 @@ def test_a_network_that_does_not_fit_leaves_the_others_as_they_are(main, tmp_pat
     assert all(("lenet" in name) == (state == "FAILED") for name, state in states.items())
 
 
+@pytest.mark.long
 def test_jobs_that_differ_in_more_train_by_themselves_and_it_says_why(main, tmp_path):
     quick = (*EVERYTHING, "logger=none")
     _, answer = sweep(main, tmp_path, "stacked", *quick, "student.net.widths=[8],[9]", "loss=soft_target")
@@ -165,6 +168,7 @@ def test_jobs_that_differ_in_more_train_by_themselves_and_it_says_why(main, tmp_
     )
 
 
+@pytest.mark.long
 def test_two_processes_with_one_folder_do_not_harm_each_other(tmp_path):
     where = (f"paths.outputs={tmp_path}", f"hydra.sweep.dir={tmp_path}/sweep")
     line = ("distill", "-m", "launcher=stacked", *TINY, "callbacks.progress=null", *where, "seed=0,1", "loss.alpha=.5")

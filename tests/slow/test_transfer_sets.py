@@ -11,6 +11,7 @@ FEW = ("loss=[soft_target,dkd,ps_kd]", "loss.alpha=0.5", "data.labelled=30", "da
 LOSSES = ("train/loss", "train/hard", "train/dkd", "train/ps_kd", "val/nll")
 
 
+@pytest.mark.long
 def test_two_ranks_with_few_labels_are_one_process_and_one_teacher_serves_all(cli, tmp_path):
     np.savez(tmp_path / "more.npz", x=np.random.default_rng(0).random((100, 8, 8)))
     more = f"data.unlabelled=[{{_target_: tutelage.data.unlabelled.Npz, path: {tmp_path / 'more.npz'}, array: x}}]"
