@@ -1,9 +1,10 @@
-"""README and docs: every command composes or runs, every key, test and link is there, every choice is named."""
+"""README and docs: commands compose or run, Python runs, keys, tests and links are there, every choice has a row."""
 
 import re
 import runpy
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from itertools import islice, product
 from pathlib import Path
@@ -27,12 +28,13 @@ from tutelage.errors import TutelageError
 VERBS = [verb for verb in console.VERBS if Path(conf_dir(), f"{verb}.yaml").is_file()]  # those that Hydra composes
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-TEXT = {page.name: page.read_text() for page in PAGES}
+TEXT = {str(page.relative_to(ROOT)): page.read_text() for page in PAGES}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
-FILES = {"teacher.pt"}  # with a name that begins like a key
+NO_KEYS = {"teacher.pt", "student.about", "student.logits", "teacher.embedding"}  # files, attributes, signals
+TABLES = {"loss": "docs/losses.md", "sources": "docs/teachers.md", "data": "docs/data.md"}  # with a row for each choice
 COMMAND = re.compile(r"(?:PYTHONPATH=\. )?tutelage (\w+.*)")
-CHOICES = {group: sorted(Path(conf_dir(), group).glob("*.yaml")) for group in ("loss", "sources", "data")}
+CHOICES = {group: sorted(Path(conf_dir(), group).glob("*.yaml")) for group in TABLES}
 
 
 class Command(NamedTuple):
@@ -154,8 +156,8 @@ def keys(node: object, path: str = "") -> Iterator[str]:
 
 def test_the_pages_have_commands():
     assert len(COMMANDS) > 30
-    assert len(RUN) == 4
-    assert all(any(commands(text)) for name, text in TEXT.items() if name != "api.md")
+    assert len(RUN) == 8
+    assert all(any(commands(text)) for name, text in TEXT.items() if name != "docs/api.md")
     assert {command.verb for command in COMMANDS} == console.VERBS.keys()
 
 
@@ -187,17 +189,28 @@ def test_every_key_in_the_text_is_one(known):
     for page, text in TEXT.items():
         words = {word for span in INLINE.findall(FENCE.sub("", text)) for word in span.split()}
         dotted = [found[1] for word in words if (found := re.fullmatch(r"(\w+(?:\.\w+)+)(?:=.*)?", word))]
-        dotted = [key for key in dotted if key.split(".")[0] in roots and key not in FILES]
+        dotted = [key for key in dotted if key.split(".")[0] in roots and key not in NO_KEYS]
         found_at_all += dotted
         assert set(dotted) <= known, page
     assert len(found_at_all) > 50
 
 
 @pytest.mark.parametrize("group", CHOICES)
-def test_every_choice_is_named_in_the_readme(group):
-    spans = {word for span in INLINE.findall(TEXT["README.md"]) for word in span.split()}
+def test_every_choice_has_a_row(group):
+    spans = {word for span in INLINE.findall(TEXT[TABLES[group]]) for word in span.split()}
     for path in CHOICES[group]:
         assert {path.stem, f"{group}={path.stem}"} & spans, f"{group}={path.stem} has no row"
+
+
+def test_the_readme_links_every_page():
+    """The results through their table."""
+    linked = set(re.findall(r"\]\((docs/[^)#]+\.md)", TEXT["README.md"]))
+    results = {f"docs/results/{name}" for name in re.findall(r"\]\((\w+\.md)", TEXT["docs/results/index.md"])}
+    assert linked | results == TEXT.keys() - {"README.md"}
+
+
+def test_the_readme_is_short():
+    assert len(TEXT["README.md"].splitlines()) < 100
 
 
 def test_every_test_and_every_file_that_a_page_names_is_there():
@@ -206,12 +219,16 @@ def test_every_test_and_every_file_that_a_page_names_is_there():
         named = set(re.findall(r"\btest_\w+\.py", page.read_text()))
         assert named <= tests, page
         for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
-            if not target.startswith("http"):
+            if not target.startswith("http") and not target.startswith("#"):
                 assert (page.parent / target.split("#")[0]).exists(), f"{page}: {target}"
 
 
 # Those that need a file which a page shows; the others' likes are run by the tests that the tables name.
-RUN = [one for one in COMMANDS if re.search(r"my_\w+|teacher\.npz|more\.npz", " ".join(one.arguments))]
+RUN = [
+    one
+    for one in COMMANDS
+    if one.verb == "distill" and re.search(r"my_\w+|teacher\.npz|more\.npz", " ".join(one.arguments))
+]
 QUICK = ("trainer.max_epochs=1", "stages.teacher.trainer.max_epochs=1", "logger=none", "callbacks.progress=null")
 
 
@@ -222,3 +239,29 @@ def test_a_command_runs(command, main, shown):
         runpy.run_path(str(script))
     answer = main(command.verb, *command.arguments, *QUICK)
     assert answer.code == 0, answer.message
+
+
+SNIPPETS = {  # of each page, in order: without the files that it shows, which commands run
+    name: [block for language, block in FENCE.findall(text) if language == "python" and not block.startswith("# ")]
+    for name, text in TEXT.items()
+    if name != "README.md"  # tests/unit/test_api.py runs it
+}
+
+
+def test_the_pages_have_snippets():
+    assert {name for name, blocks in SNIPPETS.items() if blocks} == {
+        "docs/start.md", "docs/concepts.md", "docs/after_training.md",
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [name for name, blocks in SNIPPETS.items() if blocks])
+def test_the_python_of_a_page_runs(page, main, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if any("outputs/mine" in block for block in SNIPPETS[page]):
+        assert main("distill", "hydra.run.dir=outputs/mine", "model@teacher=mlp", *QUICK).code == 0
+    names: dict[str, object] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for block in SNIPPETS[page]:
+            exec(block, names)

@@ -231,7 +231,7 @@ def _control(cfg: DictConfig, root: Path, data: ImageData, reference: Source | N
 def _metrics(
     cfg: DictConfig, found: Mapping[str, Trained | None], teaching: TeacherSetup, data: ImageData
 ) -> dict[str, Any]:
-    """Returns the document of ``metrics.json``: schema 1, described in README."""
+    """Returns the document of ``metrics.json``: schema 1, described in docs/runs.md."""
     document: dict[str, Any] = {"schema": 1, "seed": cfg.seed}
     teacher = found["teacher"]
     for one in (*teaching.chain.values(), *filter(None, [teacher])):
