@@ -1,4 +1,4 @@
-"""Fault 34: every file of a finished run and of its artifacts, damaged in twelve ways.
+"""Fault 34: every file of a finished run and of its artifacts, damaged in thirteen ways, and every folder locked up.
 
 Accepted is only: the same figures, what was damaged being made anew; or a sentence, with an exit code that is not 0.
 """
@@ -8,23 +8,32 @@ from pathlib import Path
 
 import pytest
 from command import TINY
-from damage import KINDS, copy
+from damage import KINDS, bound_by_permissions, copy, unreadable
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 from runs import figures
 
-from tutelage.errors import TutelageError
+from tutelage.errors import TutelageError, explain, is_users
 from tutelage.pipeline.distill import distill_job
 from tutelage.pipeline.evaluate import evaluate
 from tutelage.report.answers import Answers
 from tutelage.report.runs import read_run
 from tutelage.runtime import manifest
-from tutelage.runtime.status import Job
+from tutelage.runtime.status import Job, jobs
 
 pytestmark = pytest.mark.slow
 
 COMMAND = (*TINY, "trainer.max_epochs=1", "hydra.run.dir=run", "paths.artifacts=shop", "logger=tensorboard")
 PASSING = ("status.json", "heartbeat.json", "distill.log")  # signs of life: no figure rests on them
+
+
+@pytest.fixture(autouse=True)
+def _bound_by_permissions():
+    try:
+        with bound_by_permissions():
+            yield
+    except OSError as error:
+        pytest.skip(f"root may read everything here, whatever its permissions ({error})")
 
 
 @pytest.fixture(scope="module")
@@ -85,15 +94,15 @@ def _cases(folder: Path, share: int) -> list[tuple[str, str]]:
     ]
 
 
-def _accepted(name: str, kind: str, whole: Path, folder: Path) -> str:
+def _accepted(name: str, whole: Path, folder: Path) -> str:
     """What is wrong with how the damage was met; empty where nothing is."""
-    run = "run" if name.startswith("run/") else "again"  # an artifact is read by another run
+    run = "run" if name.split("/")[0] == "run" else "again"  # an artifact is read by another run
     try:
         _distill(folder, run)
-    except TutelageError as error:
-        return "" if str(error).strip() else "no sentence"
     except (Exception, SystemExit) as error:
-        return f"{type(error).__name__}: {error}"
+        if not is_users(error):
+            return f"{type(error).__name__}: {error}"
+        return "" if explain(error).strip() else "no sentence"
     if figures(folder / run) != figures(whole / "run"):
         return "other figures"
     left = {**manifest.problems(folder / run), **manifest.problems(folder / run / "checkpoints")}
@@ -105,7 +114,7 @@ def _try(whole: Path, tmp_path: Path, share: int) -> None:
     for at, (name, kind) in enumerate(_cases(whole, share)):
         folder = copy(whole, tmp_path / str(at))
         KINDS[kind](folder / name)
-        if said := _accepted(name, kind, whole, folder):
+        if said := _accepted(name, whole, folder):
             wrong[name, kind] = said
     assert not wrong, "\n".join(f"{' '.join(key)}: {said}" for key, said in wrong.items())
 
@@ -113,6 +122,23 @@ def _try(whole: Path, tmp_path: Path, share: int) -> None:
 def test_a_damaged_run_or_artifact_is_repaired_or_refused(whole, tmp_path):
     """Some of the cases of the long test below."""
     _try(whole, tmp_path, 3 * len(KINDS))
+
+
+def test_a_folder_that_may_not_be_read_is_made_anew_or_named(whole, tmp_path):
+    """The run's own, with what its figures rest on, and one artifact's; `status` and `report` name them as well."""
+    wrong = {}
+    for at, name in enumerate(("run", "run/checkpoints", "shop/teacher", "shop/control/*")):
+        folder = copy(whole, tmp_path / str(at))
+        [place] = (path for path in folder.glob(name) if path.is_dir())
+        unreadable(place)
+        if name.startswith("run"):
+            [job] = jobs(folder)
+            said = f"{job.state} {job.why}; {read_run(folder / 'run').problem}"
+            if not said.startswith("DAMAGED") or said.count("ermission") != 2 or place.name not in said:
+                wrong[name] = said
+        if found := _accepted(name, whole, folder):
+            wrong[name, "again"] = found
+    assert not wrong
 
 
 @pytest.mark.long

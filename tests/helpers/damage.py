@@ -1,9 +1,11 @@
-"""Ten ways to damage a file."""
+"""Ways to damage a file, or to take away a file or a folder."""
 
+import ctypes
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -73,6 +75,42 @@ def another(path: Path) -> None:
     os.utime(path, ns=(said.st_atime_ns, said.st_mtime_ns))
 
 
+def unreadable(path: Path) -> None:
+    """A file or a folder that its owner may neither read nor write, as after a copy by another user."""
+    path.chmod(0)
+
+
+@contextmanager
+def bound_by_permissions() -> Iterator[None]:
+    """Inside, root has no more rights to files than their owner: without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH.
+
+    Another user would not do, for Python itself may lie in root's own folder.
+
+    Raises:
+        OSError: the system has no capabilities.
+    """
+    if os.geteuid():
+        yield
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3; this thread
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable of the capabilities 0 to 31; of those above
+
+    def call(name: str) -> None:
+        if not hasattr(libc, name) or getattr(libc, name)(header, sets):
+            raise OSError(ctypes.get_errno(), f"no {name}")
+
+    call("capget")
+    before = sets[0]
+    sets[0] = before & ~0b110
+    call("capset")
+    try:
+        yield
+    finally:
+        sets[0] = before
+        call("capset")
+
+
 def _of_tensors(path: Path, change: Callable) -> None:
     try:
         save_file(change(load_file(path)), path)
@@ -83,7 +121,7 @@ def _of_tensors(path: Path, change: Callable) -> None:
 KINDS = {
     "truncated": truncate, "emptied": empty, "deleted": delete, "first-bit": flip(0.0), "middle-bit": flip(0.5),
     "last-bit": flip(1.0), "folder": folder, "zeros": zeros, "appended": append, "wrong-types": wrong_types,
-    "fewer-keys": fewer_keys, "another": another,
+    "fewer-keys": fewer_keys, "another": another, "unreadable": unreadable,
 }  # fmt: skip
 
 

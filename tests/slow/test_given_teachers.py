@@ -1,13 +1,16 @@
 """Teachers that come as files, from the command line: nothing trains before it is clear that the file can be meant."""
 
+import signal
+
 import pytest
 import torch
 from command import SPLITS, TINY
 from odd_nets import Plain
-from runs import artifacts, figures
+from runs import artifacts, figures, status
 from safetensors.torch import load_file
 
 from tutelage.checkpoints.weights import read_state
+from tutelage.config import factory
 
 pytestmark = pytest.mark.slow
 QUICK = ("logger=none", "callbacks.progress=null", "hydra.run.dir=run")
@@ -71,6 +74,35 @@ def test_a_member_of_an_ensemble_has_its_own_prefix(main, tmp_path, teacher):
     answer = main("distill", "--config-dir", "mine", *TINY, *QUICK, "sources=two")
     assert answer.code == 0, answer.message
     assert len(artifacts(tmp_path / "outputs" / "artifacts", "given")) == 2
+
+
+def test_a_teacher_s_file_that_changes_under_a_run_is_named_before_and_after_its_end(cli, compose, tmp_path):
+    def write(seed):
+        torch.save(factory.network(compose(*TINY).teacher, seed).net.state_dict(), tmp_path / "w.pt")
+
+    harm = f"+callbacks.harm={{_target_: faults.KillAt, stage: student, step: 20, marker: {tmp_path / 'struck'}}}"
+    states = "callbacks.recovery.every_n_steps=6"
+    command = ("distill", *TINY, *QUICK, "sources.teacher.checkpoint=w.pt", states, harm)
+    write(0)
+    assert cli(*command, check=False).returncode == -signal.SIGKILL
+    begun = sorted((tmp_path / "run" / "checkpoints" / "states").iterdir())
+    assert begun
+    write(1)
+    done = cli(*command, check=False)
+    assert done.returncode == 1
+    assert "its student was trained with other contents of" in done.stderr
+    assert "file sources.teacher.checkpoint" in done.stderr
+    assert sorted((tmp_path / "run" / "checkpoints" / "states").iterdir()) == begun
+    write(0)  # the file that it began with: it goes on
+    cli(*command)
+    assert status(tmp_path / "run")["state"] == "COMPLETE"
+    said = (tmp_path / "run" / "metrics.json").read_bytes()
+    write(1)
+    done = cli(*command, check=False)
+    assert done.returncode == 1
+    assert "holds a finished run, made with other contents of" in done.stderr
+    assert "file sources.teacher.checkpoint" in done.stderr
+    assert (tmp_path / "run" / "metrics.json").read_bytes() == said
 
 
 def test_a_file_of_outputs_is_measured_before_training_and_its_columns_go_by_name(main, tmp_path, teacher):

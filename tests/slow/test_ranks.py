@@ -9,6 +9,8 @@ import pytest
 from command import TINY, environment, tutelage
 from runs import artifacts, figures, scalars, status
 
+from tutelage.training.callbacks.recovery import newest_intact
+
 pytestmark = pytest.mark.slow
 
 TWO = ("trainer=ddp", "trainer.accelerator=cpu")
@@ -79,6 +81,25 @@ def test_ctrl_c_in_a_terminal_saves_once_and_without_a_traceback_and_the_run_goe
     again = tutelage("distill", *TINY, *TWO, *quick, harm, cwd=tmp_path)
     assert status(tmp_path / "run")["state"] == "COMPLETE"
     assert "sync_dist" not in again.stderr
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+def test_a_run_does_not_go_on_with_another_number_of_ranks(cli, tmp_path, before, after):
+    """And nothing of it is lost."""
+    harm = f"+callbacks.harm={{_target_: faults.KillAt, stage: student, step: 8, marker: {tmp_path / 'm'}}}"
+    quick = ("logger=none", "callbacks.recovery.every_n_steps=6", "hydra.run.dir=run")
+    ranks = {number: ("distill", *TINY, *TWO, f"trainer.devices={number}", *quick, harm) for number in (1, 2)}
+    cli(*ranks[before], check=False)
+    assert (tmp_path / "m").exists()
+    [state] = (tmp_path / "run" / "checkpoints" / "states").glob("step=*.ckpt")
+    done = cli(*ranks[after], check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert f"trainer.devices: {before} there, {after} here" in done.stderr
+    assert newest_intact(state.parent) == state
+    if before == 1:
+        cli(*ranks[before])
+        assert status(tmp_path / "run")["state"] == "COMPLETE"
 
 
 def test_ranks_of_torchrun_without_a_common_folder_are_told(tmp_path):

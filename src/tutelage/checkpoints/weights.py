@@ -103,8 +103,11 @@ def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise TutelageError(f"checkpoint: no file {path.absolute()}")
     try:
+        path.open("rb").close()  # safetensors says of a file that may not be read that it is not there
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except OSError as error:
+        raise TutelageError(f"{path} can't be read: {error.strerror or error}") from error
     except SafetensorError as error:
         raise TutelageError(f"{path}: truncated, damaged or no safetensors file ({error})") from error
 

@@ -11,6 +11,7 @@ from typing import Any
 from tutelage.errors import TutelageError
 from tutelage.report.documents import Documents
 from tutelage.runtime import manifest
+from tutelage.runtime.files import is_missing
 from tutelage.runtime.json_shape import Form, check
 from tutelage.runtime.status import Job
 
@@ -138,7 +139,7 @@ def read_run(folder: Path, documents: Documents | None = None) -> Run:
 
     def read(name: str, kind: type = dict) -> Any:
         path = folder / name
-        if not os.path.lexists(path):
+        if is_missing(path):
             return kind()
         try:
             document = documents.read(path, kind)
@@ -150,7 +151,7 @@ def read_run(folder: Path, documents: Documents | None = None) -> Run:
     status, metrics, provenance = read("status.json"), read("metrics.json"), read("provenance.json")
     begun = _begun(provenance, read)
     state, why = status.get("state") or "UNKNOWN", status.get("why")
-    if state != "COMPLETE" and os.path.lexists(folder / "status.json"):  # it may be dead or damaged
+    if state != "COMPLETE" and not is_missing(folder / "status.json"):  # it may be dead or damaged
         job = Job.read(folder)
         state, why = job.state, job.why
     if state == "COMPLETE":
@@ -167,7 +168,7 @@ def read_run(folder: Path, documents: Documents | None = None) -> Run:
         artifacts=read("artifacts.json"),
         ended=status.get("ended") or "",
         cwd=Path(begun["cwd"] or "."),
-        verified=(folder / manifest.NAME).is_file(),
+        verified=os.path.isfile(folder / manifest.NAME),
     )
     problem = _problem(run, why, problems)
     return Run(**{**vars(run), "problem": problem})

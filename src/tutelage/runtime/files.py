@@ -128,6 +128,17 @@ def stamp(path: Path) -> tuple[int, ...]:
     return said.st_dev, said.st_ino, said.st_size, said.st_mtime_ns, said.st_ctime_ns
 
 
+def is_missing(path: Path) -> bool:
+    """Checks whether nothing is at a path; where its folder may not be read, something may be, and reading says so."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def remove_temporary_files(folder: Path, pattern: str = "**/.*.tmp") -> None:
     """Removes what a killed process left half written below ``folder``, of which this process is the owner."""
     for path in folder.glob(pattern):

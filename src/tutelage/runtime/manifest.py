@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.errors import TutelageError
-from tutelage.runtime.files import file_digest, recipe_digest
+from tutelage.runtime.files import file_digest, is_missing, recipe_digest
 from tutelage.runtime.json_files import read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def read(folder: Path) -> dict[str, Any]:
         TutelageError: it is not there, or damaged.
     """
     path = folder / NAME
-    if not path.exists():
+    if is_missing(path):
         raise TutelageError(f"{path} is not there: without it nothing says that the folder is complete")
     document = read_json(path)
     rest = {key: value for key, value in document.items() if key != "digest"} if isinstance(document, dict) else {}
@@ -80,9 +80,9 @@ def problems_of_run(folder: Path) -> list[str]:
 
     A run without a manifest has none: it is of an older version, and nothing says what its files were.
     """
-    written = [place for place in (folder, folder / "checkpoints") if (place / NAME).exists()]
+    written = [place for place in (folder, folder / "checkpoints") if not is_missing(place / NAME)]
     found = [said for place in written for said in problems(place, quick=True).values()]
-    return [said.removeprefix(f"{folder}/") for said in found]
+    return list(dict.fromkeys(said.removeprefix(f"{folder}/") for said in found))
 
 
 def check(folder: Path, quick: bool = False) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tutelage.errors import TutelageError
+from tutelage.errors import TutelageError, explain
 from tutelage.runtime import manifest
 from tutelage.runtime.files import file_system_time
 from tutelage.runtime.json_shape import check, read_json_as
@@ -57,8 +57,8 @@ class Job:
         """From ``status.json``, ``heartbeat.json`` and ``metrics.json``; what can't be read is its ``why``."""
         try:
             return _read(folder)
-        except TutelageError as error:
-            return Job(folder, "DAMAGED", str(error), {}, None)
+        except (TutelageError, OSError) as error:
+            return Job(folder, "DAMAGED", explain(error), {}, None)
 
 
 def _read(folder: Path) -> Job:
@@ -109,9 +109,16 @@ def _alive(pid: int) -> bool:
 
 
 def jobs(folder: Path) -> Iterator[Job]:
-    """All jobs in ``folder`` or below it, by name."""
-    for path in sorted(folder.rglob("status.json"), key=lambda path: str(path)):
-        yield Job.read(path.parent)
+    """All jobs in ``folder`` or below it, by name; a folder that may not be read may be one."""
+    unread: list[OSError] = []
+    walk = os.walk(folder, onerror=unread.append)
+    found = {Path(place) for place, folders, files in walk if "status.json" in (*folders, *files)}
+    made = [Job.read(path) for path in found]
+    for error in unread:
+        path = Path(error.filename)
+        if isinstance(error, PermissionError) and not found & {path, *path.parents}:
+            made.append(Job(path, "DAMAGED", explain(error), {}, None))
+    yield from sorted(made, key=lambda job: str(job.folder))
 
 
 def table(found: list[Job], root: Path) -> Table:
