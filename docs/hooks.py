@@ -72,6 +72,12 @@ def methods() -> list[str]:
     return sorted(path.stem for path in (ROOT / "conf" / "loss").glob("*.yaml") if not path.stem.startswith("_"))
 
 
+def kind(name: str) -> str:
+    """Returns the heading of the navigation under which ``loss=<name>`` stands."""
+    found = re.search(r"tutelage\.losses\.(feature|relation)\.", (ROOT / "conf" / "loss" / f"{name}.yaml").read_text())
+    return {"feature": "Features", "relation": "Relations"}[found[1]] if found else "Logits"
+
+
 def relink(text: str, source: str, at: str) -> str:
     """Points links at where the site has their files; links to files that it doesn't have become plain text.
 
@@ -99,7 +105,9 @@ def on_config(config: Any) -> Any:
     """Lists the methods in the navigation."""
     for entry in config["nav"]:
         if "Methods" in entry:
-            entry["Methods"] += [{name: f"methods/{name}.md"} for name in methods()]
+            for heading in ("Logits", "Features", "Relations"):
+                names = [name for name in methods() if kind(name) == heading]
+                entry["Methods"].append({heading: [{name: f"methods/{name}.md"} for name in names]})
     return config
 
 

@@ -32,6 +32,15 @@ def test_a_method_s_page_has_its_published_numbers():
     assert "::: tutelage.losses.logit.dkd.DKD" in page
 
 
+def test_the_navigation_has_every_method_by_kind():
+    config = HOOKS["on_config"]({"nav": [{"Methods": []}]})
+    headings = {heading: [*entries(pages)] for one in config["nav"][0]["Methods"] for heading, pages in one.items()}
+    assert sorted(page for pages in headings.values() for page in pages) == [f"methods/{name}.md" for name in METHODS]
+    assert {"methods/dkd.md", "methods/hard.md"} <= set(headings["Logits"])
+    assert "methods/fitnet.md" in headings["Features"]
+    assert "methods/rkd.md" in headings["Relations"]
+
+
 def test_links_lead_to_where_the_site_has_the_file():
     def relink(target):
         return HOOKS["relink"](f"[a]({target})", "docs/results/mine.md", "results/mine.md")
