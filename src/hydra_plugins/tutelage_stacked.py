@@ -16,14 +16,18 @@ from omegaconf import DictConfig, open_dict, read_write
 
 log = logging.getLogger(__name__)
 
+UNSET = ""  # None is a value
+
 
 @dataclass
 class StackedLauncherConf:
     """The options of :class:`StackedLauncher`."""
 
     _target_: str = "hydra_plugins.tutelage_stacked.StackedLauncher"
-    most_jobs: int | None = None
-    most_work: float | None = 2e7
+    max_jobs: int | None = None
+    max_macs: float | None = 2e7
+    most_jobs: Any = UNSET  # the names of the last release
+    most_work: Any = UNSET
 
 
 ConfigStore.instance().store(
@@ -37,14 +41,17 @@ class StackedLauncher(BasicLauncher):
     After that each runs as under Hydra's basic launcher and finds its student trained.
 
     Args:
-        most_jobs: in a stack; None: as many as fit into memory.
-        most_work: multiply-adds of a student's batch, those of convolutions twice, above which a CPU trains jobs one by
+        max_jobs: in a stack; None: as many as fit into memory.
+        max_macs: multiply-adds of a student's batch, those of convolutions twice, above which a CPU trains jobs one by
             one; None: no limit.
+        most_jobs: old name of ``max_jobs``, with a warning; in this release only.
+        most_work: old name of ``max_macs``, likewise.
     """
 
-    def __init__(self, most_jobs: int | None, most_work: float | None):
+    def __init__(self, max_jobs: int | None, max_macs: float | None, most_jobs: Any = UNSET, most_work: Any = UNSET):
         super().__init__()
-        self.most_jobs, self.most_work = most_jobs, most_work
+        self.max_jobs = max_jobs if most_jobs == UNSET else _renamed("most_jobs", "max_jobs", most_jobs)
+        self.max_macs = max_macs if most_work == UNSET else _renamed("most_work", "max_macs", most_work)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keeps what the sweeper composes of every job, to see whether it is legal, for the launch."""
@@ -71,7 +78,7 @@ class StackedLauncher(BasicLauncher):
         assert self.task_function is not None
         hydra = self.config.hydra
         configs = [self._config(list(own), initial_job_idx + i) for i, own in enumerate(job_overrides)]
-        train_together([_job(config) for config in configs], Limits(self.most_jobs, self.most_work))
+        train_together([_job(config) for config in configs], Limits(self.max_jobs, self.max_macs))
         returned = []
         for config, overrides in zip(configs, job_overrides, strict=True):
             log.info("#%d: %s", config.hydra.job.num, " ".join(filter_overrides(overrides)))
@@ -94,6 +101,16 @@ class StackedLauncher(BasicLauncher):
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
         return config
+
+
+def _renamed(old: str, new: str, value: Any) -> Any:
+    """Returns the value of an option that was given by its old name, with a warning."""
+    from tutelage.errors import TutelageError
+
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise TutelageError(f"hydra.launcher.{old}, now {new}: expected a number or null, found {value!r}")
+    log.warning("hydra.launcher.%s is now %s; the old name works in this release only", old, new)
+    return value
 
 
 class _Kept:

@@ -84,8 +84,8 @@ def explain(error: BaseException) -> str:
 
     Where a key or a choice of the config is misspelt, with the nearest that there are.
     """
-    if (said := storage_fault(error)) is not None:
-        return said
+    if (message := storage_fault(error)) is not None:
+        return message
     message = str(error)
     if isinstance(error, yaml.YAMLError):
         return f"{' '.join(message.split())}; YAML indents with spaces, never with tabs"

@@ -62,7 +62,7 @@ def uniform(seed: int, keys: Tensor, count: int) -> Tensor:
     """Returns counter-based uniform numbers: row ``i`` depends on ``seed`` and ``keys[i]`` alone.
 
     Args:
-        seed: any integer, typically ``mix(seed, "augment", view)``.
+        seed: any integer, typically ``derive_seed(seed, "augment", view)``.
         keys: [B] int64, the keys of the examples.
         count: how many numbers an example gets.
 

@@ -119,7 +119,7 @@ class Fit:
         return ", ".join(parts)
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         """``place``, and how much of the file is left out."""
         return self.place + (f"; {self.unused} other tensors are not used" if self.unused else "")
 

@@ -159,4 +159,4 @@ def load_into(net: nn.Module, path: str | os.PathLike[str], key: str | None = No
     found = state_dicts.fit(read_states(path), expected, Path(path), type(net).__name__, key, prefix)
     whole_state = {name: found.state.get(name, tensor) for name, tensor in expected.items()}
     net.load_state_dict({name: shard_like(tensor, expected[name]) for name, tensor in whole_state.items()})
-    return found.said
+    return found.description

@@ -250,8 +250,8 @@ def distillation_module(
     return DistillationModule(sources=teaching, **_learning(stage, "student", classes), reference=reference)
 
 
-def trainer(stage: DictConfig, name: str, folder: Path, board: Path, batches: int) -> L.Trainer:
-    """The Lightning Trainer of one stage, which writes into ``folder``, and curves into ``board/<name>``.
+def trainer(stage: DictConfig, name: str, folder: Path, tensorboard_dir: Path, batches: int) -> L.Trainer:
+    """The Lightning Trainer of one stage, which writes into ``folder``, and curves into ``tensorboard_dir/<name>``.
 
     An epoch of fewer than ``log_every_n_steps`` batches is logged at its end.
     """
@@ -266,7 +266,7 @@ def trainer(stage: DictConfig, name: str, folder: Path, board: Path, batches: in
         **({"strategy": Replicated()} if averages else {}),
         log_every_n_steps=min(stage.trainer.log_every_n_steps, batches),
         callbacks=callbacks,
-        logger=loggers.make(stage, loggers.place(stage, name, folder, board)),
+        logger=loggers.make(stage, loggers.place(stage, name, folder, tensorboard_dir)),
         default_root_dir=str(folder),
         plugins=[
             VerifiedIO(folder / "states"),

@@ -46,8 +46,8 @@ def refuse_unknown_keys(cfg: DictConfig, known: Collection[str]) -> None:
     named = {*_interpolated(plain), *known}
     if HydraConfig.initialized():
         named.update(_interpolated(OmegaConf.to_container(HydraConfig.get(), resolve=False)))
-    if said := [_sentence(path, plain, named) for path in _unread(plain, named)]:
-        raise TutelageError("\n".join(said))
+    if messages := [_sentence(path, plain, named) for path in _unread(plain, named)]:
+        raise TutelageError("\n".join(messages))
 
 
 def refuse_unknown_stage_keys(cfg: DictConfig, stage: DictConfig, name: str) -> None:
@@ -67,8 +67,8 @@ def refuse_unknown_stage_keys(cfg: DictConfig, stage: DictConfig, name: str) -> 
     if isinstance(own["stages"][name].get("loss"), Mapping):  # in the stage are those terms alone that it needs
         groups["loss"] = OmegaConf.to_container(OmegaConf.merge(own["loss"], own["stages"][name]["loss"]))
     named = {key for key in (*DISTILL_KEYS, *_interpolated(own)) if key.partition(".")[0] in groups}
-    if said := [f"stages.{name}.{_sentence(path, groups, named)}" for path in _unread(groups, named)]:
-        raise TutelageError("\n".join(said))
+    if messages := [f"stages.{name}.{_sentence(path, groups, named)}" for path in _unread(groups, named)]:
+        raise TutelageError("\n".join(messages))
 
 
 def _unread(node: Mapping[Any, Any], named: Collection[str], path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

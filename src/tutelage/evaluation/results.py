@@ -69,11 +69,11 @@ def read_answers(folder: Path, weights: str, split: str) -> Predictions | None:
     return None if found is None else Predictions(*map(torch.from_numpy, (found.logits, found.label, found.key)))
 
 
-def write_results(folder: Path, said: Mapping[tuple[str, str], Predictions], facts: Mapping[str, Any]) -> None:
+def write_results(folder: Path, predictions: Mapping[tuple[str, str], Predictions], facts: Mapping[str, Any]) -> None:
     """Writes what a :class:`Trained` reads: the predictions, then the facts, then the folder's manifest."""
     fields = ("logits", "label", "key")
     tensors = {
-        f"{kind}.{split}.{field}": getattr(one, field) for (kind, split), one in said.items() for field in fields
+        f"{kind}.{split}.{field}": getattr(one, field) for (kind, split), one in predictions.items() for field in fields
     }
     write_atomically(folder / "predictions.safetensors", serialise({name: x.clone() for name, x in tensors.items()}))
     write_json(folder / "stage.json", facts)

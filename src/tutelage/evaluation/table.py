@@ -71,8 +71,8 @@ def short_line(metrics: Mapping[str, Any]) -> str:
     """Test accuracy of the last weights and the gain, for a job of a multirun, whose table comes at the end."""
     _check(metrics)
     names = {"teacher": "teacher", "control": "alone", "student": "distilled"}
-    said = [f"{name} {_accuracy(metrics, role)} %" for role, name in names.items() if role in metrics]
-    return ", ".join(said) + (f": {_gain(metrics)} points" if "control" in metrics else "")
+    sentences = [f"{name} {_accuracy(metrics, role)} %" for role, name in names.items() if role in metrics]
+    return ", ".join(sentences) + (f": {_gain(metrics)} points" if "control" in metrics else "")
 
 
 def multirun_table(found: Mapping[str, Mapping[str, Any]]) -> RenderableType:
@@ -157,14 +157,14 @@ def _cells(entry: Mapping[str, Any], teacher: Mapping[str, Any] | None) -> list[
 
 def _legend(metrics: Mapping[str, Any]) -> str:
     count = metrics["student"]["last"]["test"]["count"]
-    said = [f"{count:,} test examples, with the last weights and with the best on validation."]
+    sentences = [f"{count:,} test examples, with the last weights and with the best on validation."]
     if "teacher" in metrics:
-        said.append("×: times smaller than the teacher. Agree, KL: with the teacher.")
+        sentences.append("×: times smaller than the teacher. Agree, KL: with the teacher.")
     shown = {**metrics.get("chain", {}), **{name: metrics[role] for role, name in _names(metrics).items()}}
     for name, entry in shown.items():
         if entry["reused"]:
-            said.append(f"{name.capitalize()}: reused, {_origin(entry)}; trained in these seconds.")
-    return " ".join(said)
+            sentences.append(f"{name.capitalize()}: reused, {_origin(entry)}; trained in these seconds.")
+    return " ".join(sentences)
 
 
 def _origin(entry: Mapping[str, Any]) -> str:

@@ -245,8 +245,10 @@ def _metrics(
     if 0 < len(data.absent) < data.num_classes:
         for role in ("control", "student"):
             for kind in WEIGHTS:
-                said = found[role].predictions  # type: ignore[union-attr]
-                document[role][kind]["absent"] = absent_figures(said[kind, "val"], said[kind, "test"], data.absent)
+                predictions = found[role].predictions  # type: ignore[union-attr]
+                document[role][kind]["absent"] = absent_figures(
+                    predictions[kind, "val"], predictions[kind, "test"], data.absent
+                )
     if own := teaching.generations():
         document["generations"] = _together([*own, *filter(None, [found["student"]])])
     document["gain"] = {
@@ -264,8 +266,8 @@ def _together(generations: list[Trained]) -> dict[str, Any]:
     """Returns figures of the mean of the probabilities of born-again students, the last one included."""
     document: dict[str, Any] = {"count": len(generations)}
     for kind in WEIGHTS:
-        said = {split: [one.predictions[kind, split] for one in generations] for split in SPLITS}
-        document[kind] = {split: figures(in_one(of_all)) for split, of_all in said.items()}
+        predictions = {split: [one.predictions[kind, split] for one in generations] for split in SPLITS}
+        document[kind] = {split: figures(in_one(of_all)) for split, of_all in predictions.items()}
     return document
 
 

@@ -48,7 +48,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     net, header = network_of(cfg.checkpoint, cfg.trust)
     data = data_of(header, cfg.data, cfg.checkpoint, cfg.trust)
     beside = network_of(cfg.teacher, cfg.trust)[0] if cfg.teacher else None
-    said = [_predictions(one, data, cfg.split, cfg.device) for one in (net, beside) if one is not None]
+    predictions = [_predictions(one, data, cfg.split, cfg.device) for one in (net, beside) if one is not None]
     return {
         "schema": 1,
         "checkpoint": str(Path(cfg.checkpoint).absolute()),
@@ -56,7 +56,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         "split": cfg.split,
         "parameters": parameters(net),
         "multiply_adds": multiply_adds(net, data.input_shape),
-        "figures": figures(*said),
+        "figures": figures(*predictions),
     }
 
 

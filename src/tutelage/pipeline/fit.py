@@ -42,7 +42,12 @@ _SMALL = 1e7  # multiply-adds of a batch, forward: below that a CPU is probably 
 
 
 def run(
-    stage: DictConfig, name: str, folder: Path, board: Path, data: ImageData, module: Callable[[], SupervisedModule]
+    stage: DictConfig,
+    name: str,
+    folder: Path,
+    tensorboard_dir: Path,
+    data: ImageData,
+    module: Callable[[], SupervisedModule],
 ) -> None:
     """Trains, or goes on where an earlier attempt was stopped, and finishes the folder.
 
@@ -50,7 +55,7 @@ def run(
         stage: the config as this stage sees it.
         name: teacher, control or student.
         folder: for weights, predictions and ``stage.json``; its manifest is the sign that the stage is finished.
-        board: for TensorBoard.
+        tensorboard_dir: for TensorBoard's event files.
         data: loaded.
         module: makes what learns; not called for a finished stage.
 
@@ -62,13 +67,13 @@ def run(
     factory.try_optimizer(stage, name, len(data.train_dataloader()))
     check_lengths(stage.trainer, name, len(data.train_dataloader()), len(data.val_dataloader()))
     try:
-        _train(stage, name, folder, board, data, module())
+        _train(stage, name, folder, tensorboard_dir, data, module())
     except BestLostError as error:  # the epochs before the state have to be trained again
         log.warning("%s: %s; it is trained from the start", name, error)
         if distributed.is_main():
             shutil.rmtree(folder / "states")
         distributed.barrier()
-        _train(stage, name, folder, board, data, module())
+        _train(stage, name, folder, tensorboard_dir, data, module())
 
 
 def _is_finished(folder: Path) -> bool:
@@ -83,25 +88,27 @@ def _is_finished(folder: Path) -> bool:
         return False
     if problems := manifest.problems(folder):
         recipe = folder / "recipe.json"
-        said = recipe.read_bytes() if recipe.is_file() else None
+        content = recipe.read_bytes() if recipe.is_file() else None
         manifest.set_aside(folder, next(iter(problems.values())))
-        if said is not None:
-            write_atomically(recipe, said)
+        if content is not None:
+            write_atomically(recipe, content)
         return False
     shutil.rmtree(folder / "states", ignore_errors=True)
     return True
 
 
-def _train(stage: DictConfig, name: str, folder: Path, board: Path, data: ImageData, learner: SupervisedModule) -> None:
+def _train(
+    stage: DictConfig, name: str, folder: Path, tensorboard_dir: Path, data: ImageData, learner: SupervisedModule
+) -> None:
     learner.about |= data.named_classes
-    trainer = factory.trainer(stage, name, folder, board, len(data.train_dataloader()))
+    trainer = factory.trainer(stage, name, folder, tensorboard_dir, len(data.train_dataloader()))
     facts: dict[str, Any] = {}
     if sharded := isinstance(trainer.strategy, Sharded):  # of shards it can't be counted
         facts["multiply_adds"] = multiply_adds(learner.student.net.net, data.input_shape)
     if stage.graph == "never":
         warn_of_small_steps(learner, data, trainer.strategy.root_device, name)
     state = _state_to_go_on_from(folder / "states")
-    at = loggers.place(stage, name, folder, board)
+    at = loggers.place(stage, name, folder, tensorboard_dir)
     logged = loggers.training(stage, at, trainer.loggers)
     with sigterm_saves(), threads(learner, data), logged, compiled(learner, stage.compile):
         trainer.fit(learner, datamodule=data, ckpt_path=state, weights_only=True)
@@ -198,7 +205,7 @@ def _finish(
     if learner.average is not None:
         save_network(learner.student.net.net, folder / "raw.safetensors", header)
     measured = next((callback.measured for callback in callbacks if isinstance(callback, GradientNorms)), {})
-    finish(net, folder, data, device, {**training, "pulls": measured})
+    finish(net, folder, data, device, {**training, "gradient_norms": measured})
     if distributed.is_main():
         shutil.rmtree(folder / "states", ignore_errors=True)
 
@@ -212,13 +219,13 @@ def finish(net: nn.Module, folder: Path, data: ImageData, device: torch.device, 
     facts = {"parameters": parameters(net), **training}
     if "multiply_adds" not in facts:
         facts["multiply_adds"] = multiply_adds(net.cpu(), data.input_shape)
-    said: dict[tuple[str, str], Predictions] = {}
+    predictions: dict[tuple[str, str], Predictions] = {}
     loaders = {split: data.whole(split) for split in SPLITS}
     if (sample := data.labelled(_SAMPLE)) is not None:
         loaders[TRAIN] = sample
     for weights in WEIGHTS:
         load_into(net, folder / f"{weights}.safetensors")
         for split, loader in loaders.items():
-            said[weights, split] = predict(net.to(device, torch.float32), loader, device)  # after bf16-true
+            predictions[weights, split] = predict(net.to(device, torch.float32), loader, device)  # after bf16-true
     if distributed.is_main():
-        write_results(folder, said, {**facts, "epoch": epochs})
+        write_results(folder, predictions, {**facts, "epoch": epochs})

@@ -132,13 +132,13 @@ def _combine(
         facts: dict[str, Any] = {key: total(one.facts[key] for one in trained) for key in _ADDED}
         facts |= {"epochs": trained[0].facts["epochs"], "epoch": dict.fromkeys(WEIGHTS)}
         facts["specialists"] = [{"classes": group, "share": share} for group, share in zip(groups, shares, strict=True)]
-        said = {}
+        predictions = {}
         for split in SPLITS:
             special = torch.stack([one.predictions["last", split].logits for one in trained[1:]])
-            said[split], counts = _together(trained[0].predictions[weights, split], special, groups, top)
+            predictions[split], counts = _together(trained[0].predictions[weights, split], special, groups, top)
             for entry, count in zip(facts["specialists"], counts, strict=True):
                 entry[split] = count
-        both = {(kind, split): one for kind in WEIGHTS for split, one in said.items()}
+        both = {(kind, split): one for kind in WEIGHTS for split, one in predictions.items()}
         results.write_results(work, both, facts)
 
     return Trained.read(*artifacts.make(root, "specialists", found, combine, since))
@@ -152,9 +152,9 @@ def _together(
     parts = zip(generalist.logits.split(_ROWS), special.split(_ROWS, 1), strict=True)
     logits, gaps = zip(*(combine_experts(first, others, inside, top) for first, others in parts), strict=True)
     warn(float(torch.cat(gaps).max()))
-    said = replace(generalist, logits=torch.cat(logits).float())
-    wrong = {"errors_generalist": generalist.choice != said.label, "errors": said.choice != said.label}
+    combined = replace(generalist, logits=torch.cat(logits).float())
+    wrong = {"errors_generalist": generalist.choice != combined.label, "errors": combined.choice != combined.label}
     asked = activity(generalist.logits, inside, top).T
-    return said, [
+    return combined, [
         {"asked": int(rows.sum()), **{name: int(which[rows].sum()) for name, which in wrong.items()}} for rows in asked
     ]

@@ -134,10 +134,10 @@ def report_accuracy(who: str, split: str, logits: Tensor, labels: Tensor, traine
         labels: [N], each at least 0.
         trained_here: whether its training has shown its accuracy, so that there is only to warn.
     """
-    said, count = logits.argmax(1), len(labels)
+    predicted, count = logits.argmax(1), len(labels)
     if not count:
         return
-    right = int((said == labels).sum())
+    right = int((predicted == labels).sum())
     if not trained_here:
         log.info("%s: %.2f %% of %d %s examples right", who, 100 * right / count, count, split)
     chance = float(labels.bincount().max()) / count
@@ -146,13 +146,13 @@ def report_accuracy(who: str, split: str, logits: Tensor, labels: Tensor, traine
             "NO BETTER THAN CHANCE: %s gets %.2f %% of %d %s examples right; always the most frequent class gets "
             "%.2f %%. %s%s",
             who, 100 * right / count, count, split, 100 * chance, _LEARNT_NOTHING if trained_here else _NOT_MEANT,
-            _renamed(said, labels, logits.shape[1]),
+            _renamed(predicted, labels, logits.shape[1]),
         )  # fmt: skip
 
 
-def _renamed(said: Tensor, labels: Tensor, classes: int) -> str:
+def _renamed(predicted: Tensor, labels: Tensor, classes: int) -> str:
     """Returns a hint at the order of classes that would make most answers right; empty where there is none."""
-    confusion = torch.bincount(said * classes + labels, minlength=classes**2).view(classes, classes)
+    confusion = torch.bincount(predicted * classes + labels, minlength=classes**2).view(classes, classes)
     likely = confusion.argmax(1).tolist()
     right = float(confusion.amax(1).sum()) / len(labels)
     if len({*likely}) < classes or right < 0.5:

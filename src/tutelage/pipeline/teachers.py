@@ -260,15 +260,15 @@ def _ensemble(node: DictConfig, members: list[Trained], weights: str, root: Path
         if not distributed.is_main():
             return
         known = [split for split in (*SPLITS, TRAIN) if all((weights, split) in one.predictions for one in members)]
-        said = {split: [member.predictions[weights, split] for member in members] for split in known}
+        predictions = {split: [member.predictions[weights, split] for member in members] for split in known}
         shares = found["weights"]
         if shares == LEARNED:
-            logits = torch.stack([one.logits for one in said["val"]])
-            shares = learned_weights(logits, said["val"][0].label, found["combine"])
+            logits = torch.stack([one.logits for one in predictions["val"]])
+            shares = learned_weights(logits, predictions["val"][0].label, found["combine"])
         shares = scaled(shares, len(members))
         facts = {key: total(member.facts[key] for member in members) for key in _ADDED}
         epochs = {"epochs": max(member.facts["epochs"] for member in members), "epoch": dict.fromkeys(WEIGHTS)}
-        together = {split: in_one(of_all, shares, found["combine"]) for split, of_all in said.items()}
+        together = {split: in_one(of_all, shares, found["combine"]) for split, of_all in predictions.items()}
         both = {(kind, split): one for kind in WEIGHTS for split, one in together.items()}
         results.write_results(work, both, {**facts, **epochs, "weights": shares.tolist()})
 
@@ -277,11 +277,11 @@ def _ensemble(node: DictConfig, members: list[Trained], weights: str, root: Path
     return made
 
 
-def in_one(said: list[Predictions], weights: Tensor | None = None, combine: str = "probability") -> Predictions:
+def in_one(predictions: list[Predictions], weights: Tensor | None = None, combine: str = "probability") -> Predictions:
     """Returns the combined predictions of several networks on the same examples."""
-    logits = torch.stack([one.logits.double() for one in said])
-    shares = scaled(None, len(said)) if weights is None else weights
-    return replace(said[0], logits=combined(logits, shares, combine).float())
+    logits = torch.stack([one.logits.double() for one in predictions])
+    shares = scaled(None, len(predictions)) if weights is None else weights
+    return replace(predictions[0], logits=combined(logits, shares, combine).float())
 
 
 _ADDED = ("parameters", "multiply_adds", "seconds", "steps")  # over the members of an ensemble

@@ -54,12 +54,12 @@ def write_board(
     student.finalize("success")
     for role, trained in found.items():
         if trained is not None:
-            board = TensorBoardLogger(str(folder), name="", version=role)
+            logger = TensorBoardLogger(str(folder), name="", version=role)
             weights = taught if role == "teacher" else "last"
             counts = torch.from_numpy(confusion(trained.predictions[weights, "test"]))
             image = np.asarray(confusion_picture(counts, data.class_names))
-            board.experiment.add_image("confusion/test", image, trained.facts["steps"], dataformats="HWC")
-            board.finalize("success")
+            logger.experiment.add_image("confusion/test", image, trained.facts["steps"], dataformats="HWC")
+            logger.finalize("success")
 
 
 def hyperparameters(cfg: DictConfig) -> dict[str, Any]:

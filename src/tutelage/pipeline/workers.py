@@ -74,10 +74,10 @@ def _finish(process: BaseProcess, hears: Connection) -> None:
         raise SystemExit(PREEMPTED)
     if process.exitcode:
         try:
-            said = hears.recv()
+            message = hears.recv()
         except EOFError:  # killed: it had no time to say anything
-            said = f"a process that trained one of several networks ended with exit code {process.exitcode}"
-        raise TutelageError(said)
+            message = f"a process that trained one of several networks ended with exit code {process.exitcode}"
+        raise TutelageError(message)
 
 
 def _end(processes: list[BaseProcess]) -> None:

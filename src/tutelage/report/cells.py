@@ -41,8 +41,8 @@ class Cell:
     def name(self) -> str:
         """Such as ``T = 4, α = 0.9``."""
         keys = self.values if self.named is None else self.named
-        said = [f"{_SHORT.get(key, key)} = {show(self.values[key])}" for key in keys]
-        return ", ".join(said) or ("the defaults" if self.values else "the only setting")
+        settings = [f"{_SHORT.get(key, key)} = {show(self.values[key])}" for key in keys]
+        return ", ".join(settings) or ("the defaults" if self.values else "the only setting")
 
     def setting(self, key: str) -> Any:
         """Returns its runs' config value at a dotted key; None where it has none."""

@@ -34,13 +34,13 @@ def epoch_chart(
     lows = [value for one in bands.values() for value in one.low] + [value for one in faint for value in one.mean]
     highs = [value for one in bands.values() for value in one.high] + [value for one in faint for value in one.mean]
     last = max(max(one.epochs) for one in (*bands.values(), *faint))
-    said = "; ".join(
+    description = "; ".join(
         f"{NAMES[role]}: {y_text(one.mean[0])} in epoch {one.epochs[0]}, {y_text(one.mean[-1])} in epoch "
         f"{one.epochs[-1]} ({one.count} run{'s' * (one.count > 1)})"
         for role, one in bands.items()
     )
     height = 270.0
-    on = Drawing(name, WIDTH, height + 26, title, said)
+    on = Drawing(name, WIDTH, height + 26, title, description)
     axes = Axes(Scale(0, max(last, 1), _LEFT, WIDTH - _RIGHT), Scale(*around([*lows, *highs]), height - _BOTTOM, _TOP))
     axes.draw(on, "epoch", y_name, lambda x: f"{x:g}", y_text, x_ticks=min(5, max(last, 1)))
     for one in faint:
@@ -97,10 +97,10 @@ def forest(name: str, title: str, rows: Sequence[Row], others: Sequence[Row] = (
     ends = [(row.found.low, row.found.high, row.found.mean) for row in (*rows, *others)]
     values = [value for of_row in ends for value in of_row if value is not None] + [0.0]
     height = top + step * len(rows) + 50
-    said = "; ".join(f"{row.label}: {points(row.found.mean)}" for row in rows[:12] if row.found.mean is not None) + (
-        "; further ones are in the table of cells." if len(rows) > 12 else "."
-    )
-    on = Drawing(name, WIDTH, height, title, f"Mean gains in percentage points of test accuracy: {said}")
+    description = "; ".join(
+        f"{row.label}: {points(row.found.mean)}" for row in rows[:12] if row.found.mean is not None
+    ) + ("; further ones are in the table of cells." if len(rows) > 12 else ".")
+    on = Drawing(name, WIDTH, height, title, f"Mean gains in percentage points of test accuracy: {description}")
     bottom = top + step * len(rows)
     x = Scale(*around(values), 12, WIDTH - 12)
     for tick in x.ticks():
@@ -139,8 +139,8 @@ class Point:
 def against_cost(name: str, title: str, x_name: str, found: Sequence[Point]) -> str:
     """Draws test accuracy over the logarithm of a cost."""
     height = 270.0
-    said = "; ".join(f"{one.label}: {percent(one.accuracy)} % at {short(one.cost)}" for one in found[:12])
-    on = Drawing(name, WIDTH, height + 26, title, said)
+    description = "; ".join(f"{one.label}: {percent(one.accuracy)} % at {short(one.cost)}" for one in found[:12])
+    on = Drawing(name, WIDTH, height + 26, title, description)
     spread = [one.accuracy + sign * one.sd for one in found for sign in (-1, 1)]
     axes = Axes(
         Scale(*around([one.cost for one in found], log=True), _LEFT, WIDTH - _RIGHT, log=True),
@@ -186,8 +186,8 @@ def reliability(name: str, title: str, role: str, bins: Sequence[Bin | None], ec
         ece: expected calibration error, written into the drawing.
     """
     width, height, strip = WIDTH, 340.0, 40.0
-    said = "; ".join(f"{percent(b.confidence)} % sure: {percent(b.accuracy)} % right" for b in bins if b)
-    on = Drawing(name, width, height, title, f"ECE {number(ece)}. {said}")
+    description = "; ".join(f"{percent(b.confidence)} % sure: {percent(b.accuracy)} % right" for b in bins if b)
+    on = Drawing(name, width, height, title, f"ECE {number(ece)}. {description}")
     axes = Axes(Scale(0, 1, _LEFT, width - _RIGHT), Scale(0, 1, height - _BOTTOM - strip, _TOP))
     low = height - _BOTTOM
     for value in (0, 0.25, 0.5, 0.75, 1):

@@ -99,11 +99,11 @@ def draw(
     path = find(place)
     net, header = network_of(path, trusted)
     data = data_of(header, OmegaConf.from_dotlist(list(changes)), path, trusted)
-    said = predict(net, data.whole(split), "cpu")
-    rows = interesting(said.logits, said.label, count, _CHOOSING)
-    shown = Answers(_pixels(data, split, rows), said.label[rows], said.logits[rows], data.class_names)
+    predictions = predict(net, data.whole(split), "cpu")
+    rows = interesting(predictions.logits, predictions.label, count, _CHOOSING)
+    shown = Answers(_pixels(data, split, rows), predictions.label[rows], predictions.logits[rows], data.class_names)
     title = f"Softened answers: {header['stage']}, seed {header['seed']}, {data.name} {split}"
-    return answers_picture(shown, temperatures, title), [softened(said.logits, t) for t in temperatures]
+    return answers_picture(shown, temperatures, title), [softened(predictions.logits, t) for t in temperatures]
 
 
 def _pixels(data: ImageData, split: str, rows: Tensor) -> Tensor:

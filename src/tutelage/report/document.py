@@ -161,8 +161,8 @@ def markdown(report: Report) -> str:
 def _block(block: Block) -> str:
     if isinstance(block, Text):
         text = markdown_text(block.text)
-        said = f"**{block.label}** {text}" if block.label else text
-        return {"lead": f"**{said}**", "note": f"> {said}"}.get(block.kind, said)
+        content = f"**{block.label}** {text}" if block.label else text
+        return {"lead": f"**{content}**", "note": f"> {content}"}.get(block.kind, content)
     if isinstance(block, Figure):
         return f"*(Drawn in index.html: {markdown_text(block.title)}.)* {markdown_text(block.caption)}".rstrip()
     rules = ["---" if words else "---:" for words in block.words() or [True] * len(block.columns)]

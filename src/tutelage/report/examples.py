@@ -106,13 +106,13 @@ def _figure(
     shown = []
     pixels = (images * 255).round().byte().permute(0, 2, 3, 1).numpy()
     for row, image in zip(rows.tolist(), pixels, strict=True):
-        said = [f"true: {names[int(student.label[row])]}"]
+        lines = [f"true: {names[int(student.label[row])]}"]
         for who, p in (("teacher", teacher), ("student", student)):
             sure = float(np.exp(log_softmax(p.logits[row : row + 1]).max()))
-            said.append(f"{who}: {names[int(p.choice[row])]} ({100 * sure:.0f} %)")
-        alt = html_text(f"Test image {int(student.key[row])}; {'; '.join(said)}")
+            lines.append(f"{who}: {names[int(p.choice[row])]} ({100 * sure:.0f} %)")
+        alt = html_text(f"Test image {int(student.key[row])}; {'; '.join(lines)}")
         picture = f'<img src="{_picture(image)}" alt="{alt}" title="{alt}" width="96" height="96">'
-        shown.append(f"<li>{picture}<span>{'<br>'.join(map(html_text, said))}</span></li>")
+        shown.append(f"<li>{picture}<span>{'<br>'.join(map(html_text, lines))}</span></li>")
     caption = "The percentage is what each gives its own answer; the surest disagreements come first."
     return Figure(name, title, f'<ul class="pictures">{"".join(shown)}</ul>', caption, wide=True)
 

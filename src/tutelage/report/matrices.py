@@ -48,11 +48,11 @@ def heat_map(
     wide = max(76.0, 7.2 * max(map(len, columns)) + 12, (400 - left - 8) / max(len(columns), 4))
     size = left + wide * len(columns) + 8, top + high * len(rows) + 44
     found = [tile for line in tiles for tile in line if tile]
-    said = "; ".join(
+    description = "; ".join(
         f"{y_name} {rows[i]}, {x_name} {columns[j]}: {tile.text}{' significant' * tile.significant}"
         for i, line in enumerate(tiles) for j, tile in enumerate(line) if tile
     )  # fmt: skip
-    on = Drawing(name, *size, title, said)
+    on = Drawing(name, *size, title, description)
     most = max((abs(tile.value) for tile in found), default=0.0) or 1.0
     for i, line in enumerate(tiles):
         on.text(left - 8, top + high * i + high / 2 + 4, rows[i], anchor="end")
@@ -148,10 +148,10 @@ def _described(matrix: np.ndarray, names: Sequence[str], difference: bool) -> st
     beside = matrix * (1 - np.eye(len(matrix)))
     order = (-np.abs(beside)).argsort(axis=None, kind="stable")[:3].tolist()
     pairs = [(k // len(names), k % len(names)) for k in order]
-    said = "; ".join(
+    description = "; ".join(
         f"{names[i]} taken for {names[j]}: {_count(float(beside[i, j]), difference)}" for i, j in pairs if beside[i, j]
     )
-    return f"Largest off the diagonal: {said or 'none'}."
+    return f"Largest off the diagonal: {description or 'none'}."
 
 
 def _pixels(name: str, title: str, matrix: np.ndarray, difference: bool) -> str:

@@ -56,10 +56,10 @@ def answers_picture(shown: Answers, temperatures: Sequence[float], title: str) -
     width = 2 * _MARGIN + _SIDE + _GAP + column * len(temperatures) - _GAP
     height = _HEAD + _STEP * len(shown.images) + _MARGIN / 2
     columns = ", ".join(f"{t:g}" for t in temperatures)
-    said = (
+    description = (
         f"A column a temperature (T = {columns}), a bar a class; full height is probability 1; dark is the true class."
     )
-    on = Drawing("answers", max(width, 560.0), height, title, said)
+    on = Drawing("answers", max(width, 560.0), height, title, description)
     on.add("rect", width=on.width, height=height, fill="#fff")
     on.text(_MARGIN, 34, title, "title")
     on.text(_MARGIN, 56, "A bar a class, full height is probability 1, the true class is dark.", "muted")
@@ -109,8 +109,8 @@ def curve_picture(logits: Tensor, temperatures: Sequence[float]) -> str:
     """
     found = {t: (logits / t).softmax(0).tolist() for t in temperatures}
     title = "The higher the temperature, the smoother a softmax"
-    said = "; ".join(f"T = {t:g}: " + ", ".join(f"{p:.3f}" for p in row) for t, row in found.items())
-    on = Drawing("curve", 640.0, 400.0, title, said)
+    description = "; ".join(f"T = {t:g}: " + ", ".join(f"{p:.3f}" for p in row) for t, row in found.items())
+    on = Drawing("curve", 640.0, 400.0, title, description)
     on.add("rect", width=on.width, height=on.height, fill="#fff")
     on.text(_MARGIN, 34, title, "title")
     z = logits.tolist()

@@ -31,13 +31,13 @@ class Drawing:
 
     def add(self, tag: str, content: str = "", tip: str = "", **attributes: str | float | None) -> None:
         """One element; ``class_`` is class, ``stroke_width`` stroke-width; ``tip`` is its own title."""
-        said = "".join(
+        written = "".join(
             f' {key.rstrip("_").replace("_", "-")}="{_value(value)}"'
             for key, value in attributes.items()
             if value is not None
         )
         inside = f"<title>{html_text(tip)}</title>" * bool(tip) + html_text(content)
-        self.parts.append(f"<{tag}{said}>{inside}</{tag}>" if inside else f"<{tag}{said}/>")
+        self.parts.append(f"<{tag}{written}>{inside}</{tag}>" if inside else f"<{tag}{written}/>")
 
     def text(
         self,
@@ -58,8 +58,8 @@ class Drawing:
 
     def path(self, points: Sequence[tuple[float, float]], class_: str, closed: bool = False) -> None:
         """A line through points."""
-        said = "L".join(f"{_value(x)} {_value(y)}" for x, y in points)
-        self.add("path", d=f"M{said}{'Z' if closed else ''}", class_=class_)
+        written = "L".join(f"{_value(x)} {_value(y)}" for x, y in points)
+        self.add("path", d=f"M{written}{'Z' if closed else ''}", class_=class_)
 
     def mark(self, x: float, y: float, role: str, size: float = 4.5, tip: str = "", open_: bool = False) -> None:
         """A role's sign: a shape of its own, so that no colour is needed."""
@@ -73,8 +73,8 @@ class Drawing:
         if corners is None:
             self.add("circle", tip=tip, cx=x, cy=y, r=s, class_=class_)
         else:
-            said = " ".join(f"{_value(x + dx)},{_value(y + dy)}" for dx, dy in corners)
-            self.add("polygon", tip=tip, points=said, class_=class_)
+            written = " ".join(f"{_value(x + dx)},{_value(y + dy)}" for dx, dy in corners)
+            self.add("polygon", tip=tip, points=written, class_=class_)
 
     def alone(self, style: str) -> str:
         """A file of its own, with its style sheet."""

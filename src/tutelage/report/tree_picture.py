@@ -147,8 +147,8 @@ class _Picture:
             activation = net.filters(image.flatten()[None])
             paths = net.paths(activation)[0]
             self.turns_right: list[float] = (net.paths.beta * activation[0]).sigmoid().tolist()
-            self.said = net.leaves.logits.softmax(1)
-        self.choice = [names[c] for c in self.said.argmax(1).tolist()]
+            self.probabilities = net.leaves.logits.softmax(1)
+        self.choice = [names[c] for c in self.probabilities.argmax(1).tolist()]
         self.probability, self.leaf = float(paths.max().exp()), int(paths.argmax())
         self.way = way(self.leaf, self.inner + 1)
         self.pictures = grey(net.filters.weight.detach().view(-1, *image.shape).mean(1))
@@ -183,15 +183,15 @@ class _Picture:
         """The classes that the tree says of at least a twentieth of what comes to a node."""
         level = _level(node)
         here = self.seen.leaf[self.seen.leaf >> (self.ring.depth - level) == node + 1 - 2**level]
-        counts = self.said.argmax(1)[here].bincount(minlength=len(self.names)).tolist()
+        counts = self.probabilities.argmax(1)[here].bincount(minlength=len(self.names)).tolist()
         return [name for name, n in zip(self.names, counts, strict=True) if n and n >= len(here) / 20]
 
     def leaves(self, on: Drawing) -> None:
         """The likeliest class of each, and a bar of what comes there: dark where the class is right."""
-        leaf, size = self.seen.leaf, len(self.said)
+        leaf, size = self.seen.leaf, len(self.probabilities)
         comes = leaf.bincount(minlength=size).tolist()
-        right = leaf[self.said.argmax(1)[leaf] == self.seen.label].bincount(minlength=size).tolist()
-        for k, sure in enumerate(self.said.amax(1).tolist()):
+        right = leaf[self.probabilities.argmax(1)[leaf] == self.seen.label].bincount(minlength=size).tolist()
+        for k, sure in enumerate(self.probabilities.amax(1).tolist()):
             x, y = self.ring.at(self.inner + k)
             tip = f"{self.choice[k]} with {sure:.1%}; {comes[k]} images, {right[k]} right"
             look = "halo" if comes[k] else "halo muted small unused"
@@ -222,9 +222,10 @@ class _Picture:
 
     def answer(self, on: Drawing) -> None:
         """Draws beside the steps the leaf's likeliest classes, ten at most."""
-        x, top, said = on.width - _MARGIN - _ANSWER + 20, _HEAD + self.ring.size + 24, self.said[self.leaf]
-        for row, c in enumerate(sorted(said.topk(min(10, len(self.names))).indices.tolist())):
-            y, p = top + 19 * row, float(said[c])
+        x, top = on.width - _MARGIN - _ANSWER + 20, _HEAD + self.ring.size + 24
+        probabilities = self.probabilities[self.leaf]
+        for row, c in enumerate(sorted(probabilities.topk(min(10, len(self.names))).indices.tolist())):
+            y, p = top + 19 * row, float(probabilities[c])
             on.text(x + 40, y + 14, self.names[c][:6], "small", "end")
             on.add("rect", x=x + 48, y=y + 1, width=150, height=14, class_="track")
             on.add("rect", x=x + 48, y=y + 1, width=150 * p, height=14, class_="right")

@@ -75,14 +75,14 @@ def subtitle(sweep: Sweep) -> str:
     """Returns what was trained on what, and what was varied."""
     choices = sweep.runs[0].choices
     same = [group for group in _GROUPS if group in choices and group not in sweep.keys]
-    said = [f"{group.rpartition('@')[2]} {show(choices[group])}" for group in same]
+    parts = [f"{group.rpartition('@')[2]} {show(choices[group])}" for group in same]
     seeds = ", ".join(map(str, sorted({run.seed for run in sweep.runs if run.seed is not None})))
-    said += [f"seeds {seeds}", f"varied: {', '.join(sweep.keys) or 'nothing but the seed'}"]
-    return "; ".join(said) + "."
+    parts += [f"seeds {seeds}", f"varied: {', '.join(sweep.keys) or 'nothing but the seed'}"]
+    return "; ".join(parts) + "."
 
 
 def _nothing(sweep: Sweep) -> str:
     if not sweep.failed:
         return "no run of `tutelage distill` is among these"
-    said = "\n".join(f"  {run.folder}: {run.state}: {run.problem}" for run in sweep.failed[:10])
-    return f"{plural(len(sweep.failed), 'run')}, none with figures:\n{said}"
+    parts = "\n".join(f"  {run.folder}: {run.state}: {run.problem}" for run in sweep.failed[:10])
+    return f"{plural(len(sweep.failed), 'run')}, none with figures:\n{parts}"

@@ -124,8 +124,8 @@ def file_digest(path: Path) -> str:
 
 def stamp(path: Path) -> tuple[int, ...]:
     """Returns device, inode, size and times of a file, which differ after every change of its content."""
-    said = path.stat()
-    return said.st_dev, said.st_ino, said.st_size, said.st_mtime_ns, said.st_ctime_ns
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def is_missing(path: Path) -> bool:

@@ -82,9 +82,9 @@ def track_status(folders: Sequence[Path], after: str) -> Iterator[None]:
     started = {"started": _now(), "pid": os.getpid(), "host": socket.gethostname()}
 
     def end(state: str, why: str | None = None) -> None:
-        said = {"state": state, "why": why, "ended": _now(), **started}
+        document = {"state": state, "why": why, "ended": _now(), **started}
         for folder in folders:
-            _end(folder / "status.json", said)
+            _end(folder / "status.json", document)
 
     for folder in folders:
         write_json(folder / "status.json", {"state": "RUNNING", **started})
@@ -107,16 +107,16 @@ def track_status(folders: Sequence[Path], after: str) -> Iterator[None]:
     end(after)
 
 
-def _end(path: Path, said: Mapping[str, Any]) -> None:
+def _end(path: Path, document: Mapping[str, Any]) -> None:
     """Writes how a job ended, also on a full disk; where that can't be it is said to be DEAD."""
     try:
-        write_json(path, said)
+        write_json(path, document)
     except OSError:
         try:
-            overwrite_json(path, said)
+            overwrite_json(path, document)
         except OSError as error:
             log.error("%s can't be written: %s", path, explain(error))
-            if said["state"] not in ("FAILED", "PREEMPTED"):  # those are raised as they are
+            if document["state"] not in ("FAILED", "PREEMPTED"):  # those are raised as they are
                 raise
 
 
@@ -212,8 +212,8 @@ def _heart(folders: Sequence[Path]) -> Iterator[None]:
         while True:
             try:
                 for folder in folders:
-                    said = {"time": time.time(), "progress": dict(_figures(folder))}
-                    write_json(folder / "heartbeat.json", said, durable=False)
+                    document = {"time": time.time(), "progress": dict(_figures(folder))}
+                    write_json(folder / "heartbeat.json", document, durable=False)
             except (OSError, RuntimeError, ValueError) as error:  # it must not end the job
                 log.debug("no sign of life: %s", error)
             if stopped.wait(BEAT):

@@ -43,8 +43,8 @@ def read_json_as(path: Path, form: Form) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(said).splitlines()[0]
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(reason).splitlines()[0]
 
 
 def check(document: Any, form: Form, name: str) -> dict[str, Any]:
@@ -55,8 +55,8 @@ def check(document: Any, form: Form, name: str) -> dict[str, Any]:
     """
     if not isinstance(document, dict):
         raise TutelageError(f"{name} can't be read: expected dict, found {_shown(document)}")
-    if said := _mismatch(document, form, ""):
-        raise TutelageError(f"{name}: {said}")
+    if problem := _mismatch(document, form, ""):
+        raise TutelageError(f"{name}: {problem}")
     return document
 
 
@@ -70,8 +70,8 @@ def _mismatch(node: Any, form: Any, path: str) -> str:
         for one in node if key == "*" else [key]:
             if key != name and node.get(one) is None:
                 continue
-            if said := _mismatch(node.get(one), below, f"{path}.{one}" if path else str(one)):
-                return said
+            if problem := _mismatch(node.get(one), below, f"{path}.{one}" if path else str(one)):
+                return problem
     return ""
 
 

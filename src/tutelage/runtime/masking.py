@@ -141,10 +141,10 @@ _make_record: Any = logging.LogRecord
 def _safe_record(*arguments: Any, **more: Any) -> logging.LogRecord:
     record: logging.LogRecord = _make_record(*arguments, **more)
     try:
-        said = record.getMessage()
+        message = record.getMessage()
     except Exception:  # a wrong format: logging itself says so
         return record
-    if (safe := printable(hide(said))) != said:
+    if (safe := printable(hide(message))) != message:
         record.msg, record.args = safe, ()
     if record.exc_info and record.exc_info[0] is not None:
         record.exc_text = printable(hide("".join(traceback.format_exception(*record.exc_info)).rstrip("\n")))

@@ -27,8 +27,8 @@ def queue_again(noticed: bool) -> None:
         return
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     name = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
-    said = _scontrol("-o", "show", "job", name)
-    facts = dict(word.split("=", 1) for word in said.split() if "=" in word)
+    answer = _scontrol("-o", "show", "job", name)
+    facts = dict(word.split("=", 1) for word in answer.split() if "=" in word)
     preempted = facts.get("PreemptTime", "None") not in ("None", "Unknown")
     if facts.get("Requeue") == "1" and facts.get("JobState") == "RUNNING" and (noticed or preempted):
         log.info("queued again: SLURM job %s", name)

@@ -131,10 +131,10 @@ def _read(module: str, path: Path) -> tuple[str, set[str]]:
     loaded = getattr(sys.modules.get(module), "__spec__", None)
     if loaded is not None and module in _kept and _kept[module][0] is loaded:
         return _kept[module][1]
-    said = _parse(module, path)
+    parsed = _parse(module, path)
     if loaded is not None:
-        _kept[module] = loaded, said
-    return said
+        _kept[module] = loaded, parsed
+    return parsed
 
 
 def _parse(module: str, path: Path) -> tuple[str, set[str]]:

@@ -1,4 +1,4 @@
-"""The one interface of everything that gives signals: student, teacher, peer, moving average, cache."""
+"""The interface of everything that gives signals: student, teacher, peer, moving average, cache."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ class Source(nn.Module):
     """Turns a batch into named tensors.
 
     Attributes:
-        everywhere: whether it can be asked about validation images, too.
+        supports_validation: whether it also answers validation images.
         asks_host: whether its signals come from the host, or it reads values there to find them.
     """
 
@@ -24,32 +24,32 @@ class Source(nn.Module):
     asks_host = False
 
     def attach(self, needs: Iterable[str], sources: "Mapping[str, Source]") -> None:
-        """Told once, before the first step, which signals will be read, and of all sources, the student included."""
+        """Called once, before the first step, with the names of the signals to be read and all sources by name."""
         raise NotImplementedError
 
     def name_classes(self, names: Sequence[str]) -> None:
-        """Told before the first step what the data's classes are called, in the order of their labels."""
+        """Called before the first step with the names of the data's classes, in the order of their labels."""
 
     def expect(self, key: Mapping[str, Tensor]) -> None:
-        """Told before the first step which examples ``train`` and ``val`` hold; raises if one is unknown to it."""
+        """Called before the first step with the keys of ``train`` and ``val``; raises if one has no signals."""
 
     def graded(self, data: "ImageData") -> Mapping[str, tuple[Tensor, Tensor]]:
-        """Logits [N, C] and labels [N], by split, of labelled examples that it is known to answer before training.
+        """Returns logits [N, C] and labels [N], by split, of labelled examples that it can answer before training.
 
         Their accuracy is logged. Networks have none here: they are measured where they are trained or given.
         """
         return {}
 
     def forward(self, batch: Batch) -> Signals:
-        """The signals of ``batch``."""
+        """Returns the signals of ``batch`` by name."""
         raise NotImplementedError
 
     def after_step(self) -> None:
         """Called after each optimizer step."""
 
     def trained_network(self) -> Tapped | None:
-        """The network that this source came to be in training, to be saved and evaluated; None if it made none."""
+        """Returns the network that this source trained, to be saved and evaluated; None if it trained none."""
         return None
 
     def verify(self) -> None:
-        """Called after the last step; raises where a promise of this source was broken."""
+        """Called after the last step; raises if what the source guarantees (frozen weights) does not hold."""

@@ -170,8 +170,8 @@ class BlackBoxTeacher(Source):
 
 def _with_causes(error: BaseException | None) -> str:
     """The error and what it came from, innermost last."""
-    said = []
+    messages = []
     while error is not None:
-        said.append(f"{type(error).__name__}: {error}")
+        messages.append(f"{type(error).__name__}: {error}")
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return ", from ".join(said)
+    return ", from ".join(messages)

@@ -77,17 +77,17 @@ class Specialists(Source):
         Raises:
             TutelageError: groups that can be none, or a count that finds none.
         """
-        said = self.generalist(batch)["logits"].float()
+        logits = self.generalist(batch)["logits"].float()
         if self.groups is None:
-            check_count(self.count, said.shape[1])
-            return {"logits": said}
-        inside = membership(self.groups, said.shape[1]).to(said.device)
+            check_count(self.count, logits.shape[1])
+            return {"logits": logits}
+        inside = membership(self.groups, logits.shape[1]).to(logits.device)
         if not self.specialists:
-            return {"logits": said}
+            return {"logits": logits}
         special = torch.stack([member(batch)["logits"].float() for member in self.specialists])
-        found, gap = combine_experts(said, special, inside, self.top)
+        found, gap = combine_experts(logits, special, inside, self.top)
         self.worst = max(self.worst, float(gap.max()))
-        return {"logits": found.to(said.dtype)}
+        return {"logits": found.to(logits.dtype)}
 
     def verify(self) -> None:
         """Verifies all networks, and warns where the combination did not reach its minimum."""

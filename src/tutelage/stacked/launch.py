@@ -42,12 +42,12 @@ class Limits:
     """Limits of the size of a stack.
 
     Attributes:
-        most_jobs: in one; None: as many as fit into memory.
-        most_work: multiply-adds of a student's batch above which a CPU trains jobs one by one; None: no limit.
+        max_jobs: in one stack; None: as many as fit into memory.
+        max_macs: multiply-adds of a student's batch above which a CPU trains jobs one by one; None: no limit.
     """
 
-    most_jobs: int | None
-    most_work: float | None
+    max_jobs: int | None
+    max_macs: float | None
 
 
 def train_together(jobs: Sequence[Job], limits: Limits) -> None:
@@ -169,7 +169,7 @@ class _Group:
             by_make.setdefault(plan.make(learner.module, learner.stage), []).append(learner)
         for same in by_make.values():
             one = same[0].module
-            if reason := plan.unfit(one, teachers, data) or plan.too_much_work(one, data, self.limits.most_work):
+            if reason := plan.unfit(one, teachers, data) or plan.too_much_work(one, data, self.limits.max_macs):
                 self.reasons[f"{_named(same)}: {reason}"] += len(same)
                 continue
             for stack in self._stacks(same, data):
@@ -177,7 +177,7 @@ class _Group:
 
     def _stacks(self, learners: Sequence[Learner], data: ImageData) -> Iterator[list[Learner]]:
         """Yields the unfinished learners in stacks that fit; a stack that was begun keeps its members."""
-        most = self.limits.most_jobs or most_that_fit(learners[0].module, data)
+        most = self.limits.max_jobs or most_that_fit(learners[0].module, data)
         for stack in plan.cut(in_order(learners), most):
             if not place(self.states, stack).is_dir():
                 stack = [one for one in stack if not (one.folder / manifest.NAME).is_file()]
@@ -216,10 +216,10 @@ def _learner(
     module: SupervisedModule,
     name: str,
     folder: Path,
-    board: Path,
+    tensorboard_dir: Path,
     silent: frozenset[str] = frozenset(),
 ) -> Learner:
-    at = loggers.place(stage, name, folder, board)
+    at = loggers.place(stage, name, folder, tensorboard_dir)
     return Learner(stage, module, at, loggers.make(stage, at), silent)
 
 

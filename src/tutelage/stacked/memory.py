@@ -35,8 +35,8 @@ def _kept_for_backward(module: SupervisedModule, data: ImageData) -> int:
     batch = data.sample(min(8, data.batch_size))
     module.eval()
     with torch.autograd.graph.saved_tensors_hooks(note, give):
-        said = module.student(batch)
-    del said
+        signals = module.student(batch)
+    del signals
     return sum(seen.values()) * data.batch_size // len(batch["input"])
 
 

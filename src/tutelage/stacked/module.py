@@ -49,7 +49,7 @@ class Learner:
 
     def has(self, figure: str) -> bool:
         """Checks whether it would have this figure alone: of its own terms, and gradients only of several."""
-        return not self.silent or not (figure.startswith("pull") or figure.rpartition("/")[2] in self.silent)
+        return not self.silent or not (figure.startswith("grad_") or figure.rpartition("/")[2] in self.silent)
 
 
 class StackedModule(L.LightningModule):
@@ -84,7 +84,7 @@ class StackedModule(L.LightningModule):
         self.register_buffer("best_epoch", torch.full((len(learners),), -1))
         self.register_buffer("sound", torch.ones(len(learners), dtype=torch.bool))
         self.about = {"stage": f"{len(learners)} together"}
-        self.pulls: dict[int, dict[str, Tensor]] = {}
+        self.gradient_norms: dict[int, dict[str, Tensor]] = {}
         self._sums: dict[str, Tensor] = {}
 
     # -- training -----------------------------------------------------------------------------------------------------
@@ -141,31 +141,34 @@ class StackedModule(L.LightningModule):
         """
         figures: dict[str, Tensor] = {}
         for name, (norm, cosine) in compared(self.stack.gradients_of_terms(parts)).items():
-            figures |= {f"pull/{name}": norm, f"pull_cosine/{name}": cosine}
-        self.pulls[self.current_epoch] = figures
+            figures |= {f"grad_norm/{name}": norm, f"grad_cosine/{name}": cosine}
+        self.gradient_norms[self.current_epoch] = figures
 
-    def pulls_of(self, index: int) -> dict[int, dict[str, list[float]]]:
+    def gradient_norms_of(self, index: int) -> dict[int, dict[str, list[float]]]:
         """Returns one job's recorded gradients: epoch → term → [norm, cosine]."""
         terms = list(self.modules_alone[0].objective.terms)
         if self.learners[index].silent:
             return {}
         return {
-            epoch: {term: [float(said[f"{kind}/{term}"][index]) for kind in ("pull", "pull_cosine")] for term in terms}
-            for epoch, said in self.pulls.items()
+            epoch: {
+                term: [float(values[f"{kind}/{term}"][index]) for kind in ("grad_norm", "grad_cosine")]
+                for term in terms
+            }
+            for epoch, values in self.gradient_norms.items()
         }
 
     def on_train_epoch_end(self) -> None:
         """Writes what was measured in this epoch, where Lightning would."""
-        if self.current_epoch in self.pulls:
-            self._write(self.pulls[self.current_epoch], -1)
+        if self.current_epoch in self.gradient_norms:
+            self._write(self.gradient_norms[self.current_epoch], -1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the recorded gradients to the checkpoint."""
-        checkpoint["pulls"] = self.pulls
+        checkpoint["gradient_norms"] = self.gradient_norms
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the recorded gradients."""
-        self.pulls = checkpoint["pulls"]
+        self.gradient_norms = checkpoint["gradient_norms"]
 
     def _write(self, figures: Mapping[str, Tensor], shift: int = 0) -> None:
         """Every job's own curves, as Lightning would write them for it alone; at an epoch's end one step earlier."""

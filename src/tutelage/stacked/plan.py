@@ -143,7 +143,7 @@ def too_much_work(module: SupervisedModule, data: ImageData, most: float | None)
     work *= 2 if any(isinstance(layer, nn.Conv2d) for layer in net.modules()) else 1
     if work <= most:
         return ""
-    return f"a stack does not pay on a CPU: a batch is {work:.2g} multiply-adds, hydra.launcher.most_work={most:.2g}"
+    return f"a stack does not pay on a CPU: a batch is {work:.2g} multiply-adds, hydra.launcher.max_macs={most:.2g}"
 
 
 def make(module: SupervisedModule, stage: DictConfig) -> str:
@@ -221,13 +221,13 @@ def _unfit_step(module: SupervisedModule, teaching: Mapping[str, Source], data: 
     batch = data.sample(min(8, data.batch_size))
     random = "draws at random in a step, and only dropout's draws can be made for every job"
     with seeded("chance"), torch.no_grad():
-        said = {name: source(batch) for name, source in teaching.items() if name in module.needs}
+        signals_of_teachers = {name: source(batch) for name, source in teaching.items() if name in module.needs}
         before = torch.get_rng_state()
         kept = {**dict(student.named_buffers()), **dict(objective.named_buffers())}
         signals = student.train()(batch)
         if not torch.equal(before, torch.get_rng_state()):
             return f"{type(module.student.net.net).__name__} {random}"
-        objective.train()({"batch": batch, "student": signals, **said})
+        objective.train()({"batch": batch, "student": signals, **signals_of_teachers})
         if not torch.equal(before, torch.get_rng_state()):
             return f"the objective {random}"
     now = {**dict(student.named_buffers()), **dict(objective.named_buffers())}

@@ -113,7 +113,11 @@ def _finish(module: StackedModule, index: int, trainer: L.Trainer, data: ImageDa
     together = len(module.learners)
     facts = {"seconds": seconds / together, "epochs": trainer.current_epoch, "steps": trainer.global_step}
     fit.finish(
-        net, folder, data, trainer.strategy.root_device, {**facts, "pulls": module.pulls_of(index), "stacked": together}
+        net,
+        folder,
+        data,
+        trainer.strategy.root_device,
+        {**facts, "gradient_norms": module.gradient_norms_of(index), "stacked": together},
     )
 
 
@@ -157,8 +161,8 @@ def _alone(learner: Learner, batch: Batch, teaching: Mapping[str, Source]) -> tu
     one.train()
     state = {name: tensor.clone() for name, tensor in one.state_dict().items()}
     reseed(batch["input"].device, one.seed, "step", 0, 0, 0)
-    said = {name: source(batch) for name, source in teaching.items() if name in one.needs}
-    loss, _ = one.objective({"batch": batch, "student": one.student(batch), **said})
+    teachers = {name: source(batch) for name, source in teaching.items() if name in one.needs}
+    loss, _ = one.objective({"batch": batch, "student": one.student(batch), **teachers})
     parts = (("student", one.student), ("objective", one.objective))
     named = {f"{part}.{name}": p for part, module in parts for name, p in module.named_parameters() if p.requires_grad}
     found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)

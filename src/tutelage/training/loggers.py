@@ -39,13 +39,13 @@ class Place:
         stage: teacher, control, student …
         job: folder of the job that trains.
         folder: of the training's weights.
-        board: where files of curves go, each stage in a folder of its own.
+        tensorboard_dir: where files of curves go, each stage in a folder of its own.
     """
 
     stage: str
     job: Path
     folder: Path
-    board: Path
+    tensorboard_dir: Path
 
     @property
     def job_name(self) -> str:
@@ -64,10 +64,10 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def place(stage: DictConfig, name: str, folder: Path, board: Path) -> Place:
+def place(stage: DictConfig, name: str, folder: Path, tensorboard_dir: Path) -> Place:
     """The place of the training ``name`` of a job; outside one, its curves' folder is taken for the job's."""
     run = stage.paths.get("run") if "paths" in stage else None
-    return Place(name, Path(run) if run else board.parent, folder, board)
+    return Place(name, Path(run) if run else tensorboard_dir.parent, folder, tensorboard_dir)
 
 
 def make(stage: DictConfig, at: Place) -> list[Logger]:
@@ -107,11 +107,11 @@ def keeps_runs(target: Any) -> bool:
 
 
 def _of_files(target: Any, key: str, at: Place) -> dict[str, Any]:
-    """TensorBoard's files go to ``<board>/<stage>``, others beside it to ``<name of the logger>/<stage>``."""
+    """TensorBoard's files go to ``<tensorboard_dir>/<stage>``, others beside it to ``<name of the logger>/<stage>``."""
     names, _ = parameters(target)
-    folder, version = at.board, at.stage
+    folder, version = at.tensorboard_dir, at.stage
     if not is_tensorboard(target):
-        folder, attempt = at.board.with_name(key), 1
+        folder, attempt = at.tensorboard_dir.with_name(key), 1
         while (folder / version).exists():  # a CSVLogger would delete what an earlier attempt has written
             attempt += 1
             version = f"{at.stage}.{attempt}"

@@ -17,7 +17,7 @@ from tutelage.report.page import page
 from tutelage.report.runs import read_runs
 from tutelage.report.write import make_report
 
-PULLS = {"0": {"hard": [1.0, 0.1], "soft": [2.0, 0.3]}, "2": {"hard": [1.0, 0.1], "soft": [2.0, 0.3]}}
+NORMS = {"0": {"hard": [1.0, 0.1], "soft": [2.0, 0.3]}, "2": {"hard": [1.0, 0.1], "soft": [2.0, 0.3]}}
 FILES = ["status.json", "artifacts.json", "provenance.json", ".hydra/hydra.yaml", ".hydra/overrides.yaml",
          "config.yaml", "checkpoints/stage.json", "metrics.json"]  # fmt: skip
 
@@ -26,7 +26,7 @@ FILES = ["status.json", "artifacts.json", "provenance.json", ".hydra/hydra.yaml"
 def root(tmp_path):
     for seed in (0, 1):
         stage = made_runs.run(tmp_path, seed) / "checkpoints" / "stage.json"
-        stage.write_text(json.dumps({**json.loads(stage.read_text()), "pulls": PULLS}))
+        stage.write_text(json.dumps({**json.loads(stage.read_text()), "gradient_norms": NORMS}))
         (stage.parent / "manifest.json").unlink()
     return tmp_path
 

@@ -225,7 +225,7 @@ def test_best_weights_are_another_report(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("pulls", "said"),
+    ("norms", "sentence"),
     [
         (
             {"hard": [2.0, 0.5], "soft": [1.0, 0.5]},
@@ -246,23 +246,24 @@ def test_best_weights_are_another_report(tmp_path):
     ],
     ids=["labels", "three", "one-vanishes", "none"],
 )
-def test_the_terms_gradients_in_a_sentence(tmp_path, pulls, said):
+@pytest.mark.parametrize("key", ["gradient_norms", "pulls"])
+def test_the_terms_gradients_in_a_sentence(tmp_path, norms, sentence, key):
     folder = made_runs.run(tmp_path, 0)
     stage = json.loads((folder / "checkpoints" / "stage.json").read_text())
-    stage["pulls"] = {
-        str(epoch): {name: [n * k, c] for name, (n, c) in pulls.items()} for epoch, k in ((2, 1.5), (10, 0.5))
+    stage[key] = {
+        str(epoch): {name: [n * k, c] for name, (n, c) in norms.items()} for epoch, k in ((2, 1.5), (10, 0.5))
     }
-    (folder / "checkpoints" / "stage.json").write_text(json.dumps(stage if pulls else {**stage, "pulls": {}}))
+    (folder / "checkpoints" / "stage.json").write_text(json.dumps(stage if norms else {**stage, key: {}}))
     manifest.write(folder / "checkpoints")
     text = " ".join(text for _, text in report(tmp_path, tmp_path / "report").texts)
-    assert said in " ".join(text.split())
+    assert sentence in " ".join(text.split())
     table = tmp_path / "report" / "tables" / "gradients.csv"
-    assert table.is_file() == bool(pulls)
-    if pulls:
+    assert table.is_file() == bool(norms)
+    if norms:
         with table.open() as file:
             rows = list(csv.DictReader(file))
-        assert [row["term"] for row in rows] == list(pulls)
-        assert [float(row["pull at the end"]) for row in rows] == [0.5 * norm for norm, _ in pulls.values()]
+        assert [row["term"] for row in rows] == list(norms)
+        assert [float(row["norm at the end"]) for row in rows] == [0.5 * norm for norm, _ in norms.values()]
 
 
 def test_the_command_line(sweep, tmp_path, monkeypatch, capsys):

@@ -44,9 +44,9 @@ class LeafLabels(nn.Module):
     @in_float32
     def forward(self, paths: Tensor, leaves: Tensor, label: Tensor) -> Tensor:
         """The loss, a scalar."""
-        said = _expected(paths, log_softmax(leaves), "LeafLabels")
-        right = said.gather(1, column(label, said, "LeafLabels")).mean()
-        return -torch.lerp(right, said.mean(), self.label_smoothing.to(said.dtype))
+        expected = _expected(paths, log_softmax(leaves), "LeafLabels")
+        right = expected.gather(1, column(label, expected, "LeafLabels")).mean()
+        return -torch.lerp(right, expected.mean(), self.label_smoothing.to(expected.dtype))
 
 
 class LeafSoftTarget(nn.Module):
@@ -79,14 +79,14 @@ class LeafSoftTarget(nn.Module):
     @in_float32
     def forward(self, paths: Tensor, leaves: Tensor, teacher: Tensor) -> Tensor:
         """The loss, a scalar."""
-        said = _expected(paths, log_softmax(leaves, self.temperature), "LeafSoftTarget")
+        expected = _expected(paths, log_softmax(leaves, self.temperature), "LeafSoftTarget")
         teacher = rows(teacher, "LeafSoftTarget")
-        if teacher.shape != said.shape:
+        if teacher.shape != expected.shape:
             raise TutelageError(
-                f"LeafSoftTarget: expected a teacher of {list(said.shape)}, found {list(teacher.shape)}"
+                f"LeafSoftTarget: expected a teacher of {list(expected.shape)}, found {list(teacher.shape)}"
             )
         q = log_softmax(teacher, self.temperature).exp()
-        return -(q * said).sum() * self.temperature**2 / len(q)
+        return -(q * expected).sum() * self.temperature**2 / len(q)
 
 
 class Balance(nn.Module):

@@ -94,14 +94,14 @@ def how_sure(best: CellStatistics) -> str:
     gain = best.test_gain
     if not gain.is_tested:
         return "No interval and no test: they need at least two seeds whose gains differ."
-    said = (
+    message = (
         f"Paired t-test {_p(gain.p_t)}, after Holm's correction over the cells {_p(best.holm_t)}; Wilcoxon signed-rank "
         f"{_p(gain.p_wilcoxon)}, corrected {_p(best.holm_wilcoxon)} (of {gain.n} seeds it is never below "
         f"{probability(2.0 ** (1 - gain.n))}). The gain's sd over seeds is {spread(gain.sd or 0)} points; "
     )
     if gain.seeds is None:
-        return said + f"more than {MOST_SEEDS:,} seeds would be needed to resolve a gain of this size."
-    return said + (
+        return message + f"more than {MOST_SEEDS:,} seeds would be needed to resolve a gain of this size."
+    return message + (
         f"{gain.seeds} seeds resolve a gain of this size in four of five experiments (80 % power, 5 % two-sided, "
         "noncentral t; about ((1.96 + 0.84)·sd/gain)²)."
     )
@@ -114,14 +114,14 @@ def _p(value: float | None) -> str:
 
 def _choice(found: Sequence[CellStatistics], best: CellStatistics, weights: str) -> str:
     of = {"last": "the last weights", "best": "the epoch of each network that was best on validation"}[weights]
-    said = f"All figures are of {of}. "
+    message = f"All figures are of {of}. "
     if len(found) > 1:
-        said += (
+        message += (
             f"The cell was chosen by its mean validation accuracy, {percent(best.val.mean)} %, and by nothing else; "
             "test had no part in it. Test figures of the other cells are shown for what they are: the highest of many "
             "would flatter. "
         )
-    return said + (
+    return message + (
         "Each student is compared with the control of its own seed: same first weights, order of examples and budget. "
         f"The interval is over seeds, for {_teachers(best.cell)}, this split and this test set."
     )
@@ -134,14 +134,14 @@ def _teachers(cell: Cell) -> str:
 
 def _remarks(sweep: Sweep, found: Sequence[CellStatistics]) -> Iterable[Text]:
     if unpaired := [f"{one.cell.name}, seed {seed}" for one in found for seed in one.unpaired]:
-        said = f"In no gain, for want of a control of their own seed: {plural(len(unpaired), 'run')}"
-        yield Text(f"{said}: {'; '.join(unpaired[:6])}.", "note")
+        message = f"In no gain, for want of a control of their own seed: {plural(len(unpaired), 'run')}"
+        yield Text(f"{message}: {'; '.join(unpaired[:6])}.", "note")
     if short := [one.cell.name for one in found if not one.complete]:
-        said = f"Could not be chosen, with fewer seeds than others: {plural(len(short), 'cell')}"
-        yield Text(f"{said}: {'; '.join(short[:6])}.", "note")
+        message = f"Could not be chosen, with fewer seeds than others: {plural(len(short), 'cell')}"
+        yield Text(f"{message}: {'; '.join(short[:6])}.", "note")
     if sweep.failed or sweep.repeated:
-        said = f"Left out: {plural(len(sweep.failed), 'run')} without figures, {len(sweep.repeated)} repeated"
-        yield Text(f"{said}; see provenance.", "note")
+        message = f"Left out: {plural(len(sweep.failed), 'run')} without figures, {len(sweep.repeated)} repeated"
+        yield Text(f"{message}; see provenance.", "note")
 
 
 def _seeds_table(cell: Cell, weights: str) -> Table:

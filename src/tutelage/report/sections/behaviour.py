@@ -29,16 +29,18 @@ def behaviour(cell: Cell, answers: Answers, trusted: Iterable[str] = (), images:
         trusted: packages of which data may be built.
         images: whether to show test images on which teacher and student disagree.
     """
-    said = {role: [found for run in cell.runs.values() if (found := answers.of(run, role, "test"))] for role in ROLES}
+    predictions = {
+        role: [found for run in cell.runs.values() if (found := answers.of(run, role, "test"))] for role in ROLES
+    }
     blocks: list[Block] = [
         Text(f"Of the chosen cell, {cell.name}, over its seeds; on test data where nothing else is said.")
     ]
     blocks.append(_fidelity(cell, answers))
-    if absent := [NAMES[role] for role in ROLES if not said[role]]:
+    if absent := [NAMES[role] for role in ROLES if not predictions[role]]:
         blocks.append(
             Text(f"No predictions could be read of: {', '.join(absent)}. What needs them is left out.", "note")
         )
-    known = {role: found for role, found in said.items() if found}
+    known = {role: found for role, found in predictions.items() if found}
     names = class_names(next(iter(cell.runs.values())), next(iter(known.values()))[0].logits.shape[1]) if known else []
     blocks += _calibration(known)
     matrices = {role: total_confusion(found) for role, found in known.items()}
@@ -83,8 +85,8 @@ def _means(found: Sequence[Mapping[str, float]]) -> list[float | None]:
     return row
 
 
-def _calibration(said: Mapping[str, Sequence[SavedPredictions]]) -> Iterable[Block]:
-    for role, found in said.items():
+def _calibration(predictions: Mapping[str, Sequence[SavedPredictions]]) -> Iterable[Block]:
+    for role, found in predictions.items():
         title = f"Reliability of the {NAMES[role]}"
         ece = fmean(expected_calibration_error(p) for p in found)
         name = f"reliability-{role}"

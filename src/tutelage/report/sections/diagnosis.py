@@ -43,23 +43,27 @@ def _advantage(cell: Cell, weights: str) -> Iterable[Block]:
         yield Text("No figures of a teacher or of a control: this can't be said.", label=label)
         return
     ahead = teacher.mean - control.mean
-    said = f"On test it is right for {percent(teacher.mean)} %, the student alone for {percent(control.mean)} %: "
-    said += f"{points(ahead)} points. "
+    sentence = f"On test it is right for {percent(teacher.mean)} %, the student alone for {percent(control.mean)} %: "
+    sentence += f"{points(ahead)} points. "
     if ahead <= 0:
-        said += "There is no better answer to imitate."
+        sentence += "There is no better answer to imitate."
     elif own := [*gains(cell, weights, "test").values()]:
         share, tested = 100 * fmean(own) / ahead, paired(own)
         if tested.low is not None and tested.high is not None and tested.low <= 0 <= tested.high:
-            said += "These seeds do not show that distillation has changed that gap: the gain's interval has 0 in it."
+            sentence += (
+                "These seeds do not show that distillation has changed that gap: the gain's interval has 0 in it."
+            )
         else:
-            said += f"Distillation {f'closed {share:.0f} % of' if share >= 0 else 'has widened'} that gap."
-    yield Text(said, label=label)
+            sentence += f"Distillation {f'closed {share:.0f} % of' if share >= 0 else 'has widened'} that gap."
+    yield Text(sentence, label=label)
     alone, taught = (mean(cell, role, weights, "test", "agreement") for role in ("control", "student"))
     if alone and taught:
-        said = f"On test the student alone agrees with the teacher for {percent(alone.mean)} %, the distilled one for "
-        said += f"{percent(taught.mean)} %: {points(taught.mean - alone.mean)} points. "
-        said += "It did not become more like its teacher." if taught.mean <= alone.mean else ""
-        yield Text(said.strip(), label="Did the student become like it?")
+        sentence = (
+            f"On test the student alone agrees with the teacher for {percent(alone.mean)} %, the distilled one for "
+        )
+        sentence += f"{percent(taught.mean)} %: {points(taught.mean - alone.mean)} points. "
+        sentence += "It did not become more like its teacher." if taught.mean <= alone.mean else ""
+        yield Text(sentence.strip(), label="Did the student become like it?")
 
 
 def _dark_knowledge(sweep: Sweep, cell: Cell, answers: Answers) -> Iterable[Block]:
@@ -80,13 +84,13 @@ def _dark_knowledge(sweep: Sweep, cell: Cell, answers: Answers) -> Iterable[Bloc
     at = next(row for row in rows if row[0] == own)
     plain = f"{number(entropy(teacher.logits, 1.0))} nats of entropy at T = 1"
     plain += f" and {number(at[1])} at the T = {at[0]:g} used" if at[0] != 1 else ""
-    said = f"On {_of(split)} its outputs have {plain}: {percent(at[2])} % of the most there could be "
-    said += f"(ln {teacher.logits.shape[1]}). "
+    sentence = f"On {_of(split)} its outputs have {plain}: {percent(at[2])} % of the most there could be "
+    sentence += f"(ln {teacher.logits.shape[1]}). "
     if at[2] < _LITTLE:
-        said += f"Below {_LITTLE:.0%}: it says hardly more than the label."
+        sentence += f"Below {_LITTLE:.0%}: it says hardly more than the label."
     elif at[2] > _FLAT:
-        said += f"Above {_FLAT:.0%}: near the limit of a high T, where the student matches centred logits."
-    yield Text(said, label=label)
+        sentence += f"Above {_FLAT:.0%}: near the limit of a high T, where the student matches centred logits."
+    yield Text(sentence, label=label)
     columns = {
         "T": lambda t: f"{t:g}",
         "mean entropy, nats": number,
@@ -112,11 +116,15 @@ def _train_and_test(cell: Cell, answers: Answers) -> Iterable[Block]:
         yield Text(_unmeasured("the teacher"), label=label)
         return
     gap = train["accuracy"] - test["accuracy"]
-    said = f"It is right for {percent(train['accuracy'])} % of training images and {percent(test['accuracy'])} % of "
-    said += f"test images ({points(gap)} points), with NLL {number(train['nll'])} and {number(test['nll'])}. "
-    said += "The student sees its answers to training images alone."
-    said += " There it is all but always right, and adds to the label only its doubts." * (train["accuracy"] > _SURE)
-    yield Text(said, label=label)
+    sentence = (
+        f"It is right for {percent(train['accuracy'])} % of training images and {percent(test['accuracy'])} % of "
+    )
+    sentence += f"test images ({points(gap)} points), with NLL {number(train['nll'])} and {number(test['nll'])}. "
+    sentence += "The student sees its answers to training images alone."
+    sentence += " There it is all but always right, and adds to the label only its doubts." * (
+        train["accuracy"] > _SURE
+    )
+    yield Text(sentence, label=label)
 
 
 def _capacity(cell: Cell, answers: Answers) -> Iterable[Block]:
@@ -128,14 +136,14 @@ def _capacity(cell: Cell, answers: Answers) -> Iterable[Block]:
         yield Text(_unmeasured("teacher or student"), label=label)
         return
     own, theirs = student["nll"], teacher["nll"]
-    said = f"On training images the student's loss (NLL) is {number(own)}, the teacher's {number(theirs)}: "
-    said += f"a gap of {number(own - theirs)} nats. "
-    said += f"Alone, the student reaches {number(control['nll'])}. " if control else ""
+    sentence = f"On training images the student's loss (NLL) is {number(own)}, the teacher's {number(theirs)}: "
+    sentence += f"a gap of {number(own - theirs)} nats. "
+    sentence += f"Alone, the student reaches {number(control['nll'])}. " if control else ""
     tested = _mean_figures(cell, answers, "student", "test") or {}
     for one, where in ((student, "training"), (tested, "test")):
         if "kl_teacher" in one:
-            said += f"On {where} images its answers are {number(one['kl_teacher'])} nats (KL) from the teacher's. "
-    yield Text(said.strip(), label=label)
+            sentence += f"On {where} images its answers are {number(one['kl_teacher'])} nats (KL) from the teacher's. "
+    yield Text(sentence.strip(), label=label)
 
 
 def _limits(found: Sequence[CellStatistics], best: CellStatistics) -> Iterable[Block]:
@@ -147,15 +155,15 @@ def _limits(found: Sequence[CellStatistics], best: CellStatistics) -> Iterable[B
         rest = _without(best, key)
         near = next((one for one in found if one.cell.setting(key) == 1 and _without(one, key) == rest), None)
         if near is None:
-            said = f"Not measured: no run has it with all else as in the chosen cell; {key}=1 would tell."
+            sentence = f"Not measured: no run has it with all else as in the chosen cell; {key}=1 would tell."
         elif near is best:
-            said = "That is the chosen cell."
+            sentence = "That is the chosen cell."
         elif near.test_gain.mean is None or best.test_gain.mean is None:
-            said = "It has no control to be compared with."
+            sentence = "It has no control to be compared with."
         else:
             own = f"the chosen cell {points(best.test_gain.mean)}"
-            said = f"{points(near.test_gain.mean)} points on test ({plural(near.test_gain.n, 'seed')}), {own}."
-        yield Text(said, label=label)
+            sentence = f"{points(near.test_gain.mean)} points on test ({plural(near.test_gain.n, 'seed')}), {own}."
+        yield Text(sentence, label=label)
 
 
 def _without(one: CellStatistics, key: str) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def _missing(sweep: Sweep) -> Iterable[Block]:
 def _commands(sweep: Sweep) -> Table:
     """Each distinct command line, with how many runs it made."""
     counts = Counter(command(run) for run in [*sweep.runs, *sweep.failed] if run.provenance)
-    rows = [[said, count] for said, count in counts.most_common()]
+    rows = [[line, count] for line, count in counts.most_common()]
     return Table("commands", "Command lines", {"command": text, "runs": text}, rows, shown=20)
 
 
@@ -66,9 +66,9 @@ def _versions(sweep: Sweep) -> Table:
     """Everything that was run on; more than one row of a name is a warning by itself."""
     counts: Counter[tuple[str, str]] = Counter()
     for run in sweep.runs:
-        said = {**(run.provenance.get("versions") or {})}
-        said |= {name: run.provenance.get(name) for name in ("python", "machine", "commit")}
-        counts.update((name, str(value)) for name, value in said.items() if value)
+        versions = {**(run.provenance.get("versions") or {})}
+        versions |= {name: run.provenance.get(name) for name in ("python", "machine", "commit")}
+        counts.update((name, str(value)) for name, value in versions.items() if value)
     rows = [[name, value, count] for (name, value), count in sorted(counts.items())]
     return Table("versions", "Versions and machines", dict.fromkeys(["what", "value", "runs"], text), rows)
 

@@ -82,14 +82,14 @@ def _cost(sweep: Sweep, cell: Cell, weights: str) -> Iterable[Block]:
             stage = (run.metrics.get("about") or {}).get("stage", "network")
             cost = [run.metrics.get(key) for key in ("parameters", "multiply_adds")]
             rows.append(["other", f"evaluated: {stage}, {run.folder.name}", *cost, figures["accuracy"], None, None, 1])
-    for place, (name, said) in enumerate(_COSTS.items()):
+    for place, (name, axis) in enumerate(_COSTS.items()):
         points = [
             Point(row[0], row[1], row[2 + place], row[4], row[5] or 0.0) for row in rows if row[2 + place] and row[4]
         ]
         if points:
             title = f"Test accuracy against {name}"
             caption = "Bars: one standard deviation over seeds. Hollow diamonds: other cells' students, other networks."
-            yield Figure(f"cost-{name}", title, against_cost(f"cost-{name}", title, said, points), caption)
+            yield Figure(f"cost-{name}", title, against_cost(f"cost-{name}", title, axis, points), caption)
     columns = {"network": text, "parameters": text, "multiply-adds": text, "test accuracy, %": percent, "sd": spread,
                "training, s": number, "runs": text}  # fmt: skip
     caption = "What each network costs and how right it is"

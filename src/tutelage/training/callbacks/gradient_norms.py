@@ -26,8 +26,8 @@ class GradientNorms(L.Callback):
     term have gone by, but for the last. Over ranks gradients are averaged first. A training of one term has nothing to
     compare, and in shards (``trainer=fsdp``) nothing is measured.
 
-    Logs ``pull/<term>``, the norm ‖g_t‖, and ``pull_cosine/<term>``, cos(g_t, Σ_{s≠t} g_s): whether the other terms
-    pull the same way. Both are in ``stage.json`` as ``pulls``: epoch → term → [norm, cosine].
+    Logs ``grad_norm/<term>``, the norm ‖g_t‖, and ``grad_cosine/<term>``, cos(g_t, Σ_{s≠t} g_s): whether the other
+    terms point the same way. Both are in ``stage.json`` as ``gradient_norms``: epoch → term → [norm, cosine].
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class GradientNorms(L.Callback):
             return
         self.measured[trainer.current_epoch] = found
         for name, (norm, cosine) in found.items():
-            both = {f"pull/{name}": norm, f"pull_cosine/{name}": cosine}
+            both = {f"grad_norm/{name}": norm, f"grad_cosine/{name}": cosine}
             module.log_dict(both, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)  # equal on all ranks
 
     def state_dict(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from torch.optim import SGD
 
 from tutelage.checkpoints.weights import digest
 from tutelage.config import factory
-from tutelage.training.callbacks import gradient_norms as pulls_file
+from tutelage.training.callbacks import gradient_norms as norms_file
 from tutelage.training.callbacks.gradient_norms import GradientNorms, gradient_norms
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(LeafSpec|in eval mode).*")
@@ -36,12 +36,12 @@ def fit(compose, folder, measure, *more):
     if not measure:
         trainer.callbacks.remove(callback)
     trainer.fit(learner, datamodule=data)
-    figures = {name: float(value) for name, value in trainer.callback_metrics.items() if "pull" not in name}
+    figures = {name: float(value) for name, value in trainer.callback_metrics.items() if not name.startswith("grad_")}
     return callback, digest(learner), figures
 
 
 def test_the_training_is_the_same_to_the_bit(compose, tmp_path, monkeypatch):
-    monkeypatch.setattr(pulls_file, "_STEPS", 1)
+    monkeypatch.setattr(norms_file, "_STEPS", 1)
     measured, *one = fit(compose, tmp_path, True)
     _, *other = fit(compose, tmp_path, False)
     assert one == other
@@ -54,9 +54,9 @@ def test_the_training_is_the_same_to_the_bit(compose, tmp_path, monkeypatch):
 def test_seldom_and_at_the_end(compose, tmp_path, monkeypatch):
     """Of three terms and b batches an epoch: where 3·_STEPS steps have gone by."""
     batches = len(module(compose)[2].train_dataloader())
-    monkeypatch.setattr(pulls_file, "_STEPS", batches // 2)  # between one and two epochs
+    monkeypatch.setattr(norms_file, "_STEPS", batches // 2)  # between one and two epochs
     assert sorted(fit(compose, tmp_path, True)[0].measured) == [1, 2]
-    monkeypatch.setattr(pulls_file, "_STEPS", 10**6)
+    monkeypatch.setattr(norms_file, "_STEPS", 10**6)
     assert sorted(fit(compose, tmp_path, True)[0].measured) == [2]
 
 
