@@ -119,7 +119,8 @@ def _short(code: str) -> str:
 
 def tests_of(file: Path) -> list[str]:
     """Returns the unit tests that import a module of the package or name it in a string."""
-    module = ".".join(["tutelage", *file.with_suffix("").parts])
+    parts = file.parent.parts if file.stem == "__init__" else file.with_suffix("").parts
+    module = ".".join(["tutelage", *parts])
     package, _, name = module.rpartition(".")
     pattern = re.compile(rf"{re.escape(module)}\b|from {re.escape(package)} import [^\n]*\b{name}\b")
     found = [path for path in (ROOT / "tests" / "unit").rglob("test_*.py") if pattern.search(path.read_text())]
