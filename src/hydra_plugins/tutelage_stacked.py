@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, configure_log, filter_overrides, run_job, setup_globals
+from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
@@ -35,7 +35,7 @@ ConfigStore.instance().store(
 )
 
 
-class StackedLauncher(BasicLauncher):
+class StackedLauncher(Launcher):
     """Jobs that differ in seed, temperature, weights of losses, learning rate, weight decay or dropout train as one.
 
     After that each runs as under Hydra's basic launcher and finds its student trained.
@@ -49,15 +49,17 @@ class StackedLauncher(BasicLauncher):
     """
 
     def __init__(self, max_jobs: int | None, max_macs: float | None, most_jobs: Any = UNSET, most_work: Any = UNSET):
-        super().__init__()
         self.max_jobs = max_jobs if most_jobs == UNSET else _renamed("most_jobs", "max_jobs", most_jobs)
         self.max_macs = max_macs if most_work == UNSET else _renamed("most_work", "max_macs", most_work)
+        self.config: DictConfig | None = None
+        self.hydra_context: HydraContext | None = None
+        self.task_function: TaskFunction | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keeps what the sweeper composes of every job, to see whether it is legal, for the launch."""
         kept = _Kept(hydra_context.config_loader)
         hydra_context.config_loader = cast(ConfigLoader, kept)
-        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Trains what goes together, then runs the jobs one by one."""

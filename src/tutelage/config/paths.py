@@ -40,7 +40,7 @@ def _anchor(node: Any, key: Any, start: Path | None, path: str) -> None:
     except OmegaConfBaseException:
         return
     if isinstance(value, DictConfig | ListConfig):
-        if not value._is_none() and not OmegaConf.is_interpolation(node, key):
+        if not OmegaConf.is_interpolation(node, key):
             for one in list(value) if isinstance(value, DictConfig) else range(len(value)):
                 _anchor(value, one, start, f"{path}.{one}")
     elif isinstance(value, str) and value and key != "_target_" and "://" not in value:

@@ -81,8 +81,6 @@ def check_resolves(cfg: DictConfig) -> None:
 def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
     """Yields every node with a ``_target_``, with its full key."""
     if isinstance(node, DictConfig):
-        if node._is_none() or node._is_missing():
-            return
         if "_target_" in node:
             yield path, node
         for key in node:  # as it is: YAML has whole numbers as keys, too

@@ -13,6 +13,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from tutelage.compat.hydra import job_result
 from tutelage.errors import is_users
 from tutelage.runtime import distributed, masking
 from tutelage.runtime.files import write_atomically
@@ -56,7 +57,7 @@ class Sweep(Callback):
         """Hides secrets in the command line that Hydra prints when a job has failed."""
         job_return.overrides = masking.hidden(list(job_return.overrides or []))
         global traceback_file
-        error: Any = job_return._return_value  # the public one prints as well, and raises
+        error = job_result(job_return)
         if job_return.status == JobStatus.FAILED and not is_users(error):
             text, path = "".join(traceback.format_exception(error)), Path(str(config.hydra.runtime.output_dir))
             with suppress(OSError):  # a full disk may be the error itself

@@ -44,7 +44,7 @@ def write_board(
     step = found["student"].facts["steps"] if found["student"] else 0
     with SummaryWriter(str(folder / "final")) as writer:
         for summary in hparams(hyperparameters(cfg), {})[1:]:  # a session's begin and end, without an experiment
-            writer._get_file_writer().add_summary(summary)
+            writer.file_writer.add_summary(summary)
         for name, value in final_figures(metrics):
             writer.add_scalar(name, value, step)
     student = TensorBoardLogger(str(folder), name="", version="student", default_hp_metric=False)

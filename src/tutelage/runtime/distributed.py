@@ -46,11 +46,10 @@ def broadcast(value: Any) -> Any:
         return value
     import torch
     import torch.distributed as dist
-    from torch.utils._pytree import tree_map_only
 
-    box = [
-        tree_map_only(torch.Tensor, lambda tensor: tensor.cpu(), value)
-    ]  # or all ranks would have rank 0's on its GPU
+    from tutelage.compat.torch import map_tensors
+
+    box = [map_tensors(torch.Tensor.cpu, value)]  # or all ranks would have rank 0's on its GPU
     dist.broadcast_object_list(box, src=0, group=_messages)
     return box[0]
 

@@ -17,6 +17,7 @@ from typing import Any
 from omegaconf import Node
 from omegaconf.resolvers import oc
 
+from tutelage.compat.hydra import full_key
 from tutelage.runtime.text import printable
 
 MASK = "(hidden)"
@@ -51,7 +52,7 @@ def environment(name: str, *default: Any, _node_: Node) -> Any:
     """The resolver ``oc.env``: OmegaConf's own, which notes what it gave."""
     value = oc.env(name, *default)
     if value is not None and name in os.environ:
-        key = str(_node_._get_full_key(None)) if _node_ is not None else ""
+        key = full_key(_node_) if _node_ is not None else ""
         parts = re.sub(r"\[\d+\]", "", key).split(".")
         is_setting = name.startswith("TUTELAGE_") or parts[0] == "paths" or parts[-1] in PLACES
         (_settings if is_setting else _secrets).add(value)

@@ -3,11 +3,11 @@
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from tutelage.compat.torch import FollowsMoves
 from tutelage.data.resident import SHARE
 from tutelage.errors import TutelageError
 from tutelage.runtime.devices import free_memory, send
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 VALUES, CLASSES, REST, SIZE = "logits_top", "logits_class", "logits_rest", "logits_size"
 
 
-class Cached(Source):
+class Cached(FollowsMoves, Source):
     """The signals of ``source`` on the training images, as they are or in V views, by example.
 
     Where data are augmented, epoch e shows the images of view e mod V (``data.views``), and the signals are those of
@@ -114,9 +114,8 @@ class Cached(Source):
             found["logits"] = _whole(values, classes, rest, self.classes)
         return found | {name: getattr(self, _attribute(name)) for name in self.constants}
 
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "Cached":
+    def after_move(self, convert: Callable[[Tensor], Tensor]) -> None:
         """Moves the signals along, whatever the networks' precision, where they fit beside these; else row by row."""
-        super()._apply(fn, recurse)
         if self.folder is not None and any(x.device != self.row.device for x in self.on_device.values()):
             self.on_device = {}
         if self.folder is not None and not self.on_device and self.row.device.type not in ("cpu", "meta"):
@@ -125,7 +124,6 @@ class Cached(Source):
                 self.on_device = {name: x.to(self.row.device) for name, x in self.on_host.items()}
             else:
                 log.warning("%s: %d MB don't fit on %s: read from the host, step by step", *self._place(size))
-        return self
 
     @property
     def asks_host(self) -> bool:  # type: ignore[override]

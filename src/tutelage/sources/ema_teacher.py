@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
+from tutelage.compat.torch import lerp_all_
 from tutelage.errors import TutelageError
 from tutelage.models.tapped import Tapped
 from tutelage.sources.base import Source
@@ -66,7 +67,7 @@ class EMATeacher(Source):
         self._counted = int(self.steps) if self._counted is None else self._counted + 1
         decay = min(self.decay, 1.0 - (self.ramp - 1.0) / (self._counted - 1 + self.ramp))
         mine, theirs = self.net.net, self.student.net
-        torch._foreach_lerp_(list(mine.parameters()), list(theirs.parameters()), 1.0 - decay)
+        lerp_all_(list(mine.parameters()), list(theirs.parameters()), 1.0 - decay)
         for own, other in zip(mine.buffers(), theirs.buffers(), strict=True):
             if own.is_floating_point():
                 own.lerp_(other, 1.0 - decay)

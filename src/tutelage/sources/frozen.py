@@ -4,16 +4,17 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tutelage.checkpoints.weights import digest, gather_full, load_into
+from tutelage.compat.torch import FollowsMoves, convert_tensors
 from tutelage.errors import TutelageError
 from tutelage.models.tapped import Tapped, tapped
 from tutelage.sources.base import Source
 from tutelage.types import Batch, Signals
 
 
-class Frozen(Source):
+class Frozen(FollowsMoves, Source):
     """Signals of a network whose weights stay as they are.
 
     It is no child module: ``parameters()``, ``state_dict()``, ``train()``, a moving average, SyncBN and a DDP wrapper
@@ -54,12 +55,12 @@ class Frozen(Source):
         object.__setattr__(self, "net", own)
         self.digest = digest(own.net)
 
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "Frozen":
+    def after_move(self, convert: Callable[[Tensor], Tensor]) -> None:
+        """Moves the network along."""
         dtypes = [parameter.dtype for parameter in self.net.parameters()]
-        self.net._apply(fn)
+        convert_tensors(self.net, convert)
         if [parameter.dtype for parameter in self.net.parameters()] != dtypes:
             self.digest = digest(self.net.net)  # the same teacher, to another precision
-        return super()._apply(fn, recurse)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Frozen":
         return self  # nothing in it ever changes, so copies may share it

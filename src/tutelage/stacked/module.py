@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 from torch import Tensor
 
+from tutelage.compat.lightning import logging_step
 from tutelage.errors import TutelageError, nearest
 from tutelage.runtime import devices, job
 from tutelage.sources.base import Source
@@ -172,7 +173,7 @@ class StackedModule(L.LightningModule):
 
     def _write(self, figures: Mapping[str, Tensor], shift: int = 0) -> None:
         """Every job's own curves, as Lightning would write them for it alone; at an epoch's end one step earlier."""
-        step: int = self.trainer.fit_loop.epoch_loop._batches_that_stepped + shift
+        step = logging_step(self.trainer) + shift
         by_job = {name: values.tolist() for name, values in figures.items()}
         for i, learner in enumerate(self.learners):
             own = {name: values[i] for name, values in by_job.items() if learner.has(name)}

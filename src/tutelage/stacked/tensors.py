@@ -19,9 +19,9 @@ def stacked(modules: Sequence[Module]) -> Module:
         own = [one.get_submodule(path) for one in modules]
         for name, parameter in module.named_parameters(recurse=False):
             whole = torch.stack([one.get_parameter(name).detach() for one in own])
-            module._parameters[name] = nn.Parameter(whole, requires_grad=parameter.requires_grad)
+            module.register_parameter(name, nn.Parameter(whole, requires_grad=parameter.requires_grad))
         for name, _ in module.named_buffers(recurse=False):
-            module._buffers[name] = torch.stack([one.get_buffer(name) for one in own])
+            setattr(module, name, torch.stack([one.get_buffer(name) for one in own]))
     return made
 
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from tutelage.compat.torch import undo_compile
 from tutelage.errors import TutelageError
 from tutelage.models.tapped import Tapped
 
@@ -40,4 +41,4 @@ def compiled(learner: nn.Module, option: bool | str) -> Iterator[None]:
         yield
     finally:
         for net in nets:
-            net._compiled_call_impl = None  # there is no public way back; what follows counts and evaluates it
+            undo_compile(net)  # what follows counts and evaluates it

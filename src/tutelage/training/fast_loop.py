@@ -9,13 +9,12 @@ from typing import Any, cast
 
 import lightning as L
 import torch
-from lightning.pytorch.loops.fetchers import _DataFetcher, _PrefetchDataFetcher
-from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor
 
+from tutelage.compat.lightning import DataFetcher, EpochLoop, PrefetchDataFetcher, detects_anomaly, validates_by_time
 from tutelage.training.graphs import GraphedStep, why_not
 
 log = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ class Quiet(L.Callback):
     """A callback whose ``on_train_batch_start`` and ``on_train_batch_end`` log nothing: lean steps may call them."""
 
 
-class LeanEpochLoop(_TrainingEpochLoop):
+class LeanEpochLoop(EpochLoop):
     """Lightning's loop over the batches of an epoch, with short cuts that leave every result as it is.
 
     A lean step is the same arithmetic in the same order: batch, ``on_train_batch_start``, ``training_step``,
@@ -47,10 +46,10 @@ class LeanEpochLoop(_TrainingEpochLoop):
     graph = "never"  # or auto: lean steps are replayed as a CUDA graph, where they can be (tutelage.training.graphs)
     _graphed: GraphedStep | None = None
 
-    def on_run_start(self, data_fetcher: _DataFetcher) -> None:
+    def on_run_start(self, data_fetcher: DataFetcher) -> None:
         """Finds out, once an epoch, whether steps may be lean."""
         super().on_run_start(data_fetcher)
-        self._lean = isinstance(data_fetcher, _PrefetchDataFetcher) and self._is_plain()
+        self._lean = isinstance(data_fetcher, PrefetchDataFetcher) and self._is_plain()
         if self._graphed is not None:
             self._graphed.on_epoch_start()
         elif self.graph == "auto":
@@ -63,8 +62,8 @@ class LeanEpochLoop(_TrainingEpochLoop):
         precision = trainer.precision_plugin
         scales = getattr(precision, "scaler", None) is not None
         known = type(precision) in (Precision, MixedPrecision) and type(trainer.strategy) is SingleDeviceStrategy
-        unusual = scales or trainer.accumulate_grad_batches > 1 or trainer.gradient_clip_val or trainer._detect_anomaly
-        timed = trainer._val_check_time_interval is not None or trainer.num_training_batches == float("inf")
+        unusual = scales or trainer.accumulate_grad_batches > 1 or trainer.gradient_clip_val or detects_anomaly(trainer)
+        timed = validates_by_time(trainer) or trainer.num_training_batches == float("inf")
         plateau = any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs)
         everyone = [trainer.lightning_module, trainer.datamodule, *trainer.callbacks]
         hooked = any(_overrides(one, hook) for one in everyone if one for hook in _LEFT_OUT)
@@ -103,7 +102,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
             return 0
         until = [trainer.num_training_batches - 1 - index]
         if every := trainer.log_every_n_steps:
-            until.append(-(self._batches_that_stepped + 1) % every)
+            until.append(-(self.logging_step + 1) % every)
         if trainer.val_check_batch not in (None, float("inf")):
             counted = progress.total.ready if trainer.check_val_every_n_epoch is None else index
             until.append(-(counted + 1) % trainer.val_check_batch)
@@ -111,7 +110,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
             until.append(self.max_steps - 1 - self.global_step)
         return max(0, min(until))
 
-    def advance(self, data_fetcher: _DataFetcher) -> None:
+    def advance(self, data_fetcher: DataFetcher) -> None:
         """All lean steps that are free, or one of Lightning's; the last one is closed by ``on_advance_end``."""
         free = self._free() if self._lean else 0
         if not free:
@@ -122,9 +121,9 @@ class LeanEpochLoop(_TrainingEpochLoop):
             self._step(data_fetcher)
             if not left or trainer.should_stop or trainer.received_sigterm:
                 return
-            self._batches_that_stepped += 1
+            self.logging_step += 1
 
-    def _step(self, data_fetcher: _DataFetcher) -> None:
+    def _step(self, data_fetcher: DataFetcher) -> None:
         trainer, progress = cast(Any, self.trainer), self.batch_progress
         module = trainer.lightning_module
         batch, _, _ = next(data_fetcher)

@@ -5,15 +5,16 @@ from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies.strategy import Strategy
 from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.utils._pytree import tree_map_only
 
 from tutelage.checkpoints.weights import gather_full, shard_like
+from tutelage.compat.lightning import ModelParallelOnRanks
+from tutelage.compat.torch import broadcast_all_, map_tensors
 from tutelage.errors import TutelageError
 from tutelage.models.tapped import Tapped
 from tutelage.runtime import distributed
@@ -23,7 +24,7 @@ _CACHED = "tutelage.sources.cached.Cached"
 _PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 
 
-class Sharded(ModelParallelStrategy):
+class Sharded(ModelParallelOnRanks):
     """Lightning's strategy for FSDP2, on ranks that :mod:`tutelage.runtime.distributed` has started.
 
     Every network of a training, a frozen teacher as well as the one that learns, is shared out by ``fully_shard``; a
@@ -40,7 +41,7 @@ class Sharded(ModelParallelStrategy):
         super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
         self.block = block
 
-    def _configure_launcher(self) -> None:
+    def check_ranks(self) -> None:
         """Launches nothing.
 
         Raises:
@@ -51,7 +52,7 @@ class Sharded(ModelParallelStrategy):
 
     def setup_environment(self) -> None:
         """Lays the mesh over all ranks."""
-        self._data_parallel_size = dist.get_world_size()
+        self.set_data_parallel_size(dist.get_world_size())
         super().setup_environment()
 
     def share_out(self, learner: Any) -> None:
@@ -87,7 +88,7 @@ class Sharded(ModelParallelStrategy):
 
     def _share_buffers(self) -> None:
         if buffers := list(cast(nn.Module, self.lightning_module).buffers()):
-            dist._broadcast_coalesced(dist.distributed_c10d._get_default_group(), buffers, 2**28, 0)
+            broadcast_all_(buffers)
 
     # -- states: whole in files ---------------------------------------------------------------------------------------
 
@@ -100,8 +101,9 @@ class Sharded(ModelParallelStrategy):
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
         """An optimizer's state, whole."""
-        inner = getattr(optimizer, "_optimizer", optimizer)
-        return tree_map_only(Tensor, lambda tensor: gather_full(tensor).cpu(), inner.state_dict())
+        inner = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        state: dict[str, Any] = map_tensors(lambda tensor: gather_full(tensor).cpu(), inner.state_dict())
+        return state
 
     @property
     def lightning_restore_optimizer(self) -> bool:

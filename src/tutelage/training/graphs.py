@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tutelage.compat.torch import copy_all_, is_compiled
 from tutelage.errors import TutelageError
 from tutelage.objective import Term
 from tutelage.types import Batch
@@ -70,7 +71,7 @@ def why_not(module: Any, optimizer: torch.optim.Optimizer, device: torch.device,
     for part in module.modules():
         if isinstance(part, Term) and part.labelled_only:
             return "the number of labelled examples in a batch is not known before"
-        if getattr(part, "_compiled_call_impl", None) is not None:
+        if is_compiled(part):
             return "the network is compiled: stages.<name>.compile=reduce-overhead has graphs of its own"
         if getattr(part, "asks_host", False):
             return f"signals of {type(part).__name__} come from the host"
@@ -148,7 +149,7 @@ class GraphedStep:
 
     def _again(self, batch: Batch) -> Tensor:
         assert self._replay is not None
-        torch._foreach_copy_([self._static[name] for name in batch], list(batch.values()))
+        copy_all_([self._static[name] for name in batch], list(batch.values()))
         for i, group in enumerate(self.optimizer.param_groups):
             if (rate := float(group["lr"])) != self._filled[i]:
                 self._rates[i].fill_(rate)

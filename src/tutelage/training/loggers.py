@@ -18,6 +18,7 @@ from hydra.utils import get_object, instantiate
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
+from tutelage.compat.lightning import open_experiment
 from tutelage.errors import TutelageError
 from tutelage.runtime import distributed
 from tutelage.runtime.json_files import read_json, write_json
@@ -180,7 +181,7 @@ def _hyperparameters(stage: DictConfig) -> dict[str, Any]:
 
 def _end(logger: Logger) -> None:
     """Ends the run of services that keep one open in this process: Lightning leaves that to the user."""
-    begun = vars(logger).get("_experiment")  # the property would begin a run that never was
+    begun = open_experiment(logger)
     for name in ("finish", "end"):
         if callable(end := getattr(begun, name, None)):
             end()

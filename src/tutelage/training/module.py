@@ -92,7 +92,12 @@ class SupervisedModule(L.LightningModule):
         """The network that is validated, saved and exported: the student, or the average of its weights."""
         return self.student if self.average is None else self.average
 
-    def _check_sources(self) -> None:
+    def check_sources(self) -> None:
+        """Refuses an objective that reads a source which is not there.
+
+        Raises:
+            TutelageError: names that source, and those that there are.
+        """
         for name in self.needs.keys() - {"batch"} - self.sources().keys():
             raise TutelageError(
                 f"the objective reads source {name!r}; this stage has {sorted(self._offered)}: "
@@ -132,7 +137,7 @@ class SupervisedModule(L.LightningModule):
             TutelageError: the objective reads what is not there, shapes do not go together, or a loss compares more
                 examples than a rank has in a batch.
         """
-        self._check_sources()
+        self.check_sources()
         self._check_rows(data.batch_size)
         device = self.network_device()
         keys = {split: data.splits[split].keys.to(device) for split in ("train", "val")}

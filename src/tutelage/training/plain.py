@@ -65,7 +65,7 @@ class Distillation(DistillationModule):
             sources={"teacher": source}, student=Live(student), objective=objective, optimizer=optimizer,
             scheduler=scheduler, seed=seed,
         )  # fmt: skip
-        self._check_sources()
+        self.check_sources()
         if example is not None:
             self._shape(as_batch(example))
         elif any(is_lazy(parameter) for parameter in objective.parameters()):

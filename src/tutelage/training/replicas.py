@@ -4,13 +4,12 @@ DDP waits for a gradient of every parameter, and copies all of rank 0's buffers 
 leave a part of a network out (a hint at an inner layer reaches no classifier), and most buffers are constants.
 """
 
-from typing import Any, cast
-
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
+from tutelage.compat.lightning import add_ddp_arguments
+from tutelage.compat.torch import leave_out_of_ddp
 from tutelage.data.base import ImageData
 from tutelage.seeding import seeded
 from tutelage.training.module import SupervisedModule
@@ -24,8 +23,7 @@ class Replicated(DDPStrategy):
         learner = self.lightning_module
         if isinstance(learner, SupervisedModule):
             data, accumulated = learner.trainer.datamodule, learner.trainer.accumulate_grad_batches  # type: ignore[attr-defined]
-            # Lightning keeps the arguments of DistributedDataParallel there until here.
-            self._ddp_kwargs |= graph_arguments(learner, data, accumulated)
+            add_ddp_arguments(self, graph_arguments(learner, data, accumulated))
             leave_out_buffers(learner)
         super().configure_ddp()
 
@@ -93,6 +91,5 @@ def leave_out_buffers(learner: nn.Module) -> list[str]:
         for name, _ in part.named_buffers(recurse=False):
             full = f"{path}.{name}" if path else name
             (alike if full not in kept or getattr(part, "same_on_ranks", False) else others).append(full)
-    # The only way to leave out some; it stays an attribute of the module.
-    cast(Any, DistributedDataParallel)._set_params_and_buffers_to_ignore_for_model(learner, alike)
+    leave_out_of_ddp(learner, alike)
     return others

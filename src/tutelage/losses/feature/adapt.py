@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tutelage.compat.torch import BatchNorm
 from tutelage.errors import TutelageError
 
 Stages = Tensor | Sequence[Tensor]  # one stage of a network, or several
@@ -87,7 +88,7 @@ def pointwise(ndim: int, width_in: int, width_out: int, bias: bool = True) -> nn
     return nn.Conv2d(width_in, width_out, 1, bias=bias) if ndim == MAPS else nn.Linear(width_in, width_out, bias=bias)
 
 
-class _LoneRow(nn.modules.batchnorm._BatchNorm):
+class _LoneRow(BatchNorm):
     """Batch normalisation that accepts a batch of one example.
 
     One number a channel has no variance; it is normalised by what was seen so far, and leaves that as it is.
@@ -154,15 +155,18 @@ class Lazy(nn.Module):
         if stages is not None and (not isinstance(stages, int) or stages < 1):
             raise TutelageError(f"{type(self).__name__}.stages: expected 1 or more, found {stages!r}")
         self.outlined_stages = stages
-        before = {*self._modules}
+        before = self._part_names()
         # The widths differ, so that a part that some pairs do without is among them. "meta": nothing is drawn.
         pair = torch.empty(1, 1, 1, 1, device="meta"), torch.empty(1, 2, 1, 1, device="meta")
         with torch.device("meta"):
             self.build(*pair) if stages is None else self.build([pair] * stages)
         outlined = {name: p.requires_grad for name, p in self.named_parameters() if name.split(".")[0] not in before}
-        for name in self._modules.keys() - before:
-            del self._modules[name]
+        for name in self._part_names() - before:
+            delattr(self, name)
         self.waiting = _Waiting(outlined)
+
+    def _part_names(self) -> set[str]:
+        return {name for name, _ in self.named_modules(remove_duplicate=False) if name and "." not in name}
 
     def build_once(self, *signals: Any) -> None:
         """``build(*signals)`` at the first call; the module moves to the device and dtype of the first tensor.
@@ -211,26 +215,32 @@ class _Waiting(nn.Module):
         super().__init__()
         self.state: dict[str, Tensor] = {}
         for name, learns in outlined.items():
-            self._parameters[name] = nn.UninitializedParameter(requires_grad=learns)  # type: ignore[assignment]
+            self.register_parameter(_without_dots(name), nn.UninitializedParameter(requires_grad=learns))  # type: ignore[arg-type]
 
     @torch.no_grad()
     def become(self, loss: nn.Module) -> None:
         """They take the shapes, values and places of the loss's parameters; one that it does without is forgotten."""
+        own = dict(self.named_parameters(recurse=False))
         for name, made in list(loss.named_parameters()):
-            if (parameter := self._parameters.get(name)) is not None:
+            if (parameter := own.get(_without_dots(name))) is not None:
                 parameter.materialize(made.shape, made.device, made.dtype)  # type: ignore[attr-defined]
                 parameter.copy_(made)
                 owner, _, leaf = name.rpartition(".")
-                loss.get_submodule(owner)._parameters[leaf] = parameter
+                loss.get_submodule(owner).register_parameter(leaf, parameter)
         if self.state:
-            own = {name: value for name, value in loss.state_dict().items() if "." not in name}
-            loss.load_state_dict(own | self.state)
+            given = {name: value for name, value in loss.state_dict().items() if "." not in name}
+            loss.load_state_dict(given | self.state)
 
     def _save_to_state_dict(self, *arguments: Any) -> None:
         """Nothing of them can be saved; what was loaded is the loss's to give back."""
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         """The loss keeps what was given for its parts."""
+
+
+def _without_dots(name: str) -> str:
+    """The name of a part's parameter as one of a module's own, which has no dots."""
+    return name.replace(".", "/")
 
 
 def _first_tensor(signals: Any) -> Tensor:

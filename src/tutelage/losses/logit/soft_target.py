@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from tutelage.compat.torch import inside_functorch
 from tutelage.losses.logits import LOWEST, checked_temperature, kl, log_softmax, paired_rows
 from tutelage.losses.precision import in_float32
 
@@ -54,7 +55,7 @@ def soft_target(student: Tensor, teacher: Tensor, temperature: Tensor) -> Tensor
     In closed form, but for a temperature that needs a gradient and inside ``torch.func``'s transforms (vmap, grad …).
     """
     # A Function that torch.func can look into needs a setup_context, which makes it a third slower at [64, 10].
-    if temperature.requires_grad or torch._C._are_functorch_transforms_active():
+    if temperature.requires_grad or inside_functorch():
         return _composed(student, teacher, temperature)
     loss: Tensor = _ClosedForm.apply(student, teacher, temperature)
     return loss

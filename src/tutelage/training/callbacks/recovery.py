@@ -12,6 +12,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from tutelage.compat.lightning import take_back_logging_step
 from tutelage.errors import TutelageError
 from tutelage.runtime.files import write_atomically
 from tutelage.runtime.signals import asked_to_stop, note_sigterm
@@ -102,7 +103,7 @@ class Recovery(Quiet):
         """Corrects Lightning's logging step: it adds one on resuming, as its own checkpoints come after a batch."""
         checkpoint["world_size"] = trainer.world_size
         if self._saves:
-            checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+            take_back_logging_step(checkpoint)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Compares the number of ranks.

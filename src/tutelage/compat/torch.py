@@ -1,0 +1,79 @@
+"""Private APIs of torch."""
+
+from collections.abc import Callable
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+# The base of BatchNorm1d, 2d and 3d and of SyncBatchNorm, to derive from beside one of them: torch exports it nowhere.
+BatchNorm = nn.modules.batchnorm._BatchNorm
+
+
+class FollowsMoves(nn.Module):
+    """A module that is told when it moves to another device or precision.
+
+    ``Module.to`` and its kin have no public hook, and do not reach tensors that are neither parameters nor buffers.
+    """
+
+    def after_move(self, convert: Callable[[Tensor], Tensor]) -> None:
+        """Called once its parameters and buffers have moved.
+
+        Args:
+            convert: what was applied to each of them.
+        """
+        raise NotImplementedError
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        self.after_move(fn)
+        return self
+
+
+def convert_tensors(module: nn.Module, convert: Callable[[Tensor], Tensor]) -> None:
+    """Applies ``convert`` to every parameter and buffer in place, as ``Module.to`` does with what it was asked for."""
+    module._apply(convert)
+
+
+def map_tensors(convert: Callable[[Tensor], Tensor], values: Any) -> Any:
+    """Returns nested dicts, lists and tuples with every tensor converted; torch's trees are private in Python."""
+    from torch.utils._pytree import tree_map_only
+
+    return tree_map_only(Tensor, convert, values)
+
+
+def copy_all_(targets: list[Tensor], sources: list[Tensor]) -> None:
+    """Copies each source into its target, in one kernel; the public way is a call a tensor."""
+    torch._foreach_copy_(targets, sources)
+
+
+def lerp_all_(targets: list[Tensor], ends: list[Tensor], weight: float) -> None:
+    """Moves each target towards its end by the share ``weight``, in one kernel; the public way is a call a tensor."""
+    torch._foreach_lerp_(targets, ends, weight)
+
+
+def broadcast_all_(tensors: list[Tensor], buffer_bytes: int = 2**28) -> None:
+    """Gives all ranks rank 0's tensors, in place and in few messages; the public way is a message a tensor."""
+    dist._broadcast_coalesced(dist.distributed_c10d._get_default_group(), tensors, buffer_bytes, 0)
+
+
+def leave_out_of_ddp(module: nn.Module, names: list[str]) -> None:
+    """Tells DDP to leave these parameters and buffers of a module alone; its constructor has no argument for them."""
+    cast(Any, DistributedDataParallel)._set_params_and_buffers_to_ignore_for_model(module, names)
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Checks whether ``Module.compile`` was called on a module, which nothing public tells."""
+    return getattr(module, "_compiled_call_impl", None) is not None
+
+
+def undo_compile(module: nn.Module) -> None:
+    """Takes ``Module.compile`` back; there is no public way."""
+    module._compiled_call_impl = None
+
+
+def inside_functorch() -> bool:
+    """Checks whether a transform of ``torch.func`` (vmap, grad …) is running, which nothing public tells."""
+    return torch._C._are_functorch_transforms_active()

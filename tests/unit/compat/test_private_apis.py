@@ -1,0 +1,240 @@
+"""The private APIs that tutelage.compat rests on are there, and nothing else in src/ uses any."""
+
+import ast
+from inspect import signature
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from hydra.core.utils import JobReturn
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loops import fetchers
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from omegaconf import Node, OmegaConf
+from torch import distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils import _pytree
+
+import tutelage
+from tutelage.compat import hydra as compat_hydra
+from tutelage.compat import lightning as compat_lightning
+from tutelage.compat import torch as compat_torch
+
+
+def trainer(**arguments) -> L.Trainer:
+    return L.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, **arguments
+    )
+
+
+def compiled() -> nn.Module:
+    net = nn.Linear(1, 1)
+    net.compile(backend="eager")
+    return net
+
+
+def csv_logger() -> Logger:
+    return CSVLogger("/nowhere")
+
+
+# name → owner or what makes it, attribute: it must be there.
+ATTRIBUTES = {
+    "hydra JobReturn._return_value": (JobReturn, "_return_value"),
+    "lightning Trainer._detect_anomaly": (trainer, "_detect_anomaly"),
+    "lightning Trainer._val_check_time_interval": (
+        lambda: trainer(val_check_interval="00:00:01:00"), "_val_check_time_interval"
+    ),
+    "lightning loops.fetchers._DataFetcher": (lambda: fetchers, "_DataFetcher"),
+    "lightning loops.fetchers._PrefetchDataFetcher": (lambda: fetchers, "_PrefetchDataFetcher"),
+    "lightning _TrainingEpochLoop._batches_that_stepped": (
+        lambda: trainer().fit_loop.epoch_loop, "_batches_that_stepped"
+    ),
+    "lightning _TrainingEpochLoop.batch_progress": (lambda: trainer().fit_loop.epoch_loop, "batch_progress"),
+    "lightning _TrainingEpochLoop.restarting": (lambda: trainer().fit_loop.epoch_loop, "restarting"),
+    "lightning _TrainingEpochLoop.automatic_optimization.optim_progress.optimizer.step": (
+        lambda: trainer().fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer, "step"
+    ),
+    "lightning DDPStrategy._ddp_kwargs": (DDPStrategy, "_ddp_kwargs"),
+    "lightning ModelParallelStrategy._data_parallel_size": (ModelParallelStrategy, "_data_parallel_size"),
+    "lightning Logger._experiment": (csv_logger, "_experiment"),
+    "lightning LightningOptimizer.optimizer": (lambda: LightningOptimizer, "optimizer"),
+    "torch Module._compiled_call_impl": (compiled, "_compiled_call_impl"),
+    "torch distributed_c10d._get_default_group": (lambda: dist.distributed_c10d, "_get_default_group"),
+    "torch distributed._broadcast_coalesced": (lambda: dist, "_broadcast_coalesced"),
+    "torch _C._are_functorch_transforms_active": (lambda: torch._C, "_are_functorch_transforms_active"),
+    "torch nn.modules.batchnorm._BatchNorm": (lambda: nn.modules.batchnorm, "_BatchNorm"),
+}  # fmt: skip
+# name → function, its parameters: it is called, or overridden, with these.
+SIGNATURES = {
+    "lightning _TrainingEpochLoop.__init__": (
+        _TrainingEpochLoop.__init__, ["self", "trainer", "min_steps", "max_steps"]
+    ),
+    "lightning _TrainingEpochLoop.on_run_start": (_TrainingEpochLoop.on_run_start, ["self", "data_fetcher"]),
+    "lightning _TrainingEpochLoop.advance": (_TrainingEpochLoop.advance, ["self", "data_fetcher"]),
+    "lightning _TrainingEpochLoop.on_advance_end": (_TrainingEpochLoop.on_advance_end, ["self", "data_fetcher"]),
+    "lightning _TrainingEpochLoop.update_lr_schedulers": (
+        _TrainingEpochLoop.update_lr_schedulers, ["self", "interval", "update_plateau_schedulers"]
+    ),
+    "lightning ModelParallelStrategy._configure_launcher": (ModelParallelStrategy._configure_launcher, ["self"]),
+    "omegaconf Node._get_full_key": (Node._get_full_key, ["self", "key"]),
+    "torch Module._apply": (nn.Module._apply, ["self", "fn", "recurse"]),
+    "torch Module._save_to_state_dict": (
+        nn.Module._save_to_state_dict, ["self", "destination", "prefix", "keep_vars"]
+    ),
+    "torch Module._load_from_state_dict": (
+        nn.Module._load_from_state_dict,
+        ["self", "state_dict", "prefix", "local_metadata", "strict", "missing_keys", "unexpected_keys", "error_msgs"],
+    ),
+    "torch DistributedDataParallel._set_params_and_buffers_to_ignore_for_model": (
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model, ["module", "params_and_buffers_to_ignore"]
+    ),
+    "torch utils._pytree.tree_map_only": (
+        _pytree.tree_map_only, ["type_or_types_or_pred", "func", "tree", "is_leaf"]
+    ),
+}  # fmt: skip
+
+
+def changes(attributes: dict, signatures: dict) -> dict[str, str]:
+    """Name → what became of a private API, of those that are no longer as they were."""
+    found = {}
+    for name, (owner, attribute) in attributes.items():
+        if not hasattr(owner(), attribute):
+            found[name] = "is gone"
+    for name, (function, parameters) in signatures.items():
+        if (now := list(signature(function).parameters)) != parameters:
+            found[name] = f"takes {now}, took {parameters}"
+    return found
+
+
+@pytest.mark.parametrize("name", [*ATTRIBUTES, *SIGNATURES])
+def test_the_private_api_is_as_it_was(name):
+    own = [{key: one for key, one in table.items() if key == name} for table in (ATTRIBUTES, SIGNATURES)]
+    assert not changes(*own)
+
+
+def test_a_private_api_that_changed_is_named():
+    gone = {"torch nn.no_such_name": (lambda: nn, "no_such_name")}
+    other = {"torch Module._apply": (nn.Module._apply, ["self", "fn"])}
+    assert changes(gone, other) == {
+        "torch nn.no_such_name": "is gone",
+        "torch Module._apply": "takes ['self', 'fn', 'recurse'], took ['self', 'fn']",
+    }
+
+
+# Documented: a namedtuple's _replace, os._exit, and the hooks that torch's docstrings give to subclasses.
+PUBLIC = {"_replace", "_exit", "_save_to_state_dict", "_load_from_state_dict"}
+SOURCES = sorted(
+    path
+    for package in ("tutelage", "hydra_plugins")
+    for path in (Path(tutelage.__file__).parents[1] / package).rglob("*.py")
+    if path.parent.name != "compat"
+)
+
+
+def is_private(name: str) -> bool:
+    """Hydra's keys, such as ``_target_``, end with an underscore."""
+    return name.startswith("_") and not name.endswith("_")
+
+
+def foreign(text: str) -> list[str]:
+    """The private names that a file reads or changes and does not define itself."""
+    nodes = list(ast.walk(ast.parse(text)))
+    own, named = set(PUBLIC), []
+    for node in nodes:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            own.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                own |= {part.attr for part in ast.walk(target) if is_own(part)}
+                own |= {part.id for part in ast.walk(target) if isinstance(part, ast.Name)}
+    for node in nodes:
+        if isinstance(node, ast.Attribute):
+            named.append(node.attr)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            named += (getattr(node, "module", None) or "").split(".")
+            named += [part for alias in node.names for part in alias.name.split(".")]
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("getattr", "hasattr", "setattr"):
+            named += [one.value for one in node.args[1:2] if isinstance(one, ast.Constant)]
+    return [name for name in named if is_private(name) and name not in own]
+
+
+def is_own(node: ast.AST) -> bool:
+    """Checks whether a node is ``self.<name>``, assigned."""
+    assigned = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+    return assigned and isinstance(node.value, ast.Name) and node.value.id == "self"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_no_private_api_of_others_is_used_outside_compat(path):
+    assert not foreign(path.read_text())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "trainer._detect_anomaly",
+        "trainer._detect_anomaly = True",
+        "self._steps += 1",
+        "self._modules['a'] = None",
+        "from torch.utils._pytree import tree_map",
+        "import hydra._internal",
+        "getattr(net, '_compiled_call_impl', None)",
+    ],
+)
+def test_a_private_api_in_a_file_is_found(line):
+    assert foreign(line)
+
+
+@pytest.mark.parametrize(
+    "line", ["node._target_", "def _f(): pass\nx._f", "self._n = 1\nother._n", "super().__init__()"]
+)
+def test_names_of_its_own_and_hydras_keys_are_not(line):
+    assert not foreign(line)
+
+
+# -- what the functions do -------------------------------------------------------------------------------------------
+
+
+def test_a_jobs_error_is_given_and_not_raised():
+    error = ValueError("no")
+    assert compat_hydra.job_result(JobReturn(_return_value=error)) is error
+
+
+def test_a_nodes_key_counts_from_the_root():
+    cfg = OmegaConf.create({"data": {"roots": ["a"]}})
+    assert compat_hydra.full_key(cfg.data._get_node("roots")._get_node(0)) == "data.roots[0]"
+
+
+def test_the_trainers_arguments_are_read():
+    plain = trainer()
+    assert not compat_lightning.detects_anomaly(plain)
+    assert not compat_lightning.validates_by_time(plain)
+    assert compat_lightning.detects_anomaly(trainer(detect_anomaly=True))
+    assert compat_lightning.validates_by_time(trainer(val_check_interval="00:00:01:00"))
+
+
+def test_a_module_hears_of_its_moves_after_them():
+    class Heard(compat_torch.FollowsMoves):
+        def after_move(self, convert):
+            self.dtype = self.weight.dtype, convert(torch.ones(1)).dtype
+
+    heard = Heard()
+    heard.register_buffer("weight", torch.ones(1))
+    assert nn.Sequential(heard).double()[0].dtype == (torch.float64, torch.float64)
+
+
+def test_a_compiled_module_is_told_and_can_be_taken_back():
+    net = compiled()
+    assert compat_torch.is_compiled(net)
+    compat_torch.undo_compile(net)
+    assert not compat_torch.is_compiled(net)
+
+
+def test_transforms_of_torch_func_are_noticed():
+    seen = []
+    torch.func.vmap(lambda x: seen.append(compat_torch.inside_functorch()) or x)(torch.ones(2))
+    assert [*seen, compat_torch.inside_functorch()] == [True, False]
