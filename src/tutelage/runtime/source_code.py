@@ -152,15 +152,25 @@ def _parse(module: str, path: Path) -> tuple[str, set[str]]:
 
 
 def _imports(tree: ast.AST, module: str, is_package: bool) -> Iterator[str]:
-    """Dotted names of all that a module imports, anywhere in it."""
+    """Yields the dotted names of all that a module imports, anywhere in it; not what type checkers alone read."""
     package = module.split(".") if is_package else module.split(".")[:-1]
-    for node in ast.walk(tree):
+    for node in _that_runs(tree):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) + 1 - node.level] if node.level else []
             start = ".".join([*above, *([node.module] if node.module else [])])
             yield from (start if name.name == "*" else f"{start}.{name.name}".lstrip(".") for name in node.names)
+
+
+def _that_runs(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yields every node of ``tree``, in no order, but none in the body of ``if TYPE_CHECKING:``."""
+    left = [tree]
+    while left:
+        node = left.pop()
+        yield node
+        for_types = isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+        left.extend(node.orelse if for_types else ast.iter_child_nodes(node))  # type: ignore[attr-defined]
 
 
 def _without_docstrings(tree: ast.AST) -> ast.AST:

@@ -284,3 +284,13 @@ def test_what_is_cosmetic_in_the_config_is_so_in_a_stage():
         "seed": {}, "data": {"name": 1}, "stages": {"teacher": {"seed": 1, "data": {"augment": None}}},
     }  # fmt: skip
     assert len(set(COSMETIC)) == len(COSMETIC)
+
+
+def test_what_type_checkers_alone_import_is_no_part_of_the_code(tmp_path, monkeypatch):
+    lines = "import typing\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import typed_one\n"
+    lines += "if typing.TYPE_CHECKING:\n    import typed_two\nelse:\n    import run_one\n"
+    (tmp_path / "own_code.py").write_text(lines + "class Net: ...\n")
+    for name in ("typed_one", "typed_two", "run_one"):
+        (tmp_path / f"{name}.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert trace(["own_code.Net"]).own.keys() == {"own_code", "run_one"}
