@@ -198,7 +198,8 @@ def divide(count: int, size: float, key: str, *parts: int | str) -> tuple[Tensor
     taken = size if size >= 1 else round(size * count, 0)
     if not (0 < taken < count and float(taken).is_integer()):
         raise TutelageError(
-            f"{key}={size} of {count} examples: expected a whole number below {count} or a fraction below 1"
+            f"{key}={size} of {count} examples: expected a whole number from 1 to {count - 1}, or a fraction between 0 "
+            "and 1"
         )
     order = torch.randperm(count, generator=seeding.generator(*parts))
     return order[int(taken) :].sort().values, order[: int(taken)].sort().values

@@ -30,11 +30,14 @@ class FiniteLoss(Quiet):
         if (due or not devices.waits(pl_module.device)) and not math.isfinite(outputs["loss"].item()):
             bad = batch["key"][~batch["input"].flatten(1).isfinite().all(1)].tolist()
             cause = (
-                f"inputs that are not finite: examples {bad[:5]}" if bad else f"examples {batch['key'].tolist()[:8]} …"
+                f"inputs that are not finite: examples {bad[:5]}"
+                if bad
+                else f"its inputs are finite, so the training diverged (a smaller optimizer.lr, or clipped gradients: "
+                f"trainer.gradient_clip_val); examples {batch['key'].tolist()[:8]} …"
             )
             raise TutelageError(
-                f"the loss is {outputs['loss'].item()} at epoch {trainer.current_epoch}, batch {batch_idx} "
-                f"(step {trainer.global_step}); {cause}"
+                f"{_training(pl_module)}the loss is {outputs['loss'].item()} at epoch {trainer.current_epoch}, "
+                f"batch {batch_idx} (step {trainer.global_step}); {cause}"
             )
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -46,4 +49,12 @@ class FiniteLoss(Quiet):
         for name, value in trainer.callback_metrics.items():
             if name.startswith("val/") and not math.isfinite(value):
                 where = f"epoch {trainer.current_epoch} (step {trainer.global_step})"
-                raise TutelageError(f"{name} is {float(value)} after {where}: the weights are broken")
+                raise TutelageError(
+                    f"{_training(pl_module)}{name} is {float(value)} after {where}: the weights are broken"
+                )
+
+
+def _training(module: L.LightningModule) -> str:
+    """Returns which of a job's trainings this is, as the start of a sentence; empty where it is not known."""
+    stage = getattr(module, "about", {}).get("stage")
+    return f"{stage}: " if stage else ""
