@@ -137,11 +137,10 @@ def _job(config: DictConfig) -> Any:
     """The job as :func:`hydra.core.utils.run_job` will run it: config, folder and overrides."""
     from tutelage.config.moved import update_targets
     from tutelage.config.paths import anchor
+    from tutelage.pipeline.sweep import given
     from tutelage.stacked.plan import Job
 
     update_targets(config)
-    from tutelage.pipeline.sweep import given
-
     plain = deepcopy(config)
     folder = Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
     with read_write(plain), open_dict(plain):

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +19,16 @@ from torch import Tensor, nn
 from tutelage.config import resolvers
 from tutelage.config.paths import conf_dir
 from tutelage.config.saved import network_of
-from tutelage.errors import TutelageError
+from tutelage.errors import TutelageError, explain
+from tutelage.evaluation.results import WEIGHTS
 from tutelage.pipeline.distill import run_job
 from tutelage.report.cells import sort_runs
-from tutelage.report.gains import CellStatistics, figure, standings
+from tutelage.report.gains import CellStatistics, mean, standings
 from tutelage.report.runs import Run, read_runs
 from tutelage.report.write import write_report
 
 if TYPE_CHECKING:
     import pandas as pd
-
-WEIGHTS = ("last", "best")
 
 
 class Preprocess:
@@ -165,12 +165,10 @@ def _percent(value: float | None, sign: str = "") -> str:
 
 
 def _row(one: CellStatistics, weights: str) -> dict[str, Any]:
-    runs, gain = one.cell.runs.values(), one.test_gain
-    found = [figure(run, "student", weights, "test", "accuracy") for run in runs]
-    known = [value for value in found if value is not None]
+    gain, accuracy = one.test_gain, mean(one.cell, "student", weights, "test", "accuracy")
     return {
         "setting": one.cell.name, **one.cell.values, "seeds": len(one.cell.runs),
-        "student": sum(known) / len(known) if known else None, "validation": one.val.mean,
+        "student": accuracy.mean if accuracy else None, "validation": one.val.mean,
         "gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high, "p": one.holm_t,
     }  # fmt: skip
 
@@ -244,7 +242,7 @@ def _composed(words: Sequence[str], folder: str | Path | None) -> Iterator[tuple
     """Context manager that yields the job's config and folder, with Hydra's state set to that job.
 
     Raises:
-        TutelageError: the config can't be composed; says what Hydra says.
+        TutelageError: the config can't be composed; the same sentence as on the command line.
     """
     if GlobalHydra.instance().is_initialized():
         raise TutelageError("distill was called inside a Hydra application: use its command line, or another process")
@@ -259,15 +257,15 @@ def _composed(words: Sequence[str], folder: str | Path | None) -> Iterator[tuple
             HydraConfig.instance().set_config(whole)
             cfg = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
             yield cfg, place
+    except TutelageError:
+        raise
     except (CompactHydraException, OmegaConfBaseException) as error:
-        raise TutelageError(str(error)) from error
+        raise TutelageError(explain(error)) from error
     finally:
         HydraConfig.instance().cfg = None
 
 
 def _new_folder(parent: str) -> Path:
-    from datetime import datetime
-
     return Path(parent) / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
 
 

@@ -154,10 +154,8 @@ def unexpected() -> str:
     from tutelage.pipeline import sweep
 
     error = sys.exc_info()[1]
-    here, libraries = (
-        os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
-        (sysconfig.get_path("stdlib"), sys.prefix),
-    )
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    libraries = (sysconfig.get_path("stdlib"), sys.prefix)
     ours = False
     for frame in reversed(traceback.extract_tb(error.__traceback__ if error else None)):
         if ours := os.path.abspath(frame.filename).startswith(here):

@@ -268,14 +268,10 @@ def trainer(stage: DictConfig, name: str, folder: Path, tensorboard_dir: Path, b
         callbacks=callbacks,
         logger=loggers.make(stage, loggers.place(stage, name, folder, tensorboard_dir)),
         default_root_dir=str(folder),
-        plugins=[
-            VerifiedIO(folder / "states"),
-            LightningEnvironment(),
-        ],  # ranks are ours (distributed.py), under SLURM, too
+        # Ranks are Tutelage's own (runtime/distributed.py), under SLURM, too.
+        plugins=[VerifiedIO(folder / "states"), LightningEnvironment()],
         use_distributed_sampler=False,  # ours shares a batch out by itself
-        enable_checkpointing=any(
-            isinstance(one, Checkpoint) for one in callbacks
-        ),  # a user's; ours are none of Lightning's
+        enable_checkpointing=any(isinstance(one, Checkpoint) for one in callbacks),  # a user's; ours are none of them
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         num_sanity_val_steps=0,  # the dry pass in setup has met every shape
     )

@@ -21,15 +21,12 @@ _MOVED = {
     **{f"losses.{name}": f"losses.{kind}.{name}" for kind, names in _LOSSES.items() for name in names.split()},
     "callbacks": "training.callbacks",
     "callbacks.pulls.Pulls": "training.callbacks.gradient_norms.GradientNorms",
-    "modules.distillation": "training.distillation",
-    "modules.supervised": "training.module",
     "schedules": "losses.schedules",
     "sharding": "training.fsdp",
     "sources.adapter": "models.adapter",
     "sources.asked.Asked": "sources.black_box.BlackBoxTeacher",
     "sources.momentum.Momentum": "sources.ema_teacher.EMATeacher",
     "sources.tapped": "models.tapped",
-    "sweep": "pipeline.sweep",
 }
 
 

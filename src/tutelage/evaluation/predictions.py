@@ -1,14 +1,15 @@
 """Predictions of a network: the logits that every figure is computed from."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from tutelage.errors import TutelageError
 from tutelage.evaluation.saved_predictions import check
+from tutelage.sources.ensemble import combined, scaled
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,3 +84,18 @@ def _row(
         raise TutelageError(f"a batch to predict lacks {sorted(missing)}; it has {sorted(batch)}")
     logits = network(batch["input"].to(device))
     return logits.float().cpu(), batch["label"].long().cpu(), batch["key"].long().cpu()
+
+
+def combined_predictions(
+    predictions: Sequence[Predictions], weights: Tensor | None = None, combine: str = "probability"
+) -> Predictions:
+    """Returns the predictions of several networks on the same examples as those of one.
+
+    Args:
+        predictions: of each network, in the same order of examples.
+        weights: one a network; None: equal ones.
+        combine: as of :class:`~tutelage.sources.ensemble.Ensemble`.
+    """
+    logits = torch.stack([one.logits.double() for one in predictions])
+    shares = scaled(None, len(predictions)) if weights is None else weights
+    return replace(predictions[0], logits=combined(logits, shares, combine).float())

@@ -15,8 +15,6 @@ from tutelage.runtime.files import write_atomically
 from tutelage.runtime.json_files import read_json, write_json
 
 WEIGHTS = ("last", "best")
-
-
 SPLITS = ("val", "test")
 
 

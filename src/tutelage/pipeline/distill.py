@@ -24,17 +24,15 @@ from tutelage.config.trainer_arguments import check_lengths
 from tutelage.config.validate import check, check_resolves
 from tutelage.data.base import ImageData
 from tutelage.errors import TutelageError
-from tutelage.evaluation.absent import absent_figures
 from tutelage.evaluation.cost import multiply_adds
-from tutelage.evaluation.metrics import figures, figures_of_own
-from tutelage.evaluation.results import SPLITS, WEIGHTS, Trained
+from tutelage.evaluation.results import Trained
 from tutelage.evaluation.table import comparison, short_line
 from tutelage.pipeline import artifacts, fit, sweep
-from tutelage.pipeline.fit import TRAIN
+from tutelage.pipeline.metrics import metrics_document
 from tutelage.pipeline.supervised import recipe
 from tutelage.pipeline.teacher_cache import cached, check_views
 from tutelage.pipeline.teacher_checks import report_accuracy
-from tutelage.pipeline.teachers import TeacherSetup, assistants, check_given, in_one, prepare_teachers
+from tutelage.pipeline.teachers import assistants, check_given, prepare_teachers
 from tutelage.pipeline.tensorboard import write_board
 from tutelage.runtime import distributed, identity, manifest, slurm
 from tutelage.runtime.job import is_complete, job
@@ -167,7 +165,7 @@ def distill(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     found = {"teacher": teaching.teacher, "control": control, "student": taught}
     if (folder / "checkpoints" / "teacher").is_dir():  # a moving average came to be with the student
         found["teacher"] = Trained.read(folder / "checkpoints" / "teacher", reused=False)
-    metrics = _metrics(cfg, found, teaching, data)
+    metrics = metrics_document(cfg, found, teaching, data)
     if distributed.is_main():
         _collect(
             cfg, folder, {**{f"chain.{name}": trained for name, trained in teaching.chain.items()}, **found}, metrics
@@ -226,63 +224,6 @@ def _control(cfg: DictConfig, root: Path, data: ImageData, reference: Source | N
         )  # fmt: skip
 
     return Trained.read(*artifacts.make(root, "control", recipe(stage, "control", data), train, artifacts.oldest(cfg)))
-
-
-def _metrics(
-    cfg: DictConfig, found: Mapping[str, Trained | None], teaching: TeacherSetup, data: ImageData
-) -> dict[str, Any]:
-    """Returns the document of ``metrics.json``: schema 1, described in docs/runs.md."""
-    document: dict[str, Any] = {"schema": 1, "seed": cfg.seed}
-    teacher = found["teacher"]
-    for one in (*teaching.chain.values(), *filter(None, [teacher])):
-        if "specialists" in one.facts:
-            document["specialists"] = one.facts["specialists"]
-    if teaching.chain:
-        document["chain"] = {name: _entry(trained) for name, trained in teaching.chain.items()}
-    for role, trained in found.items():
-        if trained is not None:
-            document[role] = _entry(trained, None if role == "teacher" else teacher, teaching.weights)
-    if 0 < len(data.absent) < data.num_classes:
-        for role in ("control", "student"):
-            for kind in WEIGHTS:
-                predictions = found[role].predictions  # type: ignore[union-attr]
-                document[role][kind]["absent"] = absent_figures(
-                    predictions[kind, "val"], predictions[kind, "test"], data.absent
-                )
-    if own := teaching.generations():
-        document["generations"] = _together([*own, *filter(None, [found["student"]])])
-    document["gain"] = {
-        weights: {
-            key: document["student"][weights]["test"][key] - document["control"][weights]["test"][key]
-            for key in document["control"][weights]["test"]
-            if key != "count"
-        }
-        for weights in WEIGHTS
-    }
-    return document
-
-
-def _together(generations: list[Trained]) -> dict[str, Any]:
-    """Returns figures of the mean of the probabilities of born-again students, the last one included."""
-    document: dict[str, Any] = {"count": len(generations)}
-    for kind in WEIGHTS:
-        predictions = {split: [one.predictions[kind, split] for one in generations] for split in SPLITS}
-        document[kind] = {split: figures(in_one(of_all)) for split, of_all in predictions.items()}
-    return document
-
-
-def _entry(trained: Trained, teacher: Trained | None = None, weights: str = "last") -> dict[str, Any]:
-    """Returns the entry of ``metrics.json`` for one network: cost, and all figures of both weights on both splits."""
-    facts = {key: trained.facts[key] for key in ("parameters", "multiply_adds", "seconds", "epochs")}
-    entry: dict[str, Any] = {"reused": trained.reused, "made": trained.made, "digest": trained.digest, **facts}
-    for kind in WEIGHTS:
-        entry[kind] = {"epoch": trained.facts["epoch"][kind]}
-        for split in SPLITS:
-            beside = teacher.predictions[weights, split] if teacher else None
-            entry[kind][split] = figures(trained.predictions[kind, split], beside)
-        if (own := trained.predictions.get((kind, TRAIN))) is not None:
-            entry[kind][TRAIN] = figures_of_own(own, teacher.predictions.get((weights, TRAIN)) if teacher else None)
-    return entry
 
 
 def _collect(cfg: DictConfig, folder: Path, found: Mapping[str, Trained | None], metrics: Mapping[str, Any]) -> None:

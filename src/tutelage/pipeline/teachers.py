@@ -2,13 +2,12 @@
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from torch import Tensor
 
 from tutelage.checkpoints.weights import digest, load_into, read_state, save_network
 from tutelage.config import factory
@@ -17,17 +16,17 @@ from tutelage.data.base import ImageData
 from tutelage.errors import TutelageError
 from tutelage.evaluation import results
 from tutelage.evaluation.cost import total
-from tutelage.evaluation.predictions import Predictions
+from tutelage.evaluation.predictions import combined_predictions
 from tutelage.evaluation.results import SPLITS, WEIGHTS, Trained
+from tutelage.evaluation.saved_predictions import TRAIN
 from tutelage.pipeline import artifacts, fit
-from tutelage.pipeline.fit import TRAIN
 from tutelage.pipeline.specialists import specialise
 from tutelage.pipeline.supervised import Training, recipe, train_in_parallel
 from tutelage.pipeline.teacher_cache import cached
 from tutelage.pipeline.teacher_checks import check_file, report_accuracy
 from tutelage.runtime import distributed
 from tutelage.runtime.identity import made_with
-from tutelage.sources.ensemble import LEARNED, combined, learned_weights, scaled
+from tutelage.sources.ensemble import LEARNED, learned_weights, scaled
 from tutelage.sources.recorded import Recorded
 from tutelage.training.fsdp import is_sharded
 
@@ -130,7 +129,7 @@ def _leaves(changes: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, A
 
 
 def _engage(cfg: DictConfig, root: Path, data: ImageData) -> TeacherSetup:
-    """As the sources say, without assistants."""
+    """Trains or finds every network of ``sources``; assistants come later."""
     stage = factory.stage_config(cfg, "student")
     teacher, chain = None, dict[str, Trained]()
     given = {}  # first of all, so that a file which can't be meant is told before hours of training
@@ -268,20 +267,15 @@ def _ensemble(node: DictConfig, members: list[Trained], weights: str, root: Path
         shares = scaled(shares, len(members))
         facts = {key: total(member.facts[key] for member in members) for key in _ADDED}
         epochs = {"epochs": max(member.facts["epochs"] for member in members), "epoch": dict.fromkeys(WEIGHTS)}
-        together = {split: in_one(of_all, shares, found["combine"]) for split, of_all in predictions.items()}
+        together = {
+            split: combined_predictions(of_all, shares, found["combine"]) for split, of_all in predictions.items()
+        }
         both = {(kind, split): one for kind in WEIGHTS for split, one in together.items()}
         results.write_results(work, both, {**facts, **epochs, "weights": shares.tolist()})
 
     made = Trained.read(*artifacts.make(root, "ensemble", found, combine, since))
     node.weights = made.facts["weights"]
     return made
-
-
-def in_one(predictions: list[Predictions], weights: Tensor | None = None, combine: str = "probability") -> Predictions:
-    """Returns the combined predictions of several networks on the same examples."""
-    logits = torch.stack([one.logits.double() for one in predictions])
-    shares = scaled(None, len(predictions)) if weights is None else weights
-    return replace(predictions[0], logits=combined(logits, shares, combine).float())
 
 
 _ADDED = ("parameters", "multiply_adds", "seconds", "steps")  # over the members of an ensemble

@@ -114,7 +114,7 @@ def plural(count: int, what: str) -> str:
 
 
 def text(value: Any) -> str:
-    """As it is; a whole number with commas."""
+    """Returns a value as text; a whole number with commas."""
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 

@@ -142,10 +142,8 @@ def check_environment(trainer: DictConfig) -> None:
     Raises:
         TutelageError: they differ: the ranks would wait for some that nobody starts.
     """
-    nodes, given = (
-        int(trainer.get("num_nodes", 1)),
-        {name: os.environ[name] for name in _LAUNCHED if name in os.environ},
-    )
+    nodes = int(trainer.get("num_nodes", 1))
+    given = {name: os.environ[name] for name in _LAUNCHED if name in os.environ}
     rank = given.get("RANK", given.get("LOCAL_RANK", "0"))
     if not {"RANK", "WORLD_SIZE"} <= given.keys():
         if rank != "0":

@@ -10,13 +10,14 @@ from types import FrameType
 from tutelage.runtime import distributed, slurm
 
 PREEMPTED = 128 + signal.SIGTERM  # the exit code of a process that a SIGTERM ended
-
-
 INTERRUPTED = 128 + signal.SIGINT  # and of one that Ctrl-C ended
+
+heard: set[int] = set()  # in this process's life, for SLURM's sake
+_noted: set[int] = set()  # while a training listens
 
 
 def exit_code() -> int:
-    """The exit code of a process that was told to end."""
+    """Returns the exit code of a process that was told to end."""
     return INTERRUPTED if signal.SIGINT in heard | _noted else PREEMPTED
 
 
@@ -52,12 +53,6 @@ def sigterm_saves() -> Iterator[None]:
     finally:
         heard.update(_noted)
         _noted.clear()
-
-
-_noted: set[int] = set()  # while a training listens
-
-
-heard: set[int] = set()  # in this process's life, for SLURM's sake
 
 
 def _note(number: int, frame: FrameType | None) -> None:

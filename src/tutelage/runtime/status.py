@@ -1,4 +1,4 @@
-"""``tutelage status DIR…``: how the jobs below some folders are doing, while they run and afterwards."""
+"""Reads the states of jobs from their folders, while they run and afterwards, and shows them as a table."""
 
 import os
 import socket

@@ -81,7 +81,7 @@ class StackedData(L.LightningDataModule):
         return EpochLoader(sets, order, self.data.num_workers, where, residence_of(self))
 
     def val_dataloader(self) -> EpochLoader:
-        """As alone."""
+        """Returns the validation loader that one job alone has."""
         self.data.trainer = self.trainer
         return self.data.val_dataloader()
 

@@ -1,0 +1,78 @@
+"""Puts together ``metrics.json``: cost and figures of teacher, control and student."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig
+
+from tutelage.data.base import ImageData
+from tutelage.evaluation.absent import absent_figures
+from tutelage.evaluation.metrics import figures, figures_of_own
+from tutelage.evaluation.predictions import combined_predictions
+from tutelage.evaluation.results import SPLITS, WEIGHTS, Trained
+from tutelage.evaluation.saved_predictions import TRAIN
+from tutelage.pipeline.teachers import TeacherSetup
+
+
+def metrics_document(
+    cfg: DictConfig, found: Mapping[str, Trained | None], teaching: TeacherSetup, data: ImageData
+) -> dict[str, Any]:
+    """Returns the document of ``metrics.json``: schema 1, described in docs/runs.md.
+
+    Args:
+        cfg: the job's config.
+        found: the finished trainings by role: teacher (None without one of its own), control, student.
+        teaching: has the assistants and which of the teacher's weights teach.
+        data: has the classes that no training example has.
+    """
+    document: dict[str, Any] = {"schema": 1, "seed": cfg.seed}
+    teacher = found["teacher"]
+    for one in (*teaching.chain.values(), *filter(None, [teacher])):
+        if "specialists" in one.facts:
+            document["specialists"] = one.facts["specialists"]
+    if teaching.chain:
+        document["chain"] = {name: _entry(trained) for name, trained in teaching.chain.items()}
+    for role, trained in found.items():
+        if trained is not None:
+            document[role] = _entry(trained, None if role == "teacher" else teacher, teaching.weights)
+    if 0 < len(data.absent) < data.num_classes:
+        for role in ("control", "student"):
+            for kind in WEIGHTS:
+                predictions = found[role].predictions  # type: ignore[union-attr]
+                document[role][kind]["absent"] = absent_figures(
+                    predictions[kind, "val"], predictions[kind, "test"], data.absent
+                )
+    if own := teaching.generations():
+        document["generations"] = _of_generations([*own, *filter(None, [found["student"]])])
+    document["gain"] = {
+        weights: {
+            key: document["student"][weights]["test"][key] - document["control"][weights]["test"][key]
+            for key in document["control"][weights]["test"]
+            if key != "count"
+        }
+        for weights in WEIGHTS
+    }
+    return document
+
+
+def _of_generations(generations: list[Trained]) -> dict[str, Any]:
+    """Returns figures of the mean of the probabilities of born-again students, the last one included."""
+    document: dict[str, Any] = {"count": len(generations)}
+    for kind in WEIGHTS:
+        predictions = {split: [one.predictions[kind, split] for one in generations] for split in SPLITS}
+        document[kind] = {split: figures(combined_predictions(of_all)) for split, of_all in predictions.items()}
+    return document
+
+
+def _entry(trained: Trained, teacher: Trained | None = None, weights: str = "last") -> dict[str, Any]:
+    """Returns the entry of ``metrics.json`` for one network: cost, and all figures of both weights on both splits."""
+    facts = {key: trained.facts[key] for key in ("parameters", "multiply_adds", "seconds", "epochs")}
+    entry: dict[str, Any] = {"reused": trained.reused, "made": trained.made, "digest": trained.digest, **facts}
+    for kind in WEIGHTS:
+        entry[kind] = {"epoch": trained.facts["epoch"][kind]}
+        for split in SPLITS:
+            beside = teacher.predictions[weights, split] if teacher else None
+            entry[kind][split] = figures(trained.predictions[kind, split], beside)
+        if (own := trained.predictions.get((kind, TRAIN))) is not None:
+            entry[kind][TRAIN] = figures_of_own(own, teacher.predictions.get((weights, TRAIN)) if teacher else None)
+    return entry
