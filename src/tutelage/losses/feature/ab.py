@@ -14,7 +14,7 @@ class AB(Lazy):
     ``Σ_i 2^{i−n} mean_B Σ_chw [(x + m)² where x > −m and t ≤ 0; (x − m)² where x ≤ m and t > 0]``, x = r(s), for stages
     i = 1…n, so the last has factor 1 and each one before it half as much. t and s are taken before the ReLU. r is a
     1×1 convolution (a linear layer for vectors) and batch normalisation, and the identity where the widths agree.
-    Sizes: the house rule of :mod:`tutelage.losses.feature.adapt`.
+    Sizes: the size rule of :mod:`tutelage.losses.feature.adapt`.
 
     Args:
         margin: m.

@@ -1,6 +1,6 @@
 """Shared parts of the feature losses: pairing of stages, one rule for sizes, lazily shaped learned parts.
 
-The house rule for sizes: both maps are average-pooled to the smaller height and the smaller width of the two.
+The size rule: both maps are average-pooled to the smaller height and the smaller width of the two.
 Nothing is cropped, interpolated or repeated, unless the paper's method itself does it; then the docstring says so.
 """
 

@@ -12,7 +12,7 @@ class AT(nn.Module):
     """Matches the spatial attention maps of student and teacher.
 
     ``Σ_stages mean (â_s − â_t)²`` over the batch and the places, ``â = a / ‖a‖₂`` over the places of an example,
-    ``a = mean_c f²``. Channels need not agree; maps of different sizes are pooled by the house rule of
+    ``a = mean_c f²``. Channels need not agree; maps of different sizes are pooled by the size rule of
     :mod:`tutelage.losses.feature.adapt`.
 
     Shape:

@@ -21,7 +21,7 @@ class FitNet(Lazy):
     """Regresses the teacher's feature from the student's: mean squared error after a learned regressor.
 
     ``mean (r(f_s) − f_t)²`` over all elements. ``r`` maps the student's channels to the teacher's: a 1×1 convolution
-    for maps, a linear layer for tokens and vectors. Maps of different sizes are first pooled by the house rule of
+    for maps, a linear layer for tokens and vectors. Maps of different sizes are first pooled by the size rule of
     :mod:`tutelage.losses.feature.adapt`, where RepDistiller has a strided or transposed convolution. The paper trains
     up to the hint first and then the whole network by soft targets; here, as in RepDistiller, both at once.
 

@@ -16,7 +16,7 @@ class FSP(nn.Module):
     """Matches the Gram matrices between consecutive stages of student and teacher.
 
     ``Σ_i mean (G_i(s) − G_i(t))²`` over the batch and the entries of ``G_i = mean_HW f_i f_{i+1}ᵀ``, [C_i, C_{i+1}] of
-    consecutive stages. Of the two stages of a network the larger is pooled by the house rule of
+    consecutive stages. Of the two stages of a network the larger is pooled by the size rule of
     :mod:`tutelage.losses.feature.adapt` (the paper: max pooling; RepDistiller: as here). Student and teacher may differ
     in H and W, not in C.
 

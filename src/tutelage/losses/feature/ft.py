@@ -20,7 +20,7 @@ class FT(Lazy):
     the encoder of an autoencoder of the teacher's maps, the paraphraser (three 3×3 convolutions, then three transposed
     ones, each with LeakyReLU 0.1, k·C_t channels in the middle), ``F_s = T(f_s)`` from the student's translator, built
     like the encoder. Without batch normalisation, as the authors released it. Factors of different sizes are pooled by
-    the house rule of :mod:`tutelage.losses.feature.adapt`.
+    the size rule of :mod:`tutelage.losses.feature.adapt`.
 
     The paraphraser learns first, in a phase of its own (:meth:`prepare`); the student's gradient does not reach it.
     Whether it has learned is part of the state_dict, so a resumed run does not begin it again.

@@ -13,7 +13,7 @@ class MGD(Lazy):
 
     ``mean_B Σ_chw (G(M ⊙ A(f_s)) − f_t)²``. A is a 1×1 convolution to the teacher's width, or nothing where the widths
     agree; M is 0 with probability ``ratio``, else 1, drawn anew from torch's global generator at every call; G is a 3×3
-    convolution, ReLU and a 3×3 convolution. Sizes: the house rule of :mod:`tutelage.losses.feature.adapt`.
+    convolution, ReLU and a 3×3 convolution. Sizes: the size rule of :mod:`tutelage.losses.feature.adapt`.
 
     Args:
         ratio: λ, the part that is masked.

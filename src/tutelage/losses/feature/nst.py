@@ -15,7 +15,7 @@ class NST(nn.Module):
     length over its places: ``Σ_stages mean_B [mean k(s, s') + mean k(t, t') − 2 mean k(s, t)]``, each mean over all
     pairs of channels. It equals ``‖SᵀS/C_s − TᵀT/C_t‖²_F`` for S [C_s, places] and T [C_t, places], and is computed by
     whichever Gram matrices are smaller, between places or between channels. The widths need not agree; maps of
-    different sizes are pooled by the house rule of :mod:`tutelage.losses.feature.adapt`.
+    different sizes are pooled by the size rule of :mod:`tutelage.losses.feature.adapt`.
 
     Shape:
         student and teacher: [B, C, H, W] or, with equal N, [B, N, D], or a list of such stages. A scalar.

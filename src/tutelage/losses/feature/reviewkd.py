@@ -19,7 +19,7 @@ class ReviewKD(Lazy):
     From the deepest stage up, a fusion (:class:`Fusion`) mixes the student's stage with what came from below and
     gives a guess of the teacher's map; the loss is ``Σ_stages HCL(guess, t)`` (:func:`context_loss`). The fusion's
     middle has ``min(512, width of the student's deepest stage)`` channels. Maps are brought to the teacher's size by
-    nearest-neighbour resizing inside the fusion, as published, not by the house rule.
+    nearest-neighbour resizing inside the fusion, as published, not by the size rule.
 
     Args:
         stages: how many pairs of stages the first call may bring.

@@ -12,7 +12,7 @@ class SimKD(nn.Module):
 
     ``mean (P(f_s) − f_t)²`` over all elements. The projector P and the classifier are parts of the student that is
     trained and exported (:class:`tutelage.models.reused.ReusedClassifier`), so this loss has no parameters. Sizes: the
-    house rule of :mod:`tutelage.losses.feature.adapt`, which is the published one.
+    size rule of :mod:`tutelage.losses.feature.adapt`, which is the published one.
 
     Shape:
         projected [B, C, H, W] or [B, C]; teacher [B, C, H', W'] or [B, C]. A scalar.

@@ -30,7 +30,7 @@ class VID(Lazy):
     ``Σ_stages mean ½[(μ(f_s) − f_t)²/σ² + log σ²]`` over all elements, ``σ² = softplus(ρ) + 1e-5`` a channel of the
     teacher, ρ learned. μ is three 1×1 convolutions (linear layers for tokens and vectors) of the teacher's width,
     without bias, ReLU between them. Up to a constant it is an upper bound of minus the mutual information, so it can be
-    negative. Sizes: the house rule of :mod:`tutelage.losses.feature.adapt`.
+    negative. Sizes: the size rule of :mod:`tutelage.losses.feature.adapt`.
 
     Args:
         variance: σ² at the start.
