@@ -17,8 +17,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from tutelage.evaluation.predictions import combined_predictions
 from tutelage.evaluation.results import read_answers
-from tutelage.pipeline.teachers import in_one
 from tutelage.report.statistics import paired
 
 Runs = dict[int, dict[str, Any]]  # seed → metrics.json, and the generalist's folder where there is one
@@ -50,7 +50,7 @@ def pairs(runs: Runs, split: str) -> list[int]:
     found = [read_answers(run["folder"], "last", split) for run in runs.values()]
     said = [one for one in found if one is not None]
     return [
-        int((in_one([one, other]).choice != one.label).sum())
+        int((combined_predictions([one, other]).choice != one.label).sum())
         for one, other in zip(said, said[1:] + said[:1], strict=True)
     ]
 
