@@ -6,7 +6,6 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from itertools import islice, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,7 +105,7 @@ def values(override: Override) -> Iterator[object]:
 
 
 def jobs(command: Command, compose: Callable[..., DictConfig]) -> list[tuple[list[str], DictConfig]]:
-    """The overrides and the config of each job, of a sweep two at most."""
+    """The overrides and the config of the job; of a sweep of its last one, which has the last value of each key."""
     if not command.sweeps:
         return [(command.overrides, compose(*command.overrides, config=command.verb))]
     with initialize_config_dir(conf_dir(), version_base="1.3"):
@@ -118,7 +117,7 @@ def jobs(command: Command, compose: Callable[..., DictConfig]) -> list[tuple[lis
         ]
     fixed = [str(one.input_line) for one in parsed if not one.is_sweep_override()]
     compose(*fixed, config=command.verb)  # Hydra begins with the config without the swept keys
-    each = [[*fixed, *one] for one in islice(product(*swept), 2)]
+    each = [[*fixed, *(one[-1] for one in swept)]] if all(swept) else []
     return [(overrides, compose(*overrides, config=command.verb)) for overrides in each]
 
 

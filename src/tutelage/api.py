@@ -16,7 +16,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
+from tutelage.compat.hydra import parse_files_once
 from tutelage.config import resolvers
+from tutelage.config.overrides import as_hydra_takes_them, repeated
 from tutelage.config.paths import conf_dir
 from tutelage.config.saved import network_of
 from tutelage.errors import TutelageError, explain
@@ -246,10 +248,13 @@ def _composed(words: Sequence[str], folder: str | Path | None) -> Iterator[tuple
     """
     if GlobalHydra.instance().is_initialized():
         raise TutelageError("distill was called inside a Hydra application: use its command line, or another process")
+    if problem := repeated(words):
+        raise TutelageError(problem)
     resolvers.register()
+    parse_files_once()
     try:
         with initialize_config_dir(conf_dir(), version_base="1.3"):
-            whole = compose("distill", overrides=[*words], return_hydra_config=True)
+            whole = compose("distill", overrides=as_hydra_takes_them(words), return_hydra_config=True)
             with open_dict(whole):
                 whole.hydra.job.name = whole.hydra.job.config_name = "distill"
                 place = Path(folder if folder is not None else whole.hydra.run.dir)

@@ -11,6 +11,7 @@ pytestmark = pytest.mark.slow
 AVERAGED = (*TINY, "callbacks=ema", "callbacks.ema.decay=0.9", "callbacks.recovery.every_n_steps=6", "logger=none")
 
 
+@pytest.mark.long
 def test_a_killed_run_ends_in_the_same_averages(main, cli, tmp_path):
     def run(name, *more):
         return "distill", *AVERAGED, f"hydra.run.dir={tmp_path}/{name}/run", f"paths.outputs={tmp_path}/{name}", *more

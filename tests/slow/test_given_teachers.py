@@ -76,6 +76,7 @@ def test_a_member_of_an_ensemble_has_its_own_prefix(main, tmp_path, teacher):
     assert len(artifacts(tmp_path / "outputs" / "artifacts", "given")) == 2
 
 
+@pytest.mark.long
 def test_a_teacher_s_file_that_changes_under_a_run_is_named_before_and_after_its_end(cli, compose, tmp_path):
     def write(seed):
         torch.save(factory.network(compose(*TINY).teacher, seed).net.state_dict(), tmp_path / "w.pt")

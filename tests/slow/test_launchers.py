@@ -12,6 +12,7 @@ pytestmark = pytest.mark.slow
 QUICK = (*TINY, "logger=none", "callbacks.progress=null", "hydra.sweep.dir=sweep")
 
 
+@pytest.mark.long
 def test_jobs_at_the_same_time(cli, tmp_path):
     command = ("distill", "-m", "launcher=joblib", *QUICK, "seed=0,1")
     cli(*command, "loss.temperature=1,4")
@@ -21,6 +22,7 @@ def test_jobs_at_the_same_time(cli, tmp_path):
     assert [len(artifacts(made, kind)) for kind in ("teacher", "control")] == [1, 2]
 
 
+@pytest.mark.long
 def test_jobs_in_processes_of_their_own_one_of_which_fails(cli, tmp_path):
     answer = cli("distill", "-m", "launcher=submitit_local", *QUICK, "loss.temperature=1,-1", check=False)
     assert answer.returncode == 1

@@ -50,6 +50,7 @@ def test_two_machines_make_one_run_and_each_artifact_once(tmp_path):
     assert not list((tmp_path / "artifacts").glob(".ranks-*"))
 
 
+@pytest.mark.long
 def test_machines_without_a_common_file_system_are_refused(tmp_path):
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:

@@ -136,6 +136,7 @@ def test_a_mean_teacher_is_saved_apart(main, tmp_path):
     assert figures(run)["student"]["last"]["test"]["agreement"] > 0
 
 
+@pytest.mark.long
 def test_mnist_for_an_epoch(main, tmp_path, mnist_root):
     command = (
         "data=mnist",
@@ -153,6 +154,7 @@ def test_mnist_for_an_epoch(main, tmp_path, mnist_root):
     assert metrics["student"]["last"]["test"]["accuracy"] > 0.8
 
 
+@pytest.mark.long
 def test_a_wheel_works_from_another_folder(tmp_path):
     from pathlib import Path
 

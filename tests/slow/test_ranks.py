@@ -38,6 +38,7 @@ def test_two_ranks_give_the_curve_and_figures_of_one_process(cli, tmp_path):
         assert values(tmp_path / "one", tag) == pytest.approx(values(tmp_path / "two", tag), rel=1e-4), tag
 
 
+@pytest.mark.long
 def test_a_multirun_on_two_ranks_is_one_sweep(cli, tmp_path):
     look = f"+callbacks.look={{_target_: watchers.WriteRank, folder: {tmp_path / 'said'}}}"
     cli(
@@ -83,6 +84,7 @@ def test_ctrl_c_in_a_terminal_saves_once_and_without_a_traceback_and_the_run_goe
     assert "sync_dist" not in again.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
 def test_a_run_does_not_go_on_with_another_number_of_ranks(cli, tmp_path, before, after):
     """And nothing of it is lost."""
@@ -102,6 +104,7 @@ def test_a_run_does_not_go_on_with_another_number_of_ranks(cli, tmp_path, before
         assert status(tmp_path / "run")["state"] == "COMPLETE"
 
 
+@pytest.mark.long
 def test_ranks_of_torchrun_without_a_common_folder_are_told(tmp_path):
     env = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     both = [
@@ -123,6 +126,7 @@ def free_port():
         return server.getsockname()[1]
 
 
+@pytest.mark.long
 def test_a_rank_that_fails_ends_the_job(cli, tmp_path):
     harm = f"+callbacks.harm={{_target_: faults.KillAt, stage: control, step: 5, marker: {tmp_path / 'm'}, rank: 1}}"
     done = cli("distill", *TINY, *TWO, harm, "hydra.run.dir=run", check=False, timeout=120)

@@ -32,6 +32,7 @@ def config(compose, *overrides):
     return cfg
 
 
+@pytest.mark.long
 def test_two_ranks_learn_what_one_process_learns(compose, tmp_path):
     trainings = {name: config(compose, *overrides, "trainer=ddp", *QUIET) for name, (overrides, _) in CASES.items()}
     masked = {loss: config(compose, f"loss={loss}", "loss.alpha=0.5", "data.labelled=100") for loss in MASKED}

@@ -77,6 +77,7 @@ def assert_it_went_on(found, since):
         assert all(start >= step for start in later), (stage, later)
 
 
+@pytest.mark.long
 def test_killed_mid_epoch_in_every_stage(cli, tmp_path, whole):
     at = {"teacher": 21, "control": 40, "student": 19}
     struck(cli, tmp_path, FITNET, "KillAt", at, -signal.SIGKILL)
@@ -124,6 +125,7 @@ def test_the_comparison_can_fail(whole, tmp_path, cli):
     assert scalars(tmp_path / "run" / "tensorboard") != scalars(expected / "run" / "tensorboard")
 
 
+@pytest.mark.long
 def test_a_sigterm_from_outside_stops_a_sweep_and_the_same_command_finishes_it(cli, tmp_path):
     command = ["distill", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep", "logger=none"]
     long = [*command, "+callbacks.slow={_target_: watchers.Slow, stage: student, marker: started}"]

@@ -9,7 +9,7 @@ from runs import artifacts, figures, first_steps, scalars, status, weights
 
 from tutelage.checkpoints.weights import read_state
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 # A part that the loss learns, dropout, a schedule; blocks as small as they come.
 JOB = (
@@ -74,7 +74,6 @@ def test_each_rank_holds_half_of_every_network(fsdp):
             assert 0.4 < found["here"] / found["all"] < 0.6
 
 
-@pytest.mark.long
 def test_killed_it_goes_on_to_the_same_bits(fsdp, cli, tmp_path):
     harm = f"+callbacks.harm={{_target_: faults.KillAt, stage: student, step: 40, marker: {tmp_path / 'm'}, rank: 1}}"
     command = ("distill", *FSDP, harm)

@@ -72,6 +72,7 @@ def test_in_double_precision_every_job_is_the_job_alone(main, tmp_path):
         assert (one / "config.yaml").read_text() == (alone / "config.yaml").read_text().replace("basic", "stacked")
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # vmap's word on a convolution, once a process
 @pytest.mark.parametrize(
     "pair",

@@ -3,15 +3,14 @@
 import importlib
 import logging
 import os
-import re
 import select
 import signal
 import sys
 import sysconfig
 import traceback
-from collections import Counter
 
 from tutelage.cli.verbs import VERBS
+from tutelage.config.overrides import as_hydra_takes_them, repeated
 
 # Before torch is imported: on a shared machine spinning OpenMP threads lose a factor of 2 to 17. GNU's, which torch
 # brings along, spin for some 20 µs, which is what a second thread needs to pay at small students' products.
@@ -42,7 +41,6 @@ _WITH_VALUE = (
     "-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir",
     "--experimental-rerun",
 )  # fmt: skip
-_HOME = re.compile(r"""(?<=[=,\['"])~(?=/)""")
 
 
 def usage() -> str:
@@ -83,14 +81,9 @@ def _dispatch(arguments: list[str]) -> None:
         from tutelage.errors import nearest
 
         sys.exit(f"tutelage: no verb {verb!r}; {nearest(verb, VERBS)}")
-    words = [word for word in arguments[1:] if "=" in word and word[0] not in "-~" and not os.path.exists(word)]
-    keys = Counter(word.lstrip("+").partition("=")[0] for word in words)
-    for key, times in keys.items():
-        if times > 1:
-            sys.exit(f"tutelage {verb}: {key} is given {times} times on the command line; only the last would count")
-    # A shell expands ~ at the beginning of a word alone.
-    arguments = [_HOME.sub(os.path.expanduser("~"), word) if "=" in word else word for word in arguments]
-    given = ["~logger" if word == "logger=null" else word for word in arguments[1:]]  # Hydra's way to choose nothing
+    if problem := repeated(arguments[1:]):
+        sys.exit(f"tutelage {verb}: {problem}")
+    given = as_hydra_takes_them(arguments[1:])
     if verb in _WITHOUT_HYDRA:
         sys.argv = [f"{sys.argv[0]} {verb}", *given]
     else:
@@ -118,12 +111,14 @@ def run(verb: str) -> None:
     Hydra is told to let exceptions through, so that a user's mistake is one clear message here and a fault of ours a
     whole traceback. ``HYDRA_FULL_ERROR=1`` in the user's environment gives the traceback in both cases.
     """
+    from tutelage.compat.hydra import parse_files_once
     from tutelage.config import resolvers
     from tutelage.errors import explain, is_users
     from tutelage.pipeline.sweep import failures
     from tutelage.runtime import masking, rendezvous
 
     resolvers.register()
+    parse_files_once()
     masking.mask_logs()
     whole = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"

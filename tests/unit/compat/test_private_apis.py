@@ -1,12 +1,16 @@
 """The private APIs that tutelage.compat rests on are there, and nothing else in src/ uses any."""
 
 import ast
+import os
+import time
 from inspect import signature
 from pathlib import Path
 
 import lightning as L
 import pytest
 import torch
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
 from hydra.core.utils import JobReturn
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.loggers import CSVLogger, Logger
@@ -81,6 +85,10 @@ SIGNATURES = {
     ),
     "lightning ModelParallelStrategy._configure_launcher": (ModelParallelStrategy._configure_launcher, ["self"]),
     "omegaconf Node._get_full_key": (Node._get_full_key, ["self", "key"]),
+    "hydra FileConfigSource.load_config": (FileConfigSource.load_config, ["self", "config_path"]),
+    "hydra ImportlibResourcesConfigSource.load_config": (
+        ImportlibResourcesConfigSource.load_config, ["self", "config_path"]
+    ),
     "torch Module._apply": (nn.Module._apply, ["self", "fn", "recurse"]),
     "torch Module._save_to_state_dict": (
         nn.Module._save_to_state_dict, ["self", "destination", "prefix", "keep_vars"]
@@ -207,6 +215,55 @@ def test_a_jobs_error_is_given_and_not_raised():
 def test_a_nodes_key_counts_from_the_root():
     cfg = OmegaConf.create({"data": {"roots": ["a"]}})
     assert compat_hydra.full_key(cfg.data._get_node("roots")._get_node(0)) == "data.roots[0]"
+
+
+@pytest.fixture
+def settled(tmp_path):
+    """Writes a yaml as one that was changed a while ago, each time a little later."""
+    ages = iter(range(100, 0, -1))
+
+    def write(content):
+        path = tmp_path / "main.yaml"
+        path.write_text(content)
+        then = time.time() - next(ages)
+        os.utime(path, (then, then))
+        return FileConfigSource("test", f"file://{tmp_path}")
+
+    return write
+
+
+def test_a_yaml_is_parsed_once(settled, monkeypatch):
+    compat_hydra.parse_files_once()
+    source = settled("a: {b: 1}")
+    first = source.load_config("main.yaml").config
+    monkeypatch.setattr(OmegaConf, "load", None)
+    assert source.load_config("main").config == first
+
+
+def test_a_change_of_a_parsed_config_stays_with_its_caller(settled):
+    compat_hydra.parse_files_once()
+    source = settled("a: {b: 1}")
+    for _ in range(2):
+        config = source.load_config("main").config
+        assert config.a.b == 1
+        config.a.b = 2
+
+
+def test_a_yaml_that_changes_is_parsed_again(settled):
+    compat_hydra.parse_files_once()
+    assert settled("a: 1").load_config("main").config == {"a": 1}
+    assert settled("a: 2").load_config("main").config == {"a": 2}
+
+
+def test_a_yaml_that_was_changed_a_moment_ago_is_not_kept(tmp_path):
+    compat_hydra.parse_files_once()
+    source, path = FileConfigSource("test", f"file://{tmp_path}"), tmp_path / "main.yaml"
+    path.write_text("a: 1")
+    now = path.stat()
+    assert source.load_config("main").config == {"a": 1}
+    path.write_text("a: 2")
+    os.utime(path, ns=(now.st_atime_ns, now.st_mtime_ns))
+    assert source.load_config("main").config == {"a": 2}
 
 
 def test_the_trainers_arguments_are_read():

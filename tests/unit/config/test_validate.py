@@ -1,6 +1,7 @@
 """Fault 23: what a user may mistype is refused before anything is built, and the nearest key is named."""
 
 import json
+import re
 import shutil
 
 import lightning as L
@@ -8,6 +9,7 @@ import pytest
 from command import TINY
 from lightning.pytorch.plugins.precision import MixedPrecision
 
+import tutelage as tt
 from tutelage.config import factory
 from tutelage.config.paths import conf_dir
 from tutelage.config.validate import check
@@ -60,8 +62,7 @@ LIGHTNING = "lightning.pytorch.callbacks"
         (["+stages.studnt.trainer.max_epochs=3"], "stages.studnt: nothing reads this key; 'studnt': did"),
         (["+stages.student.otimizer.lr=3"], "'otimizer': did you mean 'optimizer'"),
         (["+model@asistants.first=cnn"], "asistants: nothing reads this key; 'asistants': did you mean"),
-        (["seed=1", "seed=2"], "seed is given 2 times on the command line"),
-        (["-m", "seed=1,2", "seed=3"], "seed is given 2 times on the command line"),
+        (["seed=1", "seed=2"], "seed is given 2 times; only the last would count"),
         (["loss.temperature=1", "loss.temperature=9"], "loss.temperature is given 2 times"),
         (["seed=-1"], "seed must be a whole number ≥ 0"),
         (["seed=1.5"], "seed must be a whole number ≥ 0"),
@@ -154,6 +155,25 @@ LIGHTNING = "lightning.pytorch.callbacks"
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip
+def test_refused(tmp_path, monkeypatch, overrides, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TutelageError, match=re.escape(said)):
+        tt.distill(*overrides, folder=tmp_path / "run")
+    assert not list(tmp_path.rglob("*.safetensors"))
+    if (status := tmp_path / "run" / "status.json").exists():
+        assert json.loads(status.read_text())["state"] == "FAILED"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["Tt=3"], "'Tt': known: assistants, callbacks, data"),
+        (["-m", "seed=1,2", "seed=3"], "tutelage distill: seed is given 2 times; only the last would count"),
+        (["loss.alpha=7"], "tutelage distill: loss.alpha"),
+        (["callbacks.best.monitor=val/acc"], "tutelage distill: callbacks.best.monitor: no figure 'val/acc'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
 def test_refused_from_the_command_line(main, tmp_path, overrides, said):
     answer = main("distill", *overrides, "hydra.run.dir=run")
     assert answer.code == 1
