@@ -74,7 +74,7 @@ def load(path: str | Path, trust: Iterable[str] = ()) -> nn.Module:
     known = {"about": header, "classes": header.get("classes") or data.get("class_names"), "preprocess": None}
     if known["classes"] is None and isinstance(data.get("num_classes"), int):
         known["classes"] = [str(number) for number in range(data["num_classes"])]
-    if {"mean", "std"} <= data.keys():
+    if data.get("mean") and data.get("std"):
         known["preprocess"] = Preprocess(data["mean"], data["std"])
     for name, value in known.items():
         object.__setattr__(net, name, value)  # none of them is a child: a network may run its children in turn

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from tutelage.config.trainer_arguments import figures_of
-from tutelage.data.base import ImageData
+from tutelage.data.module import Data
 from tutelage.errors import TutelageError
 from tutelage.models.tapped import Tapped, tapped
 from tutelage.objective import Objective
@@ -102,7 +102,7 @@ def _counts_alone(term: DictConfig) -> bool:
     return bool(term.get("weight", 1.0)) and all(path.split(".")[0] in ("student", "batch") for path in paths)
 
 
-def data(cfg: DictConfig) -> ImageData:
+def data(cfg: DictConfig) -> Data:
     """The data, loaded and checked: by the jobs of a multirun that one process runs once for all of them."""
     global _data
     if not (HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN):
@@ -114,11 +114,11 @@ def data(cfg: DictConfig) -> ImageData:
     return _data[1].with_seed(cfg.data.seed)
 
 
-_data: tuple[dict[str, Any], ImageData] | None = None  # of the last job
+_data: tuple[dict[str, Any], Data] | None = None  # of the last job
 
 
-def _load(cfg: DictConfig) -> ImageData:
-    made: ImageData = instantiate(cfg.data)
+def _load(cfg: DictConfig) -> Data:
+    made: Data = instantiate(cfg.data)
     made.setup()
     return made
 

@@ -10,7 +10,7 @@ from torch import nn
 from tutelage.checkpoints.weights import about, load_into
 from tutelage.config import factory
 from tutelage.config.trust import vetted
-from tutelage.data.base import ImageData
+from tutelage.data.module import Data
 from tutelage.errors import TutelageError
 
 
@@ -40,7 +40,7 @@ def _header(path: str | Path) -> dict[str, Any]:
 
 def data_of(
     header: Mapping[str, Any], changes: DictConfig | dict[str, Any], path: str | Path, trusted: Iterable[str] = ()
-) -> ImageData:
+) -> Data:
     """Returns the data that the network was trained for, with ``changes`` to their config.
 
     Raises:

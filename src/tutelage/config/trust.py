@@ -30,7 +30,11 @@ _KNOWN = {
     "tutelage.data": "tutelage.data",
     "tutelage.models": "tutelage.models",
 }
-_PARTS_OF_DATA = ("tutelage.data.augment", "tutelage.data.unlabelled")  # of their classes any may be built
+_PARTS_OF_DATA = (
+    "tutelage.data.augment",
+    "tutelage.data.samplers",
+    "tutelage.data.unlabelled",
+)  # of their classes any may be built
 _TAPS = "tutelage.models.timm.taps"
 # A file never fetches anything, and its own weights replace all others.
 _REPLACED = {"download": False, "pretrained": False}
@@ -106,7 +110,7 @@ def _check(target: Any, file: object, trusted: frozenset[str]) -> None:
 
 _REFUSED = (
     "which a file may not: it may name networks and data of Tutelage's and networks (nn.Module) of torch.nn, "
-    "torchvision and timm; and of a trusted package its subclasses of nn.Module and ImageData, augmentation steps that "
+    "torchvision and timm; and of a trusted package its subclasses of nn.Module and of Data, augmentation steps that "
     "declare `draws`, and functions annotated to return an nn.Module"
 )
 
@@ -119,12 +123,12 @@ def _is_network_or_data(found: Any, trusted: bool) -> bool:
     home = f"{found.__module__}.{getattr(found, '__qualname__', '')}"
     from torch import nn  # half a gigabyte, which only a file that may build something is worth
 
-    from tutelage.data.base import ImageData
+    from tutelage.data.module import Data
 
     if inspect.isclass(found):
         of_data = home.startswith(tuple(f"{module}." for module in _PARTS_OF_DATA))
         step = trusted and "draws" in {**vars(found), **getattr(found, "__annotations__", {})}
-        return issubclass(found, nn.Module | ImageData) or of_data or step
+        return issubclass(found, nn.Module | Data) or of_data or step
     if not inspect.isfunction(found) or not (trusted or home.startswith("tutelage.")):
         return False
     return home == _TAPS or _returns_network(found)

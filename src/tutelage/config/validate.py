@@ -23,7 +23,7 @@ _ABSENT = object()
 # What a teacher may see otherwise than its student: its examples and their order, not the split or the pixels' range.
 _OWN_DATA = {
     "augment", "batch_size", "classes", "drop_last", "eval_batch_size", "focus", "labelled", "num_workers",
-    "repeat_labelled", "seed", "unlabelled", "views",
+    "repeat_labelled", "sampler", "seed", "unlabelled", "views",
 }  # fmt: skip
 _HYDRA = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")  # what Hydra reads beside arguments
 _OF_ALL = {"accelerator", "devices", "num_nodes"}  # ranks are started once, for all stages

@@ -53,6 +53,10 @@ class Augment:
             if not hasattr(step, "draws"):
                 raise TutelageError(f"data.augment: {type(step).__name__} is not a tutelage.data.augment.Step")
 
+    def with_seed(self, seed: int) -> "Augment":
+        """Returns the same steps with the chance of another seed."""
+        return Augment(self.steps, seed, self.views)
+
     def view(self, epoch: int) -> int:
         """Returns the number of the augmented view that an epoch shows."""
         return epoch % self.views if self.views else epoch

@@ -39,16 +39,25 @@ class EpochOrder(DistributedSampler[Request]):
         drop_last: whether to leave out a last batch that is not full.
         rank: this process.
         world_size: how many processes share a batch.
+        draw: generator of an epoch's chance → the ``size`` indices of the epoch, instead of a permutation.
 
     Raises:
         TutelageError: the ranks can't have equal shares of every training batch, or not even one example each.
     """
 
     def __init__(
-        self, size: int, batch_size: int, seed: int, shuffle: bool, drop_last: bool, rank: int = 0, world_size: int = 1
+        self,
+        size: int,
+        batch_size: int,
+        seed: int,
+        shuffle: bool,
+        drop_last: bool,
+        rank: int = 0,
+        world_size: int = 1,
+        draw: Callable[[torch.Generator], Tensor] | None = None,
     ):
         super().__init__(range(size), world_size, rank, shuffle, seed, drop_last)  # type: ignore[arg-type]
-        self.size, self.batch_size = size, batch_size
+        self.size, self.batch_size, self.draw = size, batch_size, draw
         self.balanced = not (shuffle or drop_last)
         self.device = torch.device("cpu")  # where indices are wanted; the order of an epoch is copied there at once
         self._resume: tuple[int, int] | None = None
@@ -91,7 +100,12 @@ class EpochOrder(DistributedSampler[Request]):
     def _permutation(self, epoch: int) -> Tensor:
         if not self.shuffle:
             return torch.arange(self.size)
-        return torch.randperm(self.size, generator=seeding.generator(self.seed, "order", epoch))
+        chance = seeding.generator(self.seed, "order", epoch)
+        if self.draw is None:
+            return torch.randperm(self.size, generator=chance)
+        if len(order := self.draw(chance)) != self.size:
+            raise TutelageError(f"data.sampler: epoch {epoch} has {len(order)} examples; the first had {self.size}")
+        return order
 
     def _share(self, step: int) -> slice:
         if self.balanced:

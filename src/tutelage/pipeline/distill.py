@@ -22,7 +22,7 @@ from rich.text import Text
 from tutelage.config import factory, moved, paths
 from tutelage.config.trainer_arguments import check_lengths
 from tutelage.config.validate import check, check_resolves
-from tutelage.data.base import ImageData
+from tutelage.data.module import Data
 from tutelage.errors import TutelageError
 from tutelage.evaluation.cost import multiply_adds
 from tutelage.evaluation.results import Trained
@@ -175,7 +175,7 @@ def distill(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return metrics
 
 
-def _try_out(cfg: DictConfig, stage: DictConfig, data: ImageData) -> None:
+def _try_out(cfg: DictConfig, stage: DictConfig, data: Data) -> None:
     """Tries networks, taps and losses on a few images before anything is trained, the teacher's weights untrained.
 
     Raises:
@@ -213,7 +213,7 @@ def _try_out(cfg: DictConfig, stage: DictConfig, data: ImageData) -> None:
                 report_accuracy(f"sources.{name}", split, logits, labels)
 
 
-def _control(cfg: DictConfig, root: Path, data: ImageData, reference: Source | None) -> Trained:
+def _control(cfg: DictConfig, root: Path, data: Data, reference: Source | None) -> Trained:
     """Trains or finds the student alone: same seed, first weights, order and budget."""
     stage = factory.stage_config(cfg, "control")
 

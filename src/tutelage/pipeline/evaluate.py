@@ -11,7 +11,7 @@ from rich.table import Table
 
 from tutelage.config.saved import data_of, network_of
 from tutelage.config.unknown_keys import refuse_unknown_keys
-from tutelage.data.base import ImageData
+from tutelage.data.module import Data
 from tutelage.errors import TutelageError
 from tutelage.evaluation.cost import multiply_adds, parameters
 from tutelage.evaluation.metrics import figures
@@ -60,7 +60,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     }
 
 
-def _predictions(net: torch.nn.Module, data: ImageData, split: str, device: str) -> Predictions:
+def _predictions(net: torch.nn.Module, data: Data, split: str, device: str) -> Predictions:
     loader = data.labelled() if split == "train" else data.whole(split)
     if loader is None:
         raise TutelageError("split=train: no training example of this data has a label")

@@ -17,7 +17,7 @@ from torch import nn
 from tutelage.checkpoints.weights import about, load_into, save_network
 from tutelage.config import factory
 from tutelage.config.trainer_arguments import check_lengths
-from tutelage.data.base import ImageData
+from tutelage.data.module import Data
 from tutelage.errors import TutelageError
 from tutelage.evaluation.cost import multiply_adds, parameters, total
 from tutelage.evaluation.predictions import Predictions, predict
@@ -46,7 +46,7 @@ def run(
     name: str,
     folder: Path,
     tensorboard_dir: Path,
-    data: ImageData,
+    data: Data,
     module: Callable[[], SupervisedModule],
 ) -> None:
     """Trains, or goes on where an earlier attempt was stopped, and finishes the folder.
@@ -98,7 +98,7 @@ def _is_finished(folder: Path) -> bool:
 
 
 def _train(
-    stage: DictConfig, name: str, folder: Path, tensorboard_dir: Path, data: ImageData, learner: SupervisedModule
+    stage: DictConfig, name: str, folder: Path, tensorboard_dir: Path, data: Data, learner: SupervisedModule
 ) -> None:
     learner.about |= data.named_classes
     trainer = factory.trainer(stage, name, folder, tensorboard_dir, len(data.train_dataloader()))
@@ -139,7 +139,7 @@ def not_validated(name: str) -> TutelageError:
 
 
 @contextmanager
-def threads(learner: SupervisedModule, data: ImageData) -> Iterator[None]:
+def threads(learner: SupervisedModule, data: Data) -> Iterator[None]:
     """Context manager that limits torch to one thread where a batch is too little work to share.
 
     The limit, 20 M multiply-adds forward, lies between the digits' pair (11 M, faster on one thread) and cnn → dense on
@@ -154,7 +154,7 @@ def threads(learner: SupervisedModule, data: ImageData) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def warn_of_small_steps(learner: SupervisedModule, data: ImageData, device: torch.device, name: str) -> None:
+def warn_of_small_steps(learner: SupervisedModule, data: Data, device: torch.device, name: str) -> None:
     """Suggests the CPU where a GPU would mostly wait for Python.
 
     The limit, 10 M multiply-adds forward, lies between two trainings that an H200 and two CPU cores were measured on at
@@ -181,15 +181,13 @@ def _networks(learner: SupervisedModule) -> list[nn.Module]:
     return [net.net for net in found if isinstance(net, Tapped)]
 
 
-def _work(nets: Iterable[nn.Module], data: ImageData) -> float:
+def _work(nets: Iterable[nn.Module], data: Data) -> float:
     """Returns the multiply-adds of a batch; infinity where they are not known."""
     each = total(multiply_adds(net, data.input_shape) for net in nets)
     return math.inf if each is None else data.batch_size * each
 
 
-def _finish(
-    learner: SupervisedModule, trainer: L.Trainer, folder: Path, data: ImageData, facts: dict[str, Any]
-) -> None:
+def _finish(learner: SupervisedModule, trainer: L.Trainer, folder: Path, data: Data, facts: dict[str, Any]) -> None:
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     seconds = next(callback.seconds for callback in callbacks if isinstance(callback, Recovery))
     training = {**facts, "seconds": seconds, "epochs": trainer.current_epoch, "steps": trainer.global_step}
@@ -210,7 +208,7 @@ def _finish(
         shutil.rmtree(folder / "states", ignore_errors=True)
 
 
-def finish(net: nn.Module, folder: Path, data: ImageData, device: torch.device, training: Mapping[str, Any]) -> None:
+def finish(net: nn.Module, folder: Path, data: Data, device: torch.device, training: Mapping[str, Any]) -> None:
     """Completes a folder that holds ``last`` and ``best`` weights: their predictions, then ``stage.json``.
 
     Of a network in shards every rank must call this, and rank 0 writes.

@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from tutelage.data.base import ImageData
+from tutelage.data.module import Data
 from tutelage.evaluation.absent import absent_figures
 from tutelage.evaluation.metrics import figures, figures_of_own
 from tutelage.evaluation.predictions import combined_predictions
@@ -15,7 +15,7 @@ from tutelage.pipeline.teachers import TeacherSetup
 
 
 def metrics_document(
-    cfg: DictConfig, found: Mapping[str, Trained | None], teaching: TeacherSetup, data: ImageData
+    cfg: DictConfig, found: Mapping[str, Trained | None], teaching: TeacherSetup, data: Data
 ) -> dict[str, Any]:
     """Returns the document of ``metrics.json``: schema 1, described in docs/runs.md.
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tutelage.checkpoints.weights import digest, load_into, read_state
 from tutelage.config import factory
-from tutelage.data.base import ImageData
+from tutelage.data.module import Data
 from tutelage.evaluation.results import Trained
 from tutelage.pipeline import artifacts, fit, workers
 from tutelage.runtime.identity import essential, made_with, with_contents
@@ -22,7 +22,7 @@ _PARTS = ("seed", "network", "data", "loss", "optimizer", "scheduler", "trainer"
 
 
 def recipe(
-    stage: DictConfig, name: str, data: ImageData, parts: Sequence[str] = _PARTS, sources: Any = None
+    stage: DictConfig, name: str, data: Data, parts: Sequence[str] = _PARTS, sources: Any = None
 ) -> dict[str, Any]:
     """Returns all that determines the outcome of a training, as JSON values.
 
@@ -78,7 +78,7 @@ class Training:
         place = artifacts.place(self.root, self.name, self._recipe(factory.data(self.stage)))
         return artifacts.is_usable(place, self.since)
 
-    def _recipe(self, data: ImageData) -> dict[str, Any]:
+    def _recipe(self, data: Data) -> dict[str, Any]:
         found = recipe(self.stage, self.name, data)
         return found if self.start is None else found | {"start": digest(read_state(self.start))}
 

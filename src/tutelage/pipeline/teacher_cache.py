@@ -13,7 +13,7 @@ from torch import Tensor
 from tutelage.checkpoints.weights import digest, read_state
 from tutelage.config import factory
 from tutelage.config.factory import networks, without_files
-from tutelage.data.base import ImageData
+from tutelage.data.module import Data
 from tutelage.errors import TutelageError
 from tutelage.pipeline import artifacts
 from tutelage.runtime import distributed, manifest
@@ -30,7 +30,7 @@ CACHED = "tutelage.sources.cached.Cached"
 _AS_IT_IS = {"folder": None, "dtype": "float32", "top": None, "views": None}
 
 
-def cached(stage: DictConfig, root: Path, data: ImageData) -> DictConfig:
+def cached(stage: DictConfig, root: Path, data: Data) -> DictConfig:
     """The stage with every source that can be cached, or asks for it, reading from disk.
 
     ``sources=cached`` asks. Networks whose logits alone are read are cached by themselves where images do not change
@@ -59,7 +59,7 @@ def cached(stage: DictConfig, root: Path, data: ImageData) -> DictConfig:
     return copy
 
 
-def check_views(stage: DictConfig, data: ImageData) -> None:
+def check_views(stage: DictConfig, data: Data) -> None:
     """Looks before anything is trained whether what ``sources=cached`` asks for has an end.
 
     Raises:
@@ -76,7 +76,7 @@ def check_views(stage: DictConfig, data: ImageData) -> None:
             )
 
 
-def _by_itself(stage: DictConfig, node: DictConfig, needs: set[str], data: ImageData) -> bool:
+def _by_itself(stage: DictConfig, node: DictConfig, needs: set[str], data: Data) -> bool:
     return (
         any(key in node for key in ("checkpoint", "members", "generalist"))
         and any(True for _ in networks(node))
@@ -88,22 +88,21 @@ def _by_itself(stage: DictConfig, node: DictConfig, needs: set[str], data: Image
     )
 
 
-def _recipe(stage: DictConfig, node: DictConfig, signals: list[str], data: ImageData) -> dict[str, Any]:
+def _recipe(stage: DictConfig, node: DictConfig, signals: list[str], data: Data) -> dict[str, Any]:
     """All that determines the signals, as JSON values."""
     keys = hashlib.sha256(data.splits["train"].keys.numpy().tobytes()).hexdigest()
+    given: Any = OmegaConf.to_container(stage.data, resolve=True)
     seen: dict[str, Any] = {
         "content": data.fingerprint(),
-        "mean": list(stage.data.mean),
-        "std": list(stage.data.std),
         "keys": keys,
+        **{key: given.get(key) for key in data.seen_through},
     }
     if data.augment is not None:
-        steps: Any = OmegaConf.to_container(stage.data.augment)
-        seen |= {"augment": steps, "seed": stage.data.seed, "views": node.views}
+        seen |= {"augment": given.get("augment"), "seed": data.seed, "views": node.views}
     files = [digest(read_state(network.checkpoint)) for network in networks(node.source)]
     taught = {"source": without_files(node.source), "weights": files} if node.source is not None else {}
     stored = {"signals": signals, "dtype": node.dtype, "top": node.top, "version": 3}
-    made = made_with({"source": taught.get("source"), "augment": seen.get("augment")})
+    made = made_with({"source": taught.get("source"), **seen})
     return with_contents({**seen, **taught}) | stored | made
 
 
@@ -125,7 +124,7 @@ def _given(folder: Path, recipe: dict[str, Any]) -> Path:
     return folder
 
 
-def _stored(stage: DictConfig, node: DictConfig, recipe: dict[str, Any], root: Path, data: ImageData) -> Path:
+def _stored(stage: DictConfig, node: DictConfig, recipe: dict[str, Any], root: Path, data: Data) -> Path:
     """The folder of the signals: given, found or written."""
     if node.folder is not None:
         return _given(Path(node.folder), recipe)
@@ -152,7 +151,7 @@ def _verify(folder: Path) -> None:
 
 
 def _write(
-    source: Source, data: ImageData, folder: Path, dtype: str, top: int | None, views: int, device: torch.device
+    source: Source, data: Data, folder: Path, dtype: str, top: int | None, views: int, device: torch.device
 ) -> None:
     """Asks ``source`` about every training example in every view that is not on disk yet."""
     train = data.splits["train"]

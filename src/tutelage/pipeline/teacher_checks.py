@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from tutelage.checkpoints.weights import about
-from tutelage.data.base import ImageData
+from tutelage.data.module import Data
 from tutelage.errors import TutelageError
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ _LEARNT_NOTHING = "It has learnt nothing: see stages.teacher"
 _ADAPTERS = "tutelage.models.adapter"
 
 
-def check_file(checkpoint: str, network: DictConfig, data: ImageData, statistics: Mapping[str, Any]) -> None:
+def check_file(checkpoint: str, network: DictConfig, data: Data, statistics: Mapping[str, Any]) -> None:
     """Compares the header of a file of ours with the data that it is to teach on; other files say nothing of theirs.
 
     A network with an adapter has been thought of: only its classes are compared.
@@ -50,12 +50,13 @@ def check_file(checkpoint: str, network: DictConfig, data: ImageData, statistics
     if not isinstance(theirs, dict):
         return
     own_adapter = isinstance(header.get("network"), dict) and header["network"].get("adapter")
-    if not network.get("adapter") or network.get("adapter") == own_adapter:
+    alike = not network.get("adapter") or network.get("adapter") == own_adapter
+    if alike and statistics.get("mean") and statistics.get("std"):
         _check_images(checkpoint, theirs, data, statistics)
     _check_classes(checkpoint, header.get("class_names") or theirs.get("class_names"), data)
 
 
-def _check_images(checkpoint: str, theirs: Mapping[str, Any], data: ImageData, statistics: Mapping[str, Any]) -> None:
+def _check_images(checkpoint: str, theirs: Mapping[str, Any], data: Data, statistics: Mapping[str, Any]) -> None:
     here = {key: [float(x) for x in statistics[key]] for key in ("mean", "std")}
     there = {key: _numbers(theirs.get(key)) or here[key] for key in ("mean", "std")}
     shape, wanted = list(data.input_shape), _numbers(theirs.get("input_shape")) or list(data.input_shape)
@@ -101,7 +102,7 @@ def _alike(here: Mapping[str, Sequence[float]], there: Mapping[str, Sequence[flo
     )
 
 
-def _check_classes(checkpoint: str, theirs: Any, data: ImageData) -> None:
+def _check_classes(checkpoint: str, theirs: Any, data: Data) -> None:
     names = data.class_names
     if not isinstance(theirs, list) or theirs == names or _only_numbers(names) or _only_numbers(theirs):
         return

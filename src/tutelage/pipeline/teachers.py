@@ -12,7 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from tutelage.checkpoints.weights import digest, load_into, read_state, save_network
 from tutelage.config import factory
 from tutelage.config.factory import networks, without_files
-from tutelage.data.base import ImageData
+from tutelage.data.module import Data
 from tutelage.errors import TutelageError
 from tutelage.evaluation import results
 from tutelage.evaluation.cost import total
@@ -73,7 +73,7 @@ class TeacherSetup:
         return Recorded(on_validation.key, on_validation.logits)
 
 
-def prepare_teachers(cfg: DictConfig, root: Path, data: ImageData) -> TeacherSetup:
+def prepare_teachers(cfg: DictConfig, root: Path, data: Data) -> TeacherSetup:
     """Trains or finds all who teach, assistants included.
 
     Args:
@@ -128,7 +128,7 @@ def _leaves(changes: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, A
             yield f"{path}{key}", value
 
 
-def _engage(cfg: DictConfig, root: Path, data: ImageData) -> TeacherSetup:
+def _engage(cfg: DictConfig, root: Path, data: Data) -> TeacherSetup:
     """Trains or finds every network of ``sources``; assistants come later."""
     stage = factory.stage_config(cfg, "student")
     teacher, chain = None, dict[str, Trained]()
@@ -179,7 +179,7 @@ def _report(who: str, trained: Trained, trained_here: bool) -> None:
         report_accuracy(who, "validation", on_validation.logits, on_validation.label, trained_here)
 
 
-def check_given(sources: DictConfig, data: ImageData, statistics: DictConfig) -> None:
+def check_given(sources: DictConfig, data: Data, statistics: DictConfig) -> None:
     """Compares what files of ours say of their data with the data, before anything is trained.
 
     Raises:
@@ -204,7 +204,7 @@ def _training(cfg: DictConfig, root: Path) -> Training:
     return Training(stage, "teacher", root, since=artifacts.oldest(cfg))
 
 
-def _trained(cfg: DictConfig, node: DictConfig, root: Path, data: ImageData) -> Trained:
+def _trained(cfg: DictConfig, node: DictConfig, root: Path, data: Data) -> Trained:
     """The network of one node of ``sources``: given, or trained on labels with the teacher's stage."""
     training, epoch = _training(_with_teacher(cfg, node), root), cfg.stages.teacher.weights
     if node.checkpoint is not None:
@@ -223,7 +223,7 @@ def _given(
     stage: DictConfig,
     checkpoint: str,
     root: Path,
-    data: ImageData,
+    data: Data,
     since: float,
     key: str | None = None,
     prefix: str | None = None,

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from tutelage.data.base import ImageData
+from tutelage.data.module import Data
 from tutelage.evaluation.metrics import confusion
 from tutelage.evaluation.pictures import confusion_picture, dark_knowledge_picture, interesting
 from tutelage.evaluation.predictions import Predictions
@@ -34,7 +34,7 @@ def write_board(
     cfg: DictConfig,
     found: Mapping[str, Trained | None],
     metrics: Mapping[str, Any],
-    data: ImageData,
+    data: Data,
     taught: str,
 ) -> None:
     """Writes into ``folder`` (a run's ``tensorboard``): HParams and figures in ``final``, pictures of all three.
@@ -49,8 +49,9 @@ def write_board(
             writer.add_scalar(name, value, step)
     student = TensorBoardLogger(str(folder), name="", version="student", default_hp_metric=False)
     if (teacher := found["teacher"]) is not None:
-        image = np.asarray(_dark_knowledge(teacher.predictions[taught, "val"], found["student"], cfg, data))
-        student.experiment.add_image("dark_knowledge", image, step, dataformats="HWC")
+        drawn = _dark_knowledge(teacher.predictions[taught, "val"], found["student"], cfg, data)
+        if drawn is not None:
+            student.experiment.add_image("dark_knowledge", np.asarray(drawn), step, dataformats="HWC")
     student.finalize("success")
     for role, trained in found.items():
         if trained is not None:
@@ -101,11 +102,15 @@ def final_figures(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
                     yield f"{place}/{name}/{split}", float(value)
 
 
-def _dark_knowledge(teacher: Predictions, student: Trained | None, cfg: DictConfig, data: ImageData) -> Any:
-    """Validation examples with what the teacher makes of them at the loss's temperature (4 where it has none)."""
+def _dark_knowledge(teacher: Predictions, student: Trained | None, cfg: DictConfig, data: Data) -> Any:
+    """Validation examples with what the teacher makes of them at the loss's temperature (4 where it has none).
+
+    None where inputs are no pictures.
+    """
     temperature = float(cfg.loss.get("temperature", 4.0))
     rows = interesting(teacher.logits, teacher.label, 6, temperature)
     batch = data.splits["val"][0, rows]
-    images = (batch["input"] * data.normalise.std + data.normalise.mean).clamp(0, 1)
+    if (images := data.pictures(batch["input"])) is None:
+        return None
     own = student.predictions["last", "val"].logits[rows] if student else None
     return dark_knowledge_picture(images, teacher.label[rows], teacher.logits[rows], temperature, data.class_names, own)

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from tutelage.config.saved import data_of, network_of
-from tutelage.data.base import ImageData
+from tutelage.data.module import Data
 from tutelage.errors import TutelageError
 from tutelage.evaluation.pictures import interesting
 from tutelage.evaluation.predictions import predict
@@ -106,10 +106,12 @@ def draw(
     return answers_picture(shown, temperatures, title), [softened(predictions.logits, t) for t in temperatures]
 
 
-def _pixels(data: ImageData, split: str, rows: Tensor) -> Tensor:
+def _pixels(data: Data, split: str, rows: Tensor) -> Tensor:
     """[n, C, H, W] in [0, 1]."""
-    images = data.whole(split).dataset[0, rows]["input"]
-    return (images * data.normalise.std + data.normalise.mean).clamp(0, 1)
+    images = data.pictures(data.whole(split).dataset[0, rows]["input"])
+    if images is None:
+        raise TutelageError(f"{data.name}: its inputs are no pictures that could be drawn")
+    return images
 
 
 def curve(logits: Sequence[float], temperatures: Sequence[float]) -> str:

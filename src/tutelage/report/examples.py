@@ -21,7 +21,7 @@ from tutelage.report.svg import data_uri
 from tutelage.runtime.text import html_text
 
 if TYPE_CHECKING:
-    from tutelage.data.base import ImageData
+    from tutelage.data.module import Data
 
 MOST = 8  # pictures of a kind
 _SIDE = 160  # pixels; a larger image is made smaller
@@ -74,7 +74,7 @@ def disagreements(student: SavedPredictions, teacher: SavedPredictions) -> dict[
     return found
 
 
-def _data(run: Run, trusted: Iterable[str]) -> "ImageData":
+def _data(run: Run, trusted: Iterable[str]) -> "Data":
     """The run's data, read and not fetched, and the same as then."""
     root = select(run.config, "data.root")
     changes = {"root": str(run.cwd / root)} if isinstance(root, str) else {}
@@ -92,7 +92,7 @@ def _figure(
     rows: np.ndarray,
     student: SavedPredictions,
     teacher: SavedPredictions,
-    data: "ImageData",
+    data: "Data",
     names: Sequence[str],
 ) -> Figure:
     import torch
@@ -102,7 +102,8 @@ def _figure(
     batch = test[0, torch.tensor([places[int(key)] for key in student.key[rows]])]
     if not np.array_equal(batch["label"], student.label[rows]):
         raise TutelageError("the data are not those of the run: labels differ")
-    images = (batch["input"] * data.normalise.std + data.normalise.mean).clamp(0, 1)
+    if (images := data.pictures(batch["input"])) is None:
+        raise TutelageError("they are no pictures")
     shown = []
     pixels = (images * 255).round().byte().permute(0, 2, 3, 1).numpy()
     for row, image in zip(rows.tolist(), pixels, strict=True):

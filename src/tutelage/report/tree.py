@@ -14,14 +14,14 @@ import torch
 from omegaconf import OmegaConf
 
 from tutelage.config.saved import data_of, network_of
-from tutelage.data.base import ImageData
+from tutelage.data.module import Data
 from tutelage.errors import TutelageError
 from tutelage.evaluation.predictions import eval_mode
 from tutelage.models.soft_tree import SoftTree
 from tutelage.report.tree_picture import Seen, tree_picture
 
 
-def watch(net: SoftTree, data: ImageData, split: str) -> Seen:
+def watch(net: SoftTree, data: Data, split: str) -> Seen:
     """Runs a tree on a split."""
     found, labels, right = [], [], torch.zeros(2)
     with eval_mode(net), torch.no_grad():
@@ -62,10 +62,11 @@ def draw(checkpoint: Path, split: str, example: int, changes: Sequence[str]) -> 
     if not 0 <= example < (size := len(data.splits[split])):
         raise TutelageError(f"example must be in 0 … {size - 1}; found {example}")
     batch = data.splits[split][0, torch.tensor([example])]
-    pixels = (batch["input"] * data.normalise.std + data.normalise.mean).clamp(0, 1)[0]
+    if (pixels := data.pictures(batch["input"])) is None:
+        raise TutelageError(f"{path}: its data are no pictures, which the drawing of a tree is made of")
     seen = watch(net, data, split)
     title = f"Soft decision tree: {header['stage']}, seed {header['seed']}, {data.name} {split}"
-    return tree_picture(net, seen, batch["input"][0], pixels, int(batch["label"]), data.class_names, title), seen
+    return tree_picture(net, seen, batch["input"][0], pixels[0], int(batch["label"]), data.class_names, title), seen
 
 
 def main() -> None:

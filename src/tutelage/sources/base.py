@@ -9,7 +9,7 @@ from tutelage.models.tapped import Tapped
 from tutelage.types import Batch, Signals
 
 if TYPE_CHECKING:
-    from tutelage.data.base import ImageData
+    from tutelage.data.module import Data
 
 
 class Source(nn.Module):
@@ -33,7 +33,7 @@ class Source(nn.Module):
     def expect(self, key: Mapping[str, Tensor]) -> None:
         """Called before the first step with the keys of ``train`` and ``val``; raises if one has no signals."""
 
-    def graded(self, data: "ImageData") -> Mapping[str, tuple[Tensor, Tensor]]:
+    def graded(self, data: "Data") -> Mapping[str, tuple[Tensor, Tensor]]:
         """Returns logits [N, C] and labels [N], by split, of labelled examples that it can answer before training.
 
         Their accuracy is logged. Networks have none here: they are measured where they are trained or given.

@@ -20,7 +20,7 @@ from tutelage.sources.outputs import FLOOR, as_logits, check_kind
 from tutelage.types import Batch, Signals
 
 if TYPE_CHECKING:
-    from tutelage.data.base import ImageData
+    from tutelage.data.module import Data
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class BlackBoxTeacher(Source):
         logits = self._as_logits(raw, batch["key"].tolist())
         return {"logits": torch.from_numpy(logits).to(batch["input"].device)}
 
-    def graded(self, data: "ImageData") -> Mapping[str, tuple[Tensor, Tensor]]:
+    def graded(self, data: "Data") -> Mapping[str, tuple[Tensor, Tensor]]:
         """Returns logits and labels of the first validation examples, which training asks for later anyway."""
         validation = data.splits["val"]
         batch = validation[0, torch.arange(min(_GRADED, len(validation)))]

@@ -18,7 +18,7 @@ from tutelage.sources.outputs_file import read_outputs
 from tutelage.types import Batch, Signals
 
 if TYPE_CHECKING:
-    from tutelage.data.base import ImageData
+    from tutelage.data.module import Data
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Recorded(Source):
         for keys in key.values():
             self.rows(keys)
 
-    def graded(self, data: "ImageData") -> Mapping[str, tuple[Tensor, Tensor]]:
+    def graded(self, data: "Data") -> Mapping[str, tuple[Tensor, Tensor]]:
         """Returns logits and labels of at most 10,000 labelled examples each of validation and training."""
         found = {}
         for split, name in (("train", "training"), ("val", "validation")):

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tutelage import seeding
-from tutelage.data.base import ImageData
 from tutelage.data.examples import ImageSet
+from tutelage.data.module import Data
 from tutelage.data.order import EpochLoader, EpochOrder, Request, position
 from tutelage.data.resident import leave, residence_of
 from tutelage.types import Batch
@@ -68,7 +68,7 @@ class StackedData(L.LightningDataModule):
         seeds: of the orders and augmentations.
     """
 
-    def __init__(self, data: ImageData, seeds: Sequence[int]):
+    def __init__(self, data: Data, seeds: Sequence[int]):
         super().__init__()
         self.data, self.seeds = data, list(seeds)
 

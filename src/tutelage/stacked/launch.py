@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tutelage.config import factory
 from tutelage.config.validate import check
-from tutelage.data.base import ImageData
+from tutelage.data.module import Data
 from tutelage.errors import TutelageError
 from tutelage.pipeline import artifacts
 from tutelage.pipeline.supervised import recipe
@@ -119,7 +119,7 @@ class _Group:
         if stacks.is_dir() and not any(path.is_file() for path in stacks.rglob("*")):
             shutil.rmtree(stacks)  # every stack took its own away
 
-    def _missing_controls(self, data: ImageData) -> dict[Path, tuple[Job, dict[str, Any]]]:
+    def _missing_controls(self, data: Data) -> dict[Path, tuple[Job, dict[str, Any]]]:
         """Returns the folder of each missing control → the first job that needs it, and its recipe."""
         found: dict[Path, tuple[Job, dict[str, Any]]] = {}
         for job in self.jobs:
@@ -136,7 +136,7 @@ class _Group:
         artifacts.make(self.artifacts, "control", made_by, take, artifacts.oldest(self.cfg))
         shutil.rmtree(folder)
 
-    def _student(self, job: Job, sources: DictConfig, teachers: Mapping[str, Source], data: ImageData) -> Learner:
+    def _student(self, job: Job, sources: DictConfig, teachers: Mapping[str, Source], data: Data) -> Learner:
         stage = _with(factory.stage_config(job.cfg, "student"), sources)
         module = _met(factory.distillation_module(stage, data.num_classes, teachers, None), data)
         return _learner(stage, module, "student", job.folder / "checkpoints", job.folder / "tensorboard")
@@ -148,7 +148,7 @@ class _Group:
         folder: Path,
         sources: DictConfig,
         teachers: Mapping[str, Source],
-        data: ImageData,
+        data: Data,
     ) -> Learner:
         """Returns the control; where possible as a student whose teachers have weight 0, to join their stack."""
         stage = factory.stage_config(job.cfg, "control")
@@ -162,7 +162,7 @@ class _Group:
         return _learner(stage, module, "control", folder, folder / "tensorboard", silent)
 
     def _train(
-        self, learners: Sequence[Learner], teachers: Mapping[str, Source], teaching: TeacherSetup, data: ImageData
+        self, learners: Sequence[Learner], teachers: Mapping[str, Source], teaching: TeacherSetup, data: Data
     ) -> None:
         by_make: dict[str, list[Learner]] = {}
         for learner in learners:
@@ -175,7 +175,7 @@ class _Group:
             for stack in self._stacks(same, data):
                 self._one_stack(stack, teachers, teaching, data)
 
-    def _stacks(self, learners: Sequence[Learner], data: ImageData) -> Iterator[list[Learner]]:
+    def _stacks(self, learners: Sequence[Learner], data: Data) -> Iterator[list[Learner]]:
         """Yields the unfinished learners in stacks that fit; a stack that was begun keeps its members."""
         most = self.limits.max_jobs or most_that_fit(learners[0].module, data)
         for stack in plan.cut(in_order(learners), most):
@@ -185,7 +185,7 @@ class _Group:
                 yield stack
 
     def _one_stack(
-        self, stack: list[Learner], teachers: Mapping[str, Source], teaching: TeacherSetup, data: ImageData
+        self, stack: list[Learner], teachers: Mapping[str, Source], teaching: TeacherSetup, data: Data
     ) -> None:
         name = _named(stack)
         if len(stack) == 1:
@@ -201,7 +201,7 @@ class _Group:
             self.reasons[f"{name}: its loss is not finite"] += broken
 
 
-def _met(module: SupervisedModule, data: ImageData) -> SupervisedModule:
+def _met(module: SupervisedModule, data: Data) -> SupervisedModule:
     module.dry_run(data)
     return module
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tutelage.data.base import ImageData
+from tutelage.data.module import Data
 from tutelage.runtime.file_sizes import free_memory
 from tutelage.training.module import SupervisedModule
 
@@ -13,7 +13,7 @@ _COPIES = 6  # of the weights: themselves, gradients, two moments, the best so f
 _SHARE = 0.5  # of what is free
 
 
-def most_that_fit(module: SupervisedModule, data: ImageData) -> int:
+def most_that_fit(module: SupervisedModule, data: Data) -> int:
     """Returns how many of ``module`` fit into half of the free memory, at least one."""
     weights = sum(tensor.nbytes for tensor in module.state_dict().values())
     batch = data.batch_size * 4 * torch.Size(data.input_shape).numel()
@@ -21,7 +21,7 @@ def most_that_fit(module: SupervisedModule, data: ImageData) -> int:
     return max(1, int(_SHARE * _free() / own))
 
 
-def _kept_for_backward(module: SupervisedModule, data: ImageData) -> int:
+def _kept_for_backward(module: SupervisedModule, data: Data) -> int:
     """Returns the bytes that autograd keeps for a student's batch."""
     seen: dict[int, int] = {}
 

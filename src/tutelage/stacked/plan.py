@@ -16,6 +16,7 @@ from torch import nn, optim
 
 from tutelage.config import factory
 from tutelage.data.base import ImageData
+from tutelage.data.module import Data
 from tutelage.evaluation.cost import multiply_adds
 from tutelage.objective import Term
 from tutelage.pipeline.teacher_cache import CACHED
@@ -128,7 +129,7 @@ def refusal(cfg: DictConfig) -> str:
     return ""
 
 
-def too_much_work(module: SupervisedModule, data: ImageData, most: float | None) -> str:
+def too_much_work(module: SupervisedModule, data: Data, most: float | None) -> str:
     """Returns why stacking would not pay on a CPU; empty if it would.
 
     One student's matrices that fill the processor by themselves gain nothing from company. Convolutions count twice:
@@ -186,8 +187,10 @@ def _facts(module: nn.Module) -> Iterator[str]:
         yield f"{name}: {list(tensor.shape)} {tensor.dtype}"
 
 
-def unfit(module: SupervisedModule, teaching: Mapping[str, Source], data: ImageData) -> str:
+def unfit(module: SupervisedModule, teaching: Mapping[str, Source], data: Data) -> str:
     """Returns why trainings made like this one can't be stacked; empty if they may."""
+    if not isinstance(data, ImageData) or data.sampler is not None:
+        return "images of one size in the plain order are needed" + " (data.sampler)" * (data.sampler is not None)
     optimizer = getattr(module.optimizer, "func", module.optimizer)
     if optimizer not in _ELEMENTWISE:
         return f"{optimizer} is not known to treat each weight by itself"
@@ -212,7 +215,7 @@ def _learns(source: Source) -> bool:
     return follows or any(parameter.requires_grad for parameter in source.parameters())
 
 
-def _unfit_step(module: SupervisedModule, teaching: Mapping[str, Source], data: ImageData) -> str:
+def _unfit_step(module: SupervisedModule, teaching: Mapping[str, Source], data: Data) -> str:
     """Returns why a step can't be stacked: it draws more than dropout, or replaces tensors instead of filling them."""
     student, objective = deepcopy(module.student), deepcopy(module.objective)
     for one in student.modules():

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tutelage.checkpoints.weights import save_network
 from tutelage.config import factory
-from tutelage.data.base import ImageData
+from tutelage.data.module import Data
 from tutelage.pipeline import fit
 from tutelage.runtime.signals import sigterm_saves
 from tutelage.seeding import reseed
@@ -43,7 +43,7 @@ def train(
     learners: Sequence[Learner],
     teaching: Mapping[str, Source],
     reference: Source | None,
-    data: ImageData,
+    data: Data,
     root: Path,
 ) -> int:
     """Trains all, or goes on where an earlier attempt was stopped, and finishes the folder of each.
@@ -97,7 +97,7 @@ def _trainer(stage: DictConfig, folder: Path, batches: int) -> L.Trainer:
     return factory.trainer(own, "stack", folder, folder, batches)
 
 
-def _finish(module: StackedModule, index: int, trainer: L.Trainer, data: ImageData) -> None:
+def _finish(module: StackedModule, index: int, trainer: L.Trainer, data: Data) -> None:
     """Writes the folder as :func:`tutelage.pipeline.fit.run` does."""
     learner = module.learners[index]
     if module.best_epoch[index] < 0:
@@ -125,9 +125,7 @@ class NotAlikeError(Exception):
     """A stack would not compute what its jobs would alone."""
 
 
-def check_alike(
-    module: StackedModule, learners: Sequence[Learner], teaching: Mapping[str, Source], data: ImageData
-) -> None:
+def check_alike(module: StackedModule, learners: Sequence[Learner], teaching: Mapping[str, Source], data: Data) -> None:
     """Compares the first step of the first and the last job with the same step alone: loss and gradients.
 
     Raises:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from tutelage.data.base import ImageData
+from tutelage.data.module import Data
 from tutelage.errors import TutelageError, nearest
 from tutelage.objective import Objective, Term
 from tutelage.runtime.distributed import broadcast, is_up
@@ -130,7 +130,7 @@ class SupervisedModule(L.LightningModule):
         if stage == "fit":
             self.dry_run(self.trainer.datamodule)  # type: ignore[attr-defined]
 
-    def dry_run(self, data: ImageData) -> None:
+    def dry_run(self, data: Data) -> None:
         """Runs the objective once on a few examples: shapes what is lazy and refuses a pair that does not fit.
 
         Raises:

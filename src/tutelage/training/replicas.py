@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tutelage.compat.lightning import add_ddp_arguments
 from tutelage.compat.torch import leave_out_of_ddp
-from tutelage.data.base import ImageData
+from tutelage.data.module import Data
 from tutelage.seeding import seeded
 from tutelage.training.module import SupervisedModule
 
@@ -28,7 +28,7 @@ class Replicated(DDPStrategy):
         super().configure_ddp()
 
 
-def graph_arguments(learner: SupervisedModule, data: ImageData, accumulated: int = 1) -> dict[str, bool]:
+def graph_arguments(learner: SupervisedModule, data: Data, accumulated: int = 1) -> dict[str, bool]:
     """Returns what DDP must know of parameters without a gradient.
 
     Nothing where the objective reaches every parameter; ``static_graph`` where it leaves some out, the same ones at
@@ -51,7 +51,7 @@ def _may_change(part: nn.Module) -> bool:
     return callable(getattr(part, "on_epoch_start", None)) and not getattr(part, "fixed_graph", False)
 
 
-def unreached(learner: SupervisedModule, data: ImageData) -> list[str]:
+def unreached(learner: SupervisedModule, data: Data) -> list[str]:
     """Returns the names of the parameters that learn and have no part in the objective, tried on a few examples."""
     device, training = learner.network_device(), learner.training
     batch = {name: value.to(device) for name, value in data.sample(min(8, data.batch_size)).items()}

@@ -1,0 +1,299 @@
+"""The base of all data: split, transfer set, order, loaders, fingerprint; whatever an example consists of."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from copy import copy
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import Any, ClassVar, NamedTuple
+
+import lightning as L
+import torch
+from torch import Tensor, distributed
+
+from tutelage.data.examples import Examples, divide
+from tutelage.data.order import EpochLoader, EpochOrder, position
+from tutelage.data.resident import leave, residence_of
+from tutelage.data.samplers import Sampler
+from tutelage.data.transfer import Transfer, Unlabelled
+from tutelage.errors import TutelageError
+from tutelage.types import Batch
+
+
+class Data(L.LightningDataModule, ABC):
+    """Labelled examples as batches ``{"input": [B, …], "label": [B], "key": [B]}``, in an order that is ours.
+
+    A key is the number of an example in the original training set, before validation was split off; validation has the
+    same numbering, examples without labels continue it, and the test set has its own. A label is ``NO_LABEL`` (−100)
+    where the training set has none. The order of an epoch is a function of (seed, epoch), chance in an example one of
+    (seed, view, key): so runs resume to the bit, ranks share batches, and teacher and student see the same.
+
+    A subclass says in :meth:`load` what the examples are, in :meth:`checked` what they must be, and in :meth:`as_set`
+    how batches are made of them; it sets ``input_shape``, and ``augment`` where training examples change by epoch.
+
+    Args:
+        num_classes: labels are 0 to num_classes − 1.
+        batch_size: examples in an optimizer step, over all ranks.
+        val_size: how many training examples are for validation; a number, or a fraction below 1.
+        seed: of the order and the augmentation.
+        split_seed: of the validation split, so that runs with different seeds share it.
+        eval_batch_size: the same as ``batch_size``, in evaluation.
+        drop_last: whether a training epoch leaves out a last batch that is not full.
+        num_workers: processes that fetch.
+        class_names: one a class; by default their numbers.
+        sampler: which training examples an epoch has, and in which order (:mod:`tutelage.data.samplers`); by default
+            every one once, shuffled.
+        labelled: how many training examples keep their label, as a function of ``split_seed``; a number, or a fraction
+            below 1. These five make a :class:`~tutelage.data.transfer.Transfer`; validation and test stay as they are.
+        classes: the only classes to train on.
+        unlabelled: further examples to train on (:mod:`tutelage.data.unlabelled`).
+        repeat_labelled: how many times an epoch has each labelled example.
+        focus: the classes of half of an epoch's examples, for a specialist.
+
+    Raises:
+        TutelageError: an argument is out of range.
+    """
+
+    name: str
+    input_shape: tuple[int, ...]  # of one example's ``input``
+    augment: Any = None  # has ``view(epoch)``, ``views`` and ``with_seed(seed)``
+    seen_through: ClassVar[tuple[str, ...]] = ()  # keys of the config that decide how content becomes an ``input``
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        batch_size: int,
+        val_size: float,
+        seed: int,
+        split_seed: int = 0,
+        eval_batch_size: int = 512,
+        drop_last: bool = True,
+        num_workers: int = 0,
+        class_names: Sequence[str] | None = None,
+        sampler: Sampler | None = None,
+        labelled: float | None = None,
+        classes: Iterable[int] | None = None,
+        unlabelled: Iterable[Unlabelled] | None = None,
+        repeat_labelled: int = 1,
+        focus: Iterable[int] | None = None,
+    ):
+        super().__init__()
+        self.name = type(self).__name__
+        self.num_classes, self.batch_size, self.eval_batch_size = num_classes, batch_size, eval_batch_size
+        self.val_size, self.seed, self.split_seed = val_size, seed, split_seed
+        self.drop_last, self.num_workers, self.sampler = drop_last, num_workers, sampler
+        self.class_names = list(class_names) if class_names else [str(c) for c in range(num_classes)]
+        self._check_numbers()
+        self.transfer = Transfer(num_classes, labelled, classes, unlabelled, repeat_labelled, focus)
+
+    @abstractmethod
+    def load(self) -> tuple[Examples, Examples]:
+        """All training examples, validation included, and the test examples."""
+
+    @abstractmethod
+    def checked(self, part: str, examples: Examples) -> Examples:
+        """The examples of ``train`` (validation included) or ``test``, with labels as int64.
+
+        Raises:
+            TutelageError: they are not what the arguments say.
+        """
+
+    @abstractmethod
+    def as_set(self, examples: Examples, keys: Tensor, augmented: bool) -> Any:
+        """Some of the examples as a dataset that gives a batch for (epoch, indices), with ``keys`` and ``labels``.
+
+        A dataclass with a field ``keys``, and ``augment`` where ``augmented``.
+        """
+
+    def pictures(self, inputs: Tensor) -> Tensor | None:
+        """Pixels in [0, 1] of a batch's ``input``: [B, 1 or 3, H, W]; None where inputs are no pictures."""
+        return None
+
+    def split(self, count: int) -> tuple[Tensor, Tensor]:
+        """Splits ``count`` training examples into training and validation indices: a function of split_seed."""
+        return divide(count, self.val_size, "data.val_size", self.split_seed, "val")
+
+    def with_seed(self, seed: int) -> "Data":
+        """The same examples, loaded and digested once for both, in the order and augmentation of another seed."""
+        self._fingerprint  # noqa: B018
+        other = copy(self)
+        other.seed, other.trainer = seed, None
+        if self.augment:
+            other.augment = self.augment.with_seed(seed)
+            train = replace(self._loaded.splits["train"], augment=other.augment)
+            other.__dict__["_loaded"] = self._loaded._replace(splits={**self._loaded.splits, "train": train})
+        return other
+
+    # -- loading ------------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str | None = None) -> None:
+        """Loads, checks and splits, once; what needs data does the same by itself.
+
+        Raises:
+            TutelageError: the data are not what the arguments say.
+        """
+        self._loaded  # noqa: B018
+
+    def teardown(self, stage: str | None = None) -> None:
+        """Leaves the device of a training that has ended."""
+        leave(self)
+
+    @cached_property
+    def _loaded(self) -> "_Loaded":
+        pool, test = (
+            self.checked(part, examples) for part, examples in zip(("train", "test"), self.load(), strict=True)
+        )
+        train_keys, val_keys = self.split(len(pool))
+        examples, keys = self.transfer.choose(pool, train_keys, self.input_shape, self.split_seed)
+        train = self.as_set(examples, keys, False)
+        own = self.transfer.epoch(train, self.split_seed)
+        drawn = len(own) if self.sampler is None else self.sampler.size(own)
+        self._check_sizes({"train": drawn, "val": len(val_keys), "test": len(test)})
+        splits = {
+            "train": self.as_set(examples, keys, True) if self.augment else train,
+            "val": replace(train, keys=val_keys),
+            "test": self.as_set(test, torch.arange(len(test)), False),
+        }
+        return _Loaded(pool, test, examples, train, splits)
+
+    @property
+    def splits(self) -> dict[str, Any]:
+        """``train`` (augmented where so configured), ``val`` and ``test``, each asked with (epoch, indices).
+
+        ``train`` has every example once, however often an epoch has it.
+        """
+        return self._loaded.splits
+
+    @property
+    def named_classes(self) -> dict[str, list[str]]:
+        """The names of the classes for the header of a file, where they are more than numbers."""
+        plain = self.class_names == [str(c) for c in range(self.num_classes)]
+        return {} if plain else {"class_names": self.class_names}
+
+    @property
+    def absent(self) -> list[int]:
+        """The classes that no training example is of; a hidden label counts, images that never had one don't."""
+        pool, keys = self._loaded.pool, self._loaded.train.keys
+        present = set(pool.labels[keys[keys < len(pool)]].unique().tolist())
+        return [c for c in range(self.num_classes) if c not in present]
+
+    @property
+    def is_streaming(self) -> bool:
+        """Checks whether examples are read or made batch by batch."""
+        return not self._loaded.train.in_memory
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the content that was loaded, whatever the split; of files it takes paths, sizes and times.
+
+        Where the transfer set is not the whole training set, its examples, labels and keys count as well.
+        """
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        content = self._loaded.pool.fingerprint() + self._loaded.test.fingerprint()
+        if not self.transfer.is_whole:
+            keys = self.transfer.epoch(self._loaded.train, self.split_seed).keys
+            content += self._loaded.examples.fingerprint() + keys.numpy().tobytes()
+        return hashlib.sha256(content).hexdigest()
+
+    # -- batches ------------------------------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> EpochLoader:
+        """Training batches: shuffled, augmented, resumable."""
+        if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
+            raise TutelageError("overfit_batches replaces the order of examples: use trainer.limit_train_batches")
+        return self._loader(*self._epoch(), partial(position, self.trainer) if self.trainer else None)
+
+    def unaugmented_train_loader(self, epoch: int) -> EpochLoader:
+        """One epoch of whole training batches, shuffled and augmented, the same on every rank."""
+        train, order = self._epoch()
+        sampler = order(size=len(train), seed=self.seed)
+        sampler.set_epoch(epoch)
+        return EpochLoader(train, sampler, residence=residence_of(self))
+
+    def _epoch(self) -> tuple[Any, Callable[..., EpochOrder]]:
+        """The training set as an epoch has it, and the order of its batches."""
+        train, sampler = self.transfer.epoch(self.splits["train"], self.split_seed), self.sampler
+        order = partial(EpochOrder, batch_size=self.batch_size, shuffle=True, drop_last=self.drop_last)
+        if sampler is None:
+            return train, order
+        draw = partial(sampler, train, self.batch_size)
+        return train, lambda size, **given: order(size=sampler.size(train), draw=draw, **given)
+
+    def val_dataloader(self) -> EpochLoader:
+        """Validation examples."""
+        return self._loader(self.splits["val"], self._eval_order)
+
+    def test_dataloader(self) -> EpochLoader:
+        """Test examples, for a Trainer of one's own: our figures are of :meth:`whole`."""
+        return self._loader(self.splits["test"], self._eval_order)
+
+    def whole(self, split: str) -> EpochLoader:
+        """All of ``train``, ``val`` or ``test`` in its own order and as it is, on one rank, however many there are."""
+        dataset = self._loaded.train if split == "train" else self.splits[split]
+        return EpochLoader(dataset, self._eval_order(size=len(dataset), seed=self.seed), self.num_workers)
+
+    def labelled(self, most: int | None = None) -> EpochLoader | None:
+        """The training examples that have a label (the first ``most``), as :meth:`whole` gives them; None without."""
+        train = self._loaded.train
+        if not len(rows := (train.labels >= 0).nonzero().flatten()[:most]):
+            return None
+        chosen = replace(train, keys=train.keys[rows])
+        return EpochLoader(chosen, self._eval_order(size=len(chosen), seed=self.seed), self.num_workers)
+
+    def sample(self, n: int) -> Batch:
+        """The first ``n`` training examples (or all) as they are, such as a lazy layer must see once.
+
+        Where some have no label, these are at most the half: a loss that reads labels must see some as well.
+        """
+        train = self._loaded.train
+        rows, bare = torch.arange(len(train)), train.labels < 0
+        return train[0, torch.cat([rows[~bare][: n - n // 2 * int(bare.any())], rows[bare][: n // 2]])]
+
+    @property
+    def _eval_order(self) -> Callable[..., EpochOrder]:
+        return partial(EpochOrder, batch_size=self.eval_batch_size, shuffle=False, drop_last=False)
+
+    def _loader(
+        self,
+        dataset: Any,
+        order: Callable[..., EpochOrder],
+        where: Callable[[], tuple[int, int]] | None = None,
+    ) -> EpochLoader:
+        on = distributed.is_available() and distributed.is_initialized()
+        rank, world_size = (distributed.get_rank(), distributed.get_world_size()) if on else (0, 1)
+        sampler = order(size=len(dataset), seed=self.seed, rank=rank, world_size=world_size)
+        return EpochLoader(dataset, sampler, self.num_workers, where, residence_of(self))
+
+    # -- checks -------------------------------------------------------------------------------------------------------
+
+    def _check_numbers(self) -> None:
+        least = {"num_classes": 1, "batch_size": 1, "eval_batch_size": 1, "num_workers": 0}
+        for key, minimum in least.items():
+            if getattr(self, key) < minimum:
+                raise TutelageError(f"data.{key} must be at least {minimum}; found {getattr(self, key)}")
+        if len(self.class_names) != self.num_classes:
+            raise TutelageError(f"data.class_names has {len(self.class_names)} names for {self.num_classes} classes")
+        if self.sampler is not None and not isinstance(self.sampler, Sampler):
+            raise TutelageError(f"data.sampler: {type(self.sampler).__name__} is none of tutelage.data.samplers")
+
+    def _check_sizes(self, sizes: dict[str, int]) -> None:
+        for part, size in sizes.items():
+            if not size:
+                raise TutelageError(f"{self.name}: the {part} split is empty: {sizes}")
+        if self.drop_last and sizes["train"] < self.batch_size:
+            raise TutelageError(
+                f"{self.name}: {sizes['train']} training examples don't fill one batch of {self.batch_size} "
+                "and drop_last=true leaves none"
+            )
+
+
+class _Loaded(NamedTuple):
+    pool: Examples  # training and validation, as loaded
+    test: Examples
+    examples: Examples  # the pool with the labels and further examples of the transfer set
+    train: Any  # not augmented
+    splits: dict[str, Any]

@@ -1,0 +1,163 @@
+"""Which training examples an epoch has, and in which order: a function of (seed, epoch), as the plain order is.
+
+So a run with a sampler resumes to the bit, ranks share its batches, and teacher and student see the same ones.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tutelage.errors import TutelageError
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Draws the examples of an epoch."""
+
+    def size(self, train: Any) -> int:
+        """How many examples an epoch has; the same in all."""
+
+    def __call__(self, train: Any, batch_size: int, chance: torch.Generator) -> Tensor:
+        """The examples of an epoch in their order; batch k is the k-th slice of ``batch_size``.
+
+        Args:
+            train: the training set; has ``labels`` [n] and ``keys`` [n].
+            batch_size: over all ranks.
+            chance: seeded with (seed, epoch); nothing else may decide.
+
+        Returns:
+            Indices into ``train``, ``size(train)`` of them.
+        """
+
+
+class _Drawn:
+    """Examples drawn with given weights."""
+
+    def __init__(self, count: int | None, replacement: bool):
+        if count is not None and count < 1:
+            raise TutelageError(f"data.sampler.count must be at least 1, or null; found {count}")
+        self.count, self.replacement = count, replacement
+
+    def size(self, train: Any) -> int:
+        """``count``, or as many as there are."""
+        return self.count or len(train)
+
+    def _draw(self, weights: Tensor, count: int, chance: torch.Generator) -> Tensor:
+        if not self.replacement and count > (some := int((weights > 0).sum())):
+            raise TutelageError(f"data.sampler.count={count}: {some} examples have a weight; set replacement=true")
+        if self.replacement:  # by the inverse of the distribution: torch.multinomial ends at 2²⁴ weights
+            total = weights.double().cumsum(0)
+            points = torch.rand(count, generator=chance, dtype=torch.float64) * total[-1]
+            return torch.searchsorted(total, points, right=True).clamp_(max=len(weights) - 1)
+        # Efraimidis and Spirakis 2006: the largest of u^(1/w)
+        keys = torch.rand(len(weights), generator=chance, dtype=torch.float64).log() / weights.double()
+        return keys.argsort(descending=True)[:count]
+
+
+class ClassBalanced(_Drawn):
+    """Every class equally often in the mean: an example's weight is 1 / (examples of its class).
+
+    Examples without a label together count as one class more.
+
+    Args:
+        count: examples in an epoch; null: as many as there are.
+        power: of the weight: 1 is balanced, 0 plain chance, ½ the square root between them (Mahajan et al. 2018).
+
+    Raises:
+        TutelageError: ``count`` is below 1.
+    """
+
+    def __init__(self, count: int | None = None, power: float = 1.0):
+        super().__init__(count, replacement=True)
+        self.power = power
+
+    def __call__(self, train: Any, batch_size: int, chance: torch.Generator) -> Tensor:
+        """Draws with replacement."""
+        _, kind, counts = train.labels.unique(return_inverse=True, return_counts=True)
+        return self._draw(counts[kind].double() ** -self.power, self.size(train), chance)
+
+
+class Weighted(_Drawn):
+    """Every example as often as its weight says.
+
+    Args:
+        weights: one for each example of the original training set, by key, validation included: numbers, or a ``.npy``
+            file of them.
+        count: examples in an epoch; null: as many as there are.
+        replacement: whether an example may come several times in an epoch.
+
+    Raises:
+        TutelageError: weights are missing, negative or all 0.
+    """
+
+    def __init__(self, weights: Sequence[float] | str | Path, count: int | None = None, replacement: bool = True):
+        super().__init__(count, replacement)
+        self.given = weights
+
+    def __call__(self, train: Any, batch_size: int, chance: torch.Generator) -> Tensor:
+        """Draws by weight."""
+        return self._draw(self._weights(train), self.size(train), chance)
+
+    def _weights(self, train: Any) -> Tensor:
+        given = self.given
+        if isinstance(given, str | Path):
+            if not Path(given).is_file():
+                raise TutelageError(f"data.sampler.weights: there is no file {given}")
+            given = np.load(given, allow_pickle=False)
+        weights = torch.as_tensor(np.asarray(given, np.float64))
+        if weights.ndim != 1 or len(weights) <= int(train.keys.max()):
+            raise TutelageError(
+                f"data.sampler.weights: expected one for each training example, [{int(train.keys.max()) + 1}] or more; "
+                f"found {list(weights.shape)}"
+            )
+        own = weights[train.keys]
+        if not (own >= 0).all() or not own.isfinite().all() or not own.any():
+            raise TutelageError("data.sampler.weights: expected numbers of at least 0, not all 0")
+        return own
+
+
+class ByLength:
+    """Batches of examples of similar length, so that little is padded: every example once.
+
+    The order is shuffled; of each ``window`` batches the examples are then sorted by length, and the batches shuffled.
+
+    Args:
+        field: of the batch, whose first dimension after the batch's is the length; needs data that can say
+            (:mod:`tutelage.data.dataset`), and reads every example once.
+        window: in batches.
+
+    Raises:
+        TutelageError: ``window`` is below 1.
+    """
+
+    def __init__(self, field: str = "input", window: int = 32):
+        if window < 1:
+            raise TutelageError(f"data.sampler.window must be at least 1; found {window}")
+        self.field, self.window = field, window
+        self._known: tuple[Any, Tensor] | None = None
+
+    def size(self, train: Any) -> int:
+        """All examples."""
+        return len(train)
+
+    def __call__(self, train: Any, batch_size: int, chance: torch.Generator) -> Tensor:
+        """Shuffles, sorts within windows, shuffles the batches of each."""
+        lengths, order = self._lengths(train), torch.randperm(len(train), generator=chance)
+        parts: list[Tensor] = []
+        for some in order.split(self.window * batch_size):
+            batches = some[lengths[some].argsort(stable=True)].split(batch_size)
+            whole = [batch for batch in batches if len(batch) == batch_size]
+            parts += [whole[i] for i in torch.randperm(len(whole), generator=chance)]
+            parts += [batch for batch in batches if len(batch) < batch_size]
+        return torch.cat(parts)
+
+    def _lengths(self, train: Any) -> Tensor:
+        if self._known is None or self._known[0] is not train.examples:
+            if not callable(measure := getattr(train, "lengths", None)):
+                raise TutelageError("data.sampler: ByLength needs examples of different lengths; these have one shape")
+            self._known = train.examples, measure(self.field)
+        return self._known[1][train.keys]
