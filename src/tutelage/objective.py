@@ -1,13 +1,14 @@
 """The objective: a weighted sum of terms, each a plain loss and the names of the tensors it reads."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
 from tutelage.errors import TutelageError, nearest
+from tutelage.losses.base import contract, hooks
 from tutelage.losses.precision import in_float32
 from tutelage.types import Signals
 
@@ -23,17 +24,13 @@ class Term(nn.Module):
     ranks a mean over rows is the mean over all labelled rows of the batch, however these are spread.
 
     Args:
-        loss: any module (torch's own, too) that maps the tensors named below to a scalar. With an attribute
-            ``takes_unlabelled = True`` it sees every row, and the label ``NO_LABEL``.
+        loss: any module (torch's own, too) that maps the tensors named below to a scalar; one that needs more derives
+            from :class:`~tutelage.losses.base.Loss`.
         inputs: argument name → ``"<source>.<signal>"``, or a list of them (several stages); gradients flow.
         targets: the same, detached.
         weight: the term's factor in the objective; a term of weight 0 is dropped and its sources never run.
         schedule: (epoch, epochs) → a further factor (:mod:`tutelage.losses.schedules`), such as a warm-up.
     """
-
-    fixed_graph = (
-        True  # to tutelage.training.replicas: an epoch changes a factor alone, and a term of factor 0 is computed
-    )
 
     weight: Tensor
     factor: Tensor
@@ -61,7 +58,10 @@ class Term(nn.Module):
         return [path for paths in bound.values() for path in (paths if isinstance(paths, list) else [paths])]
 
     def on_epoch_start(self, epoch: int, epochs: int) -> None:
-        """Sets the schedule's factor; counts epochs from 0."""
+        """Sets the schedule's factor; counts epochs from 0.
+
+        The graph stays as it is: a term of factor 0 is computed.
+        """
         if self.schedule is not None:
             self.factor.fill_(self.schedule(epoch, epochs))
 
@@ -71,13 +71,13 @@ class Term(nn.Module):
         return self.weight if self.schedule is None else self.factor * self.weight
 
     def bind(self, keys: Tensor, labels: Tensor) -> None:
-        """Told once of the examples that are trained on: whether rows must be left out is known before the first step.
+        """Notes whether some of the examples that are trained on have no label, so that rows must be left out.
 
         Args:
             keys: [n] integers.
             labels: [n] integers, ``NO_LABEL`` for none.
         """
-        reads = "batch.label" in self.paths() and not getattr(self.loss, "takes_unlabelled", False)
+        reads = "batch.label" in self.paths() and not contract(self.loss).takes_unlabelled
         self.labelled_only = reads and bool((labels < 0).any())
 
     def forward(self, signals: Mapping[str, Signals]) -> Tensor:
@@ -172,6 +172,36 @@ class Objective(nn.Module):
                 source, name = path.split(".", 1)
                 needs[source].add(name)
         return dict(needs)
+
+    def losses(self) -> Iterator[tuple[str, nn.Module]]:
+        """Yields every loss and every part of one, each after its path in this module."""
+        for path, part in self.named_modules():
+            if part is not self and part is not self.terms and not isinstance(part, Term):
+                yield path, part
+
+    def bind(self, keys: Tensor, labels: Tensor) -> None:
+        """Tells terms and losses of the examples that are trained on, once.
+
+        Args:
+            keys: [n] integers.
+            labels: [n] integers, ``NO_LABEL`` for none.
+        """
+        for _, term in self._named():
+            term.bind(keys, labels)
+        for _, loss in self.losses():
+            contract(loss).bind(keys, labels)
+
+    def on_epoch_start(self, epoch: int, epochs: int) -> list[str]:
+        """Tells terms and losses which epoch it is, counted from 0; returns the paths of those that listen."""
+        listening = []
+        for name, term in self._named():
+            term.on_epoch_start(epoch, epochs)
+            listening.append(f"terms.{name}")
+        for path, loss in self.losses():
+            if "on_epoch_start" in hooks(loss):
+                contract(loss).on_epoch_start(epoch, epochs)
+                listening.append(path)
+        return listening
 
     def forward(self, signals: Mapping[str, Signals]) -> tuple[Tensor, dict[str, Tensor]]:
         """Total and parts (unweighted, by term), each a scalar."""

@@ -24,14 +24,19 @@ from tutelage.runtime.files import recipe_digest, write_atomically
 from tutelage.runtime.masking import hidden
 
 
+def is_shard(tensor: Tensor | None) -> bool:
+    """Checks whether ``tensor`` is a ``DTensor``, whose class takes a second to import."""
+    return hasattr(tensor, "full_tensor")
+
+
 def gather_full(tensor: Tensor) -> Tensor:
     """Returns ``tensor``, gathered from all ranks where they hold shards of it: each of them must call this."""
-    return tensor if (gather := getattr(tensor, "full_tensor", None)) is None else gather()
+    return tensor.full_tensor() if is_shard(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def shard_like(tensor: Tensor, expected: Tensor | None) -> Tensor:
     """Returns ``tensor``, or this rank's shard of it where ``expected`` is in shards; every rank has the whole."""
-    if not hasattr(expected, "full_tensor"):
+    if not is_shard(expected):
         return tensor
     from torch.distributed.tensor import distribute_tensor  # a second to import
 
@@ -56,7 +61,7 @@ def save_network(net: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
     Rank 0 writes. Of a network in shards every rank must call this; after it the file is there for all of them.
     """
     tensors, state = net.state_dict(), {}
-    shards = any(hasattr(tensor, "full_tensor") for tensor in tensors.values())
+    shards = any(is_shard(tensor) for tensor in tensors.values())
     if not (distributed.is_main() or shards):
         return
     for name, tensor in tensors.items():

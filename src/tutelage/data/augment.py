@@ -5,7 +5,7 @@ resumed run all see the same picture. Images are in [0, 1]: augmentation comes b
 """
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from tutelage.errors import TutelageError
 from tutelage.runtime import devices
 
 
+@runtime_checkable
 class Step(Protocol):
     """One augmentation: chance comes in as numbers, so a step has none of its own."""
 
@@ -50,7 +51,7 @@ class Augment:
         if views is not None and views < 1:
             raise TutelageError(f"data.views must be at least 1, or null; found {views}")
         for step in self.steps:
-            if not hasattr(step, "draws"):
+            if not isinstance(step, Step):
                 raise TutelageError(f"data.augment: {type(step).__name__} is not a tutelage.data.augment.Step")
 
     def with_seed(self, seed: int) -> "Augment":

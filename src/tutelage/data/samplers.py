@@ -15,6 +15,16 @@ from tutelage.errors import TutelageError
 
 
 @runtime_checkable
+class Measured(Protocol):
+    """A training set whose examples have different lengths."""
+
+    examples: Any
+
+    def lengths(self, field: str) -> Tensor:
+        """Returns the length of ``field`` in every example, [N] int64, by key."""
+
+
+@runtime_checkable
 class Sampler(Protocol):
     """Draws the examples of an epoch."""
 
@@ -157,7 +167,7 @@ class ByLength:
 
     def _lengths(self, train: Any) -> Tensor:
         if self._known is None or self._known[0] is not train.examples:
-            if not callable(measure := getattr(train, "lengths", None)):
+            if not isinstance(train, Measured):
                 raise TutelageError("data.sampler: ByLength needs examples of different lengths; these have one shape")
-            self._known = train.examples, measure(self.field)
+            self._known = train.examples, train.lengths(self.field)
         return self._known[1][train.keys]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from tutelage.errors import TutelageError
 from tutelage.types import NO_LABEL
 
 
+@runtime_checkable
 class Unlabelled(Protocol):
     """Images that never had a label (:mod:`tutelage.data.unlabelled`)."""
 
@@ -112,7 +113,7 @@ class Transfer:
             if chosen is not None and (not chosen or not known.issuperset(chosen) or len({*chosen}) < len(chosen)):
                 raise TutelageError(f"data.{key} must be some of 0 to {num_classes - 1}, each once; found {chosen}")
         for images in self.unlabelled:
-            if not callable(getattr(images, "load", None)):
+            if not isinstance(images, Unlabelled):
                 raise TutelageError(
                     f"data.unlabelled: {type(images).__name__} is no source of images (tutelage.data.unlabelled)"
                 )

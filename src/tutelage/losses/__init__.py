@@ -24,6 +24,7 @@ _HOMES = {
     "LeafLabels": "logit.soft_tree",
     "LeafSoftTarget": "logit.soft_tree",
     "LogitMSE": "logit.logit_mse",
+    "Loss": "base",
     "LSKD": "logit.lskd",
     "MGD": "feature.mgd",
     "MLKD": "logit.mlkd",

@@ -75,8 +75,8 @@ class ReusedClassifier(nn.Module):
         Raises:
             TutelageError: that source has no network to take it from.
         """
-        net = getattr(sources.get("teacher"), "net", None)
-        if not isinstance(net, Tapped):
+        net = sources["teacher"].network() if "teacher" in sources else None
+        if net is None:
             raise TutelageError("SimKD reuses the classifier of a network: it needs sources=frozen")
         self.classifier.load_state_dict(net.net.get_submodule(net.taps["classifier"]).state_dict())
 

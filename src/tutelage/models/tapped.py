@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -24,6 +25,14 @@ class _Adapt:
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (self.adapter(inputs[0]), *inputs[1:])
+
+
+@runtime_checkable
+class ReadsSources(Protocol):
+    """A student that takes a part of another source's network."""
+
+    def on_sources_ready(self, sources: Mapping[str, Any]) -> None:
+        """Called once, before the first step, with every :class:`tutelage.sources.base.Source` by name."""
 
 
 def tapped(net: nn.Module) -> "Tapped":

@@ -23,7 +23,6 @@ from tutelage.evaluation.cost import multiply_adds, parameters, total
 from tutelage.evaluation.predictions import Predictions, predict
 from tutelage.evaluation.results import SPLITS, WEIGHTS, write_results
 from tutelage.evaluation.saved_predictions import TRAIN
-from tutelage.models.tapped import Tapped
 from tutelage.runtime import distributed, manifest
 from tutelage.runtime.files import remove_temporary_files, write_atomically
 from tutelage.runtime.signals import sigterm_saves
@@ -177,8 +176,8 @@ def warn_of_small_steps(learner: SupervisedModule, data: Data, device: torch.dev
 
 
 def _networks(learner: SupervisedModule) -> list[nn.Module]:
-    found = (getattr(source, "net", None) for source in learner.sources().values())
-    return [net.net for net in found if isinstance(net, Tapped)]
+    found = (source.network() for source in learner.sources().values())
+    return [net.net for net in found if net is not None]
 
 
 def _work(nets: Iterable[nn.Module], data: Data) -> float:

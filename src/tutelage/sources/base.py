@@ -47,6 +47,10 @@ class Source(nn.Module):
     def after_step(self) -> None:
         """Called after each optimizer step."""
 
+    def network(self) -> Tapped | None:
+        """Returns the network whose signals these are; None if they come from elsewhere or from several networks."""
+        return None
+
     def trained_network(self) -> Tapped | None:
         """Returns the network that this source trained, to be saved and evaluated; None if it trained none."""
         return None

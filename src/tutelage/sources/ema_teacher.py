@@ -56,6 +56,10 @@ class EMATeacher(Source):
         with torch.no_grad():
             return self.net(batch["input"])
 
+    def network(self) -> Tapped:
+        """The average."""
+        return self.net
+
     def trained_network(self) -> Tapped:
         """The average."""
         return self.net

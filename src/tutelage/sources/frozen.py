@@ -69,6 +69,10 @@ class Frozen(FollowsMoves, Source):
         """Hooks the taps that are needed."""
         self.net.register_taps(needs)
 
+    def network(self) -> Tapped:
+        """The network, which is no child module."""
+        return self.net
+
     def forward(self, batch: Batch) -> Signals:
         """One pass in eval mode; a graph is kept only where the input asks for it."""
         with torch.set_grad_enabled(batch["input"].requires_grad):

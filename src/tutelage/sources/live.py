@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import nn
 
-from tutelage.models.tapped import tapped
+from tutelage.models.tapped import ReadsSources, Tapped, tapped
 from tutelage.sources.base import Source
 from tutelage.types import Batch, Signals
 
@@ -24,8 +24,12 @@ class Live(Source):
     def attach(self, needs: Iterable[str], sources: Mapping[str, Source]) -> None:
         """Hooks the taps that are needed; a network that reuses a part of another source receives it."""
         self.net.register_taps(needs)
-        if callable(adopt := getattr(self.net.net, "on_sources_ready", None)):
-            adopt(sources)
+        if isinstance(self.net.net, ReadsSources):
+            self.net.net.on_sources_ready(sources)
+
+    def network(self) -> Tapped:
+        """The network that learns."""
+        return self.net
 
     def forward(self, batch: Batch) -> Signals:
         """One pass of the network, with gradients."""

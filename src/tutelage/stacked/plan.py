@@ -18,6 +18,8 @@ from tutelage.config import factory
 from tutelage.data.base import ImageData
 from tutelage.data.module import Data
 from tutelage.evaluation.cost import multiply_adds
+from tutelage.losses.base import hooks
+from tutelage.models.tapped import ReadsSources
 from tutelage.objective import Term
 from tutelage.pipeline.teacher_cache import CACHED
 from tutelage.runtime.files import canonical
@@ -195,18 +197,18 @@ def unfit(module: SupervisedModule, teaching: Mapping[str, Source], data: Data) 
     if optimizer not in _ELEMENTWISE:
         return f"{optimizer} is not known to treat each weight by itself"
     net, objective = module.student.net.net, module.objective
-    if callable(getattr(net, "on_sources_ready", None)):
+    if isinstance(net, ReadsSources):
         return f"{type(net).__name__} takes a part of its teacher"
     if len(list(net.named_parameters(remove_duplicate=False))) != len(list(net.parameters())):
         return f"{type(net).__name__} has weights that two layers share"
     for name, source in teaching.items():
         if name in module.needs and (_learns(source) or source.trained_network() is not None):
             return f"the source {name!r} changes while students train"
-    for one in objective.modules():
-        if isinstance(one, Term) and one.labelled_only:
-            return "some training images have no label"
-        if not isinstance(one, Term) and any(callable(getattr(one, hook, None)) for hook in ("bind", "prepare")):
-            return f"{type(one).__name__} keeps something by example, or learns before the student"
+    if any(cast(Term, term).labelled_only for term in objective.terms.values()):
+        return "some training images have no label"
+    for _, loss in objective.losses():
+        if hooks(loss) & {"bind", "prepare"}:
+            return f"{type(loss).__name__} keeps something by example, or learns before the student"
     return _unfit_step(module, teaching, data)
 
 

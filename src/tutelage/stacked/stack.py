@@ -137,13 +137,10 @@ class Stack(nn.Module):
 
     def begin_epoch(self, modules: Sequence[SupervisedModule], epoch: int, epochs: int) -> None:
         """Tells every job's terms and losses that have a schedule which epoch it is."""
-        for name, module in self.one.objective.named_modules():
-            if not callable(getattr(module, "on_epoch_start", None)):
-                continue
-            own = [one.objective.get_submodule(name) for one in modules]
-            for one in own:
-                one.on_epoch_start(epoch, epochs)  # type: ignore[operator]
-            for key, whole in module.named_buffers(recurse=False):
+        listening = [module.objective.on_epoch_start(epoch, epochs) for module in modules]
+        for path in listening[0]:
+            own = [module.objective.get_submodule(path) for module in modules]
+            for key, whole in self.one.objective.get_submodule(path).named_buffers(recurse=False):
                 whole.copy_(torch.stack([one.get_buffer(key) for one in own]))
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from tutelage.compat.torch import undo_compile
 from tutelage.errors import TutelageError
-from tutelage.models.tapped import Tapped
+from tutelage.sources.base import Source
 
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
@@ -30,11 +30,11 @@ def compiled(learner: nn.Module, option: bool | str) -> Iterator[None]:
     Each batch size is compiled for itself: there are few (training, validation, the dry pass).
 
     Args:
-        learner: the module that is trained; its networks are those in a :class:`~tutelage.models.tapped.Tapped`.
+        learner: the module that is trained; its networks are its sources'.
         option: false, true, or a mode of ``torch.compile``.
     """
-    found = (getattr(part, "net", None) for part in learner.modules())  # a frozen one is no child of its source
-    nets = [tapped.net for tapped in found if isinstance(tapped, Tapped)] if option is not False else []
+    found = (part.network() for part in learner.modules() if isinstance(part, Source))  # a frozen one is no child
+    nets = [tapped.net for tapped in found if tapped is not None] if option is not False else []
     for net in nets:
         net.compile(mode="default" if option is True else option, dynamic=False)
     try:

@@ -16,8 +16,8 @@ from tutelage.checkpoints.weights import gather_full, shard_like
 from tutelage.compat.lightning import ModelParallelOnRanks
 from tutelage.compat.torch import broadcast_all_, map_tensors
 from tutelage.errors import TutelageError
-from tutelage.models.tapped import Tapped
 from tutelage.runtime import distributed
+from tutelage.sources.base import Source
 
 _TARGET = f"{__name__}.Sharded"
 _CACHED = "tutelage.sources.cached.Cached"
@@ -66,7 +66,7 @@ class Sharded(ModelParallelOnRanks):
             raise TutelageError(f"trainer=fsdp: the objective reads {read} of the student, which is in shards")
         for source in learner.sources().values():
             for part in source.modules():
-                if isinstance(net := getattr(part, "net", None), Tapped):
+                if isinstance(part, Source) and (net := part.network()) is not None:
                     shard(net.net, self.device_mesh["data_parallel"], self.block)
         learner.student.net.register_forward_hook(_together)
         learned = [parameter for parameter in learner.objective.parameters() if parameter.requires_grad]

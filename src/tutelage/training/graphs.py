@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tutelage.compat.torch import copy_all_, is_compiled
 from tutelage.errors import TutelageError
 from tutelage.objective import Term
+from tutelage.sources.base import Source
 from tutelage.types import Batch
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ def why_not(module: Any, optimizer: torch.optim.Optimizer, device: torch.device,
             return "the number of labelled examples in a batch is not known before"
         if is_compiled(part):
             return "the network is compiled: stages.<name>.compile=reduce-overhead has graphs of its own"
-        if getattr(part, "asks_host", False):
+        if isinstance(part, Source) and part.asks_host:
             return f"signals of {type(part).__name__} come from the host"
     return None
 

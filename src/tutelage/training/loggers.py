@@ -183,7 +183,7 @@ def _end(logger: Logger) -> None:
     """Ends the run of services that keep one open in this process: Lightning leaves that to the user."""
     begun = open_experiment(logger)
     for name in ("finish", "end"):
-        if callable(end := getattr(begun, name, None)):
+        if (end := getattr(begun, name, None)) is not None:
             end()
             return
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from tutelage.checkpoints.weights import is_shard
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError, nearest
+from tutelage.losses.base import contract, hooks
 from tutelage.objective import Objective, Term
 from tutelage.runtime.distributed import broadcast, is_up
 from tutelage.seeding import reseed, seeded
@@ -107,8 +109,8 @@ class SupervisedModule(L.LightningModule):
     def _check_rows(self, batch_size: int) -> None:
         """Checks that a whole batch has enough rows for each loss; a short last one may have too few."""
         ranks = torch.distributed.get_world_size() if is_up() else 1
-        for loss in self.objective.modules():
-            if (least := getattr(loss, "least_rows", 1)) > batch_size // ranks:
+        for _, loss in self.objective.losses():
+            if (least := contract(loss).least_rows) > batch_size // ranks:
                 raise TutelageError(
                     f"{type(loss).__name__} compares examples and needs {least} of them; data.batch_size={batch_size} "
                     f"gives each of {ranks} ranks {batch_size // ranks}"
@@ -148,9 +150,7 @@ class SupervisedModule(L.LightningModule):
         training = self.training
         self.eval()
         with torch.no_grad(), seeded(self.seed, "shapes"):
-            for loss in self.objective.modules():
-                if callable(bind := getattr(loss, "bind", None)):  # it keeps something by example
-                    bind(data.splits["train"].keys, data.splits["train"].labels)
+            self.objective.bind(data.splits["train"].keys, data.splits["train"].labels)
             try:
                 self.objective(self.signals({name: value.to(device) for name, value in batch.items()}))
             except (RuntimeError, ValueError) as error:
@@ -174,8 +174,8 @@ class SupervisedModule(L.LightningModule):
     def _prepare(self) -> None:
         """Gives a loss that must learn from the teacher first its phase: whole batches, the same on every rank."""
         for term in self.objective.modules():
-            if isinstance(term, Term) and callable(prepare := getattr(term.loss, "prepare", None)):
-                prepare(partial(self._targets, term))
+            if isinstance(term, Term) and "prepare" in hooks(term.loss):
+                contract(term.loss).prepare(partial(self._targets, term))
                 term.loss.load_state_dict(broadcast(term.loss.state_dict()))
 
     def _targets(self, term: Term, epoch: int) -> Iterator[dict[str, Any]]:
@@ -189,9 +189,7 @@ class SupervisedModule(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Tells terms and losses that have a schedule which epoch it is."""
-        for module in self.objective.modules():
-            if callable(hear := getattr(module, "on_epoch_start", None)):
-                hear(self.current_epoch, self.trainer.max_epochs)
+        self.objective.on_epoch_start(self.current_epoch, cast(int, self.trainer.max_epochs))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Makes every chance of this step a function of (seed, epoch, batch, rank): a resumed run draws the same."""
@@ -234,7 +232,7 @@ class SupervisedModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """One optimizer over all that learns: networks, and what losses learn."""
         learning = [p for p in self.parameters() if p.requires_grad]
-        groups = [[p for p in learning if hasattr(p, "full_tensor") == shards] for shards in (True, False)]
+        groups = [[p for p in learning if is_shard(p) == shards] for shards in (True, False)]
         optimizer = self.optimizer([{"params": group} for group in groups] if all(groups) else learning)
         if self.scheduler is None:
             return optimizer

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tutelage.compat.lightning import add_ddp_arguments
 from tutelage.compat.torch import leave_out_of_ddp
 from tutelage.data.module import Data
+from tutelage.losses.base import contract, hooks
 from tutelage.seeding import seeded
 from tutelage.training.module import SupervisedModule
 
@@ -39,16 +40,16 @@ def graph_arguments(learner: SupervisedModule, data: Data, accumulated: int = 1)
         data: what it trains on.
         accumulated: batches in an optimizer step; a graph is static for DDP only if each of them is averaged.
     """
-    if any(_may_change(part) for part in learner.objective.modules()):
+    if any(_may_change(loss) for _, loss in learner.objective.losses()):
         return {"find_unused_parameters": True}
     if not unreached(learner, data):
         return {}
     return {"static_graph": True} if accumulated == 1 else {"find_unused_parameters": True}
 
 
-def _may_change(part: nn.Module) -> bool:
+def _may_change(loss: nn.Module) -> bool:
     """Checks whether a loss hears of epochs and does not say that its graph stays the same."""
-    return callable(getattr(part, "on_epoch_start", None)) and not getattr(part, "fixed_graph", False)
+    return "on_epoch_start" in hooks(loss) and not contract(loss).fixed_graph
 
 
 def unreached(learner: SupervisedModule, data: Data) -> list[str]:
@@ -90,6 +91,6 @@ def leave_out_buffers(learner: nn.Module) -> list[str]:
     for path, part in learner.named_modules():
         for name, _ in part.named_buffers(recurse=False):
             full = f"{path}.{name}" if path else name
-            (alike if full not in kept or getattr(part, "same_on_ranks", False) else others).append(full)
+            (alike if full not in kept or contract(part).same_on_ranks else others).append(full)
     leave_out_of_ddp(learner, alike)
     return others

@@ -11,6 +11,7 @@ from torch import nn
 from tutelage.config import factory
 from tutelage.errors import TutelageError
 from tutelage.runtime import devices
+from tutelage.sources.base import Source
 from tutelage.training import fast_loop, graphs
 from tutelage.training.fast_loop import LeanEpochLoop, Quiet
 from tutelage.training.graphs import PROOFS, WARM, GraphedStep, check_option, why_not
@@ -224,6 +225,10 @@ def part(**attributes):
     return module
 
 
+class OnHost(Source):
+    asks_host = True
+
+
 FUSED = torch.optim.Adam(nn.Linear(2, 2).parameters(), fused=True)
 
 
@@ -235,7 +240,7 @@ FUSED = torch.optim.Adam(nn.Linear(2, 2).parameters(), fused=True)
         ("Lightning's own steps", {"lean": False}),
         ("Adam is not fused", {"optimizer": torch.optim.Adam(nn.Linear(2, 2).parameters())}),
         ("LBFGS is not fused", {"optimizer": torch.optim.LBFGS(nn.Linear(2, 2).parameters())}),
-        ("signals of Linear come from the host", {"module": nn.Sequential(part(asks_host=True))}),
+        ("signals of OnHost come from the host", {"module": nn.Sequential(OnHost())}),
         ("the network is compiled", {"module": nn.Sequential(part(_compiled_call_impl=print))}),
     ],
 )

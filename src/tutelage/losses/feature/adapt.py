@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tutelage.compat.torch import BatchNorm
 from tutelage.errors import TutelageError
+from tutelage.losses.base import Loss
 
 Stages = Tensor | Sequence[Tensor]  # one stage of a network, or several
 Pairs = list[tuple[Tensor, Tensor]]  # student's and teacher's feature, stage by stage
@@ -120,7 +121,7 @@ def connector(student: Tensor, teacher: Tensor) -> nn.Sequential:
     return nn.Sequential(layer, norm(width(teacher)))
 
 
-class Lazy(nn.Module):
+class Lazy(Loss):
     """A loss whose learned parts get their shapes from the signals of the first call.
 
     A subclass assigns its parts in ``build``, calls ``outline`` at the end of ``__init__`` and ``build_once`` at the

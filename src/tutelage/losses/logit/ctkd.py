@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.errors import TutelageError
+from tutelage.losses.base import Loss
 from tutelage.losses.logit.soft_target import soft_target
 from tutelage.losses.logits import constant, paired_rows
 from tutelage.losses.precision import in_float32
 
 
-class CTKD(nn.Module):
+class CTKD(Loss):
     """Soft targets at a temperature that is learned against the student.
 
     ``T² · mean_b KL(q‖p)`` at ``T = start + span · σ(θ)``. θ is a parameter (it must be given to the optimizer); its
@@ -40,7 +41,7 @@ class CTKD(nn.Module):
     Curriculum Temperature for Knowledge Distillation, arXiv:2211.16231.
     """
 
-    same_on_ranks = fixed_graph = True  # to tutelage.training.replicas: its buffers; an epoch changes a number alone
+    same_on_ranks = fixed_graph = True  # an epoch changes a number alone
 
     start: Tensor
     span: Tensor

@@ -6,13 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.errors import TutelageError
+from tutelage.losses.base import Loss
 from tutelage.losses.logits import column, constant, log_softmax, rows
 from tutelage.losses.precision import in_float32
 from tutelage.losses.ranks import all_ranks
 from tutelage.runtime import devices
 
 
-class PSKD(nn.Module):
+class PSKD(Loss):
     """Cross-entropy with the label mixed with what the student itself predicted an epoch ago.
 
     ``−mean_b Σ_c [(1 − a) · 1[c = y] + a · p⁻_c] log p_c``, p⁻ the example's probabilities when it was last seen in
@@ -45,7 +46,7 @@ class PSKD(nn.Module):
     Self-Knowledge Distillation with Progressive Refinement of Targets, arXiv:2006.12000.
     """
 
-    same_on_ranks = fixed_graph = True  # to tutelage.training.replicas: its buffers; an epoch changes a number alone
+    same_on_ranks = fixed_graph = True  # an epoch changes a number alone
 
     mixing: Tensor
     share: Tensor

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.errors import TutelageError
+from tutelage.losses.base import Loss
 from tutelage.losses.logits import checked_temperature, column, constant, log_softmax, rows
 from tutelage.losses.precision import in_float32
 from tutelage.losses.ranks import all_ranks
@@ -89,7 +90,7 @@ class LeafSoftTarget(nn.Module):
         return -(q * expected).sum() * self.temperature**2 / len(q)
 
 
-class Balance(nn.Module):
+class Balance(Loss):
     """Every inner node should send as much to the right as to the left.
 
     ``−Σ_i 2^{−d_i} [½ log α_i + ½ log(1 − α_i)]`` over the inner nodes i at depth d_i (the root's is 0), ``α_i`` the
@@ -117,7 +118,7 @@ class Balance(nn.Module):
     Distilling a Neural Network Into a Soft Decision Tree, arXiv:1711.09784.
     """
 
-    same_on_ranks = True  # to tutelage.training.replicas: its buffers
+    same_on_ranks = True
 
     average: Tensor
     batches: Tensor

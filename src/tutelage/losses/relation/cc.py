@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.errors import TutelageError
+from tutelage.losses.base import Loss
 from tutelage.losses.logits import constant
 from tutelage.losses.precision import at_least_float32, in_float32
 from tutelage.losses.relation.sp import flat_rows, unit
@@ -24,7 +25,7 @@ class Embedding(nn.Module):
         return at_least_float32(self.linear(rows.to(self.linear.weight.dtype)))
 
 
-class CC(nn.Module):
+class CC(Loss):
     """The student's kernel matrix of a batch is the teacher's.
 
     ``‖K(F_t) − K(F_s)‖²_F / B²`` with K the Gaussian RBF exp(−γ‖x − y‖²) of vectors of length 1, whose Taylor

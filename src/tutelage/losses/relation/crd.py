@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from tutelage.errors import TutelageError
+from tutelage.losses.base import Loss
 from tutelage.losses.logits import checked_temperature, constant
 from tutelage.losses.precision import in_float32
 from tutelage.losses.ranks import all_ranks
@@ -18,7 +19,7 @@ from tutelage.runtime import devices
 _NO_LABEL = -100  # torch's ignore_index
 
 
-class CRD(nn.Module):
+class CRD(Loss):
     """Contrasts the student's embedding of an example with the teacher's of others: noise-contrastive estimation.
 
     Two banks remember an embedding of every training example, one the student's and one the teacher's. An example's
@@ -69,8 +70,7 @@ class CRD(nn.Module):
         TutelageError: an argument is out of range.
     """
 
-    takes_unlabelled = True  # to tutelage.objective.Term
-    same_on_ranks = True  # to tutelage.training.replicas: its buffers
+    takes_unlabelled = same_on_ranks = True
 
     temperature: Tensor
     momentum: Tensor

@@ -1,8 +1,9 @@
 """Probabilistic knowledge transfer (Passalis & Tefas 2018)."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from tutelage.losses.base import Loss
 from tutelage.losses.precision import in_float32
 from tutelage.losses.relation.sp import flat_rows, unit
 
@@ -29,7 +30,7 @@ def divergence(target: Tensor, guess: Tensor) -> Tensor:
     return target * (change - log)
 
 
-class PKT(nn.Module):
+class PKT(Loss):
     """The student's neighbourhoods, as probabilities, are the teacher's.
 
     ``mean_ij P^t_ij · log(P^t_ij / P^s_ij)``, P_ij ∝ (cos(x_i, x_j) + 1)/2 + 1e-7 with each row normalised to sum 1:

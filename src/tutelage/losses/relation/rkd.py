@@ -2,8 +2,9 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from tutelage.losses.base import Loss
 from tutelage.losses.logits import constant
 from tutelage.losses.precision import in_float32
 from tutelage.losses.relation.sp import flat_rows
@@ -34,7 +35,7 @@ def cosines(distance: Tensor) -> Tensor:
     return (square[:, :, None] + square[:, None] - square) * (inverse[:, :, None] * (inverse / 2)[:, None])
 
 
-class RKD(nn.Module):
+class RKD(Loss):
     """The student keeps the teacher's distances between two examples and angles between three.
 
     ``distance_weight · mean_ij h(d^s_ij − d^t_ij) + angle_weight · mean_ijk h(cos^s_ijk − cos^t_ijk)``, h the smooth

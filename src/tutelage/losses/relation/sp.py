@@ -1,9 +1,10 @@
 """Similarity-preserving distillation (Tung & Mori 2019), and the two steps that every relation loss begins with."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tutelage.errors import TutelageError
+from tutelage.losses.base import Loss
 from tutelage.losses.precision import in_float32
 
 
@@ -30,7 +31,7 @@ def unit(x: Tensor) -> Tensor:
     return x / length.masked_fill(length == 0, torch.inf)
 
 
-class SP(nn.Module):
+class SP(Loss):
     """Examples that are alike for the teacher are alike for the student.
 
     ``‖r(G_t) − r(G_s)‖²_F / B²`` with G = F·Fᵀ [B, B] the inner products of the batch's flattened signals and r(·)

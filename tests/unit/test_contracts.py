@@ -1,0 +1,53 @@
+"""What a part may implement is written down in a base class or a protocol, not looked up by name where it is used."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import tutelage
+from tutelage.data.base import ImageData
+from tutelage.data.module import Data
+from tutelage.losses.base import Loss
+from tutelage.models.tapped import ReadsSources
+from tutelage.sources.base import Source
+
+ROOT = Path(tutelage.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+NAMES = {
+    name for kind in (Loss, Source, ReadsSources, Data, ImageData) for name in vars(kind) if not name.startswith("_")
+}
+VIEW = ROOT / "losses" / "base.py"  # the one place that looks at modules without a base
+
+
+def lookups(path: Path) -> Iterator[tuple[str, ast.Call]]:
+    """Yields every call of ``getattr``, ``hasattr`` and ``callable`` in a file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        named = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        if named and node.func.id in ("getattr", "hasattr", "callable"):
+            yield node.func.id, node
+
+
+def unwrapped(node: ast.expr) -> ast.expr:
+    return node.value if isinstance(node, ast.NamedExpr) else node
+
+
+def is_getattr(node: ast.expr) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path != VIEW], ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_hook_is_looked_up_by_its_name(path):
+    for name, call in lookups(path):
+        if name == "callable":
+            assert not is_getattr(unwrapped(call.args[0])), f"line {call.lineno}: callable(getattr(…))"
+        elif isinstance(key := call.args[1], ast.Constant):
+            assert key.value not in NAMES, f"line {call.lineno}: {name}(…, {key.value!r})"
+
+
+def test_every_hook_has_a_docstring():
+    for kind in (Loss, Source, ReadsSources, Data, ImageData):
+        for name, value in vars(kind).items():
+            if callable(value) and not name.startswith("_"):
+                assert value.__doc__, f"{kind.__name__}.{name}"
