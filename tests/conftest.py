@@ -77,7 +77,7 @@ def main(
     def run(*arguments: str) -> Answer:
         GlobalHydra.instance().clear()
         monkeypatch.setattr(sys, "argv", ["tutelage", *arguments])
-        monkeypatch.setattr(sweep, "traceback_file", None)  # of an earlier call
+        monkeypatch.setattr(sweep, "multirun", sweep.Multirun())  # of an earlier call
         capsys.readouterr()
         code: object = 0
         whole = os.environ["HYDRA_FULL_ERROR"]

@@ -158,7 +158,7 @@ def unexpected() -> str:
         if not os.path.abspath(frame.filename).startswith(libraries):  # code of the user's
             break
     what = "this is a bug in Tutelage" if ours else "an error that Tutelage did not expect"
-    where = f" ({sweep.traceback_file} has its traceback)" if sweep.traceback_file else ""
+    where = f" ({sweep.multirun.traceback_file} has its traceback)" if sweep.multirun.traceback_file else ""
     return f"{what}: {type(error).__name__}: {error}{where}"
 
 

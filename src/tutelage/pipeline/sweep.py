@@ -5,6 +5,7 @@ import sys
 import traceback
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -20,8 +21,21 @@ from tutelage.runtime.files import write_atomically
 from tutelage.runtime.json_files import read_json
 from tutelage.runtime.text import in_a_line
 
-_folder: Path | None = None
-traceback_file: Path | None = None  # of the last job that ended in an error which no sentence was written for
+
+@dataclass
+class Multirun:
+    """The multirun that this process launched, or none.
+
+    Attributes:
+        folder: of its jobs; None where a command line is one job.
+        traceback_file: of the last job that ended in an error which no sentence was written for.
+    """
+
+    folder: Path | None = None
+    traceback_file: Path | None = None
+
+
+multirun = Multirun()  # Hydra makes the callback by its name, and the command line asks after it
 
 
 class Sweep(Callback):
@@ -32,12 +46,11 @@ class Sweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Notes the multirun's folder before its first job."""
-        global _folder
-        _folder = Path(str(config.hydra.sweep.dir)).absolute()
-        _folder.mkdir(parents=True, exist_ok=True)  # a sweeper's data base may lie there
+        folder = multirun.folder = Path(str(config.hydra.sweep.dir)).absolute()
+        folder.mkdir(parents=True, exist_ok=True)  # a sweeper's data base may lie there
         lines: dict[str, list[str]] = OmegaConf.to_container(config.hydra.overrides)  # type: ignore[assignment]
         constant = ",".join(f"'{key}'" for key in same(lines["task"]))
-        quoted = str(_folder).replace("\\", "\\\\").replace("'", "\\'")
+        quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
         given = [one for one in lines["hydra"] if not one.startswith("hydra.sweep.dir=")]
         with read_write(config), open_dict(config):  # every job's config is composed anew from these, maybe elsewhere
             config.hydra.overrides.hydra = [
@@ -50,19 +63,18 @@ class Sweep(Callback):
         folder = Path(str(config.hydra.runtime.output_dir))
         if config.hydra.output_subdir is not None:
             masking.clean((folder / config.hydra.output_subdir).glob("*.yaml"))
-        if _folder is not None:
-            masking.clean([_folder / "multirun.yaml"])
+        if multirun.folder is not None:
+            masking.clean([multirun.folder / "multirun.yaml"])
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Hides secrets in the command line that Hydra prints when a job has failed."""
         job_return.overrides = masking.hidden(list(job_return.overrides or []))
-        global traceback_file
         error = job_result(job_return)
         if job_return.status == JobStatus.FAILED and not is_users(error):
             text, path = "".join(traceback.format_exception(error)), Path(str(config.hydra.runtime.output_dir))
             with suppress(OSError):  # a full disk may be the error itself
                 write_atomically(path / "traceback.txt", masking.hide(text).encode())
-                traceback_file = path / "traceback.txt"
+                multirun.traceback_file = path / "traceback.txt"
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Prints the comparison of the jobs, and hides secrets in files of a multirun without jobs."""
@@ -88,32 +100,34 @@ def same(overrides: Iterable[str]) -> list[str]:
 
 def comparisons(stream: TextIO) -> str:
     """Returns a table of the multirun's complete jobs for ``stream``; empty if none has trained a student."""
-    if _folder is None or not _folder.is_dir() or not distributed.is_main():
+    folder = multirun.folder
+    if folder is None or not folder.is_dir() or not distributed.is_main():
         return ""
     from tutelage.evaluation.table import multirun_table
     from tutelage.runtime.status import terminal
 
     found = {}
-    for path in sorted(_folder.rglob("metrics.json"), key=str):
+    for path in sorted(folder.rglob("metrics.json"), key=str):
         with suppress(OSError, ValueError):  # what is damaged is the status's and the report's to say
             metrics = read_json(path)
             if isinstance(metrics, dict) and metrics.get("schema") == 1 and "student" in metrics:
-                found[in_a_line(os.path.relpath(path.parent, _folder))] = metrics
+                found[in_a_line(os.path.relpath(path.parent, folder))] = metrics
     if not found:
         return ""
     console = terminal(stream)
     with console.capture() as text:
         console.print(multirun_table(found))
-    return f"{text.get()}{_folder}\n"
+    return f"{text.get()}{folder}\n"
 
 
 def failures() -> str:
     """Returns a table of a multirun's jobs that failed; empty if there are none, or it was no multirun."""
-    if _folder is None or not _folder.is_dir():
+    folder = multirun.folder
+    if folder is None or not folder.is_dir():
         return ""
     from tutelage.runtime.status import jobs, table, terminal
 
-    found = list(jobs(_folder))
+    found = list(jobs(folder))
     bad = [one for one in found if one.state != "COMPLETE"]
     if not bad:
         return ""
@@ -121,7 +135,5 @@ def failures() -> str:
     with console.capture() as text:
         console.out(comparisons(sys.stderr), end="", highlight=False)
         console.print(table(bad, Path.cwd()))
-        console.print(
-            f"{len(bad)} of {len(found)} jobs did not complete; to go on with them: hydra.sweep.dir={_folder}"
-        )
+        console.print(f"{len(bad)} of {len(found)} jobs did not complete; to go on with them: hydra.sweep.dir={folder}")
     return text.get()

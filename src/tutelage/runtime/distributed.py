@@ -50,7 +50,7 @@ def broadcast(value: Any) -> Any:
     from tutelage.compat.torch import map_tensors
 
     box = [map_tensors(torch.Tensor.cpu, value)]  # or all ranks would have rank 0's on its GPU
-    dist.broadcast_object_list(box, src=0, group=_messages)
+    dist.broadcast_object_list(box, src=0, group=_messages.group)
     return box[0]
 
 
@@ -59,10 +59,20 @@ def barrier() -> None:
     if is_up():
         import torch.distributed as dist
 
-        dist.barrier(group=_messages)
+        dist.barrier(group=_messages.group)
 
 
-_messages: Any = None  # the group that broadcast and barrier use; None: the default one
+class _Messages:
+    """How the ranks that this process belongs to tell each other something.
+
+    Attributes:
+        group: of torch.distributed, that :func:`broadcast` and :func:`barrier` use; None: the default one.
+    """
+
+    group: Any = None
+
+
+_messages = _Messages()
 _PATIENCE = timedelta(days=30)  # ranks wait while one of them trains, writes signals or stands at a lock
 
 
@@ -236,22 +246,20 @@ def _join(trainer: DictConfig, children: list[subprocess.Popen[bytes]]) -> None:
     What ranks tell each other in between goes through gloo on the host, which may wait for as long as a training
     takes; a wait in NCCL ends the job after ten minutes.
     """
-    global _messages
     import torch
     import torch.distributed as dist
 
     if (own := device(trainer)).type == "cuda":
         torch.cuda.set_device(own)
     rendezvous.join(dist.get_default_backend_for_device(own), children)
-    _messages = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    _messages.group = dist.new_group(backend="gloo", timeout=_PATIENCE)
 
 
 def _leave(children: list[subprocess.Popen[bytes]], failed: bool, launched: bool) -> None:
     """Ends the group and the ranks; a clean environment, or the next job of a sweep would take itself for a rank."""
-    global _messages
     import torch.distributed as dist
 
-    _messages = None
+    _messages.group = None
 
     if is_up():
         dist.destroy_process_group()

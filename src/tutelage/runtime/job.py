@@ -26,7 +26,7 @@ from tutelage.runtime.files import locked, recipe_digest, remove_temporary_files
 from tutelage.runtime.json_files import overwrite_json, read_json, write_json
 from tutelage.runtime.masking import hidden
 from tutelage.runtime.provenance import provenance
-from tutelage.runtime.signals import INTERRUPTED, PREEMPTED, exit_code, heard, sigterm_ends
+from tutelage.runtime.signals import INTERRUPTED, PREEMPTED, exit_code, requests, sigterm_ends
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def track_status(folders: Sequence[Path], after: str) -> Iterator[None]:
         why = "Ctrl-C" if (code := exit_code()) == INTERRUPTED else "SIGTERM"
         end("PREEMPTED", why)
         log.warning("stopped by %s, exit code %d; the same command goes on with %s", why, code, _same_place(folders[0]))
-        slurm.queue_again(signal.SIGUSR1 in heard)
+        slurm.queue_again(requests.came(signal.SIGUSR1))
         raise SystemExit(code) from stop
     except BaseException as error:
         end("FAILED", (explain(error) or type(error).__name__).splitlines()[0])
@@ -194,13 +194,17 @@ def _nothing(folder: Path) -> Mapping[str, Any]:
     return {}
 
 
-_figures: Callable[[Path], Mapping[str, Any]] = _nothing  # of what trains at the moment
+class SignOfLife:
+    """What the heartbeat of this process's job says of the training that runs at the moment."""
+
+    figures: Callable[[Path], Mapping[str, Any]] = staticmethod(_nothing)
+
+    def show(self, figures: Callable[[Path], Mapping[str, Any]]) -> None:
+        """From here on the sign of life of a job's folder carries what ``figures`` says of it."""
+        self.figures = figures
 
 
-def show(figures: Callable[[Path], Mapping[str, Any]]) -> None:
-    """From here on the sign of life of a job's folder carries what ``figures`` says of it."""
-    global _figures
-    _figures = figures
+sign_of_life = SignOfLife()
 
 
 @contextmanager
@@ -212,14 +216,14 @@ def _heart(folders: Sequence[Path]) -> Iterator[None]:
         while True:
             try:
                 for folder in folders:
-                    document = {"time": time.time(), "progress": dict(_figures(folder))}
+                    document = {"time": time.time(), "progress": dict(sign_of_life.figures(folder))}
                     write_json(folder / "heartbeat.json", document, durable=False)
             except (OSError, RuntimeError, ValueError) as error:  # it must not end the job
                 log.debug("no sign of life: %s", error)
             if stopped.wait(BEAT):
                 return
 
-    show(_nothing)
+    sign_of_life.show(_nothing)
     thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
     thread.start()
     try:

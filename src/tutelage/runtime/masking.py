@@ -10,7 +10,8 @@ import logging
 import os
 import re
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,25 @@ _PARAMETERS = re.compile(
 )
 _UNRESOLVED = re.compile(r"([^:$]*:)?\$\{oc\.env:[^{}]*\}")
 
-_secrets: set[str] = set()
-_settings: set[str] = set()  # values that name places, too
+
+@dataclass
+class FromEnvironment:
+    """The values of environment variables that this process's configs asked for.
+
+    Attributes:
+        secrets: to be hidden.
+        settings: values that name places, too: not hidden.
+    """
+
+    secrets: set[str] = field(default_factory=set)
+    settings: set[str] = field(default_factory=set)
+
+    def hidden(self) -> set[str]:
+        """Returns what is hidden."""
+        return self.secrets - self.settings
+
+
+_read = FromEnvironment()
 
 
 def environment(name: str, *default: Any, _node_: Node) -> Any:
@@ -55,23 +73,23 @@ def environment(name: str, *default: Any, _node_: Node) -> Any:
         key = full_key(_node_) if _node_ is not None else ""
         parts = re.sub(r"\[\d+\]", "", key).split(".")
         is_setting = name.startswith("TUTELAGE_") or parts[0] == "paths" or parts[-1] in PLACES
-        (_settings if is_setting else _secrets).add(value)
+        (_read.settings if is_setting else _read.secrets).add(value)
     return value
 
 
 def known() -> list[str]:
     """All secrets so far, for a process to be started: :func:`remember`."""
-    return sorted(_secrets - _settings)
+    return sorted(_read.hidden())
 
 
 def remember(secrets: Iterable[str]) -> None:
     """Hides these from now on."""
-    _secrets.update(secrets)
+    _read.secrets.update(secrets)
 
 
 def hide(text: str) -> str:
     """``text`` without secrets and credentials."""
-    for secret in sorted(_secrets - _settings, key=len, reverse=True):
+    for secret in sorted(_read.hidden(), key=len, reverse=True):
         if secret in text and len(secret) >= _SHORTEST and not _is_number(secret):
             text = text.replace(secret, MASK)
     return _without_credentials(text)
@@ -129,24 +147,24 @@ def clean(paths: Iterable[Path]) -> None:
 def mask_logs() -> None:
     """From here on no record of ``logging`` has a secret or an escape sequence in its message or traceback."""
     make = logging.getLogRecordFactory()
-    if make is _safe_record:
-        return
-    global _make_record
-    _make_record = make
-    logging.setLogRecordFactory(_safe_record)
+    if not isinstance(make, _SafeRecords):
+        logging.setLogRecordFactory(_SafeRecords(make))
 
 
-_make_record: Any = logging.LogRecord
+class _SafeRecords:
+    """Makes records as ``make`` does, without secrets and escape sequences."""
 
+    def __init__(self, make: Callable[..., logging.LogRecord]):
+        self.make = make
 
-def _safe_record(*arguments: Any, **more: Any) -> logging.LogRecord:
-    record: logging.LogRecord = _make_record(*arguments, **more)
-    try:
-        message = record.getMessage()
-    except Exception:  # a wrong format: logging itself says so
+    def __call__(self, *arguments: Any, **more: Any) -> logging.LogRecord:
+        record = self.make(*arguments, **more)
+        try:
+            message = record.getMessage()
+        except Exception:  # a wrong format: logging itself says so
+            return record
+        if (safe := printable(hide(message))) != message:
+            record.msg, record.args = safe, ()
+        if record.exc_info and record.exc_info[0] is not None:
+            record.exc_text = printable(hide("".join(traceback.format_exception(*record.exc_info)).rstrip("\n")))
         return record
-    if (safe := printable(hide(message))) != message:
-        record.msg, record.args = safe, ()
-    if record.exc_info and record.exc_info[0] is not None:
-        record.exc_text = printable(hide("".join(traceback.format_exception(*record.exc_info)).rstrip("\n")))
-    return record

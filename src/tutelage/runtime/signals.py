@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import FrameType
 
 from tutelage.runtime import distributed, slurm
@@ -12,13 +13,35 @@ from tutelage.runtime import distributed, slurm
 PREEMPTED = 128 + signal.SIGTERM  # the exit code of a process that a SIGTERM ended
 INTERRUPTED = 128 + signal.SIGINT  # and of one that Ctrl-C ended
 
-heard: set[int] = set()  # in this process's life, for SLURM's sake
-_noted: set[int] = set()  # while a training listens
+
+@dataclass
+class StopRequests:
+    """The signals to end that this process got: there is one, as handlers of signals are the process's.
+
+    Attributes:
+        heard: in the life of a job.
+        noted: while a training listens, and will save before it stops.
+    """
+
+    heard: set[int] = field(default_factory=set)
+    noted: set[int] = field(default_factory=set)
+
+    def came(self, number: int) -> bool:
+        """Checks whether a signal came, in whichever way it was met."""
+        return number in self.heard | self.noted
+
+    def settle(self) -> None:
+        """At the end of a training what was noted is heard."""
+        self.heard |= self.noted
+        self.noted.clear()
+
+
+requests = StopRequests()
 
 
 def exit_code() -> int:
     """Returns the exit code of a process that was told to end."""
-    return INTERRUPTED if signal.SIGINT in heard | _noted else PREEMPTED
+    return INTERRUPTED if requests.came(signal.SIGINT) else PREEMPTED
 
 
 @contextmanager
@@ -30,10 +53,10 @@ def sigterm_ends() -> Iterator[None]:
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
-        heard.add(number)
+        requests.heard.add(number)
         raise SystemExit(exit_code())
 
-    heard.clear()
+    requests.heard.clear()
     with _handled(stop):
         yield
 
@@ -44,29 +67,28 @@ def sigterm_saves() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _noted.clear()
+    requests.noted.clear()
     try:
         with _handled(_note):
             yield
         if asked_to_stop():
             raise SystemExit(exit_code())
     finally:
-        heard.update(_noted)
-        _noted.clear()
+        requests.settle()
 
 
 def _note(number: int, frame: FrameType | None) -> None:
     if number == signal.SIGINT:
-        if number in _noted:
+        if number in requests.noted:
             raise SystemExit(INTERRUPTED)
         if distributed.is_main():  # not by print: the signal may have come in the middle of one
             os.write(2, b"\nCtrl-C: saving the state, then stopping; once more to stop without saving\n")
-    _noted.add(number)
+    requests.noted.add(number)
 
 
 def asked_to_stop() -> bool:
     """Checks whether a signal to end came since :func:`sigterm_saves` began."""
-    return bool(_noted)
+    return bool(requests.noted)
 
 
 def note_sigterm() -> None:

@@ -106,7 +106,9 @@ class StackedModule(L.LightningModule):
         """Gives the heartbeat of every job its figures."""
         [beat] = [one for one in self.trainer.callbacks if isinstance(one, Heartbeat)]  # type: ignore[attr-defined]
         index = {learner.folder.parent: i for i, learner in enumerate(self.learners)}  # a student's is in its job's
-        job.show(lambda folder: {**beat.figures(self.trainer, self), "best": self._best(index.get(folder))})
+        job.sign_of_life.show(
+            lambda folder: {**beat.figures(self.trainer, self), "best": self._best(index.get(folder))}
+        )
         self.on_train_epoch_start()
 
     def _best(self, index: int | None) -> float | None:

@@ -14,7 +14,7 @@ QUICK = tuple(one for one in QUICK if one != "trainer.max_epochs=2")
 
 @pytest.fixture(autouse=True)
 def forget(monkeypatch):
-    monkeypatch.setattr(sweep, "_folder", None)
+    monkeypatch.setattr(sweep, "multirun", sweep.Multirun())
 
 
 def states(folder):

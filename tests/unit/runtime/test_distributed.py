@@ -263,13 +263,13 @@ def test_tensors_go_through_nccl_and_messages_through_gloo(gpus, monkeypatch, th
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: said.update(device=device))
     monkeypatch.setattr(rendezvous, "join", lambda backend, children: said.update(backend=backend))
     monkeypatch.setattr(dist, "new_group", lambda **more: said.update(messages=more) or "messages")
-    monkeypatch.setattr(distributed, "_messages", None)
+    monkeypatch.setattr(distributed._messages, "group", None)
     distributed._join(config(devices=2).trainer, [])
     assert said["backend"] == backend
     assert said.get("device") == (torch.device("cuda", 1) if there else None)
     assert said["messages"]["backend"] == "gloo"
     assert said["messages"]["timeout"].days > 1
-    assert distributed._messages == "messages"
+    assert distributed._messages.group == "messages"
 
 
 def test_what_is_sent_to_other_ranks_is_on_the_host():

@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from tutelage.errors import TutelageError
-from tutelage.runtime.job import is_complete, job, show, state, track_status
+from tutelage.runtime.job import is_complete, job, sign_of_life, state, track_status
 from tutelage.runtime.provenance import provenance
 from tutelage.runtime.signals import asked_to_stop, sigterm_ends, sigterm_saves
 
@@ -212,7 +212,7 @@ def test_jobs_that_run_together_live_together_each_with_its_figures(tmp_path, mo
     said = {}
     with track_status(folders, "WAITING"):
         assert [state(folder) for folder in folders] == ["RUNNING"] * 2
-        show(lambda folder: {"best": folder.name})
+        sign_of_life.show(lambda folder: {"best": folder.name})
         while [beat.get("progress") for beat in said.values()] != [{"best": "a"}, {"best": "b"}]:
             said = {
                 f: json.loads((f / "heartbeat.json").read_text()) for f in folders if (f / "heartbeat.json").exists()

@@ -18,8 +18,7 @@ SIZES = ("trainer.max_epochs=1", *TINY[1:5], "data.batch_size=64", "data.val_siz
 
 @pytest.fixture(autouse=True)
 def _forgotten(monkeypatch):
-    monkeypatch.setattr(masking, "_secrets", set())
-    monkeypatch.setattr(masking, "_settings", set())
+    monkeypatch.setattr(masking, "_read", masking.FromEnvironment())
     factory = logging.getLogRecordFactory()
     yield
     logging.setLogRecordFactory(factory)

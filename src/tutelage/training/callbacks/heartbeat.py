@@ -22,7 +22,7 @@ class Heartbeat(L.Callback):
         """Offers the figures."""
         self._began, self._from = time.monotonic(), trainer.global_step
         self._steps = int(trainer.estimated_stepping_batches)
-        job.show(lambda folder: self.figures(trainer, pl_module))
+        job.sign_of_life.show(lambda folder: self.figures(trainer, pl_module))
 
     def figures(self, trainer: L.Trainer, pl_module: Any) -> dict[str, Any]:
         """Returns the present epoch, the estimated time left and the best figure so far."""
@@ -41,4 +41,4 @@ class Heartbeat(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keeps the last figures while evaluation or another stage follows."""
         last = self.figures(trainer, pl_module)
-        job.show(lambda folder: last)
+        job.sign_of_life.show(lambda folder: last)
