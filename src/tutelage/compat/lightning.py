@@ -48,6 +48,26 @@ def take_back_logging_step(checkpoint: dict[str, Any]) -> None:
     checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
 
 
+def move_to_next_epoch(checkpoint: dict[str, Any]) -> None:
+    """Makes of a checkpoint taken at the end of a training, in place, what it would be at the next epoch's first batch.
+
+    Lightning has no public way to train a finished training on: it takes such a checkpoint for one within the epoch
+    that ended, and its next epoch for one without batches.
+    """
+    loops = checkpoint["loops"]["fit_loop"]
+    for counts in (loops["epoch_progress"][part] for part in ("total", "current")):
+        for count in ("ready", "started"):
+            counts[count] += 1
+    loops["state_dict"].pop("combined_loader", None)  # how far an epoch's batches had been read
+    batches = loops["epoch_loop.batch_progress"]
+    batches["is_last_batch"] = False
+    optimizer = loops["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
+    begun = [batches, loops["epoch_loop.scheduler_progress"], optimizer["step"], optimizer["zero_grad"]]
+    validated = loops["epoch_loop.val_loop.batch_progress"]["total"]
+    for counts in (*(progress["current"] for progress in begun), validated):
+        counts.update(dict.fromkeys(counts, 0))
+
+
 def detects_anomaly(trainer: L.Trainer) -> bool:
     """Checks whether the trainer was made with ``detect_anomaly=True``, which it keeps to itself."""
     return trainer._detect_anomaly

@@ -1,5 +1,6 @@
 """Arguments of Lightning's Trainer and its callbacks that would be overridden, or end a training early or late."""
 
+import math
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
@@ -136,16 +137,37 @@ def check_lengths(trainer: Mapping[str, Any], name: str, batches: int, val_batch
     whole = batches * int(trainer["max_epochs"])
     if isinstance(every, int | float) and not isinstance(every, bool):
         most = whole if epochs is None else batches
-        if every <= 0 or (isinstance(every, int) and every > most):
+        if every <= 0 or every > (most if isinstance(every, int) else 1.0):
             per = "training" if epochs is None else "epoch"
             raise TutelageError(
                 f"trainer.val_check_interval must be from 1 to {most}, the batches of the {name}'s {per}, or a share "
                 f"of them as 0.5; found {every}"
             )
-    if epochs is not None and epochs > trainer["max_epochs"]:
+    if epochs is not None and not 1 <= epochs <= trainer["max_epochs"]:
         raise TutelageError(
             f"trainer.check_val_every_n_epoch={epochs}: the {name} has {trainer['max_epochs']} epochs and would never "
             "be validated"
+        )
+    _check_steps(trainer, name, batches)
+
+
+def _check_steps(trainer: Mapping[str, Any], name: str, batches: int) -> None:
+    """Refuses a number of steps that ends a training before its first validation."""
+    most, accumulate = trainer.get("max_steps"), trainer.get("accumulate_grad_batches") or 1
+    if most is None or most == -1:
+        return
+    every, epochs = trainer.get("val_check_interval"), trainer.get("check_val_every_n_epoch", 1)
+    if isinstance(every, float):
+        every = max(1, int(batches * every))
+    if not isinstance(every, int):  # a duration, or the end of an epoch
+        every = batches if every is None else 0
+    before = ((epochs or 1) - 1) * batches
+    in_epochs, rest = divmod(before + every, batches)
+    least = max(1, in_epochs * math.ceil(batches / accumulate) + rest // accumulate)
+    if most < least:
+        raise TutelageError(
+            f"trainer.max_steps={most}: the {name} is validated for the first time after {least} optimizer steps, and "
+            "without a validation no weights are the best"
         )
 
 

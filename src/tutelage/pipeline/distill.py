@@ -28,6 +28,7 @@ from tutelage.evaluation.cost import multiply_adds
 from tutelage.evaluation.results import Trained
 from tutelage.evaluation.table import comparison, short_line
 from tutelage.pipeline import artifacts, fit, sweep
+from tutelage.pipeline.extension import extends
 from tutelage.pipeline.metrics import metrics_document
 from tutelage.pipeline.supervised import recipe
 from tutelage.pipeline.teacher_cache import cached, check_views
@@ -81,7 +82,7 @@ def run_job(
         log.info("complete, and left as it is: %s", folder)
         found: dict[str, Any] = read_json(folder / "metrics.json")
         return found
-    with job(cfg, folder, overrides):
+    with job(cfg, folder, overrides, extends):
         check(cfg, overrides)
         with distributed.ranks(cfg, "distill", folder):
             metrics = distill(cfg, folder)
@@ -241,5 +242,7 @@ def _collect(cfg: DictConfig, folder: Path, found: Mapping[str, Trained | None],
     for trained in found.values():
         for name in {"tensorboard", *loggers.nodes(cfg)}:
             if trained and (curves := trained.folder / name).is_dir():
+                for one in curves.iterdir():  # those of a shorter artifact, or of a damaged one, may be there
+                    shutil.rmtree(folder / name / one.name, ignore_errors=True)
                 shutil.copytree(curves, folder / name, dirs_exist_ok=True)
     write_json(folder / "metrics.json", metrics)

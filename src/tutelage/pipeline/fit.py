@@ -25,11 +25,12 @@ from tutelage.evaluation.results import SPLITS, WEIGHTS, write_results
 from tutelage.evaluation.saved_predictions import TRAIN
 from tutelage.runtime import distributed, manifest
 from tutelage.runtime.files import remove_temporary_files, write_atomically
+from tutelage.runtime.json_files import read_json
 from tutelage.runtime.signals import sigterm_saves
 from tutelage.training import loggers
 from tutelage.training.callbacks.best import BestLostError
 from tutelage.training.callbacks.gradient_norms import GradientNorms
-from tutelage.training.callbacks.recovery import Recovery, newest_intact
+from tutelage.training.callbacks.recovery import Recovery, keep_newest, newest_intact
 from tutelage.training.compiled import compiled
 from tutelage.training.fsdp import Sharded
 from tutelage.training.module import SupervisedModule
@@ -61,24 +62,30 @@ def run(
     Raises:
         TutelageError: nothing was trained or validated, or a source broke its promise.
     """
-    if distributed.broadcast(_is_finished(folder)):
-        return
-    factory.try_optimizer(stage, name, len(data.train_dataloader()))
-    check_lengths(stage.trainer, name, len(data.train_dataloader()), len(data.val_dataloader()))
-    try:
-        _train(stage, name, folder, tensorboard_dir, data, module())
-    except BestLostError as error:  # the epochs before the state have to be trained again
-        log.warning("%s: %s; it is trained from the start", name, error)
-        if distributed.is_main():
-            shutil.rmtree(folder / "states")
-        distributed.barrier()
-        _train(stage, name, folder, tensorboard_dir, data, module())
+    if not distributed.broadcast(_is_finished(folder, stage.trainer.max_epochs)):
+        factory.try_optimizer(stage, name, len(data.train_dataloader()))
+        check_lengths(stage.trainer, name, len(data.train_dataloader()), len(data.val_dataloader()))
+        try:
+            _train(stage, name, folder, tensorboard_dir, data, module())
+        except BestLostError as error:  # the epochs before the state have to be trained again
+            log.warning("%s: %s; it is trained from the start", name, error)
+            if distributed.is_main():
+                shutil.rmtree(folder / "states")
+            distributed.barrier()
+            _train(stage, name, folder, tensorboard_dir, data, module())
+    if distributed.is_main():
+        states = folder / "states"
+        if name == "student" and stage.callbacks.recovery.get("extendable", True):
+            keep_newest(states, 1)
+        else:  # artifacts have one length
+            shutil.rmtree(states, ignore_errors=True)
 
 
-def _is_finished(folder: Path) -> bool:
+def _is_finished(folder: Path, epochs: int) -> bool:
     """Checks whether an earlier attempt finished the folder; one that was damaged since is set aside.
 
-    Of one that is not finished what a kill has left half written is removed.
+    One that was trained for less than ``epochs`` is not finished, and goes on from its last state. Of one that is not
+    finished what a kill has left half written is removed.
     """
     if not distributed.is_main():
         return False
@@ -92,7 +99,9 @@ def _is_finished(folder: Path) -> bool:
         if content is not None:
             write_atomically(recipe, content)
         return False
-    shutil.rmtree(folder / "states", ignore_errors=True)
+    if read_json(folder / "stage.json").get("max_epochs", epochs) < epochs:
+        (folder / manifest.NAME).unlink()
+        return False
     return True
 
 
@@ -189,7 +198,8 @@ def _work(nets: Iterable[nn.Module], data: Data) -> float:
 def _finish(learner: SupervisedModule, trainer: L.Trainer, folder: Path, data: Data, facts: dict[str, Any]) -> None:
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     seconds = next(callback.seconds for callback in callbacks if isinstance(callback, Recovery))
-    training = {**facts, "seconds": seconds, "epochs": trainer.current_epoch, "steps": trainer.global_step}
+    lengths = {"epochs": trainer.current_epoch, "max_epochs": trainer.max_epochs, "steps": trainer.global_step}
+    training = {**facts, "seconds": seconds, **lengths}
     header = {**learner.about, "epoch": trainer.current_epoch - 1}
     device = trainer.strategy.root_device
     for name, source in learner.sources().items():
@@ -203,8 +213,6 @@ def _finish(learner: SupervisedModule, trainer: L.Trainer, folder: Path, data: D
         save_network(learner.student.net.net, folder / "raw.safetensors", header)
     measured = next((callback.measured for callback in callbacks if isinstance(callback, GradientNorms)), {})
     finish(net, folder, data, device, {**training, "gradient_norms": measured})
-    if distributed.is_main():
-        shutil.rmtree(folder / "states", ignore_errors=True)
 
 
 def finish(net: nn.Module, folder: Path, data: Data, device: torch.device, training: Mapping[str, Any]) -> None:

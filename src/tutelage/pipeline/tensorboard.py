@@ -6,6 +6,7 @@ the run's own folder by name. So hyperparameters and figures have a folder of th
 compared by have the first names.
 """
 
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def write_board(
     Of the teacher the pictures show the weights that ``taught``, last or best.
     """
     step = found["student"].facts["steps"] if found["student"] else 0
+    shutil.rmtree(folder / "final", ignore_errors=True)  # of an attempt before, or of a shorter training
     with SummaryWriter(str(folder / "final")) as writer:
         for summary in hparams(hyperparameters(cfg), {})[1:]:  # a session's begin and end, without an experiment
             writer.file_writer.add_summary(summary)

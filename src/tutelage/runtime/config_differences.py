@@ -29,17 +29,18 @@ def differences(file: Path, config: Mapping[str, Any]) -> str:
         written = None
     if not isinstance(written, dict):
         return f"{file.name} there can't be read"
-    found = [f"{key}: {_said(there)} there, {_said(here)} here" for key, there, here in _differ(written, config)]
+    found = [f"{key}: {_said(there)} there, {_said(here)} here" for key, there, here in changed(written, config)]
     more = [f"and {len(found) - _MOST} keys more"] if len(found) > _MOST else []
     return "; ".join(found[:_MOST] + more) or f"see its {file.name}"
 
 
-def _differ(there: Any, here: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+def changed(there: Any, here: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yields key, value there and value here of all that differs between two configs, as plain values."""
     if path in _COSMETIC or there == here:
         return
     if isinstance(there, Mapping) and isinstance(here, Mapping):
         for key in dict.fromkeys((*there, *here)):
-            yield from _differ(there.get(key, _ABSENT), here.get(key, _ABSENT), f"{path}.{key}" if path else str(key))
+            yield from changed(there.get(key, _ABSENT), here.get(key, _ABSENT), f"{path}.{key}" if path else str(key))
     else:
         yield path, there, here
 

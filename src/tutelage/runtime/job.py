@@ -39,14 +39,22 @@ _KEPT = (  # what figures rest on, in a finished job's folder; artifacts and wei
 )  # fmt: skip
 
 
+Extends = Callable[[Path, DictConfig], bool]
+
+
+def _never(folder: Path, cfg: DictConfig) -> bool:
+    return False
+
+
 @contextmanager
-def job(cfg: DictConfig, folder: Path, overrides: list[str]) -> Iterator[None]:
+def job(cfg: DictConfig, folder: Path, overrides: list[str], extends: Extends = _never) -> Iterator[None]:
     """Keeps ``status.json`` true: RUNNING, then COMPLETE, FAILED or PREEMPTED, whatever happens inside.
 
     Args:
         cfg: the composed config; its resolved form is written to ``config.yaml``.
         folder: the job's folder.
         overrides: the command line, for the record.
+        extends: says whether a config is that of the folder's run but for a greater length, with which it may go on.
 
     Raises:
         TutelageError: the folder belongs to a run with another config, or another process is at work in it.
@@ -59,7 +67,7 @@ def job(cfg: DictConfig, folder: Path, overrides: list[str]) -> Iterator[None]:
     with _alone(folder):
         for part in ("", "checkpoints/", "checkpoints/*/"):
             remove_temporary_files(folder, f"{part}.*.tmp")
-        with track_status([init_run_dir(cfg, folder, overrides)], "COMPLETE"):
+        with track_status([init_run_dir(cfg, folder, overrides, extends)], "COMPLETE"):
             (folder / manifest.NAME).unlink(missing_ok=True)
             yield
             manifest.write(folder, _KEPT)
@@ -126,13 +134,13 @@ def _same_place(folder: Path) -> str:
     return f"hydra.sweep.dir='{HydraConfig.get().sweep.dir}'" if several else f"hydra.run.dir='{folder}'"
 
 
-def init_run_dir(cfg: DictConfig, folder: Path, overrides: list[str]) -> Path:
+def init_run_dir(cfg: DictConfig, folder: Path, overrides: list[str], extends: Extends = _never) -> Path:
     """Makes ``folder`` the job's: its config and what it ran on are written there.
 
     Raises:
         TutelageError: the folder belongs to a run with another config.
     """
-    _claim(cfg, folder)
+    _claim(cfg, folder, extends)
     write_json(folder / "provenance.json", provenance(overrides))
     return folder
 
@@ -148,13 +156,13 @@ def _resolved(cfg: DictConfig) -> tuple[dict[str, Any], str]:
     return resolved, recipe_digest(identity.essential(resolved))
 
 
-def _claim(cfg: DictConfig, folder: Path) -> None:
+def _claim(cfg: DictConfig, folder: Path, extends: Extends) -> None:
     """Writes the resolved config, or finds that an earlier attempt wrote the same (or got nowhere)."""
     folder.mkdir(parents=True, exist_ok=True)
     resolved, digest = _resolved(cfg)
     marker = folder / "config.digest"
     unused = state(folder) == "FAILED" and not (folder / "checkpoints").exists()  # such as a config that was refused
-    if _holds(folder, digest) is False and not unused:
+    if _holds(folder, digest) is False and not unused and not extends(folder, cfg):
         raise TutelageError(
             f"{folder} holds a run with another config ({differences(folder / 'config.yaml', hidden(resolved))}); "
             "choose another hydra.run.dir"

@@ -32,6 +32,11 @@ def length(interval: str, trainer: Mapping[str, Any], batches: int) -> int:
     return steps if most is None or most < 0 else min(steps, most)
 
 
+def follows_length(schedule: Mapping[str, Any] | None) -> str | None:
+    """Returns the argument of a schedule's config that is filled with the training's length; None if there is none."""
+    return next((name for name in _LENGTHS if name in (schedule or {}) and schedule[name] is None), None)  # type: ignore[index]
+
+
 def filled(schedule: Callable[..., Any], whole: Callable[[], int]) -> Callable[..., Any]:
     """Returns the schedule with the training's length in every length argument that its config leaves null."""
     if not isinstance(schedule, partial):

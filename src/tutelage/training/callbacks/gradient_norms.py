@@ -34,11 +34,13 @@ class GradientNorms(L.Callback):
         self.measured: dict[int, dict[str, list[float]]] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Asks the module for its terms at every step."""
+        """Asks the module for its terms at every step; a training made longer forgets what its end alone asked for."""
         if isinstance(trainer.strategy, Sharded) or not isinstance(pl_module, SupervisedModule):
             return
         if len(pl_module.objective.terms) > 1:
             pl_module.watch = partial(self._watch, trainer, pl_module)
+            terms = len(pl_module.objective.terms)
+            self.measured = {epoch: of for epoch, of in self.measured.items() if is_due_epoch(trainer, epoch, terms)}
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Asks no more."""
@@ -70,9 +72,12 @@ class GradientNorms(L.Callback):
 
 def is_due(trainer: L.Trainer, batch_idx: int, terms: int) -> bool:
     """Checks whether to measure on this batch, from the epoch alone, so that a resumed run measures the same."""
-    batches, epoch = int(trainer.num_training_batches), trainer.current_epoch
-    if batch_idx + 1 != batches:
-        return False
+    return batch_idx + 1 == int(trainer.num_training_batches) and is_due_epoch(trainer, trainer.current_epoch, terms)
+
+
+def is_due_epoch(trainer: L.Trainer, epoch: int, terms: int) -> bool:
+    """Checks whether to measure in this epoch."""
+    batches = int(trainer.num_training_batches)
     before, after = (end * batches // (_STEPS * terms) for end in (epoch, epoch + 1))
     return before != after or epoch + 1 == trainer.max_epochs
 

@@ -12,7 +12,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from tutelage.compat.lightning import take_back_logging_step
+from tutelage.compat.lightning import move_to_next_epoch, take_back_logging_step
 from tutelage.errors import TutelageError
 from tutelage.runtime.files import write_atomically
 from tutelage.runtime.signals import asked_to_stop, note_sigterm
@@ -31,18 +31,21 @@ class Recovery(Quiet):
         every_n_steps: save before every n-th optimizer step; 0: never by steps.
         every_n_seconds: save when this much time has passed since the last; 0: never by time.
         keep: how many of the newest stay, at least 1.
+        extendable: whether the last state of a job's finished student stays, to train it longer later.
 
     Raises:
         TutelageError: ``keep`` is below 1.
     """
 
-    def __init__(self, every_n_steps: int = 0, every_n_seconds: float = 60.0, keep: int = 2):
+    def __init__(self, every_n_steps: int = 0, every_n_seconds: float = 60.0, keep: int = 2, extendable: bool = True):
         if keep < 1:
             raise TutelageError(f"callbacks.recovery.keep must be at least 1; found {keep}")
         self.every_n_steps, self.every_n_seconds, self.keep = every_n_steps, every_n_seconds, keep
+        self.extendable = extendable
         self._saved_at, self._saved_step = 0.0, -1
-        self._started, self._seconds_before = 0.0, 0.0
-        self._saves = False  # a state; a user's own callback may save checkpoints, too
+        self._started: float | None = None  # never, where the state to go on from is that of the end
+        self._seconds_before = 0.0
+        self._saves = self._ended = False  # a state; a user's own callback may save checkpoints, too
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the clock, and takes SIGTERM over from Lightning, which would stop without saving."""
@@ -53,7 +56,7 @@ class Recovery(Quiet):
     @property
     def seconds(self) -> float:
         """Training time so far, over all attempts."""
-        return self._seconds_before + time.monotonic() - self._started
+        return self._seconds_before + (0.0 if self._started is None else time.monotonic() - self._started)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -88,6 +91,14 @@ class Recovery(Quiet):
             return False  # ranks must agree on the time, and asking at every step would cost
         return trainer.strategy.broadcast(time.monotonic() - self._saved_at >= self.every_n_seconds)
 
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Saves the state from which a longer training would go on: that at the first batch of the next epoch."""
+        student = getattr(pl_module, "about", {}).get("stage") == "student"  # all others have one length
+        if self.extendable and student and trainer.current_epoch == trainer.max_epochs:
+            self._ended = True
+            self.save(trainer)
+            self._ended = False
+
     def save(self, trainer: L.Trainer) -> None:
         """Writes the state of all ranks; the oldest beyond ``keep`` go."""
         folder = Path(trainer.default_root_dir) / "states"
@@ -95,8 +106,7 @@ class Recovery(Quiet):
         trainer.save_checkpoint(folder / f"step={trainer.global_step:08d}.ckpt", weights_only=False)
         self._saves = False
         if trainer.is_global_zero:
-            for old in states(folder)[: -self.keep]:
-                old.unlink()
+            keep_newest(folder, self.keep)
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -104,6 +114,8 @@ class Recovery(Quiet):
         checkpoint["world_size"] = trainer.world_size
         if self._saves:
             take_back_logging_step(checkpoint)
+        if self._ended:
+            move_to_next_epoch(checkpoint)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Compares the number of ranks.
@@ -154,6 +166,12 @@ def _digest(content: bytes) -> str:
 def states(folder: Path) -> list[Path]:
     """The states in a folder, oldest first."""
     return sorted(folder.glob("step=*.ckpt"))
+
+
+def keep_newest(folder: Path, number: int) -> None:
+    """Removes all states in a folder but the ``number`` newest."""
+    for old in states(folder)[:-number]:
+        old.unlink()
 
 
 def newest_intact(folder: Path) -> Path | None:
