@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from tutelage.config import factory
 from tutelage.errors import TutelageError
+from tutelage.objective import Objective
 from tutelage.pipeline.teachers import assistants
 from tutelage.runtime import manifest
 from tutelage.runtime.config_differences import changed
@@ -94,26 +95,24 @@ def _other_course(stage: DictConfig, epochs: int) -> str:
         return f"scheduler.scheduler.{name} follows the length, so its learning rates would have been others"
     if (steps := stage.trainer.get("max_steps")) is not None and steps >= 0:
         return f"trainer.max_steps={steps} says how long it is"
-    for name, term in factory.objective(stage).terms.items():
-        if any(_depends(module, epochs, stage.trainer.max_epochs) for module in term.modules()):
-            return f"the schedule of loss.terms.{name} follows the length, so its loss would have been another"
+    if path := _other_loss(factory.objective(stage), epochs, stage.trainer.max_epochs):
+        return f"the schedule of loss.{path} follows the length, so its loss would have been another"
     for key, node in stage.callbacks.items():
         if node is not None and (word := _reads_length(get_object(node._target_))):
             return f"callbacks.{key} reads the trainer's {word}"
     return ""
 
 
-def _depends(module: nn.Module, epochs: int, longer: int) -> bool:
-    """Checks whether an epoch sets a module otherwise where more epochs follow."""
-    if not callable(hear := getattr(module, "on_epoch_start", None)):
-        return False
+def _other_loss(objective: Objective, epochs: int, longer: int) -> str:
+    """Returns the path of a term or loss that an epoch sets otherwise where more follow; empty if there is none."""
     for epoch in range(epochs):
-        hear(epoch, epochs)
-        short = _values(module)
-        hear(epoch, longer)
-        if short != _values(module):
-            return True
-    return False
+        listening = objective.on_epoch_start(epoch, epochs)
+        short = {path: _values(objective.get_submodule(path)) for path in listening}
+        objective.on_epoch_start(epoch, longer)
+        for path, values in short.items():
+            if _values(objective.get_submodule(path)) != values:
+                return path
+    return ""
 
 
 def _values(module: nn.Module) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def test_a_course_that_does_not_depend_on_the_length_goes_on(asked, same):
         (("scheduler.interval=step", "scheduler.scheduler={_target_: torch.optim.lr_scheduler.OneCycleLR, "
           "_partial_: true, max_lr: 0.1, total_steps: null}"), "scheduler.scheduler.total_steps follows the length"),
         ((LINEAR,), "the schedule of loss.terms.soft follows the length"),
-        (("loss=ps_kd",), "the schedule of loss.terms.ps_kd follows the length"),
+        (("loss=ps_kd",), "the schedule of loss.terms.ps_kd.loss follows the length"),
         (("+trainer.max_steps=20",), "trainer.max_steps=20 says how long it is"),
         (("generations=1",), r"those that teach it \(generation1\) would be trained longer as well"),
         (("+callbacks.own={_target_: own_module.Fades}",), "callbacks.own reads the trainer's max_epochs"),
