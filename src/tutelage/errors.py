@@ -79,13 +79,20 @@ def _is_lightnings_refusal(error: BaseException) -> bool:
     return type(error).__name__ == "MisconfigurationException"
 
 
+def _of_a_resolver(error: BaseException) -> str | None:
+    """Returns what is wrong with a value that our yamls compute, without OmegaConf's words around it."""
+    cause = error.__cause__ or error.__context__
+    within = isinstance(error, OmegaConfBaseException) and isinstance(cause, TutelageError)
+    return str(cause) if within else None
+
+
 def explain(error: BaseException) -> str:
     """Returns the error's message, or its cause's where Hydra failed to build a part of the config.
 
     Where a key or a choice of the config is misspelt, with the nearest that there are.
     """
-    if (message := storage_fault(error)) is not None:
-        return message
+    if (known := storage_fault(error) or _of_a_resolver(error)) is not None:
+        return known
     message = str(error)
     if isinstance(error, yaml.YAMLError):
         return f"{' '.join(message.split())}; YAML indents with spaces, never with tabs"

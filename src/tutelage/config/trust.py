@@ -25,6 +25,7 @@ _KNOWN = {
     "torch.nn": "torch.nn.modules",
     "torchvision.models": "torchvision",
     "torchvision.ops": "torchvision",
+    "torchvision.transforms": "torchvision.transforms",
     "timm.models": "timm",
     "timm.layers": "timm",
     "tutelage.data": "tutelage.data",
@@ -34,6 +35,7 @@ _PARTS_OF_DATA = (
     "tutelage.data.augment",
     "tutelage.data.samplers",
     "tutelage.data.unlabelled",
+    "torchvision.transforms",
 )  # of their classes any may be built
 _TAPS = "tutelage.models.timm.taps"
 # A file never fetches anything, and its own weights replace all others.
@@ -111,7 +113,7 @@ def _check(target: Any, file: object, trusted: frozenset[str]) -> None:
 _REFUSED = (
     "which a file may not: it may name networks and data of Tutelage's and networks (nn.Module) of torch.nn, "
     "torchvision and timm; and of a trusted package its subclasses of nn.Module and of Data, augmentation steps that "
-    "declare `draws`, and functions annotated to return an nn.Module"
+    "declare `draws`, Datasets and LightningDataModules, and functions annotated to return one of these, or a Batch"
 )
 
 
@@ -125,6 +127,8 @@ def _is_network_or_data(found: Any, trusted: bool) -> bool:
 
     from tutelage.data.module import Data
 
+    if trusted and _is_foreign_data(found):
+        return True
     if inspect.isclass(found):
         of_data = home.startswith(tuple(f"{module}." for module in _PARTS_OF_DATA))
         step = trusted and "draws" in {**vars(found), **getattr(found, "__annotations__", {})}
@@ -134,14 +138,32 @@ def _is_network_or_data(found: Any, trusted: bool) -> bool:
     return home == _TAPS or _returns_network(found)
 
 
+def _is_foreign_data(found: Any) -> bool:
+    """Checks for a dataset, a LightningDataModule, or a function that says that it returns one, or makes a batch."""
+    from lightning import LightningDataModule
+    from torch.utils.data import Dataset
+
+    from tutelage.types import Batch
+
+    if inspect.isclass(found):
+        return issubclass(found, Dataset | LightningDataModule)
+    returned = _returned(found)
+    return returned == Batch or (inspect.isclass(returned) and issubclass(returned, Dataset | LightningDataModule))
+
+
 def _returns_network(function: Any) -> bool:
-    try:
-        returned = typing.get_type_hints(function).get("return")
-    except Exception:  # an annotation that names what is not there
-        return False
     from torch import nn
 
+    returned = _returned(function)
     return inspect.isclass(returned) and issubclass(returned, nn.Module)
+
+
+def _returned(function: Any) -> Any:
+    """Returns what a function is annotated to return, or None."""
+    try:
+        return typing.get_type_hints(function).get("return") if inspect.isfunction(function) else None
+    except Exception:  # an annotation that names what is not there
+        return None
 
 
 # -- which packages a user may trust ----------------------------------------------------------------------------------

@@ -72,13 +72,15 @@ class ImageData(Data):
             check_images(name, examples.pixels.images, len(examples), self.input_shape, self.check_finite)
         return replace(examples, labels=examples.labels.long())
 
-    def as_set(self, examples: Examples, keys: Tensor, augmented: bool) -> ImageSet:
-        """Images that are not augmented, and in memory, are normalised once and for all."""
-        if augmented:
-            return ImageSet(examples, keys, self.normalise, self.augment)
+    def as_set(self, examples: Examples, keys: Tensor) -> ImageSet:
+        """Images in memory are normalised once and for all."""
         if isinstance(examples.pixels, MemoryPixels):
             return ImageSet(normalised(examples, self.normalise), keys)
         return ImageSet(examples, keys, self.normalise)
+
+    def for_training(self, plain: ImageSet, examples: Examples) -> ImageSet:
+        """Augmented, where so configured."""
+        return ImageSet(examples, plain.keys, self.normalise, self.augment) if self.augment else plain
 
     def pictures(self, inputs: Tensor) -> Tensor:
         """[B, C, H, W], before normalisation."""

@@ -172,6 +172,8 @@ def joined(parts: Sequence[Examples]) -> Examples:
     """All examples one after the other, in memory where all parts are."""
     labels = torch.cat([part.labels for part in parts])
     pixels = [part.pixels for part in parts]
+    if callable(join := getattr(pixels[0], "joined", None)):  # it knows how
+        return Examples(join(pixels[1:]), labels)
     images = [one.images for one in pixels if isinstance(one, MemoryPixels)]
     if len(images) < len(parts):
         return Examples(JoinedPixels(tuple(pixels), tuple(len(part) for part in parts)), labels)

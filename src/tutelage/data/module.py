@@ -101,11 +101,19 @@ class Data(L.LightningDataModule, ABC):
         """
 
     @abstractmethod
-    def as_set(self, examples: Examples, keys: Tensor, augmented: bool) -> Any:
-        """Some of the examples as a dataset that gives a batch for (epoch, indices), with ``keys`` and ``labels``.
+    def as_set(self, examples: Examples, keys: Tensor) -> Any:
+        """Some of the examples as they are: a dataset that gives a batch for (epoch, indices).
 
-        A dataclass with a field ``keys``, and ``augment`` where ``augmented``.
+        A dataclass with a field ``keys``; has ``labels`` [n] by place, and ``in_memory``.
         """
+
+    def for_training(self, plain: Any, examples: Examples) -> Any:
+        """The training set as epochs show it, from the same as it is; another one after ``seed`` was changed."""
+        return plain
+
+    def per_epoch(self, train: Any) -> Any:
+        """The training set with every example as often as an epoch has it."""
+        return self.transfer.epoch(train, self.split_seed)
 
     def pictures(self, inputs: Tensor) -> Tensor | None:
         """Pixels in [0, 1] of a batch's ``input``: [B, 1 or 3, H, W]; None where inputs are no pictures."""
@@ -122,8 +130,8 @@ class Data(L.LightningDataModule, ABC):
         other.seed, other.trainer = seed, None
         if self.augment:
             other.augment = self.augment.with_seed(seed)
-            train = replace(self._loaded.splits["train"], augment=other.augment)
-            other.__dict__["_loaded"] = self._loaded._replace(splits={**self._loaded.splits, "train": train})
+        train = other.for_training(self._loaded.train, self._loaded.examples)
+        other.__dict__["_loaded"] = self._loaded._replace(splits={**self._loaded.splits, "train": train})
         return other
 
     # -- loading ------------------------------------------------------------------------------------------------------
@@ -147,14 +155,14 @@ class Data(L.LightningDataModule, ABC):
         )
         train_keys, val_keys = self.split(len(pool))
         examples, keys = self.transfer.choose(pool, train_keys, self.input_shape, self.split_seed)
-        train = self.as_set(examples, keys, False)
-        own = self.transfer.epoch(train, self.split_seed)
+        train = self.as_set(examples, keys)
+        own = self.per_epoch(train)
         drawn = len(own) if self.sampler is None else self.sampler.size(own)
         self._check_sizes({"train": drawn, "val": len(val_keys), "test": len(test)})
         splits = {
-            "train": self.as_set(examples, keys, True) if self.augment else train,
+            "train": self.for_training(train, examples),
             "val": replace(train, keys=val_keys),
-            "test": self.as_set(test, torch.arange(len(test)), False),
+            "test": self.as_set(test, torch.arange(len(test))),
         }
         return _Loaded(pool, test, examples, train, splits)
 
@@ -195,7 +203,7 @@ class Data(L.LightningDataModule, ABC):
     def _fingerprint(self) -> str:
         content = self._loaded.pool.fingerprint() + self._loaded.test.fingerprint()
         if not self.transfer.is_whole:
-            keys = self.transfer.epoch(self._loaded.train, self.split_seed).keys
+            keys = self.per_epoch(self._loaded.train).keys
             content += self._loaded.examples.fingerprint() + keys.numpy().tobytes()
         return hashlib.sha256(content).hexdigest()
 
@@ -216,7 +224,7 @@ class Data(L.LightningDataModule, ABC):
 
     def _epoch(self) -> tuple[Any, Callable[..., EpochOrder]]:
         """The training set as an epoch has it, and the order of its batches."""
-        train, sampler = self.transfer.epoch(self.splits["train"], self.split_seed), self.sampler
+        train, sampler = self.per_epoch(self.splits["train"]), self.sampler
         order = partial(EpochOrder, batch_size=self.batch_size, shuffle=True, drop_last=self.drop_last)
         if sampler is None:
             return train, order

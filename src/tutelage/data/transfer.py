@@ -84,7 +84,7 @@ class Transfer:
             pool = replace(pool, labels=labels)
         if not self.unlabelled:
             return pool, keys
-        whole = joined([pool, *(images.load(shape) for images in self.unlabelled)])
+        whole = joined([pool, *(others.load(shape) for others in self.unlabelled)])
         return whole, torch.cat([keys, torch.arange(len(pool), len(whole))])
 
     def epoch(self, dataset: ImageSet, seed: int) -> ImageSet:

@@ -1,0 +1,63 @@
+"""Facts of data that a config does not say but the data do: ``${found:num_classes}``, ``${found:input_shape}``."""
+
+import json
+from typing import Any, cast
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from tutelage.errors import TutelageError
+
+_FACTS = ("num_classes", "input_shape")
+_KEPT = 4
+_found: dict[str, dict[str, Any]] = {}  # a config is resolved some twenty times a job
+# Of the run, not of what the data are.
+_OF_THE_RUN = {
+    "seed", "batch_size", "eval_batch_size", "num_workers", "drop_last", "sampler", "repeat", "views", "focus",
+    "labelled", "repeat_labelled", "classes", "unlabelled", "val_size", "split_seed",
+}  # fmt: skip
+
+
+def found(fact: str, *, _parent_: DictConfig) -> Any:
+    """Returns a fact of the data whose config it stands in; they are made and looked at for it once.
+
+    Args:
+        fact: ``num_classes`` or ``input_shape``.
+
+    Raises:
+        TutelageError: it is none of these, a value is missing, or the data can't be made.
+    """
+    if fact not in _FACTS:
+        raise TutelageError(f"${{found:{fact}}}: expected {' or '.join(_FACTS)}")
+    for key in _parent_:
+        if OmegaConf.is_missing(_parent_, key):
+            raise TutelageError(f"data.{key!s}=… is needed")
+    asks = {key for key in map(str, _parent_) if _asks(_parent_, key)}
+    if fact == "input_shape":  # the number of classes may have been given
+        asks.discard("num_classes")
+    node = {str(key): _plain(_parent_[key]) for key in _parent_ if str(key) not in asks | _OF_THE_RUN}
+    given = json.dumps(node, sort_keys=True, default=str)
+    if given not in _found:
+        while len(_found) >= _KEPT:
+            del _found[next(iter(_found))]
+        _found[given] = _look(node)
+    value = _found[given][fact]
+    return OmegaConf.create(value) if isinstance(value, list) else value
+
+
+def _asks(node: DictConfig, key: str) -> bool:
+    if not OmegaConf.is_interpolation(node, key):
+        return False
+    raw: Any = OmegaConf.to_container(node, resolve=False)
+    return str(raw[key]).startswith("${found:")
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True) if isinstance(value, DictConfig | ListConfig) else value
+
+
+def _look(node: dict[str, Any]) -> dict[str, Any]:
+    from hydra.utils import instantiate  # slow, as torch is, which data need
+
+    made = instantiate(OmegaConf.create(node), seed=0, batch_size=1, drop_last=False)
+    made.setup()
+    return {"num_classes": made.num_classes, "input_shape": list(cast(Any, made).input_shape)}

@@ -1,0 +1,159 @@
+"""Chance of code that is not ours as a function of (seed, view, key): transforms, and datasets that draw at random."""
+
+import inspect
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from tutelage import seeding
+from tutelage.errors import TutelageError
+
+
+@contextmanager
+def own_generators() -> Iterator[None]:
+    """Context manager that leaves python's, NumPy's and torch's global generators as they were."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        torch.set_rng_state(states[2])
+
+
+def seed_generators(*parts: int | str) -> int:
+    """Seeds python's, NumPy's and torch's global generators with a function of ``parts``; returns 32 bits of it."""
+    seed = seeding.derive_seed(*parts)
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002
+    torch.default_generator.manual_seed(seed)
+    return seed & 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class Chance:
+    """Which picture of an example an epoch shows.
+
+    Args:
+        seed: the run's.
+        views: how many different ones an example has; None: no limit.
+        times: how often an epoch has each example.
+    """
+
+    seed: int
+    views: int | None = None
+    times: int = 1
+
+    def with_seed(self, seed: int) -> "Chance":
+        """Returns the chance of another seed."""
+        return Chance(seed, self.views, self.times)
+
+    def view(self, epoch: int, turn: int = 0) -> int:
+        """Returns the number of the view that an example has in an epoch, when it comes for the ``turn``-th time."""
+        view = epoch * self.times + turn
+        return view % self.views if self.views else view
+
+
+Transform = Callable[..., Any]
+
+
+class Transforms:
+    """Transforms of anyone's, one after the other, on the fields of a sample before these are tensors.
+
+    Called as torchvision's and timm's are, ``transform(input)``; as albumentations' are,
+    ``transform(image=array)["image"]``, where a transform takes its arguments by name alone; on several fields where
+    ``fields`` names them.
+
+    Args:
+        steps: one or several.
+        fields: null: the input; a list: positional arguments, a tuple comes back; a dict, argument → field: by name.
+        key: what the config calls it.
+
+    Raises:
+        TutelageError: a step is not callable.
+    """
+
+    def __init__(
+        self,
+        steps: Transform | Sequence[Transform],
+        fields: Sequence[str] | Mapping[str, str] | None = None,
+        key: str = "data.transform",
+    ):
+        self.steps: list[Transform] = list(steps) if isinstance(steps, list | tuple) else [steps]  # type: ignore[list-item]
+        self.fields, self.key = fields, key
+        for step in self.steps:
+            if not callable(step):
+                raise TutelageError(f"{key}: {type(step).__name__} is not callable")
+        self._by_name = [isinstance(fields, Mapping) or _takes_names_alone(step) for step in self.steps]
+
+    def __call__(self, sample: Mapping[str, Any], seed: int, where: str) -> dict[str, Any]:
+        """The fields that were changed.
+
+        Args:
+            sample: all fields.
+            seed: of 32 bits, for a transform with generators of its own (``set_random_seed``).
+            where: what errors call the sample.
+
+        Raises:
+            TutelageError: a step can't be applied.
+        """
+        names = self.fields if isinstance(self.fields, Mapping) else None
+        chosen = list(names.values() if names else self.fields or ["input"])
+        if missing := [field for field in chosen if field not in sample]:
+            raise TutelageError(f"{self.key}: {where} has no field {missing[0]!r}; it has {', '.join(sample)}")
+        values = {field: sample[field] for field in chosen}
+        for step, by_name in zip(self.steps, self._by_name, strict=True):
+            if callable(reseed := getattr(step, "set_random_seed", None)):
+                reseed(seed)
+            try:
+                values = _named(step, values, names or {"image": "input"}) if by_name else _called(step, values)
+            except Exception as error:  # it is anyone's
+                given = ", ".join(f"{field} {_kind(value)}" for field, value in values.items())
+                raise TutelageError(
+                    f"{self.key}: {type(step).__name__} of {where} ({given}) failed: {error}"
+                ) from error
+        return values
+
+
+def _called(step: Transform, values: dict[str, Any]) -> dict[str, Any]:
+    made = step(*values.values())
+    return dict(zip(values, made if len(values) > 1 else [made], strict=True))
+
+
+def _named(step: Transform, values: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    made = step(**{name: _as_array(values[field]) for name, field in names.items()})
+    return {field: made[name] for name, field in names.items()}
+
+
+def _as_array(value: Any) -> Any:
+    if isinstance(value, Image.Image):
+        return np.array(value)
+    if isinstance(value, Tensor):
+        return value.permute(1, 2, 0).numpy() if value.ndim == 3 else value.numpy()
+    return value
+
+
+def _takes_names_alone(step: Transform) -> bool:
+    """Checks for albumentations' way of being called: nothing is taken by position but what it ignores."""
+    try:
+        found = inspect.signature(step.forward if isinstance(step, nn.Module) else step).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    by_place = any(one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD) for one in found)
+    by_name = any(
+        one.kind == one.VAR_KEYWORD or (one.kind == one.KEYWORD_ONLY and one.name == "image") for one in found
+    )
+    return by_name and not by_place
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Tensor | np.ndarray):
+        return f"{list(value.shape)} {value.dtype}"
+    return f"{value.mode} {value.size}" if isinstance(value, Image.Image) else type(value).__name__

@@ -1,0 +1,260 @@
+"""Data of one's own: any map-style Dataset for training, validation and test."""
+
+import logging
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from tutelage.data.chance import Chance, Transform, Transforms
+from tutelage.data.examples import Examples, check_labels, divide
+from tutelage.data.fields import INPUT, Fields
+from tutelage.data.found_labels import class_names_of, labels_of
+from tutelage.data.module import Data
+from tutelage.data.samples import Bare, Reading, Samples, SampleSet
+from tutelage.errors import TutelageError
+from tutelage.types import NO_LABEL
+
+log = logging.getLogger(__name__)
+
+_COPIES = 4  # of a sample that are compared, to find out whether its dataset draws at random
+
+
+@dataclass(frozen=True)
+class Part:
+    """One split as it was given: ``dataset`` has ``len`` and ``[row]``; ``collate`` is its loader's own, or None."""
+
+    name: str
+    dataset: Any
+    collate: Callable[[list[Any]], Any] | None = None
+
+
+class DatasetData(Data):
+    """Any map-style Datasets, or functions that make them; a DataLoader gives its dataset and its ``collate_fn``.
+
+    Samples are tuples, dicts or dataclasses. Order and chance are Tutelage's: the order of an epoch is a function of
+    (seed, epoch), and whatever draws at random in a dataset or a transform draws a function of (seed, view, key). So
+    keys, splits, transfer sets, caches, ranks and exact resumption work as for data of ours.
+
+    Args:
+        train: the training set.
+        val: of validation; null: drawn from the training set (``val_size``, ``split_seed``).
+        test: the test set; null: drawn from the training set first (``test_size``).
+        test_size: how many samples, or what fraction, are for the test where there is no ``test``.
+        num_classes: labels are 0 to num_classes − 1; null: as the dataset says, or the largest label + 1.
+        class_names: by default the dataset's ``classes`` or features.
+        input_shape: of one example's ``input``; null: the first's.
+        fields: field of the batch → key, attribute or position in a sample (:class:`~tutelage.data.fields.Fields`).
+        transform: one or several, on every sample's input before it is a tensor (:mod:`tutelage.data.chance`).
+        train_transform: the same on training samples, in place of ``transform``; it may draw at random.
+        transform_fields: what a transform is called with, where that is more than the input.
+        collate: list of samples → batch; null: samples are stacked.
+        mean: of the input, one number a channel, taken off after transforms; null leaves it as it is.
+        std: the same.
+        views: how many different pictures of an example there are; epoch e shows number e mod views. Null: no limit.
+        repeat: how often an epoch has each example, each time in another view.
+        check: how many samples of each set are looked at before training, and make up its fingerprint with the labels;
+            null for all.
+        seed: of the order and of all chance.
+        val_size: see :class:`~tutelage.data.module.Data`.
+        unlabelled: further datasets, of samples without a label.
+        **common: arguments of :class:`~tutelage.data.module.Data`.
+
+    Raises:
+        TutelageError: a set is empty, a field is missing, a label is none; names the sample.
+    """
+
+    seen_through = (
+        "train", "val", "test", "fields", "transform", "transform_fields", "train_transform", "collate", "mean", "std",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        train: Any,
+        seed: int,
+        val: Any = None,
+        test: Any = None,
+        test_size: float = 0.1,
+        val_size: float = 0.1,
+        num_classes: int | None = None,
+        class_names: Sequence[str] | None = None,
+        input_shape: Sequence[int] | None = None,
+        fields: Mapping[str, Hashable] | None = None,
+        transform: Transform | Sequence[Transform] | None = None,
+        train_transform: Transform | Sequence[Transform] | None = None,
+        transform_fields: Sequence[str] | Mapping[str, str] | None = None,
+        collate: Callable[[list[Any]], Any] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        views: int | None = None,
+        repeat: int = 1,
+        check: int | None = 256,
+        unlabelled: Iterable[Any] | None = None,
+        **common: Any,
+    ):
+        self.fields, self.check = Fields(fields), check
+        given = {"train": train, "val": val, "test": test}
+        self._parts = {key: as_part(f"data.{key}", one) for key, one in given.items() if one is not None}
+        self._labels = {key: labels_of(part.name, part.dataset, self.fields) for key, part in self._parts.items()}
+        names = class_names or class_names_of(self._parts["train"].dataset, self.fields)
+        count = num_classes or (len(names) if names else int(self._labels["train"].max()) + 1)
+        bare = [Bare(as_part("data.unlabelled", one).dataset, self.fields, check) for one in unlabelled or ()]
+        super().__init__(num_classes=count, class_names=names, seed=seed, val_size=val_size, unlabelled=bare, **common)
+        self.name = type(self._parts["train"].dataset).__name__
+        self.test_size, self.repeat, self._given_shape = test_size, repeat, input_shape
+        self._check_options(views, mean, std)
+        plain = None if transform is None else Transforms(transform, transform_fields, "data.transform")
+        changed = plain
+        if train_transform is not None:
+            changed = Transforms(train_transform, transform_fields, "data.train_transform")
+        self._reading = Reading(self.fields, plain, collate or self._parts["train"].collate, mean, std)
+        self._training = replace(self._reading, transforms=changed)
+        self._chance = Chance(seed, views)
+        self.augment = self._chance if train_transform is not None else None
+
+    def load(self) -> tuple[Examples, Examples]:
+        """All samples by key; nothing is read but a few, to see whether a dataset draws at random.
+
+        Raises:
+            TutelageError: a sample can't be read.
+        """
+        train, labels = self._parts["train"].dataset, self._labels["train"]
+        if "test" in self._parts:
+            test, test_labels = self._parts["test"].dataset, self._labels["test"]
+        else:
+            left, taken = divide(len(labels), self.test_size, "data.test_size", self.split_seed, "test")
+            test, test_labels = Subset(train, taken.tolist()), labels[taken]
+            train, labels = Subset(train, left.tolist()), labels[left]
+        parts = [("data.train", train)]
+        if "val" in self._parts:
+            parts.append(("data.val", self._parts["val"].dataset))
+            labels = torch.cat([labels, self._labels["val"]])
+        pool = Samples(parts, self.fields, self.check)
+        self._look_for_chance(pool)
+        return Examples(pool, labels), Examples(Samples([("data.test", test)], self.fields, self.check), test_labels)
+
+    def split(self, count: int) -> tuple[Tensor, Tensor]:
+        """The ``val`` set is for validation; without one it is drawn."""
+        if "val" not in self._parts:
+            return super().split(count)
+        first = count - len(self._labels["val"])
+        return torch.arange(first), torch.arange(first, count)
+
+    def checked(self, part: str, examples: Examples) -> Examples:
+        """Labels are classes (or ``NO_LABEL`` in training), samples have one shape, a mask is true somewhere.
+
+        Raises:
+            TutelageError: they are not; names the sample.
+        """
+        known = examples.labels != NO_LABEL
+        if part == "train" and "val" in self._parts:
+            known[len(known) - len(self._labels["val"]) :] = True
+        if part == "test" or not ("val" in self._parts or known.any()):
+            known[:] = True
+        check_labels(f"data.{part} ({self.name})", torch.where(known, examples.labels, 0), self.num_classes)
+        if part == "train":
+            shape = self._look(self._set(examples, self._training), part)
+            self.input_shape = self._given_shape = tuple(self._given_shape or shape)
+        self._look(self._set(examples, self._reading), part)
+        return examples
+
+    def as_set(self, examples: Examples, keys: Tensor) -> SampleSet:
+        """One and the same view of each."""
+        return SampleSet(examples, keys, self._reading)
+
+    def for_training(self, plain: SampleSet, examples: Examples) -> SampleSet:
+        """Another view in each epoch, as far as anything draws at random."""
+        chance = replace(self._chance, seed=self.seed)
+        return SampleSet(examples, plain.keys, self._training, chance, shows_views=self.augment is not None)
+
+    def per_epoch(self, train: SampleSet) -> SampleSet:
+        """With ``repeat`` as well."""
+        own: SampleSet = super().per_epoch(train)
+        return own if self.repeat == 1 else own.repeated(self.repeat)
+
+    def pictures(self, inputs: Tensor) -> Tensor | None:
+        """[B, 1 or 3, H, W], before normalisation where that is known, else from the least to the largest value."""
+        if inputs.ndim != 4 or inputs.shape[1] not in (1, 3) or not inputs.is_floating_point():
+            return None
+        if self._reading.mean is not None:
+            mean, std = self._reading.statistics(inputs)
+            return (inputs * std + mean).clamp(0, 1)
+        low, high = inputs.aminmax()
+        return inputs if low >= 0 and high <= 1 else (inputs - low) / (high - low)
+
+    # -- checks -------------------------------------------------------------------------------------------------------
+
+    def _check_options(self, views: int | None, mean: Any, std: Any) -> None:
+        for key, value in (("views", views), ("check", self.check), ("repeat", self.repeat)):
+            if value is not None and value < 1:
+                raise TutelageError(f"data.{key} must be at least 1; found {value}")
+        if (mean is None) != (std is None):
+            raise TutelageError("data.mean and data.std go together: give both, or neither")
+        if std is not None and min(std) <= 0:
+            raise TutelageError(f"data.std must be above 0; found {list(std)}")
+
+    def _set(self, examples: Examples, reading: Reading) -> SampleSet:
+        return SampleSet(examples, torch.arange(len(examples)), reading)
+
+    def _look(self, found: SampleSet, part: str) -> list[int]:
+        """Makes batches of a few samples of each dataset; returns the shape of an input."""
+        shape: list[int] = []
+        for rows in torch.tensor(found.samples.spread(self.check)).split(64):
+            batch = found[0, rows]
+            shape = shape or list(batch[INPUT].shape[1:])
+            expected = list(self._given_shape or shape)
+            if self._reading.collate is None and list(batch[INPUT].shape[1:]) != expected:
+                raise TutelageError(
+                    f"data.{part}: inputs are {list(batch[INPUT].shape[1:])}; expected {expected}, as the first is or "
+                    "data.input_shape says"
+                )
+            inputs = batch[INPUT]
+            if inputs.is_floating_point() and not (good := inputs.isfinite().flatten(1).all(1)).all():
+                where = found.samples.place(int(batch["key"][~good][0]))[0]
+                raise TutelageError(f"{where}: its input is not finite")
+            if "mask" in batch and not (any_true := batch["mask"].bool().flatten(1).any(1)).all():
+                where = found.samples.place(int(batch["key"][~any_true][0]))[0]
+                raise TutelageError(f"{where}: its mask is false everywhere; nothing would be learned from it")
+        return shape
+
+    def _look_for_chance(self, pool: Samples) -> None:
+        """Finds out whether the training set draws at random by itself, and whether that can be had again."""
+        rows = pool.spread(_COPIES)[:_COPIES]
+        found = SampleSet(Examples(pool, torch.zeros(len(pool), dtype=torch.long)), torch.arange(len(pool)),
+                          self._training, self._chance)  # fmt: skip
+        first, again, other = (found[epoch, torch.tensor(rows)][INPUT] for epoch in (0, 0, 1))
+        if not torch.equal(first, again):
+            log.warning(
+                "%s: the same sample differs from one reading to the next, with generators of its own; it can't be "
+                "resumed to the bit, nor be the same for teacher and student (give it set_random_seed(seed), or let "
+                "it draw from the global generators)",
+                self.name,
+            )
+        if not torch.equal(first, other):
+            self.augment = self._chance
+
+
+def as_part(name: str, given: Any) -> Part:
+    """A dataset as it was given: itself, what a function makes, or a loader's.
+
+    Raises:
+        TutelageError: it is none, or it is empty.
+    """
+    collate = None
+    if isinstance(given, type) or (callable(given) and not hasattr(given, "__len__")):
+        given = given()
+    if isinstance(given, DataLoader):
+        plain = given.collate_fn is torch.utils.data.default_collate
+        given, collate = given.dataset, None if plain else given.collate_fn
+    if not hasattr(given, "__getitem__") or not hasattr(given, "__len__"):
+        raise TutelageError(
+            f"{name}: expected a map-style Dataset, with len() and [i], or a function that makes one; found "
+            f"{type(given).__name__}"
+        )
+    if not len(given):
+        raise TutelageError(f"{name}: the dataset {type(given).__name__} is empty")
+    return Part(name, given, collate)

@@ -1,0 +1,273 @@
+"""Anyone's map-style datasets as examples with keys, and batches made of their samples."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from tutelage.data.chance import Chance, Transforms, own_generators, seed_generators
+from tutelage.data.examples import Examples
+from tutelage.data.fields import INPUT, LABEL, Fields, as_tensor, stacked
+from tutelage.data.order import Request
+from tutelage.errors import TutelageError
+from tutelage.types import NO_LABEL, Batch
+
+
+class Samples:
+    """The samples of one or several datasets, numbered through.
+
+    Args:
+        parts: what errors call a dataset → it, with ``len`` and ``[row]``.
+        fields: what a sample consists of.
+        looked_at: of how many samples, evenly spread, :meth:`content` is made; None for all.
+    """
+
+    def __init__(self, parts: Sequence[tuple[str, Any]], fields: Fields, looked_at: int | None):
+        self.parts, self.fields, self.looked_at = tuple(parts), fields, looked_at
+        self.counts = [len(dataset) for _, dataset in self.parts]
+
+    def __len__(self) -> int:
+        return sum(self.counts)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        raise TutelageError("samples of a dataset are fetched by SampleSet")
+
+    def place(self, key: int) -> tuple[str, Any, int]:
+        """Where an example is: what errors call it, dataset, row."""
+        row = key
+        for (name, dataset), count in zip(self.parts, self.counts, strict=True):
+            if row < count:
+                return f"{name}: sample {row}", dataset, row
+            row -= count
+        raise IndexError(key)
+
+    def sample(self, key: int) -> Any:
+        """One sample as its dataset gives it.
+
+        Raises:
+            TutelageError: the dataset fails.
+        """
+        where, dataset, row = self.place(key)
+        try:
+            return dataset[row]
+        except TutelageError:
+            raise
+        except Exception as error:  # it is anyone's
+            raise TutelageError(f"{where} can't be read: {type(error).__name__}: {error}") from error
+
+    def spread(self, most: int | None) -> list[int]:
+        """Up to ``most`` keys of each dataset, evenly spread, the first and the last among them."""
+        keys, start = [], 0
+        for count in self.counts:
+            some = count if most is None else min(most, count)
+            keys += [start + i * (count - 1) // max(1, some - 1) for i in range(some)]
+            start += count
+        return keys
+
+    def bytes_of(self, key: int) -> bytes:
+        """Digest of a sample's fields as the dataset gives them under one fixed chance."""
+        with own_generators():
+            seed_generators(0, "sample", 0, key)
+            fields = self.fields.pick(self.sample(key), where := self.place(key)[0])
+        made = hashlib.sha256()
+        for name, value in fields.items():
+            tensor = as_tensor(name, value, where)
+            made.update(repr((name, tensor.dtype, tensor.shape)).encode())
+            made.update(tensor.contiguous().numpy().tobytes())
+        return made.digest()
+
+    def content(self) -> bytes:
+        """Numbers of samples, and digests of those that are looked at, where a sample is the same each time."""
+        return self._content
+
+    @cached_property
+    def _content(self) -> bytes:
+        keys = self.spread(self.looked_at)
+        if any(self.bytes_of(key) != self.bytes_of(key) for key in keys[:4]):  # it draws, and nobody can say what
+            return repr(self.counts).encode()
+        return repr(self.counts).encode() + b"".join(map(self.bytes_of, keys))
+
+    def joined(self, others: Sequence["Samples"]) -> "Samples":
+        """These samples and others behind them."""
+        return Samples([part for one in (self, *others) for part in one.parts], self.fields, self.looked_at)
+
+
+@dataclass(frozen=True, eq=False)
+class Bare:
+    """A dataset whose labels are not read: further examples that a teacher alone says something of.
+
+    Args:
+        dataset: gives samples with the same fields as the training set, or inputs alone.
+        fields: what a sample consists of.
+        looked_at: see :class:`Samples`.
+    """
+
+    dataset: Any
+    fields: Fields
+    looked_at: int | None
+
+    def load(self, shape: tuple[int, ...]) -> Examples:
+        """All of them."""
+        samples = Samples([("data.unlabelled", self.dataset)], self.fields, self.looked_at)
+        return Examples(samples, torch.full((len(samples),), NO_LABEL))
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """How batches are made of samples.
+
+    Args:
+        fields: what a sample consists of.
+        transforms: of each sample.
+        collate: list of samples → batch: a dict, or what ``fields`` finds its parts in; None stacks.
+        mean: of the input, one number a channel (its first dimension); None leaves it as it is.
+        std: the same.
+    """
+
+    fields: Fields
+    transforms: Transforms | None = None
+    collate: Callable[[list[Any]], Any] | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+
+    def sample(self, samples: Samples, key: int, seed: int) -> Any:
+        """One sample, transformed; as tensors where nobody else makes the batch."""
+        where, sample = samples.place(key)[0], samples.sample(key)
+        if self.transforms is None and self.collate is not None:
+            return sample
+        fields, changed = self.fields.pick(sample, where), {}
+        if self.transforms is not None:
+            changed = self.transforms(fields, seed, where)
+        if self.collate is not None:
+            return self.fields.put(sample, changed, where)
+        return {name: as_tensor(name, x, where) for name, x in {**fields, **changed}.items() if name != LABEL}
+
+    def batch(self, samples: list[Any], keys: list[int], where: str) -> dict[str, Tensor]:
+        """The fields of a batch, without its labels."""
+        made = stacked(samples, keys, where) if self.collate is None else self._collated(samples, where)
+        made[INPUT] = self.normalised(made[INPUT])
+        return made
+
+    def _collated(self, samples: list[Any], where: str) -> dict[str, Tensor]:
+        assert self.collate is not None
+        try:
+            made = self.collate(samples)
+        except Exception as error:  # it is anyone's
+            raise TutelageError(f"data.collate of {len(samples)} samples of {where} failed: {error}") from error
+        named = isinstance(made, Mapping) and INPUT in made
+        parts = dict(made) if named else self.fields.pick(made, f"what data.collate makes of {where}")
+        found = {name: as_tensor(name, value, "data.collate") for name, value in parts.items() if name != LABEL}
+        for name, value in found.items():
+            if not value.ndim or len(value) != len(samples):
+                raise TutelageError(
+                    f"data.collate: {name!r} is {list(value.shape)}; its first dimension must be the batch's, "
+                    f"{len(samples)}"
+                )
+        if found[INPUT].dtype == torch.uint8 and found[INPUT].ndim == 4:
+            found[INPUT] = found[INPUT].float().div_(255)
+        return found
+
+    def normalised(self, inputs: Tensor) -> Tensor:
+        """(x − mean) / std."""
+        if self.mean is None or self.std is None:
+            return inputs
+        mean, std = self.statistics(inputs)
+        return (inputs - mean) / std
+
+    def statistics(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """``mean`` and ``std``, to go with a batch.
+
+        Raises:
+            TutelageError: the input has another number of channels, or is none of floats.
+        """
+        channels = inputs.shape[1] if inputs.ndim > 1 else 1
+        for key, values in (("mean", self.mean), ("std", self.std)):
+            if len(values or ()) != channels or not inputs.is_floating_point():
+                raise TutelageError(
+                    f"data.{key} has {len(values or ())} numbers for inputs {list(inputs.shape[1:])} of "
+                    f"{inputs.dtype}; expected {channels}, one a channel, and floats"
+                )
+        shape = [-1] + [1] * (inputs.ndim - 2)
+        return tuple(torch.tensor(list(x or ()), dtype=torch.float32).view(shape) for x in (self.mean, self.std))
+
+
+@dataclass(frozen=True, eq=False)
+class SampleSet(Dataset[Batch]):
+    """Some of the examples, fetched one by one and made into batches.
+
+    Whatever draws at random in a dataset or a transform, from python's, NumPy's or torch's global generators, draws a
+    function of (seed, view, key): the same on any number of workers and ranks, and after a resumption.
+
+    Args:
+        examples: all of them, their pixels being :class:`Samples`.
+        keys: [n] int64, which of them belong to this set; one may come more than once.
+        reading: how batches are made.
+        chance: which view of an example an epoch shows; None: one and the same.
+        shows_views: whether batches say which ``view`` they are.
+        times: how often ``keys`` has all of itself, one after the other.
+    """
+
+    examples: Examples
+    keys: Tensor
+    reading: Reading
+    chance: Chance | None = None
+    shows_views: bool = False
+    times: int = 1
+    in_memory: ClassVar[bool] = False
+    _lengths: dict[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def labels(self) -> Tensor:
+        """[n] int64, by place in this set."""
+        return self.examples.labels.index_select(0, self.keys)
+
+    @property
+    def samples(self) -> Samples:
+        """Those of the examples."""
+        found = self.examples.pixels
+        assert isinstance(found, Samples)
+        return found
+
+    def __getitem__(self, request: Request) -> Batch:
+        """``{"input": [B, …], further fields, "label": [B], "key": [B]}`` for (epoch, indices into this set)."""
+        epoch, indices = request
+        keys = self.keys.index_select(0, indices)
+        views, seed = torch.zeros_like(keys), 0
+        if self.chance is not None:
+            turns, seed = (indices // (len(self.keys) // self.times)).tolist(), self.chance.seed
+            views = torch.tensor([self.chance.view(epoch, turn) for turn in turns], dtype=torch.long)
+        with own_generators():
+            samples = list(self._each(seed, views.tolist(), keys.tolist()))
+            fields = self.reading.batch(samples, keys.tolist(), self.samples.parts[0][0])
+        shown = {"view": views} if self.shows_views else {}
+        return {**fields, LABEL: self.examples.labels.index_select(0, keys), "key": keys, **shown}
+
+    def _each(self, seed: int, views: list[int], keys: list[int]) -> Iterator[Any]:
+        for view, key in zip(views, keys, strict=True):
+            yield self.reading.sample(self.samples, key, seed_generators(seed, "sample", view, key))
+
+    def repeated(self, times: int) -> "SampleSet":
+        """Every example so many times, each time in another view."""
+        chance = None if self.chance is None else replace(self.chance, times=times)
+        return replace(self, keys=self.keys.repeat(times), times=times, chance=chance)
+
+    def lengths(self, name: str) -> Tensor:
+        """The first dimension of a field of every example, by key; reads each once."""
+        if name not in self._lengths:
+            found, fields = [], self.reading.fields
+            for key in range(len(self.examples)):
+                where = self.samples.place(key)[0]
+                sample = fields.pick(self.samples.sample(key), where)
+                if name not in sample or not hasattr(sample[name], "__len__"):
+                    raise TutelageError(f"data.sampler.field: {where} has no field {name!r} with a length")
+                found.append(len(sample[name]))
+            self._lengths[name] = torch.tensor(found)
+        return self._lengths[name]

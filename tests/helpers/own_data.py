@@ -1,0 +1,117 @@
+"""Datasets of a stranger's: scikit-learn's digits in every shape that samples come in."""
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+from torch.utils.data import Dataset, TensorDataset
+
+
+def digits(part):
+    found = load_digits()
+    images, labels = (found.images * 15.9375).astype(np.uint8), found.target
+    rows = {"train": slice(0, 600), "val": slice(600, 900), "test": slice(900, 1197), "small": slice(0, 48)}[part]
+    return images[rows], labels[rows]
+
+
+class Pictures(Dataset):
+    """(PIL image, label), as torchvision's datasets give them."""
+
+    classes = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+    def __init__(self, part="train", transform=None):
+        self.images, self.targets = digits(part)
+        self.transform = transform
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, row):
+        image = Image.fromarray(self.images[row])
+        return self.transform(image) if self.transform else image, int(self.targets[row])
+
+
+class Dicts(Pictures):
+    """A dict with a label by another name and further fields."""
+
+    def __getitem__(self, row):
+        image, label = super().__getitem__(row)
+        return {"image": image, "fine_label": label, "ink": float(self.images[row].mean()), "file": f"{row}.png"}
+
+
+@dataclass
+class Digit:
+    image: Image.Image
+    label: int
+
+
+class Objects(Pictures):
+    def __getitem__(self, row):
+        return Digit(*super().__getitem__(row))
+
+
+def tensors(part="train"):
+    images, labels = digits(part)
+    return TensorDataset(torch.from_numpy(images)[:, None], torch.from_numpy(labels))
+
+
+class Noisy(Pictures):
+    """Draws at random by itself, from one of the global generators."""
+
+    def __init__(self, part="train", of="torch"):
+        super().__init__(part)
+        self.of = of
+
+    def __getitem__(self, row):
+        image, label = super().__getitem__(row)
+        draw = {"torch": lambda: float(torch.rand(())), "numpy": np.random.rand, "python": random.random}
+        return torch.from_numpy(np.array(image))[None].float() / 255 + draw[self.of](), label
+
+
+class Own(Pictures):
+    """Draws from a generator of its own, which nobody can set."""
+
+    def __init__(self, part="train"):
+        super().__init__(part)
+        self.generator = np.random.default_rng(0)
+
+    def __getitem__(self, row):
+        return torch.full((1, 8, 8), self.generator.random(), dtype=torch.float32), int(self.targets[row])
+
+
+class Lengths(Dataset):
+    """Sequences of different lengths."""
+
+    def __init__(self, count=60):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, row):
+        return {"input": torch.full((1 + row % 7, 3), float(row)), "label": row % 2}
+
+
+def padded(samples):
+    longest = max(len(sample["input"]) for sample in samples)
+    inputs = torch.zeros(len(samples), longest, 3)
+    for row, sample in enumerate(samples):
+        inputs[row, : len(sample["input"])] = sample["input"]
+    mask = torch.tensor([[i < len(sample["input"]) for i in range(longest)] for sample in samples])
+    return {"input": inputs, "mask": mask, "label": torch.tensor([sample["label"] for sample in samples])}
+
+
+class Listed(Dataset):
+    """Samples of a list."""
+
+    def __init__(self, samples):
+        self.samples = samples
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, row):
+        return self.samples[row]
