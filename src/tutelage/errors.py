@@ -19,7 +19,7 @@ _EXTRAS = {
 }
 
 _NO_LOCKS = "the file system has no locks (flock); choose other folders for paths.outputs and paths.artifacts"
-# What is wrong with a disk or a folder, and no fault of ours.
+# Faults of a disk or a folder, not of this program.
 _STORAGE = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota of the disk is used up",
@@ -29,13 +29,13 @@ _STORAGE = {
     errno.EPERM: "no permission",
     errno.ENOLCK: _NO_LOCKS,
     errno.EOPNOTSUPP: _NO_LOCKS,
-    errno.ENOTDIR: "a part of this path is a file, where a folder is needed",
-    errno.EEXIST: "a file of this name is in the way",
+    errno.ENOTDIR: "a part of this path is a file; a folder is needed",
+    errno.EEXIST: "a file of this name exists already",
     errno.EISDIR: "expected a file, found a folder",
     errno.ENAMETOOLONG: "the name is too long for the file system",
-    errno.ELOOP: "its links lead in a circle",
+    errno.ELOOP: "its symbolic links form a loop",
     errno.EIO: "the disk failed to read or write",
-    errno.ESTALE: "the file system was mounted anew meanwhile",
+    errno.ESTALE: "the file system was remounted meanwhile",
 }
 
 
@@ -58,8 +58,8 @@ def storage_fault(error: BaseException) -> str | None:
     if not isinstance(error, OSError):
         return None
     place = f"{error.filename}: " if error.filename else ""
-    if error.errno == errno.ENOENT and _made_a_folder(error):  # as below /proc, which lets nobody write
-        return f"{place}the folder can't be made here"
+    if error.errno == errno.ENOENT and _made_a_folder(error):  # as below /proc, which is not writable
+        return f"{place}the folder can't be created here"
     return f"{place}{_STORAGE[error.errno]}" if error.errno in _STORAGE else None
 
 
@@ -69,7 +69,7 @@ def _made_a_folder(error: BaseException) -> bool:
 
 
 def is_users(error: BaseException) -> bool:
-    """Checks whether an error is the user's to mend: its message is shown without a traceback."""
+    """Checks whether the user can fix the error; then its message is shown without a traceback."""
     own = (CompactHydraException, OmegaConfBaseException, yaml.YAMLError)
     return isinstance(error, own) or storage_fault(error) is not None or _is_lightnings_refusal(error)
 
@@ -89,7 +89,7 @@ def _of_a_resolver(error: BaseException) -> str | None:
 def explain(error: BaseException) -> str:
     """Returns the error's message, or its cause's where Hydra failed to build a part of the config.
 
-    Where a key or a choice of the config is misspelt, with the nearest that there are.
+    For a misspelt key or choice of the config, the nearest existing ones are added.
     """
     if (known := storage_fault(error) or _of_a_resolver(error)) is not None:
         return known
@@ -97,7 +97,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, yaml.YAMLError):
         return f"{' '.join(message.split())}; YAML indents with spaces, never with tabs"
     if _is_lightnings_refusal(error):
-        return f"trainer or callbacks, as Lightning says: {' '.join(message.split())}"
+        return f"trainer or callbacks were rejected by Lightning: {' '.join(message.split())}"
     if isinstance(error, OverrideParseException):
         problem = message.splitlines()[0]
         return f"{error.override}: {problem}; text with brackets, spaces or commas is quoted twice: 'key=\"…\"'"
@@ -110,7 +110,7 @@ def explain(error: BaseException) -> str:
         return f"{message}\n{key!r}: {nearest(key, node)}"
     for choice, extra in _EXTRAS.items():
         if f"'hydra/{choice}'" in message:
-            return f"{message}\n{choice} comes with: pip install 'tutelage[{extra}]'"
+            return f"{message}\n{choice} needs an extra: pip install 'tutelage[{extra}]'"
     if (options := getattr(error, "options", None)) and (missing := getattr(error, "missing_cfg_file", None)):
         choice = str(missing).rpartition("/")[2]
         return f"{message}\n{choice!r}: {nearest(choice, options)}"

@@ -18,10 +18,10 @@ Path = str | list[str]  # "<source>.<signal>", or several
 class Term(nn.Module):
     """One loss with its arguments bound to signals.
 
-    Where some training examples have no label (:meth:`bind`), a term that reads ``batch.label`` sees the labelled rows
-    of its signals alone; ``<source>.<tap>.<parameter>`` has no rows and stays whole. Without a labelled row the loss is
-    computed as if all labels were 0 and counts 0 times: everything that learns has its gradient, of 0. Over several
-    ranks a mean over rows is the mean over all labelled rows of the batch, however these are spread.
+    If some training examples have no label (:meth:`bind`), a term that reads ``batch.label`` gets only the labelled
+    rows of its signals; ``<source>.<tap>.<parameter>`` has no rows and is passed in full. For a batch without labelled
+    rows the loss is computed with all labels 0 and multiplied by 0, so that every parameter still has a gradient. Over
+    several ranks a mean over rows is the mean over all labelled rows of the batch, however these are spread.
 
     Args:
         loss: any module (torch's own, too) that maps the tensors named below to a scalar; one that needs more derives
@@ -53,7 +53,7 @@ class Term(nn.Module):
                 raise TutelageError(f"a term reads '<source>.<signal>', such as 'student.logits'; found {path!r}")
 
     def paths(self, bound: Mapping[str, Path] | None = None) -> list[str]:
-        """Every ``"<source>.<signal>"`` that this term reads, or those of ``bound`` alone."""
+        """Returns every ``"<source>.<signal>"`` that this term reads, or only those in ``bound``."""
         bound = self.inputs | self.targets if bound is None else bound
         return [path for paths in bound.values() for path in (paths if isinstance(paths, list) else [paths])]
 
@@ -67,7 +67,7 @@ class Term(nn.Module):
 
     @property
     def scale(self) -> Tensor:
-        """Weight times the schedule's factor, a scalar."""
+        """Returns the weight times the schedule's factor, a scalar."""
         return self.weight if self.schedule is None else self.factor * self.weight
 
     def bind(self, keys: Tensor, labels: Tensor) -> None:
@@ -81,7 +81,7 @@ class Term(nn.Module):
         self.labelled_only = reads and bool((labels < 0).any())
 
     def forward(self, signals: Mapping[str, Signals]) -> Tensor:
-        """The loss on the bound tensors, in float32 or better: a scalar, not yet weighted."""
+        """Returns the unweighted loss on the bound tensors, a scalar in float32 or better."""
         share: float | Tensor = 1.0
         if self.labelled_only:
             signals, share = self._labelled(signals)
@@ -104,7 +104,7 @@ class Term(nn.Module):
         return kept, share
 
     def read_targets(self, signals: Mapping[str, Signals]) -> dict[str, Any]:
-        """The arguments that come from ``targets``, detached."""
+        """Returns the arguments that come from ``targets``, detached."""
         return {name: _detached(_read(signals, paths)) for name, paths in self.targets.items()}
 
     @in_float32
@@ -122,7 +122,7 @@ def _share(rows: int, device: torch.device) -> float | Tensor:
 
 
 def _plain(bound: Mapping[str, Path]) -> dict[str, Path]:
-    """Without OmegaConf's containers, whose every access costs microseconds."""
+    """Returns plain containers instead of OmegaConf's, which are slow to access."""
     return {name: path if isinstance(path, str) else list(path) for name, path in bound.items()}
 
 
@@ -162,9 +162,9 @@ class Objective(nn.Module):
         return self.terms.items()  # type: ignore[return-value]
 
     def needs(self) -> dict[str, set[str]]:
-        """Source → the signals that are read of it.
+        """Returns the signals that are read of each source.
 
-        Which taps are hooked, what a cache must hold and which sources never run all follow from this.
+        They determine the hooked taps, the content of caches and the sources to run.
         """
         needs: dict[str, set[str]] = defaultdict(set)
         for _, term in self._named():
@@ -204,7 +204,7 @@ class Objective(nn.Module):
         return listening
 
     def forward(self, signals: Mapping[str, Signals]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Total and parts (unweighted, by term), each a scalar."""
+        """Returns the total and the unweighted loss of each term, all scalars."""
         parts = {name: term(signals) for name, term in self._named()}
         first, *rest = (term.scale * parts[name] for name, term in self._named())
         return sum(rest, start=first), parts

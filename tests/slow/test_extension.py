@@ -49,7 +49,7 @@ def test_a_finished_run_is_made_longer_to_the_bits_of_one_that_was_so_long_from_
     assert len(artifacts(tmp_path / "shop", "teacher")) == 1
     again = main(*COMMAND, "trainer.max_epochs=4", "hydra.run.dir=run")
     assert again.code == 0
-    assert "left as it is" in again.out
+    assert "already complete, nothing to do" in again.out
     shorter = main(*COMMAND, "trainer.max_epochs=2", "hydra.run.dir=run")
     assert shorter.code == 1
     assert "holds a run with trainer.max_epochs=4; it can be made longer, not shorter (found 2)" in shorter.message

@@ -79,7 +79,7 @@ def test_weights_that_are_nan_after_the_first_epoch_are_never_best(main, tmp_pat
 def test_class_counts_that_differ_are_refused_before_any_training(main, tmp_path, who, classes):
     answer = main("distill", *TINY, f"{who}.net.num_classes={classes}", "hydra.run.dir=run")
     assert answer.code == 1
-    assert f"the {who} gives logits" in answer.message
+    assert f"the {who} returns logits" in answer.message
     assert f"[8, {classes}]" in answer.message
     assert "[8, 10]" in answer.message
     assert "epoch 1" not in answer.out
@@ -92,7 +92,7 @@ def test_a_given_teacher_of_other_classes_is_refused(main, tmp_path, classes):
     torch.save(net.state_dict(), tmp_path / "teacher.pt")
     answer = main("distill", *TINY, "sources.teacher.checkpoint=teacher.pt", f"teacher.net.num_classes={classes}")
     assert answer.code == 1
-    assert "the teacher gives logits" in answer.message
+    assert "the teacher returns logits" in answer.message
     assert f"[8, {classes}]" in answer.message
     assert "[8, 10]" in answer.message
     assert "epoch 1" not in answer.out
@@ -104,7 +104,7 @@ def test_logits_of_one_row_that_would_broadcast_are_refused(main, tmp_path, who)
     (tmp_path / "mine" / "model" / "row.yaml").write_text("_target_: odd_nets.OneRow\n")
     answer = main("distill", "--config-dir", "mine", "trainer.max_epochs=2", f"model@{who}=row", "hydra.run.dir=run")
     assert answer.code == 1
-    assert f"the {who} gives logits" in answer.message
+    assert f"the {who} returns logits" in answer.message
     assert "[1, 10]" in answer.message
     assert "[8, 10]" in answer.message
     assert "epoch 1" not in answer.out

@@ -128,13 +128,13 @@ def test_two_ranks_train_specialists_too(cli, tmp_path):
         (("sources.teacher.top=0",), "top must be a whole number of at least 1; found 0"),
         (("stages.specialist.trainer.max_epochs=0",), "stages.specialist.trainer.max_epochs must be a whole number"),
         (("stages.teacher.workers=0",), "stages.teacher.workers must be a whole number ≥ 1; found 0"),
-        (("~stages.specialist",), "trained as stages.specialist says; found none"),
+        (("~stages.specialist",), "stages.specialist, the settings that specialists are trained with, is missing"),
         (
             (
                 "~sources.teacher.generalist",
                 "+sources.teacher.generalist={_target_: tutelage.sources.ema_teacher.EMATeacher}",
             ),
-            "the generalist is one frozen network",
+            "the generalist must be one frozen network",
         ),
     ],
 )

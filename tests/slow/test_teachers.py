@@ -90,7 +90,7 @@ def test_the_mean_of_generations_is_theirs(main, tmp_path):
 def test_a_chain_without_a_network_to_begin_with_is_refused(main, tmp_path):
     answer = main("distill", *TINY, "sources=momentum", "generations=1")
     assert answer.code == 1
-    assert "begin with a network that teaches" in answer.message
+    assert "need a teacher that is a network" in answer.message
 
 
 def test_a_generation_that_reuses_its_teacher_s_classifier_teaches_the_next(main, tmp_path):

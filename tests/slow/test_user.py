@@ -47,7 +47,7 @@ def test_any_module_by_target_is_a_student_and_is_evaluated(main, tmp_path, mine
     given = ("evaluate", f"checkpoint={path}", "split=val", "hydra.run.dir=eval")
     refused = main(*given)
     assert refused.code == 1
-    assert "wants to run odd_nets.Plain" in refused.message
+    assert "names odd_nets.Plain" in refused.message
     assert main(*given, "trust=[odd_nets]").code == 0
     found = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     expected = {k: v for k, v in metrics["student"]["best"]["val"].items() if k not in ("agreement", "kl_teacher")}

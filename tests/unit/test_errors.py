@@ -56,6 +56,6 @@ def test_a_combination_that_lightning_refuses_is_a_user_s_to_mend():
 
     error = MisconfigurationException("`x` needs\n `y`")
     assert is_users(error)
-    assert explain(error) == "trainer or callbacks, as Lightning says: `x` needs `y`"
+    assert explain(error) == "trainer or callbacks were rejected by Lightning: `x` needs `y`"
     assert not is_users(RuntimeError("ours"))
     assert not is_users(FileNotFoundError(2, "No such file", "x"))

@@ -1,4 +1,4 @@
-"""Bash completion for ``tutelage <verb> …``: Hydra completes a verb's overrides, we the verb and packages."""
+"""Bash completion for ``tutelage <verb> …``: Hydra completes the overrides, this module the rest."""
 
 import contextlib
 import importlib

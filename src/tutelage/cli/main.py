@@ -51,13 +51,13 @@ def usage() -> str:
 def main() -> None:
     """The console script: dispatches to a verb, and turns errors into messages and exit codes.
 
-    Where the reader of its output has gone (``… | head -1``) it ends as other programs do, with 141.
+    If the reader of its output has closed the pipe (``… | head -1``), it exits with 141, as other programs do.
     """
     from tutelage.runtime.text import in_its_letters
 
     for stream in (sys.stdout, sys.stderr):
         in_its_letters(stream)
-    logging.raiseExceptions = False  # else a message that nobody reads is a traceback
+    logging.raiseExceptions = False  # else Python prints a traceback about the closed pipe
     try:
         try:
             _dispatch(sys.argv[1:])
@@ -90,7 +90,7 @@ def _dispatch(arguments: list[str]) -> None:
         overrides, flags = _sorted(given)
         kinds = {kind for word in flags for kind, names in _MODES.items() if word.partition("=")[0] in names}
         if len(kinds) > 1:
-            sys.exit(f"tutelage {verb}: {' and '.join(sorted(kinds))} can't go together: --cfg and --info show one job")
+            sys.exit(f"tutelage {verb}: {' and '.join(sorted(kinds))} can't be combined: --cfg and --info show one job")
         sys.argv = [f"{sys.argv[0]} {verb}", *overrides, *flags]
     run(verb)
 
@@ -108,8 +108,8 @@ def _sorted(words: list[str]) -> tuple[list[str], list[str]]:
 def run(verb: str) -> None:
     """Runs a verb under Hydra.
 
-    Hydra is told to let exceptions through, so that a user's mistake is one clear message here and a fault of ours a
-    whole traceback. ``HYDRA_FULL_ERROR=1`` in the user's environment gives the traceback in both cases.
+    Hydra is told to let exceptions through, so that a user's mistake becomes one message and a bug a full traceback.
+    ``HYDRA_FULL_ERROR=1`` in the user's environment gives the traceback in both cases.
     """
     from tutelage.compat.hydra import parse_files_once
     from tutelage.config import resolvers
@@ -135,7 +135,7 @@ def run(verb: str) -> None:
 
 
 def _nobody_reads() -> bool:
-    """Checks whether a broken pipe is our own output, and not another one."""
+    """Checks whether a broken pipe is that of this program's output."""
     try:
         output = select.poll()
         output.register(sys.stdout.fileno(), select.POLLOUT)
@@ -155,7 +155,7 @@ def unexpected() -> str:
     for frame in reversed(traceback.extract_tb(error.__traceback__ if error else None)):
         if ours := os.path.abspath(frame.filename).startswith(here):
             break
-        if not os.path.abspath(frame.filename).startswith(libraries):  # code of the user's
+        if not os.path.abspath(frame.filename).startswith(libraries):  # the user's code
             break
     what = "this is a bug in Tutelage" if ours else "an error that Tutelage did not expect"
     where = f" ({sweep.multirun.traceback_file} has its traceback)" if sweep.multirun.traceback_file else ""
@@ -163,7 +163,7 @@ def unexpected() -> str:
 
 
 def _shown(text: str) -> str:
-    """Returns text safe for the terminal: names of files and values may hold secrets or escape sequences."""
+    """Returns text safe for the terminal: file names and values may contain secrets or escape sequences."""
     from tutelage.runtime.masking import hide
     from tutelage.runtime.text import printable
 

@@ -15,21 +15,21 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="where to write (default: DIR/report)")
     parser.add_argument(
         "--weights", choices=("last", "best"), default="last",
-        help="of which weights: last, or each network's best epoch on validation (default: last)",
+        help="which weights to report: last, or each network's best epoch on validation (default: last)",
     )  # fmt: skip
     parser.add_argument(
         "--trust", action="append", default=[], metavar="PACKAGE",
-        help="a package of yours whose data classes may be used to show images (may be given several times)",
+        help="a package whose data classes may be used to show images (repeatable)",
     )  # fmt: skip
     parser.add_argument(
         "--no-images", dest="images", action="store_false",
-        help="leave out the test images, for which alone the data and PyTorch are loaded",
+        help="leave out the test images (faster: neither the data nor PyTorch are loaded)",
     )  # fmt: skip
     chosen = parser.parse_args(sys.argv[1:])
 
     from tutelage.report.runs import read_runs
 
-    runs = read_runs(chosen.folders)  # before more is imported: a misspelt folder is told at once
+    runs = read_runs(chosen.folders)  # before the slow imports, so that a misspelt folder is reported at once
 
     from tutelage.report.write import write_report
 

@@ -2,8 +2,8 @@
 
 VERBS = {
     "distill": "train a teacher, the student alone and the distilled student, and compare them",
-    "cache": "write what a teacher says of every training image, for distill to find",
+    "cache": "write a teacher's signals on every training image, for distill to reuse",
     "evaluate": "measure a network that distill wrote (checkpoint=…)",
-    "status": "how the jobs below a folder are doing (DIR…)",
-    "report": "what finished jobs say together, as one page, markdown and CSV (DIR…)",
+    "status": "show the state of the jobs below a folder (DIR…)",
+    "report": "compare finished jobs on one page, in markdown and CSV (DIR…)",
 }

@@ -1,1 +1,1 @@
-"""Turns configs into objects and refuses bad ones before anything trains. Starts no training."""
+"""Turns configs into objects and rejects bad ones before training. Starts no training."""

@@ -1,4 +1,4 @@
-"""Config → objects: the only place that instantiates."""
+"""Builds objects from the config; the only module that instantiates."""
 
 import os
 import pickle
@@ -36,20 +36,20 @@ from tutelage.training.replicas import Replicated
 from tutelage.training.schedule_length import check_kind, check_length, filled, length
 
 STAGES = ("teacher", "control", "student")
-SPEED = {"compile": False, "graph": "never"}  # how fast a stage trains: its own options, off by default
+SPEED = {"compile": False, "graph": "never"}  # options of speed, off by default
 _LAYERS = {"control": ("student", "control"), "specialist": ("teacher", "specialist")}
 
 
 def stage_config(cfg: DictConfig, name: str) -> DictConfig:
-    """The whole config as one training sees it.
+    """Returns the whole config with one stage's settings applied.
 
-    ``stages.<name>`` is laid over ``callbacks``, ``data``, ``optimizer``, ``scheduler`` and ``trainer``: what has a
-    ``_target_`` there replaces what has its name, single keys merge. The control starts from the student's, a
-    specialist's from the teacher's. Losses: the student's is ``loss``; the control's is the same at alpha = 0, the
-    teacher's as well, without what reads another source. What a method trains in the student's place,
-    ``stages.student.network``, is there above alpha = 0.
+    ``stages.<name>`` is merged over ``callbacks``, ``data``, ``optimizer``, ``scheduler`` and ``trainer``: a node with
+    a ``_target_`` replaces the one of that name, single keys merge. The control's settings start from the student's, a
+    specialist's from the teacher's. Losses: the student's is ``loss``; the control's is the same at alpha = 0; the
+    teacher's as well, without terms that read another source. A network that a method trains in the student's place,
+    ``stages.student.network``, is used above alpha = 0.
     """
-    paths = OmegaConf.to_container(cfg.paths, resolve=True)  # the environment has a say in them
+    paths = OmegaConf.to_container(cfg.paths, resolve=True)  # they depend on the environment
     key = pickle.dumps((name, OmegaConf.to_container(cfg, resolve=False), paths))
     if key not in _stages:
         while len(_stages) >= _KEPT:
@@ -58,7 +58,7 @@ def stage_config(cfg: DictConfig, name: str) -> DictConfig:
     return cast(DictConfig, pickle.loads(_stages[key]))
 
 
-_KEPT = 16  # a job asks some fifteen times for its three or four stages, each 15 ms to make
+_KEPT = 16  # a job resolves its three or four stages some fifteen times, at 15 ms each
 _stages: dict[bytes, bytes] = {}
 
 
@@ -82,7 +82,8 @@ def _stage_config(cfg: DictConfig, name: str) -> DictConfig:
         stage.network = stage.teacher if teaches else stage.student
     OmegaConf.resolve(stage)
     fsdp.prepare(stage)
-    if name != "student":  # only what it learns from: a sweep over a teacher's temperature has one teacher
+    # only terms that it learns from, so that a sweep over the loss's temperature shares one teacher
+    if name != "student":
         stage.loss = {"terms": {term: node for term, node in stage.loss.terms.items() if _counts_alone(node)}}
     return stage
 
@@ -103,13 +104,13 @@ def _counts_alone(term: DictConfig) -> bool:
 
 
 def data(cfg: DictConfig) -> Data:
-    """The data, loaded and checked: by the jobs of a multirun that one process runs once for all of them."""
+    """Returns the data, loaded and checked; jobs of a multirun in one process share them."""
     global _data
     if not (HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN):
         return _load(cfg)
     key = {**cast(dict[str, Any], OmegaConf.to_container(cfg.data, resolve=True)), "seed": None}
     if _data is None or _data[0] != key:
-        _data = None  # two at a time may be too much
+        _data = None  # two at a time may not fit into memory
         _data = key, _load(cfg)
     return _data[1].with_seed(cfg.data.seed)
 
@@ -124,7 +125,7 @@ def _load(cfg: DictConfig) -> Data:
 
 
 def network(node: DictConfig, *chance: int | str) -> Tapped:
-    """A network whose first weights are a pure function of ``chance``.
+    """Returns a network whose initial weights are a pure function of ``chance``.
 
     Its convolutions are laid out with the channel innermost, which makes a small network's step 1.7 times as fast on a
     CPU and is what GPUs like in half precision.
@@ -135,13 +136,13 @@ def network(node: DictConfig, *chance: int | str) -> Tapped:
 
 
 def objective(stage: DictConfig) -> Objective:
-    """The weighted terms of a stage's loss."""
+    """Returns the objective of a stage: the weighted terms of its loss."""
     with seeded("init", stage.seed, "objective"):
         return Objective(instantiate(stage.loss.terms))
 
 
 def try_optimizer(stage: DictConfig, name: str, batches: int | None) -> None:
-    """Builds a stage's optimizer and schedule for a weight that nobody trains.
+    """Builds a stage's optimizer and schedule for a dummy weight, to find errors early.
 
     Args:
         stage: the config as this training sees it.
@@ -149,7 +150,7 @@ def try_optimizer(stage: DictConfig, name: str, batches: int | None) -> None:
         batches: of an epoch; None where they are not known yet.
 
     Raises:
-        TutelageError: they do not take their numbers, or the schedule does not fit the training's length.
+        TutelageError: they reject their arguments, or the schedule does not fit the training's length.
     """
     interval, schedule = stage.scheduler.interval, instantiate(stage.scheduler.scheduler)
     check_kind(stage.scheduler, schedule, figures_of(name))
@@ -164,9 +165,9 @@ def try_optimizer(stage: DictConfig, name: str, batches: int | None) -> None:
 
 
 def _optimizer(stage: DictConfig) -> Any:
-    """Parameters → optimizer; not a fused one where gradients are clipped in mixed precision.
+    """Returns a function from parameters to an optimizer; not fused if gradients are clipped in mixed precision.
 
-    Lightning does not clip what a fused optimizer unscales by itself, and refuses it in bfloat16, too.
+    Lightning can't clip gradients that a fused optimizer unscales by itself, and refuses this in bfloat16, too.
     """
     node, mixed = stage.optimizer.copy(), str(stage.trainer.precision) not in ("32-true", "64-true", "32", "64")
     if stage.trainer.get("gradient_clip_val") and mixed and node.get("fused"):
@@ -175,10 +176,10 @@ def _optimizer(stage: DictConfig) -> Any:
 
 
 def _learning(stage: DictConfig, name: str, classes: int) -> dict[str, Any]:
-    """The arguments that all modules share."""
+    """Returns the arguments that all modules share."""
     student = network(stage.network, stage.seed, "teacher" if name == "teacher" else "student")
     kind = get_object(stage.optimizer._target_)
-    if isinstance(kind, type) and issubclass(kind, torch.optim.LBFGS):  # it makes one vector of all gradients
+    if isinstance(kind, type) and issubclass(kind, torch.optim.LBFGS):  # it copies all gradients into one vector
         student.to(memory_format=torch.contiguous_format)
     return {
         "student": Live(student),
@@ -194,27 +195,28 @@ def _learning(stage: DictConfig, name: str, classes: int) -> dict[str, Any]:
 
 
 def about(stage: DictConfig, name: str) -> dict[str, Any]:
-    """Returns the header of a network's files: the configs to build it and its data again.
+    """Returns the header of a network's files: the configs that rebuild it and its data.
 
     Raises:
-        TutelageError: a value of the network comes from the environment, which no file holds.
+        TutelageError: a value of the network comes from the environment, which files don't record.
     """
     plain: dict[str, Any] = OmegaConf.to_container(stage, resolve=True)  # type: ignore[assignment]
     if key := masked(hidden(plain["network"])):
         raise TutelageError(
-            f"the {name}'s {key} comes from an environment variable (${{oc.env:…}}) or holds credentials: such values "
-            "are kept out of files, and a file of weights must say what made it; give the value itself"
+            f"the {name}'s {key} comes from an environment variable (${{oc.env:…}}) or holds credentials: such "
+            "values are not written to files, but a file of weights must record its network's config; give the "
+            "value itself"
         )
     return {"stage": name, "seed": plain["seed"], "network": plain["network"], "data": plain["data"]}
 
 
 def supervised_module(stage: DictConfig, name: str, classes: int, reference: Source | None) -> SupervisedModule:
-    """A teacher, or the student alone."""
+    """Returns the module that trains a teacher or the control on labels."""
     return SupervisedModule(**_learning(stage, name, classes), reference=reference)
 
 
 def sources(stage: DictConfig) -> dict[str, Source]:
-    """Everything that teaches."""
+    """Builds the sources of the objective's signals."""
     made = {}
     for name, node in stage.sources.items():
         with seeded("init", stage.seed, "source", name):
@@ -223,7 +225,7 @@ def sources(stage: DictConfig) -> dict[str, Source]:
 
 
 def networks(node: Any) -> Iterator[DictConfig]:
-    """Every node of ``sources`` that stands for a network with its own weights: those with a ``checkpoint``."""
+    """Returns the nodes of ``sources`` that are networks with weights of their own: those with a ``checkpoint``."""
     if isinstance(node, DictConfig):
         if "checkpoint" in node:
             yield node
@@ -236,7 +238,7 @@ def networks(node: Any) -> Iterator[DictConfig]:
 
 
 def without_files(sources: DictConfig) -> Any:
-    """Plain values in which no network has a file: for a recipe, which has the digests of their weights instead."""
+    """Returns plain values without the networks' files; a recipe has the digests of their weights instead."""
     plain = OmegaConf.create(OmegaConf.to_container(sources, resolve=True))
     for node in networks(plain):
         node.checkpoint = node.seed = node.cache = node.key = node.prefix = None
@@ -246,17 +248,19 @@ def without_files(sources: DictConfig) -> Any:
 def distillation_module(
     stage: DictConfig, classes: int, teaching: Mapping[str, Source], reference: Source | None
 ) -> DistillationModule:
-    """A student that learns from ``teaching``; compared on validation with ``reference``."""
+    """Returns the module that trains a student from ``teaching``, compared on validation with ``reference``."""
     return DistillationModule(sources=teaching, **_learning(stage, "student", classes), reference=reference)
 
 
 def trainer(stage: DictConfig, name: str, folder: Path, tensorboard_dir: Path, batches: int) -> L.Trainer:
-    """The Lightning Trainer of one stage, which writes into ``folder``, and curves into ``tensorboard_dir/<name>``.
+    """Returns the Lightning Trainer of one stage.
 
-    An epoch of fewer than ``log_every_n_steps`` batches is logged at its end.
+    It writes into ``folder``, and curves into ``tensorboard_dir/<name>``. An epoch of fewer than ``log_every_n_steps``
+    batches is logged at its end.
     """
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # we read none
-    if not torch.cuda.is_available():  # every optimizer step asks; through NVML, as Lightning wants it, for 33 µs
+    # called every optimizer step; through NVML, as Lightning wants it, it takes 33 µs
+    if not torch.cuda.is_available():
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     given = {str(key): node for key, node in stage.callbacks.items() if node is not None}
     callbacks = [_callback(key, node, folder) for key, node in given.items()] + [Heartbeat(), GradientNorms()]
@@ -270,10 +274,11 @@ def trainer(stage: DictConfig, name: str, folder: Path, tensorboard_dir: Path, b
         default_root_dir=str(folder),
         # Ranks are Tutelage's own (runtime/distributed.py), under SLURM, too.
         plugins=[VerifiedIO(folder / "states"), LightningEnvironment()],
-        use_distributed_sampler=False,  # ours shares a batch out by itself
-        enable_checkpointing=any(isinstance(one, Checkpoint) for one in callbacks),  # a user's; ours are none of them
+        use_distributed_sampler=False,  # our order distributes batches among ranks itself
+        # a user's; ours is not of this class
+        enable_checkpointing=any(isinstance(one, Checkpoint) for one in callbacks),
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
-        num_sanity_val_steps=0,  # the dry pass in setup has met every shape
+        num_sanity_val_steps=0,  # the dry run has checked every shape
     )
     made.fit_loop.epoch_loop = loop = LeanEpochLoop(made, made.min_steps, made.max_steps)
     loop.graph = stage.graph
@@ -281,8 +286,8 @@ def trainer(stage: DictConfig, name: str, folder: Path, tensorboard_dir: Path, b
 
 
 def _callback(key: str, node: DictConfig, folder: Path) -> Any:
-    """A callback; one of Lightning's that saves checkpoints saves them into the training's folder."""
+    """Builds a callback; Lightning's ModelCheckpoint gets the training's folder."""
     made = instantiate(node)
-    if isinstance(made, Checkpoint) and hasattr(made, "dirpath"):  # else those of all trainings would be in one place
+    if isinstance(made, Checkpoint) and hasattr(made, "dirpath"):  # else all trainings would write into one folder
         made.dirpath = str(folder / (node.get("dirpath") or f"callbacks/{key}"))
     return made

@@ -1,4 +1,4 @@
-"""Losses that were chosen together: what one of them says must not be lost to another in silence."""
+"""Finds conflicts between losses that are combined: none may silently override another."""
 
 from collections.abc import Iterable, Mapping
 from itertools import combinations
@@ -10,42 +10,42 @@ from omegaconf import DictConfig, OmegaConf
 
 from tutelage.errors import TutelageError
 
-_SHARED = {"alpha", "terms"}  # one alpha weighs every teacher
+_SHARED = {"alpha", "terms"}  # one alpha weighs all distillation terms
 
 
 def check_together(cfg: DictConfig, overrides: Iterable[str]) -> None:
-    """Refuses several choices of ``loss=[a,b]`` that set the same key differently: the last one would win.
+    """Refuses choices of ``loss=[a,b]`` that set a key differently, of which the last would win.
 
     Raises:
-        TutelageError: ``hard`` is among them, two of them have a term of one name, or mean different values by one key
-            and nobody said which.
+        TutelageError: ``hard`` is among them, two have a term of the same name, or two set a key differently and no
+            override decides.
     """
     chosen = _chosen(overrides)
     if len(chosen) > 1 and "hard" in chosen:
         raise TutelageError(
-            f"loss=[{','.join(chosen)}]: hard sets loss.alpha to 0, and every loss has its term: leave it out"
+            f"loss=[{','.join(chosen)}]: hard sets loss.alpha to 0, and its term is part of every loss: leave it out"
         )
     composed: Any = OmegaConf.to_container(cfg.loss, resolve=True)
     for (first, a), (second, b) in combinations(chosen.items(), 2):
         both = f"loss=[{','.join(chosen)}]: {first} and {second}"
         if terms := sorted((a.get("terms", {}).keys() & b.get("terms", {}).keys()) - {"hard"}):
-            raise TutelageError(f"{both} have a term {terms[0]!r} each, and only one could be there")
+            raise TutelageError(f"{both} both have a term {terms[0]!r}; names of terms must differ")
         for key in sorted((a.keys() & b.keys()) - _SHARED):
             given = any(one.lstrip("+").startswith(f"loss.{key}=") for one in overrides)
             means = [_meant(one[key], composed.get("setting")) for one in (a, b)]
             if means[0] != means[1] and composed[key] in means and not given:
-                raise TutelageError(f"{both} mean {means[0]} and {means[1]} by loss.{key}: say loss.{key}=… for both")
+                raise TutelageError(f"{both} set loss.{key} to {means[0]} and {means[1]}: give loss.{key}=… for both")
 
 
 def _meant(value: Any, setting: str | None) -> Any:
-    """A value of a loss's file, one of several settings' as that of ``setting``."""
+    """Returns a value of a loss's yaml; of a value per setting, that of ``setting``."""
     if isinstance(value, str) and value.startswith("${setting:"):
         return OmegaConf.create({"loss": {"setting": setting}, "value": value}).value
     return value
 
 
 def _chosen(overrides: Iterable[str]) -> dict[str, Mapping[str, Any]]:
-    """The losses of ``loss=[…]`` as their files have them; none where there is no such list."""
+    """Returns the losses of ``loss=[…]`` as in their yamls; none without such a list."""
     if not GlobalHydra.instance().is_initialized():
         return {}
     for override in OverridesParser.create().parse_overrides(list(overrides)):

@@ -1,4 +1,4 @@
-"""Names of the release before this one: brings `_target_`s of users' yamls and of checkpoints' headers up to date.
+"""Maps names of the previous release: updates `_target_`s of users' yamls and of checkpoints' headers.
 
 To be removed with the next release.
 """
@@ -31,7 +31,7 @@ _MOVED = {
 
 
 def current_name(target: str) -> str:
-    """Returns the present dotted name of what ``target`` named in the release before; most names are unchanged."""
+    """Returns the present name of a class or function of the previous release; most are unchanged."""
     package, *parts = target.split(".")
     for count in range(len(parts), 0, -1):
         if package == "tutelage" and (new := _MOVED.get(".".join(parts[:count]))):

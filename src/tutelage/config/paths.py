@@ -1,4 +1,4 @@
-"""Paths: our ``conf/``, and the folders that a config names."""
+"""Locates ``conf/`` and makes a config's paths absolute."""
 
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def anchor(cfg: DictConfig, hydra: Any) -> None:
-    """Makes places absolute where ``hydra.job.chdir=true`` changes the folder; ``~/`` is the home.
+    """Makes paths absolute if ``hydra.job.chdir=true`` changes the working directory; expands ``~/``.
 
-    They are meant from where the command was given: else every job of a sweep would have artifacts of its own, and find
-    no file. Places are the values of ``paths``, keys called ``root``, and files and folders that are there; not those
-    of callbacks and loggers, which write.
+    Paths are relative to the folder in which the command was given; else every job of a sweep would have artifacts of
+    its own and find no file. Paths are the values of ``paths``, keys called ``root``, and existing files and folders;
+    except in callbacks and loggers, which write.
 
     Args:
         cfg: the job's config, which is changed.
@@ -29,7 +29,7 @@ def anchor(cfg: DictConfig, hydra: Any) -> None:
 
 
 def _anchor(node: Any, key: Any, start: Path | None, path: str) -> None:
-    """Changes one value, or those below it; one that can't be resolved is for others to refuse."""
+    """Changes one value, or those below it; skips values that can't be resolved, which are refused elsewhere."""
     if key in _WRITERS:
         return
     is_place = path.startswith("paths.") or str(key) in PLACES
@@ -60,11 +60,11 @@ def _is_there(path: Path) -> bool:
 
 
 def conf_dir() -> str:
-    """Absolute path of the folder of configs, for ``@hydra.main``.
+    """Returns the absolute path of ``conf/``, for ``@hydra.main``.
 
-    That is inside the package once it is installed as a wheel, beside ``src/`` in a checkout.
+    It is inside an installed package, or beside ``src/`` in a checkout.
     """
     for candidate in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf"):
         if (candidate / "distill.yaml").is_file():
             return str(candidate)
-    raise FileNotFoundError(f"no conf/distill.yaml inside or beside {_PACKAGE}")
+    raise FileNotFoundError(f"conf/distill.yaml was not found inside or beside {_PACKAGE}")

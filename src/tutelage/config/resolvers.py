@@ -1,4 +1,4 @@
-"""Resolvers of our yamls: ``${…:…}`` that compute a value.
+"""Resolvers for the yamls: ``${…:…}`` that compute a value.
 
 ``${one_minus:a}``, ``${product:a,b}`` and ``${minimum:a,b}``; ``${share:a}`` is min(1, 2a), for methods published as
 CE + w·X: with ``share(1 − alpha)`` and ``w·share(alpha)`` alpha = ½ is the paper, 0 the control, 1 uses no label;
@@ -25,7 +25,7 @@ from tutelage.runtime import masking
 
 
 def register() -> None:
-    """Makes the resolvers known to OmegaConf; may be called again."""
+    """Registers the resolvers with OmegaConf; may be called repeatedly."""
     OmegaConf.register_new_resolver("oc.env", masking.environment, replace=True)
     OmegaConf.register_new_resolver("one_minus", lambda x: 1.0 - float(x), replace=True)
     OmegaConf.register_new_resolver("share", lambda x: min(1.0, 2.0 * float(x)), replace=True)
@@ -99,7 +99,7 @@ def _setting(chosen: str, *values: float | str) -> float | str:
 
 
 def _copies(size: int, net: DictConfig, seed: int) -> ListConfig:
-    """``size`` frozen networks like ``net``, to be trained with the seeds from ``seed`` on."""
+    """Returns configs of ``size`` frozen networks like ``net`` with the seeds from ``seed`` on."""
     content = OmegaConf.to_container(net, resolve=True)
     frozen = {"_target_": "tutelage.sources.frozen.Frozen", "net": content, "checkpoint": None}
     return OmegaConf.create([{**frozen, "seed": seed + number} for number in range(size)])
@@ -119,15 +119,15 @@ def _product(*factors: float) -> float:
 
 def _run_folder() -> str | None:
     if not HydraConfig.initialized() or OmegaConf.is_missing(HydraConfig.get().runtime, "output_dir"):
-        return None  # a config that is only looked at
+        return None  # a config that is only printed
     return str(HydraConfig.get().runtime.output_dir)
 
 
 def folder_name(name: str, number: object = "") -> str:
-    """A readable name for a job's folder without separators of paths: ``name``, or ``number`` where that is empty.
+    """Returns a readable name for a job's folder, without path separators.
 
-    Two names are never one folder: one with other characters, beyond 120 (cut) or with a secret (left out) ends in a
-    digest of all of it.
+    That is ``name``, or ``number`` if it is empty. Different names never share a folder: a name
+    with other characters, more than 120 (cut) or a secret (left out) ends in a digest of the whole name.
     """
     plain = re.sub(r"[^\w.,=+@-]+", "_", masking.hide(name))
     if plain == name and len(plain) <= 120:

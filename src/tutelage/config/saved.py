@@ -1,4 +1,4 @@
-"""Builds again what files on disk describe: a checkpoint's network and its data, a run's data."""
+"""Rebuilds objects from files: a checkpoint's network and data, a run's data."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ def network_of(path: str | Path, trusted: Iterable[str] = ()) -> tuple[nn.Module
     """Returns the network with its weights, and the file's header.
 
     Raises:
-        TutelageError: none of our files, damaged, or it wants to run code that is not ``trusted``.
+        TutelageError: the file is not from Tutelage, is damaged, or names code that is not ``trusted``.
     """
     header = _header(path)
     net = factory.network(OmegaConf.create(vetted(header.get("network"), f"{path}, network", trusted)), 0).net
@@ -34,7 +34,7 @@ def _header(path: str | Path) -> dict[str, Any]:
             raise
         raise TutelageError(f"{path}: its header can't be read: {str(error).splitlines()[0]}") from error
     if not isinstance(header, dict):
-        raise TutelageError(f"{path}: its header must be names with values; found {type(header).__name__}")
+        raise TutelageError(f"{path}: expected a mapping in its header; found {type(header).__name__}")
     return header
 
 
@@ -44,7 +44,7 @@ def data_of(
     """Returns the data that the network was trained for, with ``changes`` to their config.
 
     Raises:
-        TutelageError: they are not there, or want to run code that is not ``trusted``.
+        TutelageError: the data are missing, or the file names code that is not ``trusted``.
     """
     plain = vetted(header.get("data"), f"{path}, data", trusted)
     return factory.data(OmegaConf.merge({"data": plain}, {"data": changes}))  # type: ignore[arg-type]

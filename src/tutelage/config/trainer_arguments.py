@@ -1,4 +1,4 @@
-"""Arguments of Lightning's Trainer and its callbacks that would be overridden, or end a training early or late."""
+"""Checks arguments of Lightning's Trainer and callbacks that would be overridden or change a training's length."""
 
 import math
 from collections.abc import Mapping
@@ -23,33 +23,34 @@ from omegaconf import DictConfig
 from tutelage.errors import TutelageError, nearest
 from tutelage.training import loggers
 
-# What Tutelage decides itself, and the key that decides it. Null and False are what is done anyway.
+# Arguments that Tutelage sets itself, and the key to use instead. Null and False agree with it.
 _INSTEAD = {
     "logger": "curves are written by the group `logger`: logger=none for none, +logger.mine={_target_: …} for others",
     "callbacks": "callbacks are the group `callbacks`: +callbacks.mine={_target_: …}",
-    "enable_checkpointing": "the best weights and the states to go on from are always written: callbacks.best and "
-    "callbacks.recovery say how, +callbacks.mine={_target_: lightning.pytorch.callbacks.ModelCheckpoint} adds others",
-    "enable_progress_bar": "the bar is callbacks.progress: ~callbacks.progress for none",
-    "num_sanity_val_steps": "every network, loss and shape is tried out on a few images before anything is trained",
+    "enable_checkpointing": "the best weights and the states to resume from are always written: see callbacks.best and "
+        "callbacks.recovery; +callbacks.mine={_target_: lightning.pytorch.callbacks.ModelCheckpoint} adds others",
+    "enable_progress_bar": "the progress bar is callbacks.progress; ~callbacks.progress removes it",
+    "num_sanity_val_steps": "every network and loss is checked in a dry run on a few images before training",
     "default_root_dir": "a run's folder is hydra.run.dir=…",
-    "plugins": "precision is trainer.precision, and ranks and their files are Tutelage's own",
-    "use_distributed_sampler": "Tutelage shares each batch out among the ranks by itself",
+    "plugins": "use trainer.precision; Tutelage handles ranks and checkpoint files itself",
+    "use_distributed_sampler": "Tutelage distributes each batch among the ranks itself",
     "barebones": "a run needs its curves, best weights and states",
-    "limit_test_batches": "test figures are always of all examples",
-    "limit_predict_batches": "nothing is predicted beside the figures, which are of all examples",
-    "max_time": "a training that a clock ends is no whole one, and can't be compared: trainer.max_epochs or "
-    "+trainer.max_steps say how long it is; a job that its machine ends (SIGTERM) saves its state and goes on later",
-    "fast_dev_run": "it leaves no whole training: for a trial say trainer.max_epochs=1 +trainer.limit_train_batches=2",
+    "limit_test_batches": "the test metrics are always of all examples",
+    "limit_predict_batches": "predictions are always made for all examples",
+    "max_time": "trainings that a time limit ends are not comparable: set trainer.max_epochs or +trainer.max_steps; a "
+        "job that receives SIGTERM saves its state and can be resumed",
+    "fast_dev_run": "it would leave an incomplete training; for a trial use trainer.max_epochs=1 "
+        "+trainer.limit_train_batches=2",
 }  # fmt: skip
-_KEPT = {"num_sanity_val_steps": 0}  # values that are what is done anyway, beside null and False
-_NEEDED = ("enable_checkpointing", "enable_progress_bar", "logger")  # of which False asks for something
-# Callbacks of Lightning's that would make of the trainings something else than what is compared.
+_KEPT = {"num_sanity_val_steps": 0}  # values that agree with Tutelage, beside null and False
+_NEEDED = ("enable_checkpointing", "enable_progress_bar", "logger")  # for which False is a choice, too
+# Lightning's callbacks that would make the trainings incomparable.
 _REFUSED = {
-    LearningRateFinder: "teacher, control and student would each get a rate of their own: sweep over it, "
-    "-m optimizer.lr=0.001,0.003,0.01",
-    BatchSizeFinder: "an optimizer step would be another in each training: say data.batch_size=…",
-    ModelPruning: "it renames the weights in the middle of a training, and neither the best ones nor a state to go on "
-    "from would fit the network: prune the exported weights",
+    LearningRateFinder: "teacher, control and student would each get a different learning rate; sweep over it: -m "
+    "optimizer.lr=0.001,0.003,0.01",
+    BatchSizeFinder: "the batch size would differ between the trainings; set data.batch_size=…",
+    ModelPruning: "it renames weights during training, so that saved weights and states would no longer fit the "
+    "network; prune the exported weights",
 }
 _WRITE_CURVES = (DeviceStatsMonitor, LearningRateMonitor, ThroughputMonitor)
 _FIGURES = ("val/accuracy", "val/nll")  # of every training on validation
@@ -57,7 +58,7 @@ _BESIDE_TEACHER = ("val/agreement", "val/kl_teacher")  # of those that are compa
 
 
 def check_trainer(node: DictConfig, path: str) -> None:
-    """Refuses arguments that would be overridden, and those that end a training before its end.
+    """Refuses arguments that would be overridden, and those that end a training early.
 
     Args:
         node: the config of a Trainer.
@@ -70,11 +71,11 @@ def check_trainer(node: DictConfig, path: str) -> None:
         value = node.get(name)
         asked = value is not None and not (value is False and name not in _NEEDED)
         if asked and not (name in _KEPT and value == _KEPT[name]):
-            raise TutelageError(f"{path}.{name}={value} can't be had: {why}")
+            raise TutelageError(f"{path}.{name}={value} is not supported: {why}")
 
 
 def check_callbacks(stage: DictConfig, name: str, path: str) -> None:
-    """Refuses callbacks that can't be had, a clock that ends a training, and figures to watch that no training has.
+    """Refuses unsupported callbacks, time limits, and monitored metrics that no training logs.
 
     Args:
         stage: the config as this training sees it.
@@ -82,7 +83,7 @@ def check_callbacks(stage: DictConfig, name: str, path: str) -> None:
         path: the key of its callbacks.
 
     Raises:
-        TutelageError: names the key, and the figures that there are.
+        TutelageError: names the key and the available metrics.
     """
     nodes = {str(key): node for key, node in stage.callbacks.items() if node is not None}
     kinds: dict[str, Any] = {key: get_object(node._target_) for key, node in nodes.items()}
@@ -96,22 +97,24 @@ def check_callbacks(stage: DictConfig, name: str, path: str) -> None:
         unknown = isinstance(monitor, str) and monitor not in (*figures, *trained)
         if unknown and all(_logs_nothing(one) for one in kinds.values()):
             known = trained if monitor.startswith("train/") else figures
-            raise TutelageError(f"{path}.{key}.monitor: no figure {monitor!r} of the {name}; {nearest(monitor, known)}")
+            raise TutelageError(
+                f"{path}.{key}.monitor: the {name} logs no metric {monitor!r}; {nearest(monitor, known)}"
+            )
 
 
 def _check_kind(kind: type, node: DictConfig, path: str, stage: DictConfig) -> None:
     if issubclass(kind, Timer) and node.get("duration") is not None:
-        raise TutelageError(f"{path}.duration can't be had: {_INSTEAD['max_time']}")
+        raise TutelageError(f"{path}.duration is not supported: {_INSTEAD['max_time']}")
     for refused, why in _REFUSED.items():
         if issubclass(kind, refused):
-            raise TutelageError(f"{path}: {kind.__name__} can't be had: {why}")
+            raise TutelageError(f"{path}: {kind.__name__} is not supported: {why}")
     if issubclass(kind, GradientAccumulationScheduler) and stage.scheduler.interval == "step":
         raise TutelageError(
-            f"{path}: with scheduler.interval=step the number of steps must be known: say scheduler.interval=epoch, or "
+            f"{path}: scheduler.interval=step needs a known number of steps: use scheduler.interval=epoch, or "
             "+trainer.accumulate_grad_batches=… instead"
         )
     if issubclass(kind, _WRITE_CURVES) and not loggers.nodes(stage):
-        raise TutelageError(f"{path}: {kind.__name__} writes curves, and there is no logger: logger=tensorboard or csv")
+        raise TutelageError(f"{path}: {kind.__name__} needs a logger: logger=tensorboard or csv")
     place = PurePath(str(node.get("dirpath") or "."))
     if issubclass(kind, Checkpoint) and (place.is_absolute() or ".." in place.parts):
         raise TutelageError(
@@ -120,7 +123,7 @@ def _check_kind(kind: type, node: DictConfig, path: str, stage: DictConfig) -> N
 
 
 def check_lengths(trainer: Mapping[str, Any], name: str, batches: int, val_batches: int) -> None:
-    """Refuses numbers of batches of which nothing is trained or validated.
+    """Refuses numbers of batches for which nothing would be trained or validated.
 
     Args:
         trainer: the config of a Trainer.
@@ -145,8 +148,8 @@ def check_lengths(trainer: Mapping[str, Any], name: str, batches: int, val_batch
             )
     if epochs is not None and not 1 <= epochs <= trainer["max_epochs"]:
         raise TutelageError(
-            f"trainer.check_val_every_n_epoch={epochs}: the {name} has {trainer['max_epochs']} epochs and would never "
-            "be validated"
+            f"trainer.check_val_every_n_epoch={epochs}: the {name} trains for {trainer['max_epochs']} epochs and "
+            "would never be validated"
         )
     _check_steps(trainer, name, batches)
 
@@ -179,17 +182,17 @@ def _limited(trainer: Mapping[str, Any], key: str, name: str, batches: int) -> i
     if left < 1 or (isinstance(limit, float) and limit > 1):
         raise TutelageError(
             f"trainer.{key} must be a number of batches, at least 1, or a share of them up to 1.0; found {limit}, "
-            f"of the {name}'s {batches} batches {left}"
+            f"for the {name}'s {batches} batches {left}"
         )
     return left
 
 
 def figures_of(name: str) -> tuple[str, ...]:
-    """Returns the names of the validation figures that every training of a stage logs."""
+    """Returns the names of the validation metrics that every training of a stage logs."""
     return _FIGURES if name in ("teacher", "specialist") else _FIGURES + _BESIDE_TEACHER
 
 
 def _logs_nothing(kind: Any) -> bool:
-    """Checks whether a callback is Tutelage's or Lightning's; a user's own may log a figure that another monitors."""
+    """Checks whether a callback is Tutelage's or Lightning's; a user's own may log a metric that another monitors."""
     known = str(getattr(kind, "__module__", "")).split(".")[0] in ("tutelage", "lightning")
     return known and isinstance(kind, type) and issubclass(kind, Callback)

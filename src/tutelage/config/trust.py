@@ -1,9 +1,8 @@
 """Checks configs found on disk before anything in them is built: headers of checkpoints, folders of runs.
 
-To build what a config names is to run code, so a file may name networks and data of Tutelage's and networks of
-torch.nn, torchvision and timm, and nothing else; ``trust=[my_pkg]`` adds the networks and data of a package of the
-user's own.
-What stands on the user's own command line and in their yamls does not pass here.
+Building a config runs the code that it names. Files may therefore name only networks and data of Tutelage and networks
+of torch.nn, torchvision and timm; ``trust=[my_pkg]`` adds the networks and data of another package. The user's own
+command line and yamls are not checked here.
 """
 
 import importlib
@@ -20,7 +19,7 @@ from typing import Any
 from tutelage.config.moved import current_name
 from tutelage.errors import TutelageError
 
-# Where a target may be looked for → where what is found there must have been defined.
+# Modules in which a target may be looked up → modules in which it must be defined.
 _KNOWN = {
     "torch.nn": "torch.nn.modules",
     "torchvision.models": "torchvision",
@@ -38,7 +37,7 @@ _PARTS_OF_DATA = (
     "torchvision.transforms",
 )  # of their classes any may be built
 _TAPS = "tutelage.models.timm.taps"
-# A file never fetches anything, and its own weights replace all others.
+# A file never downloads anything, and its own weights replace all others.
 _REPLACED = {"download": False, "pretrained": False}
 _DROPPED = ("mirrors", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 _DEEPEST = 40
@@ -47,10 +46,10 @@ _DEEPEST = 40
 def vetted(config: Any, file: object, trusted: Iterable[str] = ()) -> dict[str, Any]:
     """Returns a copy of a config that came with a file, safe to build.
 
-    Only plain values pass, without interpolations, for these read the environment and make nodes that nobody has
-    looked at. Every ``_target_`` is looked up and judged by what it is and where it was defined: names lead elsewhere
-    (``torch.nn.functional.torch.load`` is ``torch.load``). Packages that are not known are not even imported. Nothing
-    is fetched: ``download`` and ``pretrained`` become false and mirrors are dropped.
+    Only plain values pass, without interpolations, which could read the environment or create unchecked nodes. Every
+    ``_target_`` is looked up and judged by its kind and by the module that defines it, since a name can lead elsewhere
+    (``torch.nn.functional.torch.load`` is ``torch.load``). Unknown packages are not imported. Nothing is downloaded:
+    ``download`` and ``pretrained`` become false and mirrors are dropped.
 
     Args:
         config: as it was read.
@@ -88,30 +87,30 @@ def _copy(node: Any, file: object, trusted: frozenset[str], depth: int) -> Any:
 
 def _plain(value: Any, file: object) -> None:
     if isinstance(value, str) and "${" in value:
-        raise TutelageError(f"{file}: a file may hold no interpolations, found {value!r}")
+        raise TutelageError(f"{file}: interpolations are not allowed in a file; found {value!r}")
     if value is not None and not isinstance(value, str | int | float):
         raise TutelageError(f"{file}: expected plain values, found {type(value).__name__}")
 
 
 def _check(target: Any, file: object, trusted: frozenset[str]) -> None:
-    """Raises TutelageError unless a file may build this."""
+    """Raises TutelageError unless a file may build ``target``."""
     if not isinstance(target, str):
         raise TutelageError(f"{file}: _target_ must be a name, found {target!r}")
     module, _, name = target.rpartition(".")
     package = target.partition(".")[0]
     home = package if package in trusted else next((_KNOWN[at] for at in _KNOWN if _inside(module, at)), None)
     if home is None:
-        raise TutelageError(f"{file} wants to run {target}, {_REFUSED}{_advice(package)}")
+        raise TutelageError(f"{file} names {target}, {_REFUSED}{_advice(package)}")
     try:
         found = getattr(importlib.import_module(module), name)
     except Exception as error:  # the module is anyone's code
-        raise TutelageError(f"{file} wants to run {target}: cannot find {target} ({error})") from error
+        raise TutelageError(f"{file} names {target}, which can't be found ({error})") from error
     if not _inside(str(getattr(found, "__module__", "")), home) or not _is_network_or_data(found, package in trusted):
-        raise TutelageError(f"{file} wants to run {target}, {_REFUSED}")
+        raise TutelageError(f"{file} names {target}, {_REFUSED}")
 
 
 _REFUSED = (
-    "which a file may not: it may name networks and data of Tutelage's and networks (nn.Module) of torch.nn, "
+    "which is not allowed: files may name networks and data of Tutelage and networks (nn.Module) of torch.nn, "
     "torchvision and timm; and of a trusted package its subclasses of nn.Module and of Data, augmentation steps that "
     "declare `draws`, Datasets and LightningDataModules, and functions annotated to return one of these, or a Batch"
 )
@@ -123,7 +122,7 @@ def _inside(module: str, package: str) -> bool:
 
 def _is_network_or_data(found: Any, trusted: bool) -> bool:
     home = f"{found.__module__}.{getattr(found, '__qualname__', '')}"
-    from torch import nn  # half a gigabyte, which only a file that may build something is worth
+    from torch import nn  # imported late: it needs half a gigabyte
 
     from tutelage.data.module import Data
 
@@ -173,7 +172,7 @@ def _trustworthy(package: str) -> str:
     if not isinstance(package, str) or not package.isidentifier():
         raise TutelageError(f"trust: expected names of packages, such as trust=[my_pkg]; found {package!r}")
     if (reason := _never(package)) is not None:
-        raise TutelageError(f"trust=[{package}]: {package} is {reason}, of which a file may not choose what runs")
+        raise TutelageError(f"trust=[{package}]: {package} is {reason}, which can't be trusted as a whole")
     return package
 
 
@@ -206,7 +205,7 @@ def _canonical(distribution: str) -> str:
 
 
 def _advice(package: str) -> str:
-    """Returns a hint how to allow a package, where it is the user's own."""
+    """Returns a hint how to allow a package, if it is the user's own."""
     if not package.isidentifier() or _never(package) is not None or find_spec(package) is None:
         return ""
     return f"; if you trust who made the file: trust=[{package}] (for a report: --trust {package})"

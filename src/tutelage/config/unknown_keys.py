@@ -1,4 +1,4 @@
-"""Keys of a config that nothing reads, wherever they came from: a yaml, the command line, an experiment."""
+"""Finds keys of a config that nothing reads, from a yaml, the command line or an experiment."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from tutelage.errors import TutelageError, nearest
 
 STAGES = ("teacher", "control", "student", "specialist")
-STAGE_GROUPS = ("callbacks", "data", "loss", "optimizer", "scheduler", "trainer")  # laid over the whole config's
+STAGE_GROUPS = ("callbacks", "data", "loss", "optimizer", "scheduler", "trainer")  # merged over the whole config's
 # Read by name in the code of `tutelage distill` and `tutelage cache`.
 DISTILL_KEYS = (
     "seed", "reuse", "generations", "paths.outputs", "paths.artifacts", "paths.data", "paths.run",
@@ -37,7 +37,7 @@ def refuse_unknown_keys(cfg: DictConfig, known: Collection[str]) -> None:
 
     Args:
         cfg: the composed config.
-        known: full keys that code reads by name, with all below them.
+        known: full keys that code reads by name, including all keys below them.
 
     Raises:
         TutelageError: names the keys, and for each the nearest one that is read.
@@ -55,7 +55,7 @@ def refuse_unknown_stage_keys(cfg: DictConfig, stage: DictConfig, name: str) -> 
 
     Args:
         cfg: the composed config.
-        stage: the same as the training sees it, :func:`tutelage.config.factory.stage_config`.
+        stage: its merged config, :func:`tutelage.config.factory.stage_config`.
         name: of the stage.
 
     Raises:
@@ -64,7 +64,7 @@ def refuse_unknown_stage_keys(cfg: DictConfig, stage: DictConfig, name: str) -> 
     own: Any = OmegaConf.to_container(cfg, resolve=False)
     plain: Any = OmegaConf.to_container(stage, resolve=False)
     groups = {"callbacks": plain["callbacks"], "scheduler": plain["scheduler"]}
-    if isinstance(own["stages"][name].get("loss"), Mapping):  # in the stage are those terms alone that it needs
+    if isinstance(own["stages"][name].get("loss"), Mapping):  # the stage has only the terms that it needs
         groups["loss"] = OmegaConf.to_container(OmegaConf.merge(own["loss"], own["stages"][name]["loss"]))
     named = {key for key in (*DISTILL_KEYS, *_interpolated(own)) if key.partition(".")[0] in groups}
     if messages := [f"stages.{name}.{_sentence(path, groups, named)}" for path in _unread(groups, named)]:
@@ -95,7 +95,7 @@ def _is_built(value: Any) -> bool:
 
 
 def _interpolated(node: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
-    """Yields the full keys that interpolations name; of a composed one the part that is certain."""
+    """Yields the full keys that interpolations name; of a nested interpolation the constant part."""
     if isinstance(node, Mapping):
         for name, value in node.items():
             yield from _interpolated(value, (*path, str(name)))
@@ -104,7 +104,7 @@ def _interpolated(node: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
             yield from _interpolated(value, (*path, str(i)))
     elif isinstance(node, str):
         for dots, key, end in _INTERPOLATION.findall(node):
-            if end != ":" and (key := key.rstrip(".")):  # else a resolver, whose arguments have braces of their own
+            if end != ":" and (key := key.rstrip(".")):  # else a resolver, whose arguments may contain braces
                 yield ".".join((*path[: len(path) - len(dots)], key)) if dots else key
 
 
@@ -112,7 +112,7 @@ def _sentence(path: tuple[Any, ...], config: Mapping[str, Any], named: Collectio
     above, name = path[:-1], path[-1]
     node: Any = reduce(getitem, above, config)
     key, parent = _key(path), _key(above)
-    beside = bool(above) and name in config  # `data.data` is as misplaced as what is in it
+    beside = bool(above) and name in config  # `data.data` is as misplaced as its content
     inner = "" if above[:1] == ("stages",) else _misplaced({name: node[name]} if beside else node[name], config)
     if inner:
         whole = f"{parent if beside else key}.{inner}"

@@ -20,12 +20,12 @@ from tutelage.training.compiled import check_compile
 from tutelage.training.graphs import check_option
 
 _ABSENT = object()
-# What a teacher may see otherwise than its student: its examples and their order, not the split or the pixels' range.
+# Data settings that may differ between teacher and student: examples and their order, not the split or pixel range.
 _OWN_DATA = {
     "augment", "batch_size", "classes", "drop_last", "eval_batch_size", "focus", "labelled", "num_workers",
     "repeat_labelled", "sampler", "seed", "unlabelled", "views",
 }  # fmt: skip
-_HYDRA = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")  # what Hydra reads beside arguments
+_HYDRA = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")  # keys that Hydra reads itself
 _OF_ALL = {"accelerator", "devices", "num_nodes"}  # ranks are started once, for all stages
 
 
@@ -35,7 +35,7 @@ def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> None:
     Raises:
         TutelageError: names the key, what it may be and what was found.
     """
-    if distributed.is_main():  # other ranks get this one's config, without Hydra's part, where a key may be read
+    if distributed.is_main():  # other ranks get the config of rank 0, which lacks Hydra's part
         refuse_unknown_keys(cfg, DISTILL_KEYS)
     check_together(cfg, list(overrides))
     for path, node in targets(cfg):
@@ -46,7 +46,8 @@ def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> None:
     _check_values(cfg)
     _check_needed(cfg.callbacks, "callbacks")
     student = stage_config(cfg, "student")
-    for name in cfg.stages:  # what `stages.<name>` lays over a group has met the group's _target_ only now
+    # only now the merged arguments of `stages.<name>` can be compared with the group's _target_
+    for name in cfg.stages:
         stage = stage_config(cfg, name)
         refuse_unknown_stage_keys(cfg, stage, str(name))
         _check_alike(stage, student, str(name))
@@ -65,7 +66,7 @@ def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> None:
 
 
 def check_resolves(cfg: DictConfig) -> None:
-    """Resolves the config; where it can't be, keys that landed elsewhere than they were meant to come first.
+    """Resolves the config; if that fails, misplaced keys are reported first.
 
     Raises:
         TutelageError: names keys that nothing reads.
@@ -83,7 +84,7 @@ def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
     if isinstance(node, DictConfig):
         if "_target_" in node:
             yield path, node
-        for key in node:  # as it is: YAML has whole numbers as keys, too
+        for key in node:  # not as text: YAML keys may be integers
             if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, cast(Any, key)):
                 yield from targets(node[key], f"{path}.{key!s}" if path else str(key))
     elif isinstance(node, ListConfig):
@@ -146,14 +147,12 @@ def _check_weights(cfg: DictConfig) -> None:
 
 
 def _check_alike(stage: DictConfig, student: DictConfig, name: str) -> None:
-    """Checks the settings that must be the same in all stages for their figures to be of the same examples."""
+    """Checks the settings that must be the same in all stages, so that all are measured on the same examples."""
     keys = (set(map(str, stage.data)) | set(map(str, student.data))) - (set() if name == "control" else _OWN_DATA)
     for key in sorted(keys):
         found, expected = stage.data.get(key), student.data.get(key)
         if found != expected:
-            raise TutelageError(
-                f"stages.{name}.data.{key}: the {name} must have the student's, {expected!r}; found {found!r}"
-            )
+            raise TutelageError(f"stages.{name}.data.{key}: must equal the student's, {expected!r}; found {found!r}")
 
 
 def _check_ranks(own: DictConfig, job: DictConfig, name: str) -> None:
@@ -161,21 +160,21 @@ def _check_ranks(own: DictConfig, job: DictConfig, name: str) -> None:
     for key in sorted(_OF_ALL):
         if (found := own.get(key)) != (expected := job.get(key)):
             raise TutelageError(
-                f"stages.{name}.trainer.{key}: ranks are started once, for all stages; it must be trainer.{key}, "
-                f"{expected!r}; found {found!r}"
+                f"stages.{name}.trainer.{key}: ranks are started once for all stages, so it must equal "
+                f"trainer.{key}, {expected!r}; found {found!r}"
             )
 
 
 def _check_needed(callbacks: DictConfig, path: str) -> None:
     for name in ("best", "recovery"):
         if callbacks.get(name) is None:
-            raise TutelageError(f"{path}.{name} is needed: a run writes its best weights, and can go on after a kill")
+            raise TutelageError(f"{path}.{name} is needed: it writes the best weights and the states to resume from")
     if callbacks.best.get("monitor", "") is None:
-        raise TutelageError(f"{path}.best.monitor must be the name of a figure, such as val/accuracy; found None")
+        raise TutelageError(f"{path}.best.monitor must be the name of a metric, such as val/accuracy; found null")
 
 
 def _check_finite(node: Any, path: str) -> None:
-    """Refuses NaN and infinity elsewhere: they mean nothing in a config, and can't be written into a recipe."""
+    """Refuses NaN and infinity elsewhere: a recipe can't contain them."""
     if isinstance(node, dict):
         for key, value in node.items():
             _check_finite(value, f"{path}.{key}" if path else str(key))

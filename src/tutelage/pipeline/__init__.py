@@ -1,1 +1,1 @@
-"""Decides what is trained, in which order, and what is made or found again. Holds no training step."""
+"""Decides what is trained, in which order, and what is reused. Contains no training step."""

@@ -1,9 +1,8 @@
-"""Things that are made once and shared: a trained teacher, a control.
+"""Stores what is made once and shared: trained teachers, controls, caches.
 
-An artifact's folder is named by a digest over everything that made it, so a change of any of it is another artifact and
-a stale one is never reused. It is built under a file lock in a hidden folder beside its place, where a build that was
-killed goes on, and appears by one rename. Before it is reused it is compared with its checksums; a damaged one is set
-aside and made anew.
+An artifact's folder is named by a digest of everything that determines its content, so that a stale one is never
+reused. It is built under a file lock in a hidden folder next to its final place, where a killed build is resumed, and
+published by one rename. Before reuse its checksums are verified; a damaged artifact is set aside and made again.
 """
 
 import logging
@@ -40,7 +39,7 @@ def place(root: Path, kind: str, recipe: Mapping[str, Any]) -> Path:
 def oldest(cfg: DictConfig) -> float:
     """Returns the time before which artifacts are not reused; with ``reuse=false`` the command's start.
 
-    It is that of a file which Hydra writes then: artifacts are dated by the same file system's clock.
+    It is the time of a file that Hydra writes then, because artifacts are dated by the same file system's clock.
     """
     if cfg.get("reuse", True):
         return ALWAYS
@@ -85,20 +84,20 @@ def make(
     since: float = ALWAYS,
     verify: Callable[[Path], None] = manifest.check,
 ) -> tuple[Path, bool]:
-    """Finds the artifact of ``recipe`` or builds it; one build however many ask at once.
+    """Finds the artifact of ``recipe`` or builds it; concurrent callers share one build.
 
     Args:
         root: folder of all artifacts.
         kind: such as ``teacher``.
         recipe: JSON values that determine the outcome.
-        build: fills the folder it is given; after a kill called again on what is there. Every rank calls it.
-        since: an older one is not reused (:func:`oldest`).
+        build: fills the given folder; after a kill it is called again on the partial content. Every rank calls it.
+        since: older artifacts are not reused (:func:`oldest`).
         verify: raises a :class:`TutelageError` where an artifact that is there is damaged.
 
     Returns:
-        The folder, and whether it was there already.
+        The folder, and whether it existed already.
     """
-    # Rank 0's name, but below this rank's own root: machines may have mounted it in different places.
+    # Rank 0's name, but below this rank's own root: machines may mount it in different places.
     folder = root / kind / distributed.broadcast(place(root, kind, recipe).name)
     work = folder.with_name(f".{folder.name}.work")
     lock = locked(folder.with_name(f".{folder.name}.lock")) if distributed.is_main() else nullcontext()
@@ -126,12 +125,12 @@ def make(
 
 def _found(folder: Path, kind: str) -> tuple[Path, bool]:
     if distributed.is_main():
-        log.info("reused %s %s, made %s", kind, folder.name, manifest.read(folder)["made"])
+        log.info("reused %s %s, made on %s", kind, folder.name, manifest.read(folder)["made"])
     return folder, True
 
 
 def _publish(work: Path, folder: Path) -> None:
-    """One rename; what was there until now stays usable up to it."""
+    """Publishes a finished folder by one rename; the old one stays usable until then."""
     manifest.write(work)
     sync_folder(work)
     old = folder.with_name(f".{folder.name}.old")

@@ -2,7 +2,8 @@
 
 Teacher and control are artifacts: made once, whoever asks. The student belongs to the job. All three see the same
 split; control and student share seed, first weights, order of examples, augmentation and budget, so that their
-difference is the teacher's doing. Choices use validation; test is measured once, on the last and the best weights.
+difference is the teacher's doing. Validation serves all choices; test is measured once, on the last and the best
+weights.
 """
 
 import logging
@@ -46,7 +47,7 @@ log = logging.getLogger(__name__)
 
 
 def distill_job(cfg: DictConfig) -> float:
-    """Runs one job of the command line; returns the student's best accuracy on validation, what sweepers maximise."""
+    """Runs one job of the command line; returns the student's best validation accuracy, which sweepers maximise."""
     hydra = HydraConfig.get()
     metrics = run_job(cfg, sweep.given(hydra), Path(hydra.runtime.output_dir), _show)
     return metrics["student"]["best"]["val"]["accuracy"]
@@ -58,11 +59,11 @@ def run_job(
     folder: Path,
     trained: Callable[[Mapping[str, Any], Path], None] = lambda metrics, folder: None,
 ) -> Mapping[str, Any]:
-    """Checks, trains and compares in ``folder``; a run that is complete there is left as it is.
+    """Checks, trains and compares in ``folder``; a complete run there is not changed.
 
     Args:
-        cfg: the composed config, which is changed: places become absolute, old names of targets present ones.
-        overrides: what it was composed with.
+        cfg: the composed config, modified in place: paths become absolute, old target names are updated.
+        overrides: the overrides of its composition.
         folder: the run's.
         trained: called on the main process with the metrics and the folder, unless the run was complete before.
 
@@ -79,7 +80,7 @@ def run_job(
     moved.update_targets(cfg)
     check_resolves(cfg)
     if is_complete(cfg, folder) and _is_whole(cfg, folder):
-        log.info("complete, and left as it is: %s", folder)
+        log.info("already complete, nothing to do: %s", folder)
         found: dict[str, Any] = read_json(folder / "metrics.json")
         return found
     with job(cfg, folder, overrides, extends):
@@ -92,16 +93,16 @@ def run_job(
 
 
 def _show(metrics: Mapping[str, Any], folder: Path) -> None:
-    """Prints the comparison; for a job of a multirun one line, as all are compared in one table at its end."""
+    """Prints the comparison; in a multirun only one line, as a table at its end compares all jobs."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         Console(soft_wrap=True).print(Text(f"{folder.name}: {short_line(metrics)}"))
         return
     Console().print(comparison(metrics))
-    Console(soft_wrap=True).print(Text(str(folder), style="dim"))  # whole and as it is, to be copied
+    Console(soft_wrap=True).print(Text(str(folder), style="dim"))  # unwrapped, so that it can be copied
 
 
 def _is_whole(cfg: DictConfig, folder: Path) -> bool:
-    """Checks a finished run's files against their checksums; sets damaged ones aside, to be made anew.
+    """Checks a finished run's files against their checksums; sets damaged ones aside, to be made again.
 
     Raises:
         TutelageError: code, data or files that it was made with have changed since; names them.
@@ -111,8 +112,8 @@ def _is_whole(cfg: DictConfig, folder: Path) -> bool:
         changed = identity.changes(folder, identity.of_run(cfg, data.fingerprint()))
         if [name for name in changed if not name.startswith("versions ")]:
             raise TutelageError(
-                f"{folder} holds a finished run, made with other contents of {', '.join(changed)}; "
-                "choose another hydra.run.dir"
+                f"{folder} holds a finished run that was made with other contents of {', '.join(changed)}; choose "
+                "another hydra.run.dir"
             )
         if changed:
             log.warning("%s was made with other %s", folder, ", ".join(changed))
@@ -121,12 +122,12 @@ def _is_whole(cfg: DictConfig, folder: Path) -> bool:
         if (folder / name).exists():
             manifest.set_aside(folder / name, problem)
         else:
-            log.warning("%s; it is made anew", problem)
+            log.warning("%s; it is made again", problem)
     return not found and not manifest.problems(folder / "checkpoints")
 
 
 def cache_job(cfg: DictConfig) -> None:
-    """Runs one job of `tutelage cache`: the teacher, then its signals; prints their folder."""
+    """Runs one job of `tutelage cache`: trains the teacher, writes its signals and prints their folder."""
     overrides = sweep.given(HydraConfig.get())
     folder = Path(HydraConfig.get().runtime.output_dir)
     paths.anchor(cfg, HydraConfig.get())
@@ -140,14 +141,14 @@ def cache_job(cfg: DictConfig) -> None:
         sources = cached(prepare_teachers(cfg, root, data).stage, root, data).sources
         folders = {name: node.folder for name, node in sources.items() if node.get("folder")}
         if not folders:
-            raise TutelageError("nothing is read of a teacher that could be written: see sources=cached and loss.alpha")
+            raise TutelageError("the loss reads no signal that could be cached: see sources=cached and loss.alpha")
         write_json(folder / "signals.json", folders)
     for place in folders.values():
         Console(soft_wrap=True).print(Text(str(place)))
 
 
 def distill(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Trains or finds teacher, control and student; returns what is written to ``metrics.json``."""
+    """Trains or finds teacher, control and student; returns the content of ``metrics.json``."""
     L.seed_everything(cfg.seed, verbose=False)
     student = factory.stage_config(cfg, "student")
     root = Path(cfg.paths.artifacts)
@@ -164,7 +165,7 @@ def distill(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     )  # fmt: skip
     taught = Trained.read(folder / "checkpoints", reused=False)
     found = {"teacher": teaching.teacher, "control": control, "student": taught}
-    if (folder / "checkpoints" / "teacher").is_dir():  # a moving average came to be with the student
+    if (folder / "checkpoints" / "teacher").is_dir():  # a moving average exists only with the student
         found["teacher"] = Trained.read(folder / "checkpoints" / "teacher", reused=False)
     metrics = metrics_document(cfg, found, teaching, data)
     if distributed.is_main():
@@ -177,11 +178,11 @@ def distill(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def _try_out(cfg: DictConfig, stage: DictConfig, data: Data) -> None:
-    """Tries networks, taps and losses on a few images before anything is trained, the teacher's weights untrained.
+    """Runs networks, taps and losses on a few images before training, with untrained weights.
 
     Raises:
-        TutelageError: a network cannot take the images, its logits are not one for each class, a loss cannot read
-            this pair, or an optimizer its numbers.
+        TutelageError: a network rejects the images, its number of logits is not that of the classes, a loss does not
+            fit the pair, or an optimizer rejects its arguments.
     """
     for name in ("teacher", "student", "control"):  # the control follows the student
         own = factory.stage_config(cfg, name)
@@ -199,11 +200,11 @@ def _try_out(cfg: DictConfig, stage: DictConfig, data: Data) -> None:
             with torch.no_grad():
                 shape = list(net(images)["logits"].shape)
         except RuntimeError as error:
-            raise TutelageError(f"the {role} cannot take images {list(images.shape)}: {error}") from error
+            raise TutelageError(f"the {role} can't take images {list(images.shape)}: {error}") from error
         expected = [len(images), data.num_classes]
         if shape != expected:
-            raise TutelageError(f"the {role} gives logits {shape}; the data's labels need {expected}")
-        multiply_adds(net.net, data.input_shape)  # warns now if it can't be counted
+            raise TutelageError(f"the {role} returns logits {shape}; the data's labels need {expected}")
+        multiply_adds(net.net, data.input_shape)  # warns now if the cost can't be counted
     check_given(stage.sources, data, stage.data)
     teaching = factory.sources(stage)
     factory.distillation_module(stage, data.num_classes, teaching, None).dry_run(data)
@@ -215,7 +216,7 @@ def _try_out(cfg: DictConfig, stage: DictConfig, data: Data) -> None:
 
 
 def _control(cfg: DictConfig, root: Path, data: Data, reference: Source | None) -> Trained:
-    """Trains or finds the student alone: same seed, first weights, order and budget."""
+    """Trains or finds the control: the student alone, with the same seed, initial weights, order and budget."""
     stage = factory.stage_config(cfg, "control")
 
     def train(work: Path) -> None:
@@ -228,9 +229,9 @@ def _control(cfg: DictConfig, root: Path, data: Data, reference: Source | None) 
 
 
 def _collect(cfg: DictConfig, folder: Path, found: Mapping[str, Trained | None], metrics: Mapping[str, Any]) -> None:
-    """Brings what the report reads into the run's folder: metrics, where the artifacts are, the curves of all three.
+    """Collects the report's inputs in the run's folder: metrics, paths of artifacts, curves of all three.
 
-    A logger that keeps runs has those of an artifact where it was made: ``artifacts.json`` says which they are.
+    Loggers that keep runs on a service have an artifact's run where it was made; ``artifacts.json`` names it.
     """
     made: dict[str, Any] = {role: {"folder": str(trained.folder)} for role, trained in found.items() if trained}
     for entry in made.values():

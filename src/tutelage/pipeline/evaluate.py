@@ -1,4 +1,4 @@
-"""``tutelage evaluate``: a file of ours carries its model and its data, so a path is all that is needed."""
+"""``tutelage evaluate``: measures a checkpoint, whose header describes its model and data."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ _KEYS = ("checkpoint", "teacher", "split", "data", "device", "trust", "paths.out
 
 
 def evaluate_job(cfg: DictConfig) -> float:
-    """Measures ``checkpoint`` on ``split``; prints the figures and writes ``metrics.json``."""
+    """Measures ``checkpoint`` on ``split``; prints the metrics and writes ``metrics.json``."""
     refuse_unknown_keys(cfg, _KEYS)
     if OmegaConf.is_missing(cfg, "checkpoint"):
         raise TutelageError("checkpoint=… is needed: a file that `tutelage distill` wrote, such as …/last.safetensors")
@@ -44,7 +44,7 @@ def evaluate_job(cfg: DictConfig) -> float:
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
-    """Returns the figures of one file, and its header's facts."""
+    """Returns the metrics of a checkpoint, and facts from its header."""
     net, header = network_of(cfg.checkpoint, cfg.trust)
     data = data_of(header, cfg.data, cfg.checkpoint, cfg.trust)
     beside = network_of(cfg.teacher, cfg.trust)[0] if cfg.teacher else None
@@ -63,7 +63,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 def _predictions(net: torch.nn.Module, data: Data, split: str, device: str) -> Predictions:
     loader = data.labelled() if split == "train" else data.whole(split)
     if loader is None:
-        raise TutelageError("split=train: no training example of this data has a label")
+        raise TutelageError("split=train: this data has no labelled training example")
     found = predict(net.to(device), loader, device)
     net.cpu()
     return found

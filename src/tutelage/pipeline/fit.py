@@ -1,4 +1,4 @@
-"""One training from its first step to its finished folder: the teacher, the control, the student."""
+"""Runs one training from its first step to its finished folder: teacher, control or student."""
 
 import logging
 import math
@@ -38,7 +38,7 @@ from tutelage.training.module import SupervisedModule
 log = logging.getLogger(__name__)
 
 _SAMPLE = 10_000  # of the training examples
-_SMALL = 1e7  # multiply-adds of a batch, forward: below that a CPU is probably faster than a GPU
+_SMALL = 1e7  # forward multiply-adds of a batch below which a CPU is probably faster than a GPU
 
 
 def run(
@@ -49,26 +49,26 @@ def run(
     data: Data,
     module: Callable[[], SupervisedModule],
 ) -> None:
-    """Trains, or goes on where an earlier attempt was stopped, and finishes the folder.
+    """Trains, resuming an earlier attempt, and finishes the folder.
 
     Args:
         stage: the config as this stage sees it.
         name: teacher, control or student.
-        folder: for weights, predictions and ``stage.json``; its manifest is the sign that the stage is finished.
+        folder: for weights, predictions and ``stage.json``; its manifest marks the stage as finished.
         tensorboard_dir: for TensorBoard's event files.
         data: loaded.
-        module: makes what learns; not called for a finished stage.
+        module: creates the LightningModule; not called for a finished stage.
 
     Raises:
-        TutelageError: nothing was trained or validated, or a source broke its promise.
+        TutelageError: nothing was trained or validated, or a source that must not change has changed.
     """
     if not distributed.broadcast(_is_finished(folder, stage.trainer.max_epochs)):
         factory.try_optimizer(stage, name, len(data.train_dataloader()))
         check_lengths(stage.trainer, name, len(data.train_dataloader()), len(data.val_dataloader()))
         try:
             _train(stage, name, folder, tensorboard_dir, data, module())
-        except BestLostError as error:  # the epochs before the state have to be trained again
-            log.warning("%s: %s; it is trained from the start", name, error)
+        except BestLostError as error:  # the epochs before the state must be trained again
+            log.warning("%s: %s; training starts from the beginning", name, error)
             if distributed.is_main():
                 shutil.rmtree(folder / "states")
             distributed.barrier()
@@ -111,7 +111,7 @@ def _train(
     learner.about |= data.named_classes
     trainer = factory.trainer(stage, name, folder, tensorboard_dir, len(data.train_dataloader()))
     facts: dict[str, Any] = {}
-    if sharded := isinstance(trainer.strategy, Sharded):  # of shards it can't be counted
+    if sharded := isinstance(trainer.strategy, Sharded):  # it can't be counted for shards
         facts["multiply_adds"] = multiply_adds(learner.student.net.net, data.input_shape)
     if stage.graph == "never":
         warn_of_small_steps(learner, data, trainer.strategy.root_device, name)
@@ -121,7 +121,7 @@ def _train(
     with sigterm_saves(), threads(learner, data), logged, compiled(learner, stage.compile):
         trainer.fit(learner, datamodule=data, ckpt_path=state, weights_only=True)
     if trainer.global_step == 0:
-        raise TutelageError(f"{name}: not one optimizer step was made")
+        raise TutelageError(f"{name}: no optimizer step was made")
     if distributed.is_main() and not (folder / "best.safetensors").is_file():
         raise not_validated(name)
     for source in learner.sources().values():
@@ -132,7 +132,7 @@ def _train(
 
 
 def _state_to_go_on_from(folder: Path) -> Path | None:
-    """Returns the newest intact state as rank 0 finds it, by this rank's own path: mounts may differ."""
+    """Returns the newest intact state that rank 0 finds, as this rank's own path (mounts may differ)."""
     found = newest_intact(folder) if distributed.is_main() else None
     name = distributed.broadcast(found and found.name)
     return folder / name if name else None
@@ -141,17 +141,17 @@ def _state_to_go_on_from(folder: Path) -> Path | None:
 def not_validated(name: str) -> TutelageError:
     """Returns the error for a training without best weights."""
     return TutelageError(
-        f"{name}: validation never ran, so no weights are the best; see trainer.max_steps and "
+        f"{name}: validation never ran, so there are no best weights; see trainer.max_steps and "
         "trainer.check_val_every_n_epoch"
     )
 
 
 @contextmanager
 def threads(learner: SupervisedModule, data: Data) -> Iterator[None]:
-    """Context manager that limits torch to one thread where a batch is too little work to share.
+    """Context manager that limits torch to one thread if a batch is too little work to share.
 
     The limit, 20 M multiply-adds forward, lies between the digits' pair (11 M, faster on one thread) and cnn → dense on
-    MNIST (24 M, a tenth faster on two). ``OMP_NUM_THREADS`` decides where it is set.
+    MNIST (24 M, a tenth faster on two). ``OMP_NUM_THREADS`` takes precedence.
     """
     before = torch.get_num_threads()
     if "OMP_NUM_THREADS" not in os.environ and _work(_networks(learner), data) < 2e7:
@@ -163,7 +163,7 @@ def threads(learner: SupervisedModule, data: Data) -> Iterator[None]:
 
 
 def warn_of_small_steps(learner: SupervisedModule, data: Data, device: torch.device, name: str) -> None:
-    """Suggests the CPU where a GPU would mostly wait for Python.
+    """Warns if a GPU would mostly wait for Python.
 
     The limit, 10 M multiply-adds forward, lies between two trainings that an H200 and two CPU cores were measured on at
     batch 64: of the dense student on MNIST (1.6 M; 275 against 945 steps a second) and of its CNN teacher (22 M; 258
@@ -178,8 +178,9 @@ def warn_of_small_steps(learner: SupervisedModule, data: Data, device: torch.dev
     if device.type == "cpu" or not distributed.is_main() or (work := _work(_networks(learner), data)) >= _SMALL:
         return
     log.warning(
-        "%s: a step of %.2g M multiply-adds forward is too small for a GPU, which waits for Python: a CPU is probably "
-        "faster (trainer.accelerator=cpu); so is a larger data.batch_size, or many jobs at once (launcher=stacked)",
+        "%s: a step of %.2g M multiply-adds forward is too small for a GPU, which would mostly wait for Python: a "
+        "CPU is probably faster (trainer.accelerator=cpu), or use a larger data.batch_size, or train many jobs "
+        "together (launcher=stacked)",
         name, work / 1e6,
     )  # fmt: skip
 
@@ -190,7 +191,7 @@ def _networks(learner: SupervisedModule) -> list[nn.Module]:
 
 
 def _work(nets: Iterable[nn.Module], data: Data) -> float:
-    """Returns the multiply-adds of a batch; infinity where they are not known."""
+    """Returns the multiply-adds of a batch; infinity if they are not known."""
     each = total(multiply_adds(net, data.input_shape) for net in nets)
     return math.inf if each is None else data.batch_size * each
 
@@ -216,9 +217,9 @@ def _finish(learner: SupervisedModule, trainer: L.Trainer, folder: Path, data: D
 
 
 def finish(net: nn.Module, folder: Path, data: Data, device: torch.device, training: Mapping[str, Any]) -> None:
-    """Completes a folder that holds ``last`` and ``best`` weights: their predictions, then ``stage.json``.
+    """Completes a folder with ``last`` and ``best`` weights: writes predictions, then ``stage.json``.
 
-    Of a network in shards every rank must call this, and rank 0 writes.
+    For a sharded network every rank must call this; rank 0 writes.
     """
     epochs = {weights: about(folder / f"{weights}.safetensors")["epoch"] for weights in WEIGHTS}
     facts = {"parameters": parameters(net), **training}

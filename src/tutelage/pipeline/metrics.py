@@ -1,4 +1,4 @@
-"""Puts together ``metrics.json``: cost and figures of teacher, control and student."""
+"""Builds ``metrics.json``: cost and metrics of teacher, control and student."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -56,7 +56,7 @@ def metrics_document(
 
 
 def _of_generations(generations: list[Trained]) -> dict[str, Any]:
-    """Returns figures of the mean of the probabilities of born-again students, the last one included."""
+    """Returns the metrics of the mean probabilities of all born-again students."""
     document: dict[str, Any] = {"count": len(generations)}
     for kind in WEIGHTS:
         predictions = {split: [one.predictions[kind, split] for one in generations] for split in SPLITS}
@@ -65,7 +65,7 @@ def _of_generations(generations: list[Trained]) -> dict[str, Any]:
 
 
 def _entry(trained: Trained, teacher: Trained | None = None, weights: str = "last") -> dict[str, Any]:
-    """Returns the entry of ``metrics.json`` for one network: cost, and all figures of both weights on both splits."""
+    """Returns one network's entry of ``metrics.json``: cost, and the metrics of both weights on both splits."""
     facts = {key: trained.facts[key] for key in ("parameters", "multiply_adds", "seconds", "epochs")}
     entry: dict[str, Any] = {"reused": trained.reused, "made": trained.made, "digest": trained.digest, **facts}
     for kind in WEIGHTS:

@@ -1,4 +1,7 @@
-"""Specialists: the generalist again, trained on for classes that it confuses (Hinton et al. 2015, section 5)."""
+"""Trains specialists: copies of the generalist, trained further for classes that it confuses.
+
+Hinton et al. 2015, section 5.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -22,14 +25,14 @@ from tutelage.runtime.identity import made_with
 from tutelage.sources.specialists import activity, check_count, combine_experts, membership, warn
 
 _ADDED = ("parameters", "multiply_adds", "seconds", "steps")  # over the generalist and the specialists
-_ROWS = 1024  # examples that are combined at once
+_ROWS = 1024  # examples that are combined at a time
 
 
 def specialise(cfg: DictConfig, node: DictConfig, generalist: Trained, weights: str, root: Path) -> Trained:
     """Trains or finds the specialists, names them and their groups in ``node``, and combines their predictions.
 
-    A specialist has the generalist's architecture and first weights, and teaches with its last ones: which are best on
-    all classes is not what it is for.
+    A specialist has the generalist's architecture and starts from its weights. It teaches with its last weights, since
+    accuracy on all classes is not its purpose.
 
     Args:
         cfg: the whole config, the generalist in it as ``teacher``.
@@ -39,10 +42,12 @@ def specialise(cfg: DictConfig, node: DictConfig, generalist: Trained, weights: 
         root: folder of all artifacts.
 
     Raises:
-        TutelageError: groups that can be none; no ``stages.specialist``.
+        TutelageError: invalid groups, or no ``stages.specialist``.
     """
     if "specialist" not in cfg.stages:
-        raise TutelageError("specialists are trained as stages.specialist says; found none: see sources=specialists")
+        raise TutelageError(
+            "stages.specialist, the settings that specialists are trained with, is missing: see sources=specialists"
+        )
     stage = factory.stage_config(cfg, "specialist")
     groups = distributed.broadcast(_groups(node, generalist.predictions[weights, "val"].logits, stage.seed))
     labels = factory.data(stage).splits["train"].labels
@@ -74,10 +79,9 @@ def find_groups(logits: Tensor, count: int, seed: int) -> list[list[int]]:
     """Groups classes that a network often predicts together on validation examples.
 
     k-means (k = ``count``, 10 starts from ``seed``) over the columns of the correlation matrix [C, C] of its
-    probabilities. The paper, which has 15,000 classes, takes their covariance; with few classes the diagonal of that
-    decides, which is how frequent a class is: with k = 3 it came to eight classes and two single ones on digits and on
-    Fashion-MNIST, where the correlation finds tops, shoes and the rest. A group of one class is dropped: there is
-    nothing to tell apart.
+    probabilities. The paper, with 15,000 classes, uses their covariance. With few classes its diagonal, the frequency
+    of each class, dominates: with k = 3 it gave groups of eight, one and one classes on digits and Fashion-MNIST, where
+    the correlation finds tops, shoes and the rest. Groups of one class are dropped.
 
     Args:
         logits: [N, C].
@@ -85,7 +89,7 @@ def find_groups(logits: Tensor, count: int, seed: int) -> list[list[int]]:
         seed: of the starts.
 
     Raises:
-        TutelageError: ``count`` is out of range, or no group is left.
+        TutelageError: ``count`` is out of range, or no group has two classes.
     """
     classes = logits.shape[1]
     check_count(count, classes)
@@ -93,14 +97,12 @@ def find_groups(logits: Tensor, count: int, seed: int) -> list[list[int]]:
     found = KMeans(count, n_init=10, random_state=seed).fit_predict(related.numpy()).tolist()
     groups = [[c for c in range(classes) if found[c] == number] for number in range(count)]
     if not (groups := sorted(group for group in groups if 1 < len(group) < classes)):
-        raise TutelageError(
-            f"specialists: none of {count} groups has more than one class: a smaller count finds larger ones"
-        )
+        raise TutelageError(f"specialists: none of {count} groups has more than one class: use a smaller count")
     return groups
 
 
 def _for_group(stage: DictConfig, group: list[int], share: float) -> DictConfig:
-    """Returns the stage on data of which half are of the group, with the dustbin's loss for the hard term."""
+    """Returns the stage with half of its data from the group, and the dustbin's loss as the hard term."""
     own = stage.copy()
     own.data.focus = group
     smoothing = own.loss.terms.pop("hard").loss.get("label_smoothing", 0.0)
@@ -147,7 +149,7 @@ def _combine(
 def _together(
     generalist: Predictions, special: Tensor, groups: list[list[int]], top: int
 ) -> tuple[Predictions, list[dict[str, int]]]:
-    """Returns combined predictions of a split; and each specialist's number of active examples and of errors."""
+    """Returns a split's combined predictions, and each specialist's number of active examples and of errors."""
     inside = membership(groups, generalist.logits.shape[1])
     parts = zip(generalist.logits.split(_ROWS), special.split(_ROWS, 1), strict=True)
     logits, gaps = zip(*(combine_experts(first, others, inside, top) for first, others in parts), strict=True)

@@ -1,4 +1,4 @@
-"""Networks that learn from labels, as artifacts: teachers and specialists, one after the other or at the same time."""
+"""Trains networks on labels as artifacts: teachers and specialists, in sequence or in parallel."""
 
 import logging
 from collections.abc import Sequence
@@ -24,14 +24,14 @@ _PARTS = ("seed", "network", "data", "loss", "optimizer", "scheduler", "trainer"
 def recipe(
     stage: DictConfig, name: str, data: Data, parts: Sequence[str] = _PARTS, sources: Any = None
 ) -> dict[str, Any]:
-    """Returns all that determines the outcome of a training, as JSON values.
+    """Returns everything that determines the outcome of a training, as JSON values.
 
     Args:
         stage: the config as this training sees it.
         name: of the stage.
         data: loaded.
-        parts: of the stage that count.
-        sources: who teaches, as plain values without the files of trained weights; None without a teacher.
+        parts: of the stage to include.
+        sources: the teachers, as plain values without the files of trained weights; None without a teacher.
     """
     plain = essential(OmegaConf.to_container(stage, resolve=True))  # type: ignore[arg-type]
     found = {part: plain[part] for part in parts} | ({"sources": sources} if sources is not None else {})
@@ -42,14 +42,14 @@ def recipe(
 
 @dataclass(frozen=True)
 class Training:
-    """One network that learns from labels alone, with all that is needed to train it in any process.
+    """One network to train on labels, with everything that a process needs to do so.
 
     Attributes:
         stage: the config as this training sees it.
         name: of the stage, and of the kind of artifact.
         root: folder of all artifacts.
         start: file with its first weights; by default they are drawn from the stage's seed.
-        since: what was made before is not reused (:func:`tutelage.pipeline.artifacts.oldest`).
+        since: older artifacts are not reused (:func:`tutelage.pipeline.artifacts.oldest`).
     """
 
     stage: DictConfig
@@ -59,7 +59,7 @@ class Training:
     since: float = artifacts.ALWAYS
 
     def __call__(self) -> Trained:
-        """Trains the network, or finds it trained."""
+        """Trains the network or reuses the artifact."""
         data = factory.data(self.stage)
 
         def learner() -> SupervisedModule:
@@ -74,7 +74,7 @@ class Training:
         return Trained.read(*artifacts.make(self.root, self.name, self._recipe(data), train, self.since))
 
     def is_done(self) -> bool:
-        """Checks whether the training is finished and would be reused."""
+        """Checks whether a finished artifact would be reused."""
         place = artifacts.place(self.root, self.name, self._recipe(factory.data(self.stage)))
         return artifacts.is_usable(place, self.since)
 
@@ -84,11 +84,11 @@ class Training:
 
 
 def train_in_parallel(trainings: Sequence[Training], cfg: DictConfig) -> None:
-    """Trains missing networks at the same time, as ``stages.teacher.workers`` or the number of GPUs allow.
+    """Trains missing networks in parallel, as ``stages.teacher.workers`` or the number of GPUs allow.
 
-    Whoever calls them after finds them, bit for bit those that it would have trained: nothing in a training depends on
-    what else runs. Only the number of threads may: on a CPU each process has ``OMP_NUM_THREADS``, or where that is not
-    set its share of the cores, and sums over more threads can differ in the last digit.
+    The results are bit-identical to those of sequential training, except for the number of threads: on a CPU each
+    process has ``OMP_NUM_THREADS`` threads, or by default its share of the cores, and sums over more threads can differ
+    in the last digit.
     """
     processes = workers.workers(cfg.stages.teacher.workers, cfg.trainer)
     if processes > 1 and len(missing := [training for training in trainings if not training.is_done()]) > 1:

@@ -1,4 +1,4 @@
-"""Runs at the start and end of a multirun: its folder, its jobs' names, tables of results and failures."""
+"""Callback of multiruns: their folder, names of jobs, tables of results and failures."""
 
 import os
 import sys
@@ -28,7 +28,7 @@ class Multirun:
 
     Attributes:
         folder: of its jobs; None where a command line is one job.
-        traceback_file: of the last job that ended in an error which no sentence was written for.
+        traceback_file: of the last job that ended in an unforeseen error.
     """
 
     folder: Path | None = None
@@ -39,20 +39,21 @@ multirun = Multirun()  # Hydra makes the callback by its name, and the command l
 
 
 class Sweep(Callback):
-    """Notes where the jobs of a multirun are, and names their folders by what varies among them.
+    """Records where the jobs of a multirun are, and names their folders by what varies among them.
 
-    Hydra calls it in the process that launches, whatever the launcher.
+    Hydra calls it in the launching process, with any launcher.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Notes the multirun's folder before its first job."""
+        """Records the multirun's folder before its first job."""
         folder = multirun.folder = Path(str(config.hydra.sweep.dir)).absolute()
-        folder.mkdir(parents=True, exist_ok=True)  # a sweeper's data base may lie there
+        folder.mkdir(parents=True, exist_ok=True)  # a sweeper's database may be there
         lines: dict[str, list[str]] = OmegaConf.to_container(config.hydra.overrides)  # type: ignore[assignment]
         constant = ",".join(f"'{key}'" for key in same(lines["task"]))
         quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
         given = [one for one in lines["hydra"] if not one.startswith("hydra.sweep.dir=")]
-        with read_write(config), open_dict(config):  # every job's config is composed anew from these, maybe elsewhere
+        # every job's config is composed again from these, maybe on another machine
+        with read_write(config), open_dict(config):
             config.hydra.overrides.hydra = [
                 *given, f"hydra.job.config.override_dirname.exclude_keys=[{constant}]", f"hydra.sweep.dir='{quoted}'"
             ]  # fmt: skip
@@ -108,7 +109,7 @@ def comparisons(stream: TextIO) -> str:
 
     found = {}
     for path in sorted(folder.rglob("metrics.json"), key=str):
-        with suppress(OSError, ValueError):  # what is damaged is the status's and the report's to say
+        with suppress(OSError, ValueError):  # `status` and `report` name damaged files
             metrics = read_json(path)
             if isinstance(metrics, dict) and metrics.get("schema") == 1 and "student" in metrics:
                 found[in_a_line(os.path.relpath(path.parent, folder))] = metrics
@@ -121,7 +122,7 @@ def comparisons(stream: TextIO) -> str:
 
 
 def failures() -> str:
-    """Returns a table of a multirun's jobs that failed; empty if there are none, or it was no multirun."""
+    """Returns a table of a multirun's failed jobs; empty if there are none, or it was no multirun."""
     folder = multirun.folder
     if folder is None or not folder.is_dir():
         return ""

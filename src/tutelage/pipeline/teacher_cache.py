@@ -1,4 +1,4 @@
-"""Teachers that answer once for each example instead of once an epoch: what is written, when, and where it is found."""
+"""Caches teacher signals: computed once per example instead of once an epoch."""
 
 import hashlib
 import logging
@@ -31,16 +31,16 @@ _AS_IT_IS = {"folder": None, "dtype": "float32", "top": None, "views": None}
 
 
 def cached(stage: DictConfig, root: Path, data: Data) -> DictConfig:
-    """The stage with every source that can be cached, or asks for it, reading from disk.
+    """Returns the stage with all cacheable sources reading from disk.
 
-    ``sources=cached`` asks. Networks whose logits alone are read are cached by themselves where images do not change
-    (no augmentation, all in memory) and nothing is lost by it (``precision=32-true``): ``sources.<name>.cache=false``
-    keeps them live.
+    ``sources=cached`` requests a cache. Networks of which only logits are read are cached automatically if images do
+    not change (no augmentation, all in memory) and the result is bit-identical (``precision=32-true``);
+    ``sources.<name>.cache=false`` keeps them live.
 
     Args:
         stage: in its sources every network has its file.
         root: folder of all artifacts.
-        data: the stage's, of whose augmentation there are so many views (:func:`check_views`).
+        data: the stage's, with a finite number of augmented views (:func:`check_views`).
     """
     needs = factory.objective(stage).needs()
     changed = {}
@@ -60,19 +60,19 @@ def cached(stage: DictConfig, root: Path, data: Data) -> DictConfig:
 
 
 def check_views(stage: DictConfig, data: Data) -> None:
-    """Looks before anything is trained whether what ``sources=cached`` asks for has an end.
+    """Checks before training whether the signals that ``sources=cached`` would store are finite in number.
 
     Raises:
-        TutelageError: images are augmented without end, so that no signal comes twice, or in other views than are kept.
+        TutelageError: the augmentation has no fixed number of views, or another than the cache.
     """
     asked = [node for node in stage.sources.values() if node.get("_target_") == CACHED]
     if data.augment is not None and any(node.views is None for node in asked):
-        raise TutelageError("a cache of augmented images needs data.views=K: epoch e then shows view e mod K")
+        raise TutelageError("a cache of augmented images needs data.views=K; epoch e then uses view e mod K")
     for name, node in stage.sources.items():
         if data.augment is not None and node.get("_target_") == CACHED and node.views != data.augment.views:
             raise TutelageError(
-                f"sources.{name}.views={node.views}: images have data.views={data.augment.views} views, and a cache "
-                "needs the signals of each"
+                f"sources.{name}.views={node.views}: must equal data.views={data.augment.views}, as a cache has the "
+                "signals of each view"
             )
 
 
@@ -89,7 +89,7 @@ def _by_itself(stage: DictConfig, node: DictConfig, needs: set[str], data: Data)
 
 
 def _recipe(stage: DictConfig, node: DictConfig, signals: list[str], data: Data) -> dict[str, Any]:
-    """All that determines the signals, as JSON values."""
+    """Returns everything that determines the signals, as JSON values."""
     keys = hashlib.sha256(data.splits["train"].keys.numpy().tobytes()).hexdigest()
     given: Any = OmegaConf.to_container(stage.data, resolve=True)
     seen: dict[str, Any] = {
@@ -107,25 +107,25 @@ def _recipe(stage: DictConfig, node: DictConfig, signals: list[str], data: Data)
 
 
 def _given(folder: Path, recipe: dict[str, Any]) -> Path:
-    """A folder that the user names, where it holds what would be written now; how it is stored may differ.
+    """Returns the folder that the user names, if its signals are current; their storage format may differ.
 
     Raises:
-        TutelageError: something that makes the signals has changed since; names it.
+        TutelageError: something that determines the signals has changed; names it.
     """
     path = folder / "recipe.json"
     if not path.is_file():
-        raise TutelageError(f"sources: {folder} holds no signals: there is no recipe.json in it")
+        raise TutelageError(f"sources: {folder} contains no signals: it has no recipe.json")
     written = read_json(path)
     compared = [part for part in {**written, **recipe} if part not in ("signals", "dtype", "top", "versions")]
     if "source" not in recipe:  # no teacher to compare with
         compared = [part for part in compared if part not in ("source", "weights", "code")]
     if changed := [part for part in compared if written.get(part) != recipe.get(part)]:
-        raise TutelageError(f"sources: {folder} is stale: {changed} differ from what it was written with")
+        raise TutelageError(f"sources: {folder} is stale: {changed} have changed since it was written")
     return folder
 
 
 def _stored(stage: DictConfig, node: DictConfig, recipe: dict[str, Any], root: Path, data: Data) -> Path:
-    """The folder of the signals: given, found or written."""
+    """Returns the folder of the signals: given, found or written."""
     if node.folder is not None:
         return _given(Path(node.folder), recipe)
     if node.source is None:
@@ -145,7 +145,7 @@ def _stored(stage: DictConfig, node: DictConfig, recipe: dict[str, Any], root: P
 
 
 def _verify(folder: Path) -> None:
-    """The large files have checksums by block, which are compared when they are opened."""
+    """Verifies the manifest; large files have checksums by block, verified when they are opened."""
     manifest.check(folder, quick=True)
     Store.read(folder)
 
@@ -153,7 +153,7 @@ def _verify(folder: Path) -> None:
 def _write(
     source: Source, data: Data, folder: Path, dtype: str, top: int | None, views: int, device: torch.device
 ) -> None:
-    """Asks ``source`` about every training example in every view that is not on disk yet."""
+    """Writes the signals of ``source`` for every training example and view that is not on disk yet."""
     train = data.splits["train"]
     source = source.to(device).eval()
     step = data.eval_batch_size
@@ -175,7 +175,7 @@ def _write(
 
 
 def _of_batch(source: Source, batch: Batch, device: torch.device, top: int | None) -> tuple[Signals, Signals]:
-    """Signals by example, and those that are the same for all: parameters, whose names have a dot."""
+    """Returns the signals per example, and those shared by all: parameters, whose names contain a dot."""
     with torch.no_grad():
         signals = source({name: value.to(device) for name, value in batch.items()})
     by_example = {name: x.cpu() for name, x in signals.items() if "." not in name}

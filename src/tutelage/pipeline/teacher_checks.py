@@ -1,8 +1,8 @@
-"""Is this the teacher that was meant? Its preprocessing and classes beside the data's, and how often it is right.
+"""Checks whether a given teacher fits the data: its preprocessing, classes and accuracy.
 
-A teacher that sees images as it never knew them, or whose classes are in another order, trains a bad student without
-an error. What a file of ours says of its data is compared with the data; of any teacher that is given, the accuracy on
-labelled examples is logged before the first training step, and one no better than chance is warned of.
+A teacher with the wrong preprocessing or order of classes trains a bad student without an error. The header of a
+Tutelage checkpoint is compared with the data. The accuracy of any given teacher on labelled examples is logged before
+the first training step, with a warning if it is no better than chance.
 """
 
 import logging
@@ -21,16 +21,16 @@ from tutelage.errors import TutelageError
 log = logging.getLogger(__name__)
 
 _DEVIATIONS = 3  # of the binomial distribution, above the most frequent class
-_TOLERANCE = 0.01  # of a deviation: what rounding of mean and std may come to
-_NOT_MEANT = "Its weights, its preprocessing or the order of its classes are not what is meant"
-_LEARNT_NOTHING = "It has learnt nothing: see stages.teacher"
+_TOLERANCE = 0.01  # relative tolerance, for rounded mean and std
+_NOT_MEANT = "Check its weights, its preprocessing and the order of its classes"
+_LEARNT_NOTHING = "Its training failed: see stages.teacher"
 _ADAPTERS = "tutelage.models.adapter"
 
 
 def check_file(checkpoint: str, network: DictConfig, data: Data, statistics: Mapping[str, Any]) -> None:
-    """Compares the header of a file of ours with the data that it is to teach on; other files say nothing of theirs.
+    """Compares a Tutelage checkpoint's header with the student's data; other files have no such header.
 
-    A network with an adapter has been thought of: only its classes are compared.
+    For a network with an adapter only the classes are compared.
 
     Args:
         checkpoint: the file.
@@ -39,12 +39,12 @@ def check_file(checkpoint: str, network: DictConfig, data: Data, statistics: Map
         statistics: config of the data, for ``mean`` and ``std``.
 
     Raises:
-        TutelageError: images of another normalisation or shape, with the adapter that mends it; classes in another
+        TutelageError: images of another normalisation or shape, with the adapter that fixes it; classes in another
             order.
     """
     try:
         header = about(checkpoint)
-    except TutelageError:  # not ours, or damaged, of which loading it tells
+    except TutelageError:  # not from Tutelage, or damaged, which loading reports
         return
     theirs = header.get("data")
     if not isinstance(theirs, dict):
@@ -63,7 +63,8 @@ def _check_images(checkpoint: str, theirs: Mapping[str, Any], data: Data, statis
     wanted = [int(x) for x in wanted]
     if len(there["mean"]) != len(here["mean"]) or wanted[0] != shape[0]:
         raise TutelageError(
-            f"{checkpoint} was trained on images {wanted}, the data's are {shape}: grey and colour do not mix"
+            f"{checkpoint} was trained on images {wanted}, the data's are {shape}: grey and colour images can't be "
+            "converted"
         )
     steps, found = [], []
     if wanted != shape:
@@ -83,9 +84,10 @@ def _check_images(checkpoint: str, theirs: Mapping[str, Any], data: Data, statis
     adapter = steps[0] if len(steps) == 1 else f"{{_target_: torch.nn.Sequential, _args_: [{', '.join(steps)}]}}"
     size = f" 'teacher.net.input_shape={wanted}'" if wanted != shape else ""
     raise TutelageError(
-        f"{checkpoint} was trained with {'; and with '.join(found)}. To give the teacher the images as it knows them, "
-        f"add\n  '+teacher.adapter={adapter}'{size}\n"
-        "or, to use it as it is,\n  '+teacher.adapter={_target_: torch.nn.Identity}'"
+        f"{checkpoint} was trained with {'; and with '.join(found)}. To convert the images for the teacher, add\n"
+        f"  '+teacher.adapter={adapter}'{size}\n"
+        "or, to use it as it is,\n"
+        "  '+teacher.adapter={_target_: torch.nn.Identity}'"
     )
 
 
@@ -109,12 +111,13 @@ def _check_classes(checkpoint: str, theirs: Any, data: Data) -> None:
     if sorted(map(str, theirs)) == sorted(names):
         index = next(i for i, (mine, its) in enumerate(zip(names, theirs, strict=True)) if mine != its)
         raise TutelageError(
-            f"{checkpoint} has the data's classes in another order: class {index} is {theirs[index]!r} to it and "
+            f"{checkpoint} has the data's classes in another order: class {index} is {theirs[index]!r} there and "
             f"{names[index]!r} in the data"
         )
     odd = [name for name in map(str, theirs) if name not in names]
     log.warning(
-        "%s was trained on other classes: %s are none of the data's, which begin %s; taken by position",
+        "%s was trained on other classes: %s are not among the data's, which begin with %s; classes are matched by "
+        "position",
         checkpoint, odd[:5], names[:5],
     )  # fmt: skip
 
@@ -124,39 +127,39 @@ def _only_numbers(names: Sequence[Any]) -> bool:
 
 
 def report_accuracy(who: str, split: str, logits: Tensor, labels: Tensor, trained_here: bool = False) -> None:
-    """Logs how many labelled examples a teacher gets right; warns where that is no better than chance.
+    """Logs a teacher's accuracy on labelled examples; warns if it is no better than chance.
 
-    Chance is the share of the most frequent class, and no better is within three deviations of it.
+    Chance is the share of the most frequent class; up to three standard deviations above it count as chance.
 
     Args:
         who: the teacher, for the log.
-        split: what the examples are called.
+        split: name of the examples' split.
         logits: [N, C].
         labels: [N], each at least 0.
-        trained_here: whether its training has shown its accuracy, so that there is only to warn.
+        trained_here: whether its training has logged its accuracy already; then this only warns.
     """
     predicted, count = logits.argmax(1), len(labels)
     if not count:
         return
     right = int((predicted == labels).sum())
     if not trained_here:
-        log.info("%s: %.2f %% of %d %s examples right", who, 100 * right / count, count, split)
+        log.info("%s: accuracy %.2f %% on %d %s examples", who, 100 * right / count, count, split)
     chance = float(labels.bincount().max()) / count
     if chance < 1 and right <= count * chance + _DEVIATIONS * math.sqrt(count * chance * (1 - chance)):
         log.warning(
-            "NO BETTER THAN CHANCE: %s gets %.2f %% of %d %s examples right; always the most frequent class gets "
-            "%.2f %%. %s%s",
+            "NO BETTER THAN CHANCE: %s has accuracy %.2f %% on %d %s examples; always predicting the most frequent "
+            "class has %.2f %%. %s%s",
             who, 100 * right / count, count, split, 100 * chance, _LEARNT_NOTHING if trained_here else _NOT_MEANT,
             _renamed(predicted, labels, logits.shape[1]),
         )  # fmt: skip
 
 
 def _renamed(predicted: Tensor, labels: Tensor, classes: int) -> str:
-    """Returns a hint at the order of classes that would make most answers right; empty where there is none."""
+    """Returns a hint at an order of classes that would make most predictions right; empty if there is none."""
     confusion = torch.bincount(predicted * classes + labels, minlength=classes**2).view(classes, classes)
     likely = confusion.argmax(1).tolist()
     right = float(confusion.amax(1).sum()) / len(labels)
     if len({*likely}) < classes or right < 0.5:
         return ""
     moves = ", ".join(f"{here} is {there}" for here, there in enumerate(likely) if here != there)
-    return f". With its classes renamed {100 * right:.1f} % would be right: {moves[:200]}"
+    return f". With its classes reordered {100 * right:.1f} % would be right: {moves[:200]}"

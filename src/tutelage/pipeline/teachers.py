@@ -1,4 +1,4 @@
-"""Prepares the teachers that the config's sources name: trained here, found trained, or given as a file."""
+"""Prepares the teachers that ``sources`` names: trained here, reused, or loaded from a file."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -42,11 +42,10 @@ class TeacherSetup:
     """The sources that teach a student, and the reference teacher that it is compared with.
 
     Attributes:
-        stage: the student's stage; in its sources every network has its file.
-        teacher: what the source ``teacher`` says; None where no network stands behind it.
+        stage: the student's stage; in its sources every network has its file. teacher: predictions of the source
+            ``teacher``; None if it is no network.
         weights: which of its weights teach: ``last`` or ``best``.
-        chain: name → those who taught before it, the first first.
-        last: the name of ``teacher``.
+        chain: name → the earlier teachers of a chain of assistants, in order. last: the name of ``teacher``.
     """
 
     stage: DictConfig
@@ -56,17 +55,17 @@ class TeacherSetup:
     last: str = "teacher"
 
     def generations(self) -> list[Trained]:
-        """The born-again students before the last one."""
+        """Returns the born-again students before the last one."""
         taught = {**self.chain, self.last: self.teacher}
         return [one for name, one in taught.items() if name.startswith(_GENERATION) and one]
 
     def digests(self) -> dict[str, str]:
-        """Source → digest of the weights of its networks, in their order."""
+        """Returns for each source the digest of its networks' weights."""
         nodes = {str(name): list(networks(node)) for name, node in self.stage.sources.items()}
         return {name: "+".join(digest(read_state(one.checkpoint)) for one in of) for name, of in nodes.items() if of}
 
     def record(self) -> Recorded | None:
-        """The teacher's logits on validation data, to measure fidelity while students train."""
+        """Returns the teacher's logits on validation data, to measure fidelity while students train."""
         if self.teacher is None:
             return None
         on_validation = self.teacher.predictions[self.weights, "val"]
@@ -74,7 +73,7 @@ class TeacherSetup:
 
 
 def prepare_teachers(cfg: DictConfig, root: Path, data: Data) -> TeacherSetup:
-    """Trains or finds all who teach, assistants included.
+    """Trains or finds all teachers, including assistants.
 
     Args:
         cfg: the whole config.
@@ -82,12 +81,12 @@ def prepare_teachers(cfg: DictConfig, root: Path, data: Data) -> TeacherSetup:
         data: the student's.
 
     Raises:
-        TutelageError: assistants without a network to begin with; an epoch that the teacher has not.
+        TutelageError: assistants without a teacher network; an epoch that the teacher was not trained for.
     """
     teaching = _engage(cfg, root, data)
     for number, (name, network) in enumerate(assistants(cfg).items(), start=1):
         if teaching.teacher is None:
-            raise TutelageError("assistants and generations begin with a network that teaches, such as sources=frozen")
+            raise TutelageError("assistants and generations need a teacher that is a network, such as sources=frozen")
         own = _assistant_stage(cfg, number, network, teaching)
         assistant = _assistant(own, name, teaching, root)
         file = str(assistant.folder / f"{_weights(cfg)}.safetensors")
@@ -100,19 +99,19 @@ def prepare_teachers(cfg: DictConfig, root: Path, data: Data) -> TeacherSetup:
 
 
 def assistants(cfg: DictConfig) -> dict[str, DictConfig]:
-    """Name → network of those between teacher and student: ``assistants``, then ``generations`` of the student."""
+    """Returns the networks between teacher and student by name: ``assistants``, then ``generations`` of the student."""
     own = {f"{_GENERATION}{number}": cfg.student for number in range(1, cfg.generations + 1)}
     return {**cfg.assistants, **own}
 
 
 def _weights(cfg: DictConfig) -> str:
-    """Returns which weights of a trained teacher are used; those of one epoch are a file of their own."""
+    """Returns which weights of a trained teacher are used: last, best, or those of an epoch."""
     chosen = cfg.stages.teacher.weights
     return chosen if chosen in WEIGHTS else "last"
 
 
 def _with(config: DictConfig, changes: Mapping[str, Any]) -> DictConfig:
-    """A copy in which every node that ``changes`` names is replaced."""
+    """Returns a copy in which the nodes in ``changes`` are replaced."""
     copy = OmegaConf.create(OmegaConf.to_container(config, resolve=False))
     OmegaConf.set_struct(copy, False)
     for path, value in _leaves(changes):
@@ -129,10 +128,10 @@ def _leaves(changes: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, A
 
 
 def _engage(cfg: DictConfig, root: Path, data: Data) -> TeacherSetup:
-    """Trains or finds every network of ``sources``; assistants come later."""
+    """Trains or finds every network of ``sources`` except assistants."""
     stage = factory.stage_config(cfg, "student")
     teacher, chain = None, dict[str, Trained]()
-    given = {}  # first of all, so that a file which can't be meant is told before hours of training
+    given = {}  # first, so that a wrong file is reported before hours of training
     for node in networks(stage.sources):
         if node.checkpoint is not None:
             who, made = f"teacher {node.checkpoint}", _trained(cfg, node, root, data)
@@ -149,13 +148,13 @@ def _engage(cfg: DictConfig, root: Path, data: Data) -> TeacherSetup:
                 trained.append(_trained(cfg, network, root, data))
                 _report(f"sources.{name}, as trained here,", trained[-1], trained_here=True)
                 _use(network, trained[-1], _weights(cfg))
-        group = node.get("source") or node  # what a cache is written from
+        group = node.get("source") or node  # the source of a cache
         if trained and "members" in group:
             trained = [_ensemble(group, trained, _weights(cfg), root, artifacts.oldest(cfg))]
         if "generalist" in group:
             if len(trained) != 1:
                 raise TutelageError(
-                    f"sources.{name}: the generalist is one frozen network, its specialists start there"
+                    f"sources.{name}: the generalist must be one frozen network, from which specialists start"
                 )
             chain = {"generalist": trained[0]} if name == "teacher" else chain
             trained = [specialise(_with_teacher(cfg, group.generalist), group, trained[0], _weights(cfg), root)]
@@ -165,7 +164,7 @@ def _engage(cfg: DictConfig, root: Path, data: Data) -> TeacherSetup:
 
 
 def _use(node: DictConfig, trained: Trained, weights: str) -> str:
-    """Gives a node of ``sources`` the file of what was trained or given for it."""
+    """Writes the trained or given file into a node of ``sources``."""
     node.checkpoint = str(trained.folder / f"{weights}.safetensors")
     for option in ("key", "prefix"):  # of the user's file
         if node.get(option) is not None:
@@ -180,10 +179,10 @@ def _report(who: str, trained: Trained, trained_here: bool) -> None:
 
 
 def check_given(sources: DictConfig, data: Data, statistics: DictConfig) -> None:
-    """Compares what files of ours say of their data with the data, before anything is trained.
+    """Compares Tutelage checkpoints' headers with the data, before training.
 
     Raises:
-        TutelageError: a file of ours was trained on other images, or other classes.
+        TutelageError: a checkpoint was trained on other images or classes.
     """
     for node in networks(sources):
         if node.checkpoint is not None:
@@ -191,13 +190,13 @@ def check_given(sources: DictConfig, data: Data, statistics: DictConfig) -> None
 
 
 def _with_teacher(cfg: DictConfig, node: DictConfig) -> DictConfig:
-    """The whole config with the network of one node of ``sources`` as its teacher."""
+    """Returns the whole config with the network of one node of ``sources`` as its teacher."""
     seed = cfg.stages.teacher.seed if node.get("seed") is None else node.seed
     return _with(cfg, {"teacher": node.net, "stages": {"teacher": {"seed": seed}}})
 
 
 def _training(cfg: DictConfig, root: Path) -> Training:
-    """Returns the training of the config's teacher, on labels."""
+    """Returns the supervised training of the config's teacher."""
     stage = factory.stage_config(cfg, "teacher")
     if cfg.stages.teacher.weights not in WEIGHTS:
         stage.callbacks.every_epoch = _EVERY_EPOCH
@@ -205,7 +204,7 @@ def _training(cfg: DictConfig, root: Path) -> Training:
 
 
 def _trained(cfg: DictConfig, node: DictConfig, root: Path, data: Data) -> Trained:
-    """The network of one node of ``sources``: given, or trained on labels with the teacher's stage."""
+    """Returns the network of one node of ``sources``: given, or trained on labels with the teacher's stage."""
     training, epoch = _training(_with_teacher(cfg, node), root), cfg.stages.teacher.weights
     if node.checkpoint is not None:
         key, prefix = node.get("key"), node.get("prefix")
@@ -215,7 +214,7 @@ def _trained(cfg: DictConfig, node: DictConfig, root: Path, data: Data) -> Train
         return made
     if not (file := made.folder / "epochs" / f"{epoch}.safetensors").is_file():
         last = made.facts["epochs"] - 1
-        raise TutelageError(f"stages.teacher.weights={epoch}: the teacher has the epochs 0 to {last}")
+        raise TutelageError(f"stages.teacher.weights={epoch}: the teacher has epochs 0 to {last}")
     return _given(training.stage, str(file), root, data, training.since)
 
 
@@ -228,10 +227,10 @@ def _given(
     key: str | None = None,
     prefix: str | None = None,
 ) -> Trained:
-    """A teacher from a file: its predictions are an artifact as well."""
+    """Returns a teacher from a file, with its predictions as an artifact."""
     net = factory.network(stage.network, stage.seed, "teacher").net
     if place := load_into(net, checkpoint, key, prefix):
-        log.info("%s: its weights are those of %s", checkpoint, place)
+        log.info("%s: weights loaded from %s", checkpoint, place)
     found = recipe(stage, "given", data, ("network", "data")) | {"weights": digest(net)}
 
     def evaluate(work: Path) -> None:
@@ -240,7 +239,7 @@ def _given(
             for weights in WEIGHTS:
                 save_network(net, work / f"{weights}.safetensors", header)
             training = {"seconds": 0.0, "epochs": 0, "steps": 0}
-            whole = not is_sharded(stage)  # else it may be too large for a device
+            whole = not is_sharded(stage)  # else it may not fit on a device
             device = distributed.device(stage.trainer) if whole else torch.device("cpu")
             fit.finish(net, work, data, device, training)
 
@@ -248,7 +247,7 @@ def _given(
 
 
 def _ensemble(node: DictConfig, members: list[Trained], weights: str, root: Path, since: float) -> Trained:
-    """Returns the artifact of the members' combined predictions; learned weights are learned and filled in."""
+    """Returns the artifact of the members' combined predictions; fits and fills in learned weights."""
     found: dict[str, Any] = {"combine": node.get("combine", "probability"), "weights": node.get("weights")}
     if isinstance(found["weights"], ListConfig):
         found["weights"] = list(found["weights"])
@@ -282,7 +281,7 @@ _ADDED = ("parameters", "multiply_adds", "seconds", "steps")  # over the members
 
 
 def _assistant_stage(cfg: DictConfig, number: int, network: DictConfig, teaching: TeacherSetup) -> DictConfig:
-    """One between teacher and student: taught by the one before it as the student will be, with a seed of its own."""
+    """Returns the stage of an assistant, which learns from the one before it, with a seed of its own."""
     seed = cfg.stages.teacher.seed + number
     stage = factory.stage_config(_with(cfg, {"student": network, "seed": seed}), "student")
     stage.sources = teaching.stage.sources

@@ -1,4 +1,4 @@
-"""Writes to TensorBoard, beside a finished run's curves: HParams with the final figures, and pictures.
+"""Writes to TensorBoard, beside a finished run's curves: HParams with the final metrics, and pictures.
 
 HParams lists hyperparameters that differ between the runs first, and works that out by itself unless a run declares an
 experiment (as Lightning's and torch's helpers do: then that of any one run holds for all). Of figures it lists those of
@@ -45,7 +45,7 @@ def write_board(
     step = found["student"].facts["steps"] if found["student"] else 0
     shutil.rmtree(folder / "final", ignore_errors=True)  # of an attempt before, or of a shorter training
     with SummaryWriter(str(folder / "final")) as writer:
-        for summary in hparams(hyperparameters(cfg), {})[1:]:  # a session's begin and end, without an experiment
+        for summary in hparams(hyperparameters(cfg), {})[1:]:  # start and end of a session, without an experiment
             writer.file_writer.add_summary(summary)
         for name, value in final_figures(metrics):
             writer.add_scalar(name, value, step)
@@ -79,7 +79,7 @@ def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _leaves(node: Any, cfg: DictConfig, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Interpolations are left out: what they point to is there by its own name."""
+    """Yields plain values by key, without interpolations, whose targets have keys of their own."""
     if isinstance(node, dict):
         for key, value in node.items():
             yield from _leaves(value, cfg, f"{path}.{key}" if path else str(key))
@@ -105,7 +105,7 @@ def final_figures(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def _dark_knowledge(teacher: Predictions, student: Trained | None, cfg: DictConfig, data: Data) -> Any:
-    """Validation examples with what the teacher makes of them at the loss's temperature (4 where it has none).
+    """Returns validation examples with the teacher's predictions at the loss's temperature (default 4).
 
     None where inputs are no pictures.
     """

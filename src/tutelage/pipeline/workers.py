@@ -1,4 +1,4 @@
-"""Work that needs nothing of each other, done at the same time in processes of their own."""
+"""Runs independent tasks in parallel processes."""
 
 import multiprocessing
 import os
@@ -23,21 +23,21 @@ _SEEN = "CUDA_VISIBLE_DEVICES"
 
 
 def workers(asked: int | None, trainer: DictConfig) -> int:
-    """Returns the number of processes: as configured, else one a GPU; one among ranks, which share the devices."""
+    """Returns the number of processes: as configured, else one per GPU; one in a job of several ranks."""
     if distributed.is_up():
         return 1
     return asked or max(1, gpus(trainer))
 
 
 def gpus(trainer: DictConfig) -> int:
-    """Returns the number of GPUs that the processes share; 0 where the trainer names the one that it wants."""
+    """Returns the number of GPUs that the processes share; 0 if the trainer's config names a GPU."""
     return 0 if isinstance(trainer.devices, ListConfig) else distributed.gpus(trainer)
 
 
 def run(tasks: Sequence[Callable[[], object]], processes: int, gpus: int) -> None:
-    """Calls every task in one of several spawned processes, which see one GPU each and share the CPU's threads.
+    """Runs tasks in several spawned processes, which see one GPU each and share the CPU's threads.
 
-    None of them outlives this call, whatever ends it: a task that fails, a signal, the death of this process.
+    None of them outlives this call, whether a task fails, a signal arrives or this process dies.
 
     Args:
         tasks: picklable; what they return is dropped.
@@ -46,7 +46,7 @@ def run(tasks: Sequence[Callable[[], object]], processes: int, gpus: int) -> Non
 
     Raises:
         TutelageError: a task failed; says why.
-        SystemExit: with 143: a process was told to end by a SIGTERM.
+        SystemExit: with 143: a process received SIGTERM.
     """
     spawn, processes = multiprocessing.get_context("spawn"), min(processes, len(tasks))
     running: dict[int, tuple[BaseProcess, Connection]] = {}
@@ -75,13 +75,13 @@ def _finish(process: BaseProcess, hears: Connection) -> None:
     if process.exitcode:
         try:
             message = hears.recv()
-        except EOFError:  # killed: it had no time to say anything
+        except EOFError:  # killed, so it sent no message
             message = f"a process that trained one of several networks ended with exit code {process.exitcode}"
         raise TutelageError(message)
 
 
 def _end(processes: list[BaseProcess]) -> None:
-    """Asks, which saves the state of a training, and after a minute insists."""
+    """Sends SIGTERM, on which trainings save their state; kills after a minute."""
     for process in processes:
         process.terminate()
     for process in processes:
@@ -111,7 +111,7 @@ def _work(tasks: list[Callable[[], object]], processes: int, tells: Connection, 
     """Runs trainings in a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent as well, which ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    sys.stdout.isatty = lambda: False  # type: ignore[method-assign]  # lines: bars would be drawn over each other
+    sys.stdout.isatty = lambda: False  # type: ignore[method-assign]  # plain lines, as bars would overwrite each other
     resolvers.register()
     masking.remember(secrets)
     masking.mask_logs()

@@ -59,7 +59,7 @@ def test_flags_may_stand_between_overrides(main):
 def test_multirun_and_cfg_together_are_refused_in_a_sentence(main):
     answer = main("distill", "-m", "--cfg", "job", "seed=1,2")
     assert answer.code == 1
-    assert answer.message.startswith("tutelage distill: --cfg and --multirun can't go together")
+    assert answer.message.startswith("tutelage distill: --cfg and --multirun can't be combined")
 
 
 def test_a_tab_in_a_yaml_is_a_sentence_with_file_and_line(main, tmp_path):
@@ -78,7 +78,7 @@ def test_a_file_in_the_place_of_a_folder_is_a_sentence(main, tmp_path):
     answer = main("distill", "hydra.run.dir=file/run")
     assert answer.code == 1
     assert "Traceback" not in answer.message
-    assert "file/run: a part of this path is a file, where a folder is needed" in answer.message
+    assert "file/run: a part of this path is a file; a folder is needed" in answer.message
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a file system that lets nobody make a folder")
@@ -86,7 +86,7 @@ def test_a_folder_that_nobody_may_make_is_a_sentence(main):
     answer = main("distill", "hydra.run.dir=/proc/tutelage/run")
     assert answer.code == 1
     assert "Traceback" not in answer.message
-    assert "the folder can't be made here" in answer.message
+    assert "the folder can't be created here" in answer.message
 
 
 def test_traceback_txt_is_named_only_where_it_was_written(main, monkeypatch, tmp_path):

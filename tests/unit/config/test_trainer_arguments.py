@@ -39,10 +39,10 @@ def test_lengths_that_fit_two_epochs_of_18_batches(trainer):
         ({"val_check_interval": 0}, "from 1 to 18"),
         ({"val_check_interval": 10, "limit_train_batches": 9}, "from 1 to 9"),
         ({"val_check_interval": 37, "check_val_every_n_epoch": None}, "from 1 to 36, the batches of the student's tra"),
-        ({"limit_val_batches": 0.4}, "limit_val_batches must be .* found 0.4, of the student's 2 batches 0"),
+        ({"limit_val_batches": 0.4}, "limit_val_batches must be .* found 0.4, for the student's 2 batches 0"),
         ({"limit_train_batches": 0}, "limit_train_batches must be a number of batches, at least 1"),
         ({"limit_train_batches": 1.5}, "or a share of them up to 1.0; found 1.5"),
-        ({"check_val_every_n_epoch": 0}, "check_val_every_n_epoch=0: the student has 2 epochs and would never"),
+        ({"check_val_every_n_epoch": 0}, "check_val_every_n_epoch=0: the student trains for 2 epochs and would never"),
         ({"val_check_interval": 1.5}, "from 1 to 18, .* or a share of them as 0.5; found 1.5"),
         ({"max_steps": 17}, "max_steps=17: the student is validated for the first time after 18 optimizer steps"),
         ({"max_steps": 0}, "max_steps=0: .* after 18 optimizer steps"),
@@ -51,7 +51,7 @@ def test_lengths_that_fit_two_epochs_of_18_batches(trainer):
         ({"max_steps": 35, "check_val_every_n_epoch": 2}, "after 36 optimizer steps"),
         ({"max_steps": 4, "accumulate_grad_batches": 4}, "after 5 optimizer steps"),
         ({"max_steps": 19, "val_check_interval": 20, "check_val_every_n_epoch": None}, "after 20 optimizer steps"),
-        ({"check_val_every_n_epoch": 3}, "check_val_every_n_epoch=3: the student has 2 epochs and would never"),
+        ({"check_val_every_n_epoch": 3}, "check_val_every_n_epoch=3: the student trains for 2 epochs and would never"),
     ],
 )
 def test_lengths_that_do_not(trainer, said):

@@ -157,7 +157,7 @@ def test_an_older_one_is_made_anew_in_its_place_and_says_so(tmp_path, caplog):
     assert (place / "result").read_text() == "again"
     assert sorted(path.name for path in place.parent.iterdir()) == [f".{place.name}.lock", place.name]
     assert make(tmp_path, "teacher", {"a": 1}, write, since=made) == (place, True)
-    assert f"reused teacher {place.name}, made 2" in caplog.text
+    assert f"reused teacher {place.name}, made on 2" in caplog.text
 
 
 def test_what_a_kill_left_half_written_is_swept(tmp_path):

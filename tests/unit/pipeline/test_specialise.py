@@ -39,7 +39,7 @@ def test_a_class_that_is_never_in_doubt_does_no_harm():
 
 def test_counts_that_find_nothing_are_refused():
     logits = confused([[0, 1], [2, 3]], [100] * 4, classes=4)
-    with pytest.raises(TutelageError, match="none of 4 groups has more than one class: a smaller count"):
+    with pytest.raises(TutelageError, match="none of 4 groups has more than one class: use a smaller count"):
         find_groups(logits, 4, 0)
     for count in (1, 5):
         with pytest.raises(TutelageError, match=f"count must be 2 to 4, the number of classes; found {count}"):

@@ -45,7 +45,7 @@ def test_a_failing_job_leaves_the_others_and_the_same_command_goes_on(main, tmp_
         f"loss.temperature={t},seed={seed}": "COMPLETE" for t in (2, 3) for seed in (0, 1)
     }
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert answer.out.count("complete, and left as it is") == 2
+    assert answer.out.count("already complete, nothing to do") == 2
     table = answer.out[answer.out.index("Distilled") :]
     assert [f"loss.temperature={t},seed={seed}" in table for t in (2, 3) for seed in (0, 1)] == [True] * 4
     assert answer.out.count("Distilled") == answer.out.count("more than luck") == 1
