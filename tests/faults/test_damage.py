@@ -19,7 +19,7 @@ from tutelage.pipeline.evaluate import evaluate
 from tutelage.report.answers import Answers
 from tutelage.report.runs import read_run
 from tutelage.runtime import manifest
-from tutelage.runtime.status import Job, jobs
+from tutelage.runtime.status import JobStatus, jobs
 
 pytestmark = pytest.mark.slow
 
@@ -152,13 +152,13 @@ def test_a_quarter_of_all_files_and_ways(whole, tmp_path):
 def test_status_and_report_name_the_damaged_file(whole, tmp_path, kind):
     """Or say what they say of the whole run, where what they show does not rest on the file."""
     wrong = {}
-    expected, said = Job.read(whole / "run"), _report(whole / "run")
+    expected, said = JobStatus.read(whole / "run"), _report(whole / "run")
     for at, name in enumerate(_files(whole / "run")):
         if any(part.startswith(".") for part in Path(name).parts):
             continue
         run = copy(whole, tmp_path / str(at)) / "run"
         KINDS[kind](run / name)
-        job = Job.read(run)
+        job = JobStatus.read(run)
         if job.state == "COMPLETE" and job.best == expected.best and _report(run) == said:
             continue
         problem = read_run(run).problem or ""

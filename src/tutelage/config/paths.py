@@ -6,9 +6,8 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tutelage.runtime.masking import PLACES
+from tutelage.runtime.masking import PLACES, WRITERS
 
-_WRITERS = ("callbacks", "logger", "trainer")
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -30,7 +29,7 @@ def anchor(cfg: DictConfig, hydra: Any) -> None:
 
 def _anchor(node: Any, key: Any, start: Path | None, path: str) -> None:
     """Changes one value, or those below it; skips values that can't be resolved, which are refused elsewhere."""
-    if key in _WRITERS:
+    if key in WRITERS:
         return
     is_place = path.startswith("paths.") or str(key) in PLACES
     try:

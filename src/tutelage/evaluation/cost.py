@@ -58,6 +58,9 @@ def multiply_adds(module: nn.Module, input_shape: Sequence[int]) -> int | None:
     return counter.get_total_flops() // 2
 
 
+ADDED = ("parameters", "multiply_adds", "seconds", "steps")  # facts of trainings that sum over those of one teacher
+
+
 def total(counts: Iterable[float | None]) -> float | None:
     """Returns the sum; None where one of them is not known."""
     known = list(counts)

@@ -15,7 +15,7 @@ from torch import Tensor
 from tutelage.config import factory
 from tutelage.errors import TutelageError
 from tutelage.evaluation import results
-from tutelage.evaluation.cost import total
+from tutelage.evaluation.cost import ADDED, total
 from tutelage.evaluation.predictions import Predictions
 from tutelage.evaluation.results import SPLITS, WEIGHTS, Trained
 from tutelage.pipeline import artifacts
@@ -24,7 +24,6 @@ from tutelage.runtime import distributed
 from tutelage.runtime.identity import made_with
 from tutelage.sources.specialists import activity, check_count, combine_experts, membership, warn
 
-_ADDED = ("parameters", "multiply_adds", "seconds", "steps")  # over the generalist and the specialists
 _ROWS = 1024  # examples that are combined at a time
 
 
@@ -131,7 +130,7 @@ def _combine(
     def combine(work: Path) -> None:
         if not distributed.is_main():
             return
-        facts: dict[str, Any] = {key: total(one.facts[key] for one in trained) for key in _ADDED}
+        facts: dict[str, Any] = {key: total(one.facts[key] for one in trained) for key in ADDED}
         facts |= {"epochs": trained[0].facts["epochs"], "epoch": dict.fromkeys(WEIGHTS)}
         facts["specialists"] = [{"classes": group, "share": share} for group, share in zip(groups, shares, strict=True)]
         predictions = {}

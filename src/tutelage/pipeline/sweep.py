@@ -38,7 +38,7 @@ class Multirun:
 multirun = Multirun()  # Hydra makes the callback by its name, and the command line asks after it
 
 
-class Sweep(Callback):
+class MultirunCallback(Callback):
     """Records where the jobs of a multirun are, and names their folders by what varies among them.
 
     Hydra calls it in the launching process, with any launcher.

@@ -15,7 +15,7 @@ from tutelage.config.factory import networks, without_files
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
 from tutelage.evaluation import results
-from tutelage.evaluation.cost import total
+from tutelage.evaluation.cost import ADDED, total
 from tutelage.evaluation.predictions import combined_predictions
 from tutelage.evaluation.results import SPLITS, WEIGHTS, Trained
 from tutelage.evaluation.saved_predictions import TRAIN
@@ -264,7 +264,7 @@ def _ensemble(node: DictConfig, members: list[Trained], weights: str, root: Path
             logits = torch.stack([one.logits for one in predictions["val"]])
             shares = learned_weights(logits, predictions["val"][0].label, found["combine"])
         shares = scaled(shares, len(members))
-        facts = {key: total(member.facts[key] for member in members) for key in _ADDED}
+        facts = {key: total(member.facts[key] for member in members) for key in ADDED}
         epochs = {"epochs": max(member.facts["epochs"] for member in members), "epoch": dict.fromkeys(WEIGHTS)}
         together = {
             split: combined_predictions(of_all, shares, found["combine"]) for split, of_all in predictions.items()
@@ -275,9 +275,6 @@ def _ensemble(node: DictConfig, members: list[Trained], weights: str, root: Path
     made = Trained.read(*artifacts.make(root, "ensemble", found, combine, since))
     node.weights = made.facts["weights"]
     return made
-
-
-_ADDED = ("parameters", "multiply_adds", "seconds", "steps")  # over the members of an ensemble
 
 
 def _assistant_stage(cfg: DictConfig, number: int, network: DictConfig, teaching: TeacherSetup) -> DictConfig:

@@ -10,13 +10,9 @@ from typing import Any
 import yaml
 
 from tutelage.report.runs import Run
+from tutelage.runtime.identity import is_cosmetic
 
-# What changes where and how a run is shown, but not what comes of it.
-_COSMETIC = (
-    "paths.", "callbacks.progress", "callbacks.recovery", "logger", "launcher", "sweeper", "hydra.",
-    "data.root", "data.num_workers", "data.download", "data.verify", "data.eval_batch_size", "data.class_names",
-    "stages.teacher.workers", "trainer.log_every_n_steps", "trainer.enable_model_summary",
-)  # fmt: skip
+_OF_HYDRA = {"hydra", "launcher", "sweeper"}  # groups and keys of a multirun, not of its jobs
 _LARGEST_GRID = 1000
 _FEW_KEYS = 2
 _SHORT = {"loss.temperature": "T", "loss.alpha": "α"}
@@ -114,7 +110,7 @@ def _named(group: Sequence[Run], keys: Sequence[str]) -> list[str]:
 def varied(runs: Sequence[Run]) -> list[str]:
     """Returns the keys of overrides whose value is not the same in all runs; temperature and alpha first."""
     keys = dict.fromkeys(key for run in runs for key in run.overrides)
-    chosen = [key for key in keys if key != "seed" and not key.startswith(_COSMETIC)]
+    chosen = [key for key in keys if key != "seed" and not is_cosmetic(key) and key.split(".")[0] not in _OF_HYDRA]
     differ = [key for key in chosen if len({json.dumps(value_of(run, key), default=str) for run in runs}) > 1]
     return sorted(differ, key=lambda key: {TEMPERATURE: 0, ALPHA: 1}.get(key, 2))
 

@@ -23,7 +23,7 @@ from tutelage.errors import TutelageError
 from tutelage.evaluation.pictures import interesting
 from tutelage.evaluation.predictions import predict
 from tutelage.report.runs import read_run
-from tutelage.report.softened_picture import Answers, answers_picture, curve_picture
+from tutelage.report.softened_picture import SoftenedExamples, answers_picture, curve_picture
 
 _CHOOSING = 4.0  # the temperature at which examples are chosen
 
@@ -101,7 +101,9 @@ def draw(
     data = data_of(header, OmegaConf.from_dotlist(list(changes)), path, trusted)
     predictions = predict(net, data.whole(split), "cpu")
     rows = interesting(predictions.logits, predictions.label, count, _CHOOSING)
-    shown = Answers(_pixels(data, split, rows), predictions.label[rows], predictions.logits[rows], data.class_names)
+    shown = SoftenedExamples(
+        _pixels(data, split, rows), predictions.label[rows], predictions.logits[rows], data.class_names
+    )
     title = f"Softened answers: {header['stage']}, seed {header['seed']}, {data.name} {split}"
     return answers_picture(shown, temperatures, title), [softened(predictions.logits, t) for t in temperatures]
 

@@ -13,7 +13,7 @@ from tutelage.report.documents import Documents
 from tutelage.runtime import manifest
 from tutelage.runtime.files import is_missing
 from tutelage.runtime.json_shape import Form, check
-from tutelage.runtime.status import Job
+from tutelage.runtime.status import JobStatus
 
 _INSIDE = {"checkpoints", "tensorboard", "artifacts", ".hydra", "report"}  # no run's folder is below these
 ROLES = ("teacher", "control", "student")
@@ -152,7 +152,7 @@ def read_run(folder: Path, documents: Documents | None = None) -> Run:
     begun = _begun(provenance, read)
     state, why = status.get("state") or "UNKNOWN", status.get("why")
     if state != "COMPLETE" and not is_missing(folder / "status.json"):  # it may be dead or damaged
-        job = Job.read(folder)
+        job = JobStatus.read(folder)
         state, why = job.state, job.why
     if state == "COMPLETE":
         problems += [problem for problem in manifest.problems_of_run(folder) if problem not in problems]

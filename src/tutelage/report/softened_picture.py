@@ -22,7 +22,7 @@ _STYLE = (
 
 
 @dataclass(frozen=True)
-class Answers:
+class SoftenedExamples:
     """Examples and what a network says of them.
 
     Attributes:
@@ -38,7 +38,7 @@ class Answers:
     names: Sequence[str]
 
 
-def answers_picture(shown: Answers, temperatures: Sequence[float], title: str) -> str:
+def answers_picture(shown: SoftenedExamples, temperatures: Sequence[float], title: str) -> str:
     """Each example beside its probabilities at every temperature, a bar a class, the true one dark.
 
     Of more than ten classes those ten of an example are drawn that the network finds likeliest.
@@ -75,7 +75,7 @@ def answers_picture(shown: Answers, temperatures: Sequence[float], title: str) -
     return document(on)
 
 
-def _example(on: Drawing, shown: Answers, row: int, top: float) -> None:
+def _example(on: Drawing, shown: SoftenedExamples, row: int, top: float) -> None:
     pixels = (shown.images[row] * 255).round().byte().permute(1, 2, 0)
     picture = Image.fromarray(pixels.expand(-1, -1, 3).contiguous().numpy())
     on.add("image", href=data_uri(picture), x=_MARGIN, y=top, width=_SIDE, height=_SIDE)
@@ -83,7 +83,7 @@ def _example(on: Drawing, shown: Answers, row: int, top: float) -> None:
 
 
 def _bars(
-    on: Drawing, shown: Answers, row: int, classes: Sequence[int], temperature: float, left: float, top: float
+    on: Drawing, shown: SoftenedExamples, row: int, classes: Sequence[int], temperature: float, left: float, top: float
 ) -> None:
     """One example at one temperature; below each bar the beginning of its class's name."""
     p = (shown.logits[row].double() / temperature).softmax(0).tolist()

@@ -8,8 +8,9 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from tutelage.runtime.identity import is_cosmetic
+
 _MOST = 8  # keys that a message names
-_COSMETIC = ("paths", "callbacks.progress", "callbacks.recovery")  # they don't make another run
 _ABSENT = object()
 
 
@@ -36,7 +37,7 @@ def differences(file: Path, config: Mapping[str, Any]) -> str:
 
 def changed(there: Any, here: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Yields key, value there and value here of all that differs between two configs, as plain values."""
-    if path in _COSMETIC or there == here:
+    if there == here or is_cosmetic(path):
         return
     if isinstance(there, Mapping) and isinstance(here, Mapping):
         for key in dict.fromkeys((*there, *here)):

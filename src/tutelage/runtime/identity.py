@@ -15,6 +15,7 @@ from tutelage.errors import TutelageError
 from tutelage.runtime import manifest
 from tutelage.runtime.files import file_digest, recipe_digest
 from tutelage.runtime.json_files import read_json, write_json
+from tutelage.runtime.masking import WRITERS
 from tutelage.runtime.source_code import trace, version
 
 NAME = "identity.json"  # in a run's folder
@@ -32,6 +33,12 @@ _STAGE = re.compile(r"stages\.\w+\.(?=(callbacks|data|trainer)\.)")
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
+def is_cosmetic(key: str) -> bool:
+    """Checks whether a dotted key of a config is one of :data:`COSMETIC`, or below one."""
+    parts = _STAGE.sub("", key).split(".")
+    return any(".".join(parts[:count]) in COSMETIC for count in range(1, len(parts) + 1))
+
+
 def essential(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config, or a stage's, without the keys that are :data:`COSMETIC`."""
     return _essential(config, "")
@@ -41,18 +48,15 @@ def _essential(node: Mapping[str, Any], path: str) -> dict[str, Any]:
     kept = {}
     for key, value in node.items():
         name = f"{path}{key}"
-        if _STAGE.sub("", name) not in COSMETIC:
+        if not is_cosmetic(name):
             kept[key] = _essential(value, f"{name}.") if isinstance(value, Mapping) else value
     return kept
-
-
-_WRITERS = ("callbacks", "logger", "trainer")  # a file that these name is more likely written than read
 
 
 def with_contents(node: Any) -> Any:
     """Plain values in which every string that is a file's path is replaced by what the file holds, as its SHA-256."""
     if isinstance(node, Mapping):
-        return {key: value if key in _WRITERS else with_contents(value) for key, value in node.items()}
+        return {key: value if key in WRITERS else with_contents(value) for key, value in node.items()}
     if isinstance(node, list):
         return [with_contents(value) for value in node]
     return f"sha256:{file_digest(path)}" if (path := _file(node)) else node
@@ -60,7 +64,7 @@ def with_contents(node: Any) -> Any:
 
 def files(node: Any) -> dict[str, str]:
     """Key of each value that is a file's path → SHA-256 of the file."""
-    leaves = ((key, value) for key, value in _leaves(node) if not {*_WRITERS} & {*key.split(".")})
+    leaves = ((key, value) for key, value in _leaves(node) if not {*WRITERS} & {*key.split(".")})
     return {key: file_digest(path) for key, value in leaves if (path := _file(value))}
 
 

@@ -38,6 +38,8 @@ PLACES = frozenset(
         "subdir",
     }
 )
+# Parts of a config whose files are more likely written than read.
+WRITERS = ("callbacks", "logger", "trainer")
 _SHORTEST = 6  # characters of a secret: shorter ones ("gpu", "auto") are settings, and would be found in other words
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s'\"]+(?=@)")
 _PARAMETERS = re.compile(

@@ -34,7 +34,7 @@ _METRICS = {"student?": {"best": {"val": {"accuracy": "a number"}}}}
 
 
 @dataclass(frozen=True)
-class Job:
+class JobStatus:
     """A job's state as its folder records it.
 
     Attributes:
@@ -53,15 +53,15 @@ class Job:
     best: float | None
 
     @staticmethod
-    def read(folder: Path) -> "Job":
+    def read(folder: Path) -> "JobStatus":
         """From ``status.json``, ``heartbeat.json`` and ``metrics.json``; what can't be read is its ``why``."""
         try:
             return _read(folder)
         except (TutelageError, OSError) as error:
-            return Job(folder, "DAMAGED", explain(error), {}, None)
+            return JobStatus(folder, "DAMAGED", explain(error), {}, None)
 
 
-def _read(folder: Path) -> Job:
+def _read(folder: Path) -> JobStatus:
     status = read_json_as(folder / "status.json", _STATUS)
     state, why = status.get("state"), status.get("why") or ""
     if state is None or state not in _COLOURS:
@@ -77,7 +77,7 @@ def _read(folder: Path) -> Job:
     if state == "COMPLETE" and (folder / "metrics.json").exists():
         metrics = read_json_as(folder / "metrics.json", _METRICS)
         best = metrics["student"]["best"]["val"]["accuracy"] if metrics.get("student") else None  # evaluate has none
-    return Job(folder, state, why, progress, best)
+    return JobStatus(folder, state, why, progress, best)
 
 
 def _dead(status: dict[str, Any], folder: Path) -> str:
@@ -108,20 +108,20 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def jobs(folder: Path) -> Iterator[Job]:
+def jobs(folder: Path) -> Iterator[JobStatus]:
     """All jobs in ``folder`` or below it, by name; a folder that may not be read may be one."""
     unread: list[OSError] = []
     walk = os.walk(folder, onerror=unread.append)
     found = {Path(place) for place, folders, files in walk if "status.json" in (*folders, *files)}
-    made = [Job.read(path) for path in found]
+    made = [JobStatus.read(path) for path in found]
     for error in unread:
         path = Path(error.filename)
         if isinstance(error, PermissionError) and not found & {path, *path.parents}:
-            made.append(Job(path, "DAMAGED", explain(error), {}, None))
+            made.append(JobStatus(path, "DAMAGED", explain(error), {}, None))
     yield from sorted(made, key=lambda job: str(job.folder))
 
 
-def table(found: list[Job], root: Path) -> Table:
+def table(found: list[JobStatus], root: Path) -> Table:
     """One row a job."""
     made = Table(box=box.SIMPLE_HEAD)
     for name in ("job", "state", "at", "left", "best on validation"):
@@ -147,7 +147,7 @@ def terminal(stream: TextIO) -> Console:
     return Console(file=stream, width=None if stream.isatty() else 160)
 
 
-def _where(one: Job) -> str:
+def _where(one: JobStatus) -> str:
     at = one.progress
     if not at or one.state == "COMPLETE":
         return ""

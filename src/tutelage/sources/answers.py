@@ -17,7 +17,7 @@ _WAIT = 60.0  # seconds for another process to finish its transaction
 _AT_ONCE = 500  # parameters in a statement; sqlite has allowed 999 since ever
 
 
-class Answers:
+class AnswerStore:
     """A file of answers: question (a digest) → a row of float32.
 
     Many processes may read and write at once (sqlite, write-ahead log: on a disk of this machine, not a network's). An

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.errors import TutelageError
-from tutelage.sources.answers import Answers
+from tutelage.sources.answers import AnswerStore
 from tutelage.sources.base import Source
 from tutelage.sources.outputs import FLOOR, as_logits, check_kind
 from tutelage.types import Batch, Signals
@@ -88,7 +88,7 @@ class BlackBoxTeacher(Source):
         self.allow_normalised = allow_normalised
         self.batch_size, self.retries, self.wait = batch_size, retries, wait
         self._identity = f"{name or ''}\n{version or ''}\n".encode()
-        self.answers = Answers(Path(folder) / (re.sub(r"[^\w.-]+", "_", self.name)[:100] + ".sqlite"))
+        self.answers = AnswerStore(Path(folder) / (re.sub(r"[^\w.-]+", "_", self.name)[:100] + ".sqlite"))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "BlackBoxTeacher":
         return self  # nothing in it ever changes, and a connection cannot be copied

@@ -7,11 +7,15 @@ import uuid
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from tutelage.config import factory
 from tutelage.errors import TutelageError
 from tutelage.pipeline.supervised import recipe
+from tutelage.report.cells import varied
+from tutelage.report.runs import Run
 from tutelage.runtime import manifest
+from tutelage.runtime.config_differences import differences
 from tutelage.runtime.files import recipe_digest
 from tutelage.runtime.identity import COSMETIC, changes, essential, files, hold, made_with, of_run, with_contents
 from tutelage.runtime.json_files import write_json
@@ -284,6 +288,24 @@ def test_what_is_cosmetic_in_the_config_is_so_in_a_stage():
         "seed": {}, "data": {"name": 1}, "stages": {"teacher": {"seed": 1, "data": {"augment": None}}},
     }  # fmt: skip
     assert len(set(COSMETIC)) == len(COSMETIC)
+
+
+@pytest.mark.parametrize(
+    ("key", "cosmetic"),
+    [
+        ("paths.outputs", True), ("logger", True), ("logger.wandb.offline", True), ("data.mirrors", True),
+        ("stages.teacher.data.num_workers", True), ("stages.student.trainer.log_every_n_steps", True),
+        ("data.rooted", False), ("loss.alpha", False), ("stages.teacher.seed", False),
+    ],
+)  # fmt: skip
+def test_one_list_says_which_keys_are_cosmetic(tmp_path, key, cosmetic):
+    """For digests, for the keys in which a message says that two configs differ, and for what a report says varied."""
+    configs = [OmegaConf.to_container(OmegaConf.from_dotlist([f"{key}={value}"])) for value in (1, 2)]
+    assert (essential(configs[0]) == essential(configs[1])) == cosmetic
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(configs[0])))
+    assert (key in differences(tmp_path / "config.yaml", configs[1])) == (not cosmetic)
+    runs = [Run(tmp_path, overrides={key: ""}, config=config) for config in configs]
+    assert (key in varied(runs)) == (not cosmetic)
 
 
 def test_what_type_checkers_alone_import_is_no_part_of_the_code(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import time
 import odd_documents
 import pytest
 
-from tutelage.runtime.status import Job, jobs, table, terminal
+from tutelage.runtime.status import JobStatus, jobs, table, terminal
 
 AT = {"stage": "student", "epoch": 2, "epochs": 10, "step": 250, "steps": 1000, "seconds_left": 3725.0, "best": 0.915}
 
@@ -39,56 +39,56 @@ def gone():
 
 
 def test_a_job_that_gives_signs_of_life_runs(tmp_path):
-    one = Job.read(write(tmp_path / "a", "RUNNING"))
+    one = JobStatus.read(write(tmp_path / "a", "RUNNING"))
     assert (one.state, one.progress, one.best) == ("RUNNING", AT, None)
 
 
 @pytest.mark.parametrize("state", ["COMPLETE", "FAILED", "PREEMPTED"])
 def test_a_job_that_ended_is_not_dead_however_long_ago(tmp_path, gone, state):
-    assert Job.read(write(tmp_path / "a", state, beat=1e6, pid=gone)).state == state
+    assert JobStatus.read(write(tmp_path / "a", state, beat=1e6, pid=gone)).state == state
 
 
 def test_a_job_whose_process_is_gone_is_dead(tmp_path, gone):
-    one = Job.read(write(tmp_path / "a", "RUNNING", pid=gone))
+    one = JobStatus.read(write(tmp_path / "a", "RUNNING", pid=gone))
     assert (one.state, one.why) == ("DEAD", f"process {gone} is gone")
 
 
 def test_a_job_that_waits_is_dead_once_its_process_is_gone(tmp_path, gone):
-    one = Job.read(write(tmp_path / "a", "WAITING", pid=gone))
+    one = JobStatus.read(write(tmp_path / "a", "WAITING", pid=gone))
     assert (one.state, one.why) == ("DEAD", f"process {gone} is gone")
-    assert Job.read(write(tmp_path / "b", "WAITING", beat=200)).state == "WAITING"  # its heart rests meanwhile
-    assert Job.read(write(tmp_path / "c", "WAITING", beat=200, pid=gone, host="elsewhere")).state == "WAITING"
+    assert JobStatus.read(write(tmp_path / "b", "WAITING", beat=200)).state == "WAITING"  # its heart rests meanwhile
+    assert JobStatus.read(write(tmp_path / "c", "WAITING", beat=200, pid=gone, host="elsewhere")).state == "WAITING"
 
 
 def test_a_job_elsewhere_is_dead_once_it_is_silent(tmp_path, gone):
-    assert Job.read(write(tmp_path / "a", "RUNNING", pid=gone, host="elsewhere")).state == "RUNNING"
-    one = Job.read(write(tmp_path / "b", "RUNNING", pid=gone, host="elsewhere", beat=200))
+    assert JobStatus.read(write(tmp_path / "a", "RUNNING", pid=gone, host="elsewhere")).state == "RUNNING"
+    one = JobStatus.read(write(tmp_path / "b", "RUNNING", pid=gone, host="elsewhere", beat=200))
     assert (one.state, one.why) == ("DEAD", "no sign of life for 3 min 20 s")
 
 
 @pytest.mark.parametrize("clock", [-300.0, -86400.0, 300.0, 86400.0])
 def test_the_clock_of_a_jobs_machine_does_not_count(tmp_path, clock):
-    assert Job.read(write(tmp_path / "a", "RUNNING", host="elsewhere", clock=clock)).state == "RUNNING"
-    assert Job.read(write(tmp_path / "b", "RUNNING", host="elsewhere", beat=200, clock=clock)).state == "DEAD"
+    assert JobStatus.read(write(tmp_path / "a", "RUNNING", host="elsewhere", clock=clock)).state == "RUNNING"
+    assert JobStatus.read(write(tmp_path / "b", "RUNNING", host="elsewhere", beat=200, clock=clock)).state == "DEAD"
 
 
 def test_the_clock_of_the_machine_that_asks_does_not_count(tmp_path, monkeypatch):
     folder = write(tmp_path / "a", "RUNNING", host="elsewhere")
     monkeypatch.setattr(time, "time", lambda: 0.0)
-    assert Job.read(folder).state == "RUNNING"
+    assert JobStatus.read(folder).state == "RUNNING"
 
 
 def test_status_leaves_nothing_in_a_jobs_folder(tmp_path):
     folder = write(tmp_path / "a", "RUNNING", host="elsewhere")
     before = set(folder.iterdir())
-    Job.read(folder)
+    JobStatus.read(folder)
     assert set(folder.iterdir()) == before
 
 
 def test_a_job_that_has_not_begun_to_train_runs(tmp_path):
     folder = write(tmp_path / "a", "RUNNING", progress={})
     (folder / "heartbeat.json").unlink()
-    assert Job.read(folder).state == "RUNNING"
+    assert JobStatus.read(folder).state == "RUNNING"
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_job_that_has_not_begun_to_train_runs(tmp_path):
 def test_a_damaged_file_is_named(tmp_path, file, content, why):
     folder = write(tmp_path / "a", "COMPLETE")
     (folder / file).write_text(content)
-    one = Job.read(folder)
+    one = JobStatus.read(folder)
     assert one.state == "DAMAGED"
     assert re.match(why, one.why)
 
@@ -114,7 +114,7 @@ def test_a_damaged_file_is_named(tmp_path, file, content, why):
 def test_an_evaluation_has_no_student(tmp_path):
     folder = write(tmp_path / "a", "COMPLETE")
     (folder / "metrics.json").write_text('{"figures": {"accuracy": 0.5}}')
-    one = Job.read(folder)
+    one = JobStatus.read(folder)
     assert (one.state, one.best) == ("COMPLETE", None)
 
 

@@ -14,7 +14,7 @@ from filelock import Timeout
 
 from tutelage.errors import TutelageError
 from tutelage.runtime.files import locked
-from tutelage.sources.answers import Answers
+from tutelage.sources.answers import AnswerStore
 
 ONE = {b"q": np.array([1.5, -2.0, 1e-30], np.float32)}
 
@@ -25,8 +25,8 @@ def path(tmp_path):
 
 
 def test_what_was_put_is_got_by_anyone(path):
-    Answers(path).put(ONE)
-    found = Answers(path).get([b"q", b"other"])
+    AnswerStore(path).put(ONE)
+    found = AnswerStore(path).get([b"q", b"other"])
     assert found.keys() == {b"q"}
     np.testing.assert_array_equal(found[b"q"], ONE[b"q"])
     assert found[b"q"].dtype == np.float32
@@ -34,7 +34,7 @@ def test_what_was_put_is_got_by_anyone(path):
 
 def test_more_questions_than_a_statement_takes(path):
     many = {i.to_bytes(4): np.array([i], np.float32) for i in range(1234)}
-    answers = Answers(path)
+    answers = AnswerStore(path)
     answers.put(many)
     assert {question: row[0] for question, row in answers.get(list(many)).items()} == {
         question: row[0] for question, row in many.items()
@@ -45,40 +45,40 @@ def test_a_file_that_is_none_is_refused(path):
     path.parent.mkdir()
     path.write_bytes(b"no database at all" * 100)
     with pytest.raises(TutelageError, match=r"answers\.sqlite: damaged, or no file of answers .* once it is deleted"):
-        Answers(path).get([b"q"])
+        AnswerStore(path).get([b"q"])
 
 
 def test_a_flipped_byte_is_noticed(path):
-    Answers(path).put(ONE)
+    AnswerStore(path).put(ONE)
     with sqlite3.connect(path) as database:
         flipped = bytearray(ONE[b"q"].tobytes())
         flipped[0] ^= 1
         database.execute("UPDATE answers SET answer = ?", (bytes(flipped),))
     with pytest.raises(TutelageError, match="checksum of answer 71 is wrong"):
-        Answers(path).get([b"q"])
+        AnswerStore(path).get([b"q"])
 
 
 def test_a_truncated_file_is_noticed(path):
     many = {i.to_bytes(4): np.full(50, i, np.float32) for i in range(200)}
-    Answers(path).put(many)
+    AnswerStore(path).put(many)
     with sqlite3.connect(path) as database:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     whole = path.read_bytes()
     for length in range(5000, len(whole), 7000):
         path.write_bytes(whole[:length])
         with pytest.raises(TutelageError, match=r"answers\.sqlite: damaged"):
-            Answers(path).get(list(many))
+            AnswerStore(path).get(list(many))
 
 
 def test_a_file_that_cannot_be_written(path):
     path.mkdir(parents=True)
     with pytest.raises(TutelageError, match=r"answers\.sqlite: answers can be neither read nor written"):
-        Answers(path).put(ONE)
+        AnswerStore(path).put(ONE)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of Python 3.12 on, where torch has threads
 def test_another_process_has_its_own_connection(path):
-    answers = Answers(path)
+    answers = AnswerStore(path)
     answers.put(ONE)
     if (child := os.fork()) == 0:
         os._exit(0 if answers.get([b"q"]) and answers._process == os.getpid() else 1)
@@ -90,8 +90,8 @@ WRITER = """
 import sys
 import numpy as np
 from pathlib import Path
-from tutelage.sources.answers import Answers
-answers, me = Answers(Path(sys.argv[1])), int(sys.argv[2])
+from tutelage.sources.answers import AnswerStore
+answers, me = AnswerStore(Path(sys.argv[1])), int(sys.argv[2])
 for i in range(int(sys.argv[3])):
     answers.put({b"%d %d" % (me, i): np.full(100, i, np.float32)})
     print(i, flush=True)
@@ -114,7 +114,7 @@ def test_several_processes_write_at_once_and_one_is_killed(path):
     said = max([said, *map(int, rest)])
     assert other.wait(60) == 0
     other.stdout.close()
-    answers = Answers(path)
+    answers = AnswerStore(path)
     found = answers.get([b"0 %d" % i for i in range(said + 1)] + [b"1 %d" % i for i in range(50)])
     assert len(found) == said + 1 + 50
     assert all((row == int(question.split()[1])).all() for question, row in found.items())
@@ -125,8 +125,8 @@ def test_the_lock_of_a_killed_process_is_free(path):
     script = f"""
 import time
 from pathlib import Path
-from tutelage.sources.answers import Answers
-with Answers(Path({str(path)!r})).lock():
+from tutelage.sources.answers import AnswerStore
+with AnswerStore(Path({str(path)!r})).lock():
     print("held", flush=True)
     time.sleep(60)
 """
