@@ -15,6 +15,7 @@ GLOBAL = {"config/factory.py": {"_data"}}
 # Nothing depends on these but time, and whether a message is repeated.
 KEPT = {
     "config/factory.py": {"_stages", "_data"},  # until a job's configs are resolved into one plan
+    "config/found.py": {"_found"},
     "data/folder_scan.py": {"_told"},
     "evaluation/cost.py": {"_uncounted"},
     "runtime/files.py": {"_digests"},
