@@ -13,7 +13,7 @@ from tutelage.config.paths import conf_dir
 from tutelage.config.validate import check, targets
 
 CONF = Path(conf_dir())
-CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name != "hydra")
+CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/[!_]*.yaml") if path.parent.name != "hydra")
 OWN = {"dataset": ["data.train={_target_: own_data.Pictures}"]}  # what stands in them is looked at, too
 VERBS = sorted(path.stem for path in CONF.glob("*.yaml"))
 STAGES = ("teacher", "control", "student")

@@ -33,7 +33,7 @@ INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 NO_KEYS = {"teacher.pt", "student.about", "student.logits", "teacher.embedding"}  # files, attributes, signals
 TABLES = {"loss": "docs/losses.md", "sources": "docs/teachers.md", "data": "docs/data.md"}  # with a row for each choice
 COMMAND = re.compile(r"(?:PYTHONPATH=\. )?tutelage (\w+.*)")
-CHOICES = {group: sorted(Path(conf_dir(), group).glob("*.yaml")) for group in TABLES}
+CHOICES = {group: sorted(Path(conf_dir(), group).glob("[!_]*.yaml")) for group in TABLES}
 
 
 class Command(NamedTuple):

@@ -113,5 +113,6 @@ def explain(error: BaseException) -> str:
             return f"{message}\n{choice} needs an extra: pip install 'tutelage[{extra}]'"
     if (options := getattr(error, "options", None)) and (missing := getattr(error, "missing_cfg_file", None)):
         choice = str(missing).rpartition("/")[2]
-        return f"{message}\n{choice!r}: {nearest(choice, options)}"
+        shown = message.replace("\n\t_base", "")  # what the choices of a group share is none itself
+        return f"{shown}\n{choice!r}: {nearest(choice, (one for one in options if one != '_base'))}"
     return message

@@ -47,7 +47,7 @@ def query(line: str) -> list[str]:
     before, _, word = line.removeprefix(executable).split(verb, 1)[1].rpartition(" ")
     # Hydra completes group=choice, but neither the name nor the choice of a group@package.
     group, package, choice = re.fullmatch(r"(?:([\w/]+)(@[\w.]+)(?==))?(.*)", word).groups()  # type: ignore[union-attr]
-    found = _ask_hydra(verb, f"{executable}{before} {group or ''}{choice}")
+    found = [one for one in _ask_hydra(verb, f"{executable}{before} {group or ''}{choice}") if "=_base" not in one]
     if package:
         return [answer.replace(f"{group}=", f"{group}{package}=", 1) for answer in found]
     known = _groups(verb)

@@ -33,6 +33,7 @@ def _restored(monkeypatch):
         ("tutelage distill ", {"loss=", "data=", "model@teacher=", "model@student=", "seed=", "loss."}, {"model="}),
         ("tutelage distill lo", {"loss=", "loss.", "logger="}, {"data="}),
         ("tutelage distill loss=", {"loss=soft_target", "loss=hard", "loss=fitnet"}, {"loss="}),
+        ("tutelage distill data=", {"data=digits", "data=mnist"}, {"data=_base"}),
         ("tutelage distill loss=so", {"loss=soft_target"}, {"loss=hard"}),
         ("tutelage distill loss.al", {"loss.alpha="}, set()),
         ("tutelage distill trainer.max", {"trainer.max_epochs="}, set()),
@@ -137,3 +138,10 @@ def test_the_tab_key():
         shell.kill()
         shell.wait()
         os.close(master)
+
+
+def test_a_choice_that_is_not_there_names_the_nearest_and_none_that_is_no_choice(main):
+    said = main("distill", "data=mist").message
+    assert "'mist': did you mean 'mnist'?" in said
+    assert "fashion_mnist" in said
+    assert "_base" not in said

@@ -14,7 +14,8 @@ from tutelage.data.unlabelled import Folder
 
 CONF = Path(__file__).parents[3] / "conf"
 OWN = ("dataset", "datamodule", "hf")  # anyone's: tests/unit/data/test_dataset.py and those beside it
-FILES = sorted(path for path in (CONF / "data").glob("*.yaml") if path.stem not in OWN)
+FILES = sorted(path for path in (CONF / "data").glob("[!_]*.yaml") if path.stem not in OWN)
+SHARED = (CONF / "data" / "_base.yaml").read_text()  # by all of them
 NEEDED = {"image_folder": ["data.root=/nowhere", "data.num_classes=5"]}  # what is ??? there
 
 
@@ -55,7 +56,7 @@ def test_the_augmentation_in_its_comment_works(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_transfer_set_in_its_comments_is_the_students_alone(path):
-    examples = re.findall(r"# (data\.(?:classes|unlabelled)=\[.*?\])", path.read_text())
+    examples = re.findall(r"# (data\.(?:classes|unlabelled)=\[.*?\])", SHARED)
     assert len(examples) == 2
     overrides = ["data.labelled=1000", "data.repeat_labelled=2", *examples]
     data, _ = make(path.stem, *overrides)
@@ -71,3 +72,11 @@ def test_the_transfer_set_in_its_comments_is_the_students_alone(path):
 def test_digits_load_as_configured():
     data, _ = make("digits")
     assert {part: len(split) for part, split in data.splits.items()} == {"train": 600, "val": 600, "test": 597}
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "data").glob("[!_]*.yaml")), ids=lambda path: path.stem)
+def test_no_data_repeats_a_line_that_all_share(path):
+    shared = {line.partition(" #")[0] for line in SHARED.splitlines() if re.match("  [a-z]", line)}
+    own = {line.partition(" #")[0] for line in path.read_text().splitlines()}
+    explained = {"  views: null", "  unlabelled: null", "  seed: ${seed}"} if path.stem in OWN else set()
+    assert shared & own <= explained | {"  teacher:"}  # with a comment of their own there
