@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tutelage.errors import TutelageError
 from tutelage.evaluation.saved_predictions import check
+from tutelage.models.tapped import run
 from tutelage.sources.ensemble import combined, scaled
 
 
@@ -60,7 +61,7 @@ def predict(
     ``no_grad`` rather than ``inference_mode``: what the network keeps of the last batch stays usable in training.
 
     Args:
-        network: maps a batch's input to logits [B, C]; already on ``device``.
+        network: maps a batch's input, or the fields that it reads, to logits [B, C]; already on ``device``.
         loader: batches with "input", "label" and "key".
         device: where the inputs go.
 
@@ -82,7 +83,8 @@ def _row(
 ) -> tuple[Tensor, Tensor, Tensor]:
     if missing := {"input", "label", "key"} - batch.keys():
         raise TutelageError(f"a batch to predict lacks {sorted(missing)}; it has {sorted(batch)}")
-    logits = network(batch["input"].to(device))
+    fields = {name: value.to(device) for name, value in batch.items()}
+    logits = run(network, fields) if isinstance(network, nn.Module) else network(fields["input"])
     return logits.float().cpu(), batch["label"].long().cpu(), batch["key"].long().cpu()
 
 

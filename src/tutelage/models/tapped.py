@@ -1,20 +1,25 @@
 """A network whose inner activations, and the parameters behind them, can be read by name."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from tutelage.errors import TutelageError, nearest
-from tutelage.types import Signals
+from tutelage.models.places import Place, described, element, example, expanded, place
+from tutelage.types import Batch, Signals
 
-_FROM_LAST = re.compile(r"-[1-9]\d*")
+Outputs = str | Callable[[Any], Tensor]
 
 
-def _keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+def _keep(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
     """A module-level hook without captured state: a copied, pickled or compiled network keeps its own taps."""
     module.__dict__["_tap"] = output
+
+
+def _keep_input(module: nn.Module, inputs: tuple[Any, ...], given: dict[str, Any], output: Any) -> None:
+    """As :func:`_keep`, of the first argument."""
+    module.__dict__["_tap_input"] = inputs[0] if inputs else next(iter(given.values()))
 
 
 class _Adapt:
@@ -35,9 +40,33 @@ class ReadsSources(Protocol):
         """Called once, before the first step, with every :class:`tutelage.sources.base.Source` by name."""
 
 
+class _Pick:
+    """A hook that makes a network return its logits alone, where it returns several things."""
+
+    def __init__(self, outputs: Outputs):
+        self.outputs = outputs
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> Tensor:
+        if isinstance(self.outputs, str):
+            return element(output, self.outputs, type(module).__name__)
+        return self.outputs(output)
+
+
 def tapped(net: nn.Module) -> "Tapped":
     """``net`` itself, or around a plain module one without taps: it has logits."""
     return net if isinstance(net, Tapped) else Tapped(net)
+
+
+def run(net: nn.Module, batch: Batch) -> Any:
+    """Returns what ``net`` gives for a batch: a network with ``reads`` gets those fields, any other ``input`` alone."""
+    reads: Mapping[str, str] | None = net.__dict__.get("_reads")
+    if reads is None:
+        return net(batch["input"])
+    if missing := [field for field in reads.values() if field not in batch and field.rstrip("?") == field]:
+        raise TutelageError(
+            f"{type(net).__name__} reads the field {missing[0]!r}, which a batch has not; {nearest(missing[0], batch)}"
+        )
+    return net(**{name: batch[field.rstrip("?")] for name, field in reads.items() if field.rstrip("?") in batch})
 
 
 class Tapped(nn.Module):
@@ -48,11 +77,18 @@ class Tapped(nn.Module):
 
     Args:
         net: maps [B, …] to logits.
-        taps: tap name → submodule path, in which -1 is the last child. Only taps that are asked for are hooked.
+        taps: tap name → submodule path, in which -1 is the last child. ``block[0]`` is the first element of what a
+            submodule returns, ``head.input`` its first argument; ``{"layer{}": "encoder.layer.{}"}`` gives every child
+            a tap: layer0, layer1, …. Only taps that are asked for are hooked.
         adapter: what is done to x first (:mod:`tutelage.models.adapter`): the network computes net(adapter(x)). It
             hangs on ``net`` itself, so that whoever runs that alone, to predict or to count its cost, gives it the same
             images; but its weights, digest and state are not the adapter's, which has none.
         maps: the taps that losses over stages read where they are not told, from the shallowest to the deepest.
+        reads: argument of the network → field of the batch, such as ``{pixel_values: input, attention_mask: mask?}``;
+            a field with a question mark is left out where a batch has none. By default the first argument is
+            ``input``.
+        outputs: where in what the network returns its logits are: ``logits``, ``[0]``, ``heads[main]``, or a function
+            of it. By default it returns them.
 
     Raises:
         TutelageError: a tap that names no submodule, or an adapter with a state.
@@ -64,27 +100,29 @@ class Tapped(nn.Module):
         taps: Mapping[str, str] | None = None,
         adapter: nn.Module | None = None,
         maps: Sequence[str] = (),
+        reads: Mapping[str, str] | None = None,
+        outputs: Outputs | None = None,
     ):
         super().__init__()
-        self.net, self.taps, self.adapter, self.maps = net, dict(taps or {}), adapter, list(maps)
+        self.net, self.taps, self.adapter, self.maps = net, expanded(net, taps or {}), adapter, list(maps)
         if adapter is not None:
             if state := sorted({*adapter.state_dict(), *dict(adapter.named_parameters())}):
                 raise TutelageError(f"an adapter is not trained and not saved: it must have no state; found {state}")
             net.register_forward_pre_hook(_Adapt(adapter))
+        if reads is not None:
+            if adapter is not None:
+                raise TutelageError("an adapter changes a network's first argument: it goes without reads")
+            net.__dict__["_reads"] = dict(reads)
+        if outputs is not None:
+            net.register_forward_hook(_Pick(outputs))
         self.wanted: list[str] = []
         self.parameters_wanted: list[str] = []
+        self._places: dict[str, Place] = {}
+        self._kept: dict[tuple[str, bool], str] = {}  # (submodule, whether of its input) → where a hook lays it down
         for name, path in self.taps.items():
-            self.taps[name] = self._counted(path)
-            self._submodule(name, self.taps[name])
-
-    def _counted(self, path: str) -> str:
-        """``path`` with the name of a child wherever it counts from the last one."""
-        module, names = self.net, []
-        for part in path.split("."):
-            children = list(dict(module.named_children()))
-            names.append(children[int(part)] if _FROM_LAST.fullmatch(part) and -int(part) <= len(children) else part)
-            module = getattr(module, names[-1], module)
-        return ".".join(names)
+            self._places[name] = found = place(net, path)
+            self._submodule(name, found.module)
+            self.taps[name] = found.module + (".input" if found.of_input else "") + found.elements
 
     def _submodule(self, tap: str, path: str) -> nn.Module:
         try:
@@ -103,28 +141,51 @@ class Tapped(nn.Module):
         """
         for name in sorted(set(names) - {"logits", *self.wanted, *self.parameters_wanted}):
             if name in self.taps:
-                if self.taps[name] not in {self.taps[other] for other in self.wanted}:
-                    self._submodule(name, self.taps[name]).register_forward_hook(_keep)
+                self._hook(name)
                 self.wanted.append(name)
             else:
                 self._parameter(name)
                 self.parameters_wanted.append(name)
 
+    def _hook(self, tap: str) -> None:
+        one = self._places[tap]
+        if (one.module, one.of_input) in self._kept:  # two taps may share a submodule
+            return
+        module = self._submodule(tap, one.module)
+        if one.of_input:
+            module.register_forward_hook(_keep_input, with_kwargs=True)
+        else:
+            module.register_forward_hook(_keep)
+        self._kept[one.module, one.of_input] = "_tap_input" if one.of_input else "_tap"
+
     def _parameter(self, name: str) -> Tensor:
         tap, _, attribute = name.rpartition(".")
-        value = getattr(self.net.get_submodule(self.taps[tap]), attribute, None) if tap in self.taps else None
+        value = getattr(self.net.get_submodule(self._places[tap].module), attribute, None) if tap in self.taps else None
         if not isinstance(value, Tensor):
             raise TutelageError(
                 f"no tap {name!r} in {type(self.net).__name__}; {nearest(name, ['logits', *self.taps])}"
             )
         return value
 
-    def forward(self, x: Tensor) -> Signals:
-        """Logits and the signals asked for."""
-        signals = {"logits": self.net(x)}
-        tapped = {path: self.net.get_submodule(path) for path in {self.taps[name] for name in self.wanted}}
-        kept = {path: module.__dict__.pop("_tap") for path, module in tapped.items()}  # two taps may share a submodule
-        signals |= {name: kept[self.taps[name]] for name in self.wanted}
+    def forward(self, batch: Tensor | Batch) -> Signals:
+        """Returns logits and the signals asked for.
+
+        Args:
+            batch: of examples; a tensor is their ``input``.
+        """
+        logits = run(self.net, {"input": batch} if isinstance(batch, Tensor) else batch)
+        if not isinstance(logits, Tensor):
+            raise TutelageError(
+                f"{type(self.net).__name__} gives {described(logits)}; say where its logits are with outputs of "
+                f"tutelage.models.tapped.Tapped, {example(logits)}"
+            )
+        signals = {"logits": logits}
+        kept = {key: self.net.get_submodule(key[0]).__dict__.pop(slot) for key, slot in self._kept.items()}
+        for name in self.wanted:
+            one = self._places[name]
+            value = kept[one.module, one.of_input]
+            plain = not one.elements and isinstance(value, Tensor)
+            signals[name] = value if plain else element(value, one.elements, f"tap {name!r}, {self.taps[name]!r},")
         for name in self.parameters_wanted:
             signals[name] = self._parameter(name)
         return signals

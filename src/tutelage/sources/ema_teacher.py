@@ -54,7 +54,7 @@ class EMATeacher(Source):
     def forward(self, batch: Batch) -> Signals:
         """One pass of the average."""
         with torch.no_grad():
-            return self.net(batch["input"])
+            return self.net(batch)
 
     def network(self) -> Tapped:
         """The average."""

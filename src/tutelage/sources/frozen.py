@@ -75,8 +75,8 @@ class Frozen(FollowsMoves, Source):
 
     def forward(self, batch: Batch) -> Signals:
         """One pass in eval mode; a graph is kept only where the input asks for it."""
-        with torch.set_grad_enabled(batch["input"].requires_grad):
-            signals = self.net(batch["input"])
+        with torch.set_grad_enabled(any(field.requires_grad for field in batch.values())):
+            signals = self.net(batch)
         return {name: gather_full(signal) for name, signal in signals.items()}  # its parameters may be in shards
 
     def verify(self) -> None:

@@ -33,4 +33,4 @@ class Live(Source):
 
     def forward(self, batch: Batch) -> Signals:
         """One pass of the network, with gradients."""
-        return self.net(batch["input"])
+        return self.net(batch)

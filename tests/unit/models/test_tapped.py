@@ -1,12 +1,13 @@
 import copy
 import pickle
+from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import nn
 
 from tutelage.errors import TutelageError
-from tutelage.models.tapped import Tapped
+from tutelage.models.tapped import Tapped, run
 
 
 def tapped(**taps):
@@ -98,3 +99,146 @@ def test_the_state_is_the_network_s():
     one = tapped()
     one.register_taps(["embedding"])
     assert one.state_dict().keys() == {f"net.{name}" for name in one.net.state_dict()}
+
+
+class Pair(nn.Module):
+    """Returns (hidden, last) of a layer, as recurrent networks do."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(4, 3)
+
+    def forward(self, x, scale=1.0):
+        hidden = self.inner(x) * scale
+        return hidden, {"last": hidden[:, :1]}
+
+
+@dataclass
+class Output:
+    logits: torch.Tensor
+    hidden: tuple
+
+
+class Masked(nn.Module):
+    """Takes two fields by name, and returns a dataclass."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.pair, self.head = Pair(), nn.Linear(3, 2)
+
+    def forward(self, values, mask=None):
+        hidden, _ = self.pair(x=values)
+        if mask is not None:
+            hidden = hidden * mask
+        return Output(self.head(hidden), (values, hidden))
+
+
+def test_an_element_of_what_a_submodule_returns():
+    one = Tapped(Masked(), {"hidden": "pair[0]", "last": "pair[1][last]"}, outputs="logits")
+    one.register_taps(["hidden", "last"])
+    found = one(X)
+    assert torch.equal(found["hidden"], one.net.pair.inner(X))
+    assert torch.equal(found["last"], found["hidden"][:, :1])
+    assert sum(len(module._forward_hooks) for module in one.net.pair.modules()) == 1
+
+
+@pytest.mark.parametrize("path", ["head.input", "pair.input"])
+def test_what_a_submodule_is_given(path):
+    one = Tapped(Masked(), {"there": path}, outputs="logits")
+    one.register_taps(["there"])
+    expected = X if path == "pair.input" else one.net.pair.inner(X)
+    assert torch.equal(one(X)["there"], expected)
+
+
+def test_a_submodule_called_input_is_itself():
+    net = nn.Sequential()
+    net.input = nn.Linear(4, 3)
+    one = Tapped(net, {"there": "input"})
+    one.register_taps(["there"])
+    assert torch.equal(one(X)["there"], net.input(X))
+
+
+def test_a_pattern_names_every_layer():
+    net = nn.Sequential()
+    net.layers = nn.Sequential(*(nn.Linear(4, 4) for _ in range(3)))
+    one = Tapped(net, {"layer{}": "layers.{}", "before{}": "layers.{}.input", "last": "layers.-1"})
+    assert [*one.taps] == ["layer0", "layer1", "layer2", "before0", "before1", "before2", "last"]
+    one.register_taps(["layer0", "before1", "last"])
+    found = one(X)
+    assert torch.equal(found["layer0"], found["before1"])
+    assert torch.equal(found["last"], found["logits"])
+
+
+@pytest.mark.parametrize(
+    ("outputs", "net", "expected"),
+    [
+        ("logits", Masked, lambda net: net.head(net.pair.inner(X))),
+        ("hidden[1]", Masked, lambda net: net.pair.inner(X)),
+        ("hidden[-2]", Masked, lambda net: X),
+        ("[0]", Pair, lambda net: net.inner(X)),
+        ("[1].last", Pair, lambda net: net.inner(X)[:, :1]),
+        (lambda found: found[0] + 1, Pair, lambda net: net.inner(X) + 1),
+    ],
+    ids=["logits", "hidden[1]", "hidden[-2]", "[0]", "[1].last", "a function"],
+)
+def test_logits_among_several_things(outputs, net, expected):
+    one = Tapped(net(), outputs=outputs)
+    found = expected(one.net)
+    assert torch.equal(one(X)["logits"], found)
+    assert torch.equal(one.net(X), found), "the bare network gives them, too"
+
+
+@pytest.mark.parametrize(
+    ("outputs", "net", "message"),
+    [
+        (None, Masked, r"Masked gives a Output with logits, hidden; say where its logits are .* such as logits"),
+        (None, Pair, r"Pair gives a tuple of 2; say where its logits are with outputs of .* such as \[0\]"),
+        ("[0].logits", Pair, r"Pair gives a tensor \[2, 3\], which has no 'logits'"),
+        ("[2]", Pair, r"Pair gives a tuple of 2, which has no '2'"),
+        ("logit", Masked, r"Masked gives a Output with logits, hidden, which has no 'logit'"),
+        ("hidden", Masked, r"Masked gives a tuple of 2; name the tensor in it"),
+    ],
+)  # fmt: skip
+def test_what_is_no_logits_is_refused(outputs, net, message):
+    with pytest.raises(TutelageError, match=message):
+        Tapped(net(), outputs=outputs)(X)
+
+
+def test_a_tap_on_several_things_is_refused():
+    one = Tapped(Masked(), {"pair": "pair"}, outputs="logits")
+    one.register_taps(["pair"])
+    with pytest.raises(TutelageError, match=r"tap 'pair', 'pair', gives a tuple of 2; name the tensor in it"):
+        one(X)
+
+
+@pytest.mark.parametrize("mask", [True, False])
+def test_arguments_read_the_fields_of_a_batch(mask):
+    one = Tapped(Masked(), reads={"values": "input", "mask": "mask?"}, outputs="logits")
+    batch = {"input": X, "label": torch.zeros(2)} | ({"mask": torch.zeros(2, 1)} if mask else {})
+    expected = one.net.head.bias.expand(2, 2) if mask else one.net.head(one.net.pair.inner(X))
+    assert torch.equal(one(batch)["logits"], expected)
+    assert torch.equal(run(copy.deepcopy(one.net), batch), expected)
+
+
+def test_a_field_that_a_batch_lacks_is_named():
+    one = Tapped(Masked(), reads={"values": "input", "mask": "mask"}, outputs="logits")
+    with pytest.raises(
+        TutelageError, match="Masked reads the field 'mask', which a batch has not; did you mean 'mark'"
+    ):
+        one({"input": X, "mark": X})
+
+
+@pytest.mark.parametrize(
+    ("taps", "message"),
+    [
+        ({"layer{}": "head"}, r"a pattern has \{\} once in the tap and once in the path"),
+        ({"layer": "pair.{}"}, r"a pattern has \{\} once in the tap and once in the path"),
+        ({"layer{}": "pear.{}"}, r"tap 'layer\{\}' names submodule 'pear', which Masked has not; did you mean 'pair'"),
+        ({"layer{}": "head.{}"}, r"'head' of Masked has no children"),
+        ({"layer": "pear[0]"}, r"tap 'layer' names submodule 'pear', which Masked has not"),
+    ],
+)
+def test_patterns_and_places_that_are_not_there(taps, message):
+    with pytest.raises(TutelageError, match=message):
+        Tapped(Masked(), taps)
