@@ -18,10 +18,12 @@ Path = str | list[str]  # "<source>.<signal>", or several
 class Term(nn.Module):
     """One loss with its arguments bound to signals.
 
-    If some training examples have no label (:meth:`bind`), a term that reads ``batch.label`` gets only the labelled
-    rows of its signals; ``<source>.<tap>.<parameter>`` has no rows and is passed in full. For a batch without labelled
-    rows the loss is computed with all labels 0 and multiplied by 0, so that every parameter still has a gradient. Over
-    several ranks a mean over rows is the mean over all labelled rows of the batch, however these are spread.
+    With a mask (``where``) the loss gets only the rows where it is true: a signal whose leading axes are the mask's
+    becomes [rows, …]; other signals, and ``<source>.<tap>.<parameter>``, are passed in full. If some training examples
+    have no label, or labels have more than one axis (:meth:`bind`), a term that reads ``batch.label`` gets only the
+    labelled rows. For a batch without a row the loss is computed on all rows with all labels 0 and multiplied by 0, so
+    that every parameter still has a gradient. Over several ranks a mean over rows is the mean over all rows of the
+    batch, however these are spread.
 
     Args:
         loss: any module (torch's own, too) that maps the tensors named below to a scalar; one that needs more derives
@@ -30,6 +32,8 @@ class Term(nn.Module):
         targets: the same, detached.
         weight: the term's factor in the objective; a term of weight 0 is dropped and its sources never run.
         schedule: (epoch, epochs) → a further factor (:mod:`tutelage.losses.schedules`), such as a warm-up.
+        where: ``"<source>.<signal>"`` of a mask of bools, such as ``batch.mask`` (tokens that are no padding);
+            ``batch.label`` stands for the rows with a label.
     """
 
     weight: Tensor
@@ -42,9 +46,10 @@ class Term(nn.Module):
         targets: Mapping[str, Path] | None = None,
         weight: float = 1.0,
         schedule: Callable[[int, int], float] | None = None,
+        where: str | None = None,
     ):
         super().__init__()
-        self.loss, self.schedule, self.labelled_only = loss, schedule, False
+        self.loss, self.schedule, self.where, self.labelled_only = loss, schedule, where, False
         self.inputs, self.targets = _plain(inputs), _plain(targets or {})
         self.register_buffer("weight", torch.tensor(float(weight)), persistent=False)
         self.register_buffer("factor", torch.ones(()), persistent=False)
@@ -54,7 +59,8 @@ class Term(nn.Module):
 
     def paths(self, bound: Mapping[str, Path] | None = None) -> list[str]:
         """Returns every ``"<source>.<signal>"`` that this term reads, or only those in ``bound``."""
-        bound = self.inputs | self.targets if bound is None else bound
+        if bound is None:
+            bound = self.inputs | self.targets | ({} if self.where is None else {"where": self.where})
         return [path for paths in bound.values() for path in (paths if isinstance(paths, list) else [paths])]
 
     def on_epoch_start(self, epoch: int, epochs: int) -> None:
@@ -71,37 +77,60 @@ class Term(nn.Module):
         return self.weight if self.schedule is None else self.factor * self.weight
 
     def bind(self, keys: Tensor, labels: Tensor) -> None:
-        """Notes whether some of the examples that are trained on have no label, so that rows must be left out.
+        """Notes whether some of what is trained on has no label, or many, so that rows must be chosen.
 
         Args:
             keys: [n] integers.
-            labels: [n] integers, ``NO_LABEL`` for none.
+            labels: [n, …] integers, ``NO_LABEL`` for none, or floats, NaN for none.
         """
-        reads = "batch.label" in self.paths() and not contract(self.loss).takes_unlabelled
-        self.labelled_only = reads and bool((labels < 0).any())
+        reads = "batch.label" in self.paths(self.inputs | self.targets) and not contract(self.loss).takes_unlabelled
+        known = is_known(labels)
+        self.labelled_only = reads and (known.dim() > 1 or not bool(known.all()))
+
+    @property
+    def chooses_rows(self) -> bool:
+        """Whether the number of rows that the loss sees differs from batch to batch."""
+        return self.labelled_only or self.where is not None
 
     def forward(self, signals: Mapping[str, Signals]) -> Tensor:
         """Returns the unweighted loss on the bound tensors, a scalar in float32 or better."""
-        share: float | Tensor = 1.0
-        if self.labelled_only:
-            signals, share = self._labelled(signals)
-        arguments = {name: _read(signals, paths) for name, paths in self.inputs.items()}
-        loss = self._loss(**arguments, **self.read_targets(signals))
-        return loss * share if self.labelled_only else loss
+        if not self.chooses_rows:
+            return self._loss(**self._arguments(signals))
+        kept, share = self._restricted(signals)
+        return self._loss(**self._arguments(kept)) * share
 
-    def _labelled(self, signals: Mapping[str, Signals]) -> tuple[Mapping[str, Signals], float | Tensor]:
-        """Returns the term's arguments restricted to labelled rows, and the factor of the loss on them."""
-        label: Tensor = _read(signals, "batch.label")
-        rows = (label >= 0).nonzero()[:, 0]
-        share = _share(len(rows), label.device)
-        if not len(rows):
-            return {**signals, "batch": {**signals["batch"], "label": torch.zeros_like(label)}}, share
+    def _arguments(self, signals: Mapping[str, Signals]) -> dict[str, Any]:
+        return {name: _read(signals, paths) for name, paths in self.inputs.items()} | self.read_targets(signals)
+
+    def _restricted(self, signals: Mapping[str, Signals]) -> tuple[Mapping[str, Signals], float | Tensor]:
+        """Returns the signals that the term reads, restricted to its rows, and the factor of the loss on them."""
+        mask = self._mask(signals)
+        rows = mask.flatten().nonzero()[:, 0]
+        share = _share(len(rows), mask.device)
+        if empty := not len(rows):
+            mask, rows = torch.ones_like(mask), torch.arange(mask.numel(), device=mask.device)
         kept: dict[str, Signals] = defaultdict(dict)
-        for path in self.paths():
+        for path in self.paths(self.inputs | self.targets):
             source, name = path.split(".", 1)
             signal = _read(signals, path)
-            kept[source][name] = signal if "." in name else signal.index_select(0, rows)
+            if empty and path == "batch.label":
+                signal = signal.where(is_known(signal, each=True), 0)
+            whole = name.count(".") or signal.shape[: mask.dim()] != mask.shape
+            kept[source][name] = signal if whole else signal.flatten(0, mask.dim() - 1).index_select(0, rows)
         return kept, share
+
+    def _mask(self, signals: Mapping[str, Signals]) -> Tensor:
+        known = is_known(_read(signals, "batch.label")) if self.labelled_only else None
+        if self.where is None or self.where == "batch.label":
+            return is_known(_read(signals, "batch.label")) if known is None else known
+        mask: Tensor = _read(signals, self.where)
+        if mask.dtype != torch.bool:
+            raise TutelageError(f"where={self.where} must be a mask of bools; found {mask.dtype} {list(mask.shape)}")
+        if known is None:
+            return mask
+        axes = max(mask.dim(), known.dim())
+        wide, other = (one.reshape(*one.shape, *[1] * (axes - one.dim())) for one in (mask, known))
+        return wide & other
 
     def read_targets(self, signals: Mapping[str, Signals]) -> dict[str, Any]:
         """Returns the arguments that come from ``targets``, detached."""
@@ -110,6 +139,22 @@ class Term(nn.Module):
     @in_float32
     def _loss(self, **arguments: Any) -> Tensor:
         return self.loss(**arguments)
+
+
+def is_known(labels: Tensor, each: bool = False) -> Tensor:
+    """Returns which labels are known: integers from 0 on, floats that are not NaN.
+
+    Args:
+        labels: [B, …] integers, one for each row of logits; or floats, [B] or [B, D] numbers of one row.
+        each: of every number; by default of a row of numbers whether any is known.
+
+    Returns:
+        Bools: of integers as ``labels``, of floats [B].
+    """
+    if not labels.is_floating_point():
+        return labels >= 0
+    known = ~labels.isnan()
+    return known if each or known.dim() == 1 else known.flatten(1).any(1)
 
 
 def _share(rows: int, device: torch.device) -> float | Tensor:

@@ -1,5 +1,7 @@
 """Networks that a user may bring: ``model@student`` by ``_target_``."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -32,3 +34,39 @@ class OneRow(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.logits + 0.0 * x.sum()
+
+
+@dataclass
+class Output:
+    """What :class:`Several` returns."""
+
+    scores: torch.Tensor
+    states: tuple[torch.Tensor, ...]
+
+
+class Several(nn.Module):
+    """Takes its pixels by name and returns a dataclass; its layers return tuples."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.layers = nn.ModuleList([Layer(64, width), Layer(width, width)])
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, *, pixels: torch.Tensor, weights: torch.Tensor | None = None) -> Output:
+        x, states = pixels.flatten(1), []
+        for layer in self.layers:
+            x, _ = layer(x)
+            states.append(x)
+        return Output(self.head(x), tuple(states))
+
+
+class Layer(nn.Module):
+    """Returns (activation, its largest value)."""
+
+    def __init__(self, inner: int, outer: int):
+        super().__init__()
+        self.linear = nn.Linear(inner, outer)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = self.linear(x).relu()
+        return x, x.amax(1)

@@ -54,6 +54,37 @@ def test_any_module_by_target_is_a_student_and_is_evaluated(main, tmp_path, mine
     assert found["figures"] == expected
 
 
+SEVERAL = """
+_target_: tutelage.models.tapped.Tapped
+net: {_target_: odd_nets.Several, width: 5}
+reads: {pixels: input}
+outputs: scores
+taps: {"layer{}": "layers.{}[0]", before: head.input}
+"""
+
+
+def test_a_network_that_takes_names_and_returns_a_dataclass(main, tmp_path, mine):
+    (tmp_path / "mine" / "model" / "several.yaml").write_text(SEVERAL)
+    both = ("model@student=several", "model@teacher=several", "teacher.net.width=7")
+    states = "loss.terms.mine.inputs={input: student.before}", "loss.terms.mine.targets={target: student.layer1}"
+    answer = main("distill", *mine, *SHORT[:1], *SPLITS, *both, "loss=[soft_target,mine]", *states, "hydra.run.dir=run")
+    assert answer.code == 0, answer.message
+    metrics = figures(tmp_path / "run")
+    assert metrics["student"]["multiply_adds"] == 64 * 5 + 5 * 5 + 5 * 10
+    path = tmp_path / "run" / "checkpoints" / "best.safetensors"
+    given = ("evaluate", f"checkpoint={path}", "split=test", "trust=[odd_nets]", "hydra.run.dir=eval")
+    assert main(*given).code == 0
+    found = json.loads((tmp_path / "eval" / "metrics.json").read_text())["figures"]
+    assert found["nll"] == metrics["student"]["best"]["test"]["nll"]
+
+
+def test_a_network_that_returns_several_things_is_told_how_to_name_its_logits(main, tmp_path, mine):
+    (tmp_path / "mine" / "model" / "several.yaml").write_text(SEVERAL.replace("outputs: scores\n", ""))
+    answer = main("distill", *mine, *SHORT, "model@student=several", "hydra.run.dir=run")
+    assert answer.code == 1
+    assert "Several gives a Output with scores, states; say where its logits are with outputs" in answer.message
+
+
 def test_an_experiment_of_loss_and_model(main, tmp_path, mine):
     answer = main("distill", *mine, *SHORT, "experiment=study", "hydra.run.dir=run")
     assert answer.code == 0, answer.message

@@ -10,9 +10,10 @@ from tutelage.errors import TutelageError
 from tutelage.losses.logit.dkd import DKD
 from tutelage.losses.logit.nkd import NKD
 from tutelage.losses.logit.pskd import PSKD
+from tutelage.losses.logit.soft_target import SoftTarget
 from tutelage.losses.logit.tfkd import TfKDReg
 from tutelage.losses.logit.wsld import WSLD
-from tutelage.objective import Objective, Term
+from tutelage.objective import Objective, Term, is_known
 from tutelage.types import NO_LABEL
 
 
@@ -237,11 +238,132 @@ def test_only_data_with_rows_without_a_label_cost_anything():
         assert term.labelled_only == expected
 
 
+# -- masks -------------------------------------------------------------------------------------------------------------
+
+MASK = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0]], dtype=torch.bool)
+TOKENS = torch.tensor([[1, NO_LABEL, 2, 2], [0, 2, NO_LABEL, 1], [NO_LABEL, 1, 1, 0]])
+
+
+def sequences(mask=MASK, label=TOKENS):
+    g = torch.Generator().manual_seed(3)
+    found = {name: {"logits": torch.randn(3, 4, 3, generator=g)} for name in ("student", "teacher")}
+    found["student"] |= {"hidden": torch.randn(3, 4, 5, generator=g), "pooled": torch.randn(3, 5, generator=g)}
+    found["student"]["logits"].requires_grad_()
+    return found | {"batch": {"label": label, "mask": mask, "key": torch.arange(3)}}
+
+
+def test_a_term_with_a_mask_sees_its_rows_alone():
+    term = Term(SoftTarget(2.0), STUDENT, TEACHER, where="batch.mask")
+    given = sequences()
+    p, q = (given[name]["logits"].detach()[MASK].double() / 2 for name in ("student", "teacher"))
+    expected = 4 * (q.softmax(-1) * (q.log_softmax(-1) - p.log_softmax(-1))).sum(-1).mean()
+    value = term(given)
+    torch.testing.assert_close(value.double(), expected)
+    value.backward()
+    gradient = given["student"]["logits"].grad
+    assert torch.equal(gradient.any(-1), MASK), "exactly 0 where the mask is false, and nowhere else"
+
+
+def test_padding_changes_neither_value_nor_gradient():
+    found = []
+    for noise in (0.0, 1e4):
+        given = sequences()
+        with torch.no_grad():
+            for name in ("student", "teacher"):
+                given[name]["logits"][~MASK] += noise
+        value = Term(SoftTarget(2.0), STUDENT, TEACHER, where="batch.mask")(given)
+        value.backward()
+        found.append((value, given["student"]["logits"].grad))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+
+
+@pytest.mark.parametrize(("where", "kept"), [(None, TOKENS >= 0), ("batch.mask", MASK & (TOKENS >= 0))])
+def test_labels_of_elements_are_read_where_they_are_known(where, kept):
+    term = Term(nn.CrossEntropyLoss(), CROSS_ENTROPY, where=where)
+    term.bind(torch.arange(3), TOKENS)
+    given = sequences()
+    value = term(given)
+    torch.testing.assert_close(value, nn.functional.cross_entropy(given["student"]["logits"][kept], TOKENS[kept]))
+    value.backward()
+    assert torch.equal(given["student"]["logits"].grad.any(-1), kept)
+
+
+def test_elements_that_all_have_a_label_are_rows_as_well():
+    label = TOKENS.clamp(min=0)
+    term = Term(nn.CrossEntropyLoss(), CROSS_ENTROPY)
+    term.bind(torch.arange(3), label)
+    given = sequences(label=label)
+    expected = nn.functional.cross_entropy(given["student"]["logits"].flatten(0, 1), label.flatten())
+    torch.testing.assert_close(term(given), expected)
+
+
+def test_a_mask_of_examples_goes_with_labels_of_elements():
+    mask = torch.tensor([True, False, True])
+    term = Term(nn.CrossEntropyLoss(), CROSS_ENTROPY, where="batch.mask")
+    term.bind(torch.arange(3), TOKENS)
+    given, kept = sequences(mask=mask), mask[:, None] & (TOKENS >= 0)
+    torch.testing.assert_close(term(given), nn.functional.cross_entropy(given["student"]["logits"][kept], TOKENS[kept]))
+
+
+def test_the_rows_with_a_label_as_a_mask():
+    term = Term(SoftTarget(1.0), STUDENT, TEACHER, where="batch.label")
+    given, whole = mixed(), mixed(rows=KNOWN)
+    torch.testing.assert_close(term(given), Term(SoftTarget(1.0), STUDENT, TEACHER)(whole))
+
+
+def test_labels_that_are_numbers_are_known_unless_nan():
+    label = torch.tensor([[1.0, 0.0], [torch.nan, torch.nan], [torch.nan, 2.0]])
+    assert is_known(label).tolist() == [True, False, True]
+    assert is_known(label[:, 0]).tolist() == [True, False, False]
+    term = Term(nn.MSELoss(), {"input": "student.logits", "target": "batch.label"})
+    term.bind(torch.arange(3), label[:2])
+    assert term.labelled_only
+    given = {"student": {"logits": torch.ones(2, 2, requires_grad=True)}, "batch": {"label": label[:2]}}
+    assert term(given).item() == 0.5
+
+
+def test_what_has_other_axes_than_the_mask_stays_whole():
+    seen = {}
+
+    class Look(nn.Module):
+        def forward(self, states, pooled):
+            seen.update(states=[list(one.shape) for one in states], pooled=list(pooled.shape))
+            return states[0].sum()
+
+    Term(
+        Look(),
+        {"states": ["student.logits", "student.hidden"], "pooled": "student.pooled"},
+        where="batch.mask",
+    )(sequences())
+    assert seen == {"states": [[5, 3], [5, 5]], "pooled": [3, 5]}
+
+
+def test_a_mask_without_a_row_is_worth_0_and_moves_nothing():
+    given = sequences(mask=torch.zeros(3, 4, dtype=torch.bool))
+    value = Term(SoftTarget(2.0), STUDENT, TEACHER, where="batch.mask")(given)
+    value.backward()
+    assert value.item() == 0
+    assert torch.equal(given["student"]["logits"].grad, torch.zeros(3, 4, 3))
+
+
+def test_a_mask_is_a_signal_that_is_needed_and_must_be_of_bools():
+    term = Term(SoftTarget(2.0), STUDENT, TEACHER, where="teacher.kept")
+    assert Objective({"soft": term}).needs() == {"student": {"logits"}, "teacher": {"logits", "kept"}}
+    with pytest.raises(TutelageError, match=r"no signal 'teacher\.kept'"):
+        term(sequences())
+    whole = Term(SoftTarget(2.0), STUDENT, TEACHER, where="batch.key")
+    with pytest.raises(TutelageError, match=r"where=batch.key must be a mask of bools; found torch.int64 \[3\]"):
+        whole(sequences())
+    with pytest.raises(TutelageError, match=r"a term reads '<source>\.<signal>'"):
+        Term(SoftTarget(2.0), STUDENT, TEACHER, where="mask")
+
+
 RANK = """
 import sys, torch, torch.distributed as dist
 from torch import nn
 from tutelage.losses.logit.pskd import PSKD
-from tutelage.objective import Term
+from tutelage.objective import Objective, Term, is_known
 rank, folder = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
 values = []
@@ -266,10 +388,26 @@ for loss in (nn.CrossEntropyLoss(), PSKD()):
         expected.backward()
         torch.testing.assert_close(value.detach(), expected.detach())
         torch.testing.assert_close(logits.grad, whole.grad)
+masked = Term(nn.MSELoss(), {"input": "student.states"}, {"target": "teacher.states"}, where="batch.mask")
+for mask in ([[1, 1, 1], [1, 0, 0], [0, 0, 0], [1, 0, 0]], [[0] * 3] * 2 + [[1] * 3] * 2, [[0] * 3] * 4):
+    mask, g = torch.tensor(mask).bool(), torch.Generator().manual_seed(4)
+    states, target = torch.randn(4, 3, 5, generator=g).requires_grad_(), torch.randn(4, 3, 5, generator=g)
+    mine = slice(2 * rank, 2 * rank + 2)
+    value = masked({"student": {"states": states[mine]}, "teacher": {"states": target[mine]},
+                    "batch": {"mask": mask[mine]}})
+    value.backward()
+    for x in (value.data, states.grad):
+        dist.all_reduce(x)
+        x /= 2
+    whole = states.detach().requires_grad_()
+    expected = nn.functional.mse_loss(whole[mask], target[mask]) if mask.any() else 0 * whole.sum()
+    expected.backward()
+    torch.testing.assert_close(value.detach(), expected.detach())
+    torch.testing.assert_close(states.grad, whole.grad)
 """
 
 
 @pytest.mark.slow
-def test_ranks_with_unequal_labels_have_the_mean_of_one_process(tmp_path):
+def test_ranks_with_unequal_labels_and_masks_have_the_mean_of_one_process(tmp_path):
     ranks = [subprocess.Popen([sys.executable, "-c", RANK, str(rank), str(tmp_path)]) for rank in range(2)]
     assert [rank.wait(timeout=60) for rank in ranks] == [0, 0]

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,8 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from tutelage.evaluation.predictions import eval_mode
+from tutelage.models.tapped import arguments
+from tutelage.types import Batch
 
 log = logging.getLogger(__name__)
 _uncounted: set[str] = set()  # warned of already
@@ -21,7 +23,7 @@ def parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def multiply_adds(module: nn.Module, input_shape: Sequence[int]) -> int | None:
+def multiply_adds(module: nn.Module, example: Sequence[int] | Batch) -> int | None:
     """Returns multiply-adds of one example in eval mode: matrix products (attention's, too) and convolutions.
 
     What else a network does (activations, normalisation, pooling, adding biases, ``nn.Bilinear``) is not counted.
@@ -32,8 +34,8 @@ def multiply_adds(module: nn.Module, input_shape: Sequence[int]) -> int | None:
     of; and modes, weights, running statistics and gradients stay as they are.
 
     Args:
-        module: maps one floating-point batch to anything.
-        input_shape: of one example, without the batch dimension.
+        module: maps one floating-point batch, or the fields of one that it reads, to anything.
+        example: shape of one example's ``input``, without the batch dimension; or a batch, of which one example counts.
 
     Returns:
         None, with one warning for each class, where the module can't be run on shapes alone: it needs values
@@ -41,14 +43,18 @@ def multiply_adds(module: nn.Module, input_shape: Sequence[int]) -> int | None:
     """
     tensors = {name: t.to("meta") for name, t in (*module.named_parameters(), *module.named_buffers())}
     dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), None)
-    example = torch.empty(1, *input_shape, dtype=dtype, device="meta")
+    fields = example if isinstance(example, Mapping) else {"input": torch.empty(1, *example)}
+    shapes = {
+        name: torch.empty_like(x[:1], dtype=dtype if x.is_floating_point() else x.dtype, device="meta")
+        for name, x in fields.items()
+    }
     try:
         with (
             eval_mode(module),
             torch.no_grad(),
             FlopCounterMode(display=False, custom_mapping=_UNREGISTERED) as counter,
         ):
-            functional_call(module, tensors, example)
+            functional_call(module, tensors, *arguments(module, shapes))
     except Exception as error:  # any: what runs is the user's
         if (name := type(module).__name__) not in _uncounted:
             _uncounted.add(name)

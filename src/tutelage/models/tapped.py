@@ -1,6 +1,7 @@
 """A network whose inner activations, and the parameters behind them, can be read by name."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import signature
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -58,15 +59,35 @@ def tapped(net: nn.Module) -> "Tapped":
 
 
 def run(net: nn.Module, batch: Batch) -> Any:
-    """Returns what ``net`` gives for a batch: a network with ``reads`` gets those fields, any other ``input`` alone."""
+    """Returns what ``net`` gives for a batch."""
+    positional, named = arguments(net, batch)
+    return net(*positional, **named)
+
+
+def arguments(net: nn.Module, batch: Batch) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    """Returns what ``net`` is called with: the fields that it reads by name, or ``input`` alone.
+
+    Raises:
+        TutelageError: it reads a field that the batch has not.
+    """
     reads: Mapping[str, str] | None = net.__dict__.get("_reads")
     if reads is None:
-        return net(batch["input"])
-    if missing := [field for field in reads.values() if field not in batch and field.rstrip("?") == field]:
-        raise TutelageError(
-            f"{type(net).__name__} reads the field {missing[0]!r}, which a batch has not; {nearest(missing[0], batch)}"
-        )
-    return net(**{name: batch[field.rstrip("?")] for name, field in reads.items() if field.rstrip("?") in batch})
+        return (batch["input"],), {}
+    for field in reads.values():
+        if field not in batch:
+            raise TutelageError(
+                f"{type(net).__name__} reads the field {field!r}, which a batch has not; {nearest(field, batch)}"
+            )
+    return (), {name: batch[field] for name, field in reads.items()}
+
+
+def _check_arguments(net: nn.Module, names: Iterable[str]) -> None:
+    taken = signature(net.forward).parameters
+    if any(one.kind is one.VAR_KEYWORD for one in taken.values()):
+        return
+    for name in names:
+        if name not in taken:
+            raise TutelageError(f"reads: {type(net).__name__}.forward takes no {name!r}; {nearest(name, taken)}")
 
 
 class Tapped(nn.Module):
@@ -84,14 +105,14 @@ class Tapped(nn.Module):
             hangs on ``net`` itself, so that whoever runs that alone, to predict or to count its cost, gives it the same
             images; but its weights, digest and state are not the adapter's, which has none.
         maps: the taps that losses over stages read where they are not told, from the shallowest to the deepest.
-        reads: argument of the network → field of the batch, such as ``{pixel_values: input, attention_mask: mask?}``;
-            a field with a question mark is left out where a batch has none. By default the first argument is
-            ``input``.
+        reads: argument of the network → field of the batch, such as ``{pixel_values: input, attention_mask: mask}``.
+            By default the first argument is ``input``.
         outputs: where in what the network returns its logits are: ``logits``, ``[0]``, ``heads[main]``, or a function
             of it. By default it returns them.
 
     Raises:
-        TutelageError: a tap that names no submodule, or an adapter with a state.
+        TutelageError: a tap that names no submodule, an argument that ``forward`` does not take, or an adapter with
+            a state.
     """
 
     def __init__(
@@ -112,6 +133,7 @@ class Tapped(nn.Module):
         if reads is not None:
             if adapter is not None:
                 raise TutelageError("an adapter changes a network's first argument: it goes without reads")
+            _check_arguments(net, reads)
             net.__dict__["_reads"] = dict(reads)
         if outputs is not None:
             net.register_forward_hook(_Pick(outputs))

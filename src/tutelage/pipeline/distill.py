@@ -204,7 +204,7 @@ def _try_out(cfg: DictConfig, stage: DictConfig, data: Data) -> None:
         expected = [len(images), data.num_classes]
         if shape != expected:
             raise TutelageError(f"the {role} returns logits {shape}; the data's labels need {expected}")
-        multiply_adds(net.net, data.input_shape)  # warns now if the cost can't be counted
+        multiply_adds(net.net, data.sample(1))  # warns now if the cost can't be counted
     check_given(stage.sources, data, stage.data)
     teaching = factory.sources(stage)
     factory.distillation_module(stage, data.num_classes, teaching, None).dry_run(data)

@@ -55,7 +55,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         "about": header,
         "split": cfg.split,
         "parameters": parameters(net),
-        "multiply_adds": multiply_adds(net, data.input_shape),
+        "multiply_adds": multiply_adds(net, data.sample(1)),
         "figures": figures(*predictions),
     }
 

@@ -112,7 +112,7 @@ def _train(
     trainer = factory.trainer(stage, name, folder, tensorboard_dir, len(data.train_dataloader()))
     facts: dict[str, Any] = {}
     if sharded := isinstance(trainer.strategy, Sharded):  # it can't be counted for shards
-        facts["multiply_adds"] = multiply_adds(learner.student.net.net, data.input_shape)
+        facts["multiply_adds"] = multiply_adds(learner.student.net.net, data.sample(1))
     if stage.graph == "never":
         warn_of_small_steps(learner, data, trainer.strategy.root_device, name)
     state = _state_to_go_on_from(folder / "states")
@@ -192,7 +192,7 @@ def _networks(learner: SupervisedModule) -> list[nn.Module]:
 
 def _work(nets: Iterable[nn.Module], data: Data) -> float:
     """Returns the multiply-adds of a batch; infinity if they are not known."""
-    each = total(multiply_adds(net, data.input_shape) for net in nets)
+    each = total(multiply_adds(net, data.sample(1)) for net in nets)
     return math.inf if each is None else data.batch_size * each
 
 
@@ -224,7 +224,7 @@ def finish(net: nn.Module, folder: Path, data: Data, device: torch.device, train
     epochs = {weights: about(folder / f"{weights}.safetensors")["epoch"] for weights in WEIGHTS}
     facts = {"parameters": parameters(net), **training}
     if "multiply_adds" not in facts:
-        facts["multiply_adds"] = multiply_adds(net.cpu(), data.input_shape)
+        facts["multiply_adds"] = multiply_adds(net.cpu(), data.sample(1))
     predictions: dict[tuple[str, str], Predictions] = {}
     loaders = {split: data.whole(split) for split in SPLITS}
     if (sample := data.labelled(_SAMPLE)) is not None:

@@ -140,7 +140,7 @@ def too_much_work(module: SupervisedModule, data: Data, most: float | None) -> s
     if torch.cuda.is_available() or most is None:
         return ""
     net = module.student.net.net
-    if (each := multiply_adds(deepcopy(net), data.input_shape)) is None:
+    if (each := multiply_adds(deepcopy(net), data.sample(1))) is None:
         return ""
     work = data.batch_size * each
     work *= 2 if any(isinstance(layer, nn.Conv2d) for layer in net.modules()) else 1
@@ -204,8 +204,8 @@ def unfit(module: SupervisedModule, teaching: Mapping[str, Source], data: Data) 
     for name, source in teaching.items():
         if name in module.needs and (_learns(source) or source.trained_network() is not None):
             return f"the source {name!r} changes while students train"
-    if any(cast(Term, term).labelled_only for term in objective.terms.values()):
-        return "some training images have no label"
+    if any(cast(Term, term).chooses_rows for term in objective.terms.values()):
+        return "some training images have no label, or a term has a mask (where)"
     for _, loss in objective.losses():
         if hooks(loss) & {"bind", "prepare"}:
             return f"{type(loss).__name__} keeps something by example, or learns before the student"

@@ -70,8 +70,8 @@ def why_not(module: Any, optimizer: torch.optim.Optimizer, device: torch.device,
     if not all(group.get("fused") for group in optimizer.param_groups):
         return f"{type(optimizer).__name__} is not fused: optimizer.fused=true"
     for part in module.modules():
-        if isinstance(part, Term) and part.labelled_only:
-            return "the number of labelled examples in a batch is not known before"
+        if isinstance(part, Term) and part.chooses_rows:
+            return "the number of rows that a term sees (those with a label, or of its mask) is not known before"
         if is_compiled(part):
             return "the network is compiled: stages.<name>.compile=reduce-overhead has graphs of its own"
         if isinstance(part, Source) and part.asks_host:

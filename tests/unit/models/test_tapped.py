@@ -212,13 +212,16 @@ def test_a_tap_on_several_things_is_refused():
         one(X)
 
 
-@pytest.mark.parametrize("mask", [True, False])
-def test_arguments_read_the_fields_of_a_batch(mask):
-    one = Tapped(Masked(), reads={"values": "input", "mask": "mask?"}, outputs="logits")
-    batch = {"input": X, "label": torch.zeros(2)} | ({"mask": torch.zeros(2, 1)} if mask else {})
-    expected = one.net.head.bias.expand(2, 2) if mask else one.net.head(one.net.pair.inner(X))
-    assert torch.equal(one(batch)["logits"], expected)
-    assert torch.equal(run(copy.deepcopy(one.net), batch), expected)
+def test_arguments_read_the_fields_of_a_batch():
+    one = Tapped(Masked(), reads={"values": "input", "mask": "mask"}, outputs="logits")
+    batch = {"input": X, "label": torch.zeros(2), "mask": torch.zeros(2, 1)}
+    assert torch.equal(one(batch)["logits"], one.net.head.bias.expand(2, 2))
+    assert torch.equal(run(copy.deepcopy(one.net), batch), one.net.head.bias.expand(2, 2))
+
+
+def test_an_argument_that_forward_does_not_take_is_named():
+    with pytest.raises(TutelageError, match=r"reads: Masked.forward takes no 'value'; did you mean 'values'"):
+        Tapped(Masked(), reads={"value": "input"})
 
 
 def test_a_field_that_a_batch_lacks_is_named():
