@@ -1,6 +1,6 @@
 """Fault 34: every file of a finished run and of its artifacts, damaged in thirteen ways, and every folder locked up.
 
-Accepted is only: the same figures, what was damaged being made anew; or a sentence, with an exit code that is not 0.
+Accepted is only: the same figures, what was damaged being made again; or a sentence, with an exit code that is not 0.
 """
 
 import json
@@ -198,7 +198,7 @@ def test_a_damaged_artifact_is_set_aside_with_one_line(whole, tmp_path, caplog, 
     [path] = (folder / "shop" / file).glob("*/predictions.safetensors")
     KINDS["middle-bit"](path)
     _distill(folder, "again")
-    lines = [record.getMessage() for record in caplog.records if "made anew" in record.getMessage()]
+    lines = [record.getMessage() for record in caplog.records if "made again" in record.getMessage()]
     assert len(lines) == 1
     assert str(path) in lines[0]
     assert json.loads((folder / "again" / "metrics.json").read_text())[file]["reused"] is False

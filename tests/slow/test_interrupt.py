@@ -32,7 +32,7 @@ def test_after_ctrl_c_the_same_command_goes_on(main, tmp_path):
         "Ctrl-C",
     )
     assert list((tmp_path / "stopped/run/checkpoints/states").glob("step=00000022-*.ckpt"))
-    assert f"goes on with hydra.run.dir='{tmp_path}/stopped/run'" in stopped.message + stopped.out
+    assert f"run the same command with hydra.run.dir='{tmp_path}/stopped/run'" in stopped.message + stopped.out
     assert main(*run("stopped", harm)).code == 0
     assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
     assert figures(tmp_path / "stopped/run") == figures(tmp_path / "whole/run")

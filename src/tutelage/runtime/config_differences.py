@@ -1,4 +1,4 @@
-"""In which keys two configs differ, in words."""
+"""Describes the keys in which two configs differ."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,7 +22,7 @@ def differences(file: Path, config: Mapping[str, Any]) -> str:
         config: plain values.
 
     Returns:
-        Such as ``loss.alpha: 0.7 there, 0.6 here; seed: 0 there, 1 here``, or where to look if the file can't be read.
+        Such as ``loss.alpha: 0.7 there, 0.6 here; seed: 0 there, 1 here``, or a hint if the file can't be read.
     """
     try:
         written: Any = OmegaConf.to_container(OmegaConf.load(file))
@@ -31,7 +31,7 @@ def differences(file: Path, config: Mapping[str, Any]) -> str:
     if not isinstance(written, dict):
         return f"{file.name} there can't be read"
     found = [f"{key}: {_said(there)} there, {_said(here)} here" for key, there, here in changed(written, config)]
-    more = [f"and {len(found) - _MOST} keys more"] if len(found) > _MOST else []
+    more = [f"and {len(found) - _MOST} more keys"] if len(found) > _MOST else []
     return "; ".join(found[:_MOST] + more) or f"see its {file.name}"
 
 

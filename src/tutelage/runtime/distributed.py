@@ -1,8 +1,8 @@
-"""The ranks of a job: every one runs the same program on the job's own, already composed config.
+"""The ranks of a job: all run the same program on the job's composed config.
 
 Lightning's own launcher repeats the command line, which in a multirun starts the whole sweep again in other folders
-and under a sweeper trains ranks with different hyperparameters. Here the job starts its ranks itself, once, on the
-composed config, which it gives them through a pipe; Lightning then finds a process group that is up and starts nothing.
+and under a sweeper trains ranks with different hyperparameters. Here the job starts its ranks itself, once, and sends
+them the composed config through a pipe; Lightning then finds an initialised process group and starts nothing.
 """
 
 import os
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     import torch
 
 _ENVIRONMENT = (rendezvous.STARTED, "MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK", "NODE_RANK", "LOCAL_RANK")
-_LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun and we tell a rank
+# variables that torchrun and Tutelage set for a rank
+_LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def is_main() -> bool:
@@ -41,7 +42,7 @@ def is_up() -> bool:
 
 
 def broadcast(value: Any) -> Any:
-    """Rank 0's value, on every rank; its tensors come on the host."""
+    """Returns rank 0's value on every rank, with tensors on the host."""
     if not is_up():
         return value
     import torch
@@ -49,7 +50,7 @@ def broadcast(value: Any) -> Any:
 
     from tutelage.compat.torch import map_tensors
 
-    box = [map_tensors(torch.Tensor.cpu, value)]  # or all ranks would have rank 0's on its GPU
+    box = [map_tensors(torch.Tensor.cpu, value)]  # else all ranks would load them to rank 0's GPU
     dist.broadcast_object_list(box, src=0, group=_messages.group)
     return box[0]
 
@@ -73,7 +74,7 @@ class _Messages:
 
 
 _messages = _Messages()
-_PATIENCE = timedelta(days=30)  # ranks wait while one of them trains, writes signals or stands at a lock
+_PATIENCE = timedelta(days=30)  # ranks wait while one of them trains, writes signals or waits for a lock
 
 
 def ranks_here(trainer: DictConfig) -> int:
@@ -81,7 +82,7 @@ def ranks_here(trainer: DictConfig) -> int:
     strategy, devices = str(trainer.get("strategy", "auto")), trainer.get("devices", 1)
     if any(word in strategy for word in ("spawn", "fork", "notebook")):
         raise TutelageError(
-            f"trainer.strategy={strategy}: its ranks run only `fit` and give nothing back; use trainer.strategy=ddp"
+            f"trainer.strategy={strategy}: its ranks run only `fit` and return nothing; use trainer.strategy=ddp"
         )
     if (asked := _asked(devices)) is None:
         return max(1, gpus(trainer))
@@ -89,7 +90,7 @@ def ranks_here(trainer: DictConfig) -> int:
 
 
 def _asked(devices: Any) -> int | list[int] | None:
-    """Returns the number or the list of devices that ``trainer.devices`` asks for; None: all that there are.
+    """Returns the number or list of devices in ``trainer.devices``; None for all.
 
     Raises:
         TutelageError: it says neither.
@@ -109,10 +110,10 @@ def _asked(devices: Any) -> int | list[int] | None:
 
 
 def check_devices(trainer: DictConfig) -> None:
-    """Refuses devices that are not there, before anything is built.
+    """Refuses devices that don't exist, before anything is built.
 
     Raises:
-        TutelageError: no device is asked for, or one that this machine has not; a GPU has one rank only.
+        TutelageError: no device is requested, one that this machine lacks, or more ranks than GPUs.
     """
     devices, there = trainer.get("devices", 1), gpus(trainer)
     asked = _asked(devices)
@@ -121,10 +122,10 @@ def check_devices(trainer: DictConfig) -> None:
         raise TutelageError(f"trainer.devices must be at least 1, or 'auto'; found {devices!r}")
     if trainer.get("accelerator", "auto") == "cuda" and not there:
         raise TutelageError(
-            "trainer.accelerator=cuda: PyTorch finds no GPU here; trainer.accelerator=auto takes what there is"
+            "trainer.accelerator=cuda: PyTorch finds no GPU here; trainer.accelerator=auto uses what is available"
         )
     if there and isinstance(asked, list) and max(asked) >= there:
-        raise TutelageError(f"trainer.devices={devices}: the GPUs here are 0 to {there - 1}")
+        raise TutelageError(f"trainer.devices={devices}: this machine has GPUs 0 to {there - 1}")
     if there and isinstance(asked, int) and asked > there:
         raise TutelageError(
             f"trainer.devices={devices}: every rank needs a GPU of its own, and there {_are(there)} here; use "
@@ -137,7 +138,7 @@ def _are(count: int) -> str:
 
 
 def device(trainer: DictConfig) -> "torch.device":
-    """Returns the device that this process trains on: of the GPUs that the trainer names, that of its local rank."""
+    """Returns the device that this process trains on: the GPU of its local rank among the trainer's GPUs."""
     import torch
 
     if not gpus(trainer):
@@ -147,29 +148,31 @@ def device(trainer: DictConfig) -> "torch.device":
 
 
 def check_environment(trainer: DictConfig) -> None:
-    """Compares what the environment says of ranks, which may be left over from another program, with the config.
+    """Compares the environment's variables for ranks, which may be left over from another program, with the config.
 
     Raises:
-        TutelageError: they differ: the ranks would wait for some that nobody starts.
+        TutelageError: they differ, so that ranks would wait for others that nobody starts.
     """
     nodes = int(trainer.get("num_nodes", 1))
     given = {name: os.environ[name] for name in _LAUNCHED if name in os.environ}
     rank = given.get("RANK", given.get("LOCAL_RANK", "0"))
     if not {"RANK", "WORLD_SIZE"} <= given.keys():
         if rank != "0":
-            raise TutelageError(f"the environment has {_said(given)}, a rank of no group; unset {' '.join(given)}")
+            raise TutelageError(
+                f"the environment has {_said(given)}, but no group of ranks was started; unset {' '.join(given)}"
+            )
         if nodes > 1:
             raise TutelageError(
-                f"trainer.num_nodes={nodes}: ranks on several machines are started by SLURM or torchrun, which started "
-                "none here (docs/cluster.md)"
+                f"trainer.num_nodes={nodes}: start the ranks of several machines with SLURM or torchrun "
+                "(docs/cluster.md)"
             )
         return
     if not all(given[name].isdigit() for name in ("RANK", "WORLD_SIZE")) or int(rank) >= int(given["WORLD_SIZE"]):
-        raise TutelageError(f"the environment has {_said(given)}: no rank of several; unset {' '.join(given)}")
+        raise TutelageError(f"the environment has {_said(given)}, which is not a valid rank; unset {' '.join(given)}")
     if int(given["WORLD_SIZE"]) != (expected := ranks_here(trainer) * nodes):
         raise TutelageError(
-            f"the environment has {_said(given)} (of torchrun, of SLURM's tasks, or left over), the config asks for "
-            f"trainer.devices × trainer.num_nodes = {expected}: start as many, or unset {' '.join(given)}"
+            f"the environment has {_said(given)} (from torchrun, SLURM or an earlier program), but the config "
+            f"trainer.devices × trainer.num_nodes = {expected}: start that many ranks, or unset {' '.join(given)}"
         )
     if int(given["WORLD_SIZE"]) > 1 and (missing := [name for name in _LAUNCHED if name not in given]):
         raise TutelageError(f"the environment has {_said(given)}, but not {', '.join(missing)}")
@@ -200,7 +203,8 @@ def ranks(cfg: DictConfig, verb: str, folder: Path) -> Iterator[None]:
     """
     launched = "WORLD_SIZE" in os.environ and "RANK" in os.environ  # by us as a rank, or by torchrun
     size = int(os.environ["WORLD_SIZE"]) if launched else ranks_here(cfg.trainer)
-    if size == 1 and not isinstance(cfg.trainer.get("strategy"), DictConfig):  # shards need a group even of one
+    # sharding needs a group even for one rank
+    if size == 1 and not isinstance(cfg.trainer.get("strategy"), DictConfig):
         yield
         return
     rendezvous.follow_starter()
@@ -227,7 +231,7 @@ def _start(size: int, cfg: DictConfig, verb: str, folder: Path) -> list[subproce
     quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
     command = [sys.executable, "-m", "tutelage", verb, "--config-name", rendezvous.CONFIG, f"hydra.run.dir='{quoted}'"]
     command += ["hydra.output_subdir=null", "hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]
-    # Apart from the terminal, whose Ctrl-C is this process's to hear; the pipe tells them when it is gone.
+    # In a session of their own: Ctrl-C reaches only this process, and the pipe tells them when it ends.
     children = [
         subprocess.Popen(
             command, env=os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank), rendezvous.STARTED: "1"},
@@ -236,15 +240,16 @@ def _start(size: int, cfg: DictConfig, verb: str, folder: Path) -> list[subproce
         for rank in range(1, size)
     ]  # fmt: skip
     for child in children:
-        rendezvous.send_config(child, OmegaConf.to_yaml(cfg))  # unresolved: stages still lay theirs over it
+        # unresolved, because stages merge their settings into it later
+        rendezvous.send_config(child, OmegaConf.to_yaml(cfg))
     return children
 
 
 def _join(trainer: DictConfig, children: list[subprocess.Popen[bytes]]) -> None:
     """Makes this process a rank: tensors go through NCCL where ranks have GPUs, else through gloo.
 
-    What ranks tell each other in between goes through gloo on the host, which may wait for as long as a training
-    takes; a wait in NCCL ends the job after ten minutes.
+    Messages between trainings go through gloo on the host, which may wait for as long as a training takes; NCCL would
+    end the job after ten minutes.
     """
     import torch
     import torch.distributed as dist
@@ -256,14 +261,14 @@ def _join(trainer: DictConfig, children: list[subprocess.Popen[bytes]]) -> None:
 
 
 def _leave(children: list[subprocess.Popen[bytes]], failed: bool, launched: bool) -> None:
-    """Ends the group and the ranks; a clean environment, or the next job of a sweep would take itself for a rank."""
+    """Ends the group and the ranks; cleans the environment, so that the next job of a sweep is not taken for a rank."""
     import torch.distributed as dist
 
     _messages.group = None
 
     if is_up():
         dist.destroy_process_group()
-    deadline = time.monotonic() + (5 if failed else 60)  # time to say what went wrong there
+    deadline = time.monotonic() + (5 if failed else 60)  # time to log what went wrong there
     for child in children:
         try:
             child.wait(timeout=max(0.0, deadline - time.monotonic()))
@@ -276,4 +281,4 @@ def _leave(children: list[subprocess.Popen[bytes]], failed: bool, launched: bool
         for name in _ENVIRONMENT:
             os.environ.pop(name, None)
     if not failed and (codes := [child.returncode for child in children if child.returncode]):
-        raise TutelageError(f"ranks ended with exit codes {codes}; the run's folder has what they said")
+        raise TutelageError(f"ranks ended with exit codes {codes}; see their logs in the run's folder")

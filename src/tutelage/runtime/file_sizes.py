@@ -1,4 +1,4 @@
-"""Files that unpack to more than memory takes are refused by the sizes in their headers, before they are unpacked."""
+"""Refuses files whose content would not fit into memory, by the sizes in their headers."""
 
 import math
 from pathlib import Path
@@ -8,11 +8,11 @@ import numpy as np
 
 from tutelage.errors import TutelageError
 
-_SHARE = 0.5  # of what is free
+_SHARE = 0.5  # of the free memory
 
 
 def free_memory() -> int:
-    """Bytes that the machine says are available; 4 GiB where it does not say."""
+    """Returns the available memory in bytes; 4 GiB if it is unknown."""
     for line in Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else ():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
@@ -31,13 +31,13 @@ def check_size(path: object, size: int) -> None:
     """
     if size > _SHARE * (free := free_memory()):
         raise TutelageError(
-            f"{path}: refused before it is unpacked, for its content takes {size / 2**30:.3g} GiB; {free / 2**30:.3g} "
-            "GiB of memory are free, of which one file may take half"
+            f"{path}: refused because its content takes {size / 2**30:.3g} GiB; {free / 2**30:.3g} GiB of memory are "
+            "free, of which one file may use half"
         )
 
 
 def read_npy(file: IO[bytes], size: int, path: object) -> np.ndarray[Any, Any]:
-    """The array of a ``.npy`` file, whose header is compared with its size first; nothing is unpickled.
+    """Returns the array of a ``.npy`` file after comparing its header with its size; nothing is unpickled.
 
     Args:
         file: at its start; seekable.
@@ -45,7 +45,7 @@ def read_npy(file: IO[bytes], size: int, path: object) -> np.ndarray[Any, Any]:
         path: what errors call it.
 
     Raises:
-        TutelageError: the header speaks of more numbers than there are, or than memory takes.
+        TutelageError: the header claims more numbers than the file has, or than fit into memory.
     """
     version = np.lib.format.read_magic(file)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Writes files atomically, and locks and digests them."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        error.filename = str(path)  # the name that the user knows
+        error.filename = str(path)  # name the final file, not the temporary one
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -54,7 +54,7 @@ def sync_folder(folder: Path) -> None:
 def locked(path: Path, timeout: float = -1) -> Iterator[None]:
     """Context manager that holds a lock file; the lock ends with its process, however that ends.
 
-    The file may be locked by every user, whatever the umask: folders of artifacts are shared.
+    Every user may lock the file, whatever the umask, because folders of artifacts are shared.
 
     Args:
         path: of the lock file, which stays.
@@ -72,16 +72,16 @@ def locked(path: Path, timeout: float = -1) -> Iterator[None]:
     except (OSError, NotImplementedError) as error:
         reason = getattr(error, "strerror", None) or error
         raise TutelageError(
-            f"{path} can't be locked ({reason}): its folder must be writable, and on a file system that has flock"
+            f"{path} can't be locked ({reason}): its folder must be writable and on a file system with flock"
         ) from error
     with held:
         yield
 
 
 def file_system_time(folder: Path) -> float:
-    """The time, in seconds since 1970, by the clock that stamps the files in ``folder``: on a share the server's.
+    """Returns the time in seconds since 1970 by the clock of the file system of ``folder``.
 
-    Where nothing can be written there it is this machine's.
+    If nothing can be written there, it is this machine's.
     """
     try:
         with tempfile.TemporaryFile(dir=folder) as probe:
@@ -98,7 +98,7 @@ def recipe_digest(recipe: Mapping[str, Any]) -> str:
 
 
 def canonical(document: Any) -> str:
-    """JSON with sorted keys; those that are no text, as YAML has them, are sorted as the text that JSON makes."""
+    """Returns JSON with sorted keys; keys that are not strings (YAML allows them) are sorted as their JSON text."""
     return json.dumps(_with_texts_for_keys(document), sort_keys=True)
 
 
@@ -113,7 +113,7 @@ _digests: dict[Path, tuple[tuple[int, ...], str]] = {}
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 (64 hex digits) of a file's bytes; read again only where the file system says that it changed."""
+    """Returns the SHA-256 (64 hex digits) of a file; it is read again only if its :func:`stamp` changed."""
     now, known = stamp(path), _digests.get(path.absolute())
     if known is None or known[0] != now:
         with path.open("rb") as file:
@@ -129,7 +129,7 @@ def stamp(path: Path) -> tuple[int, ...]:
 
 
 def is_missing(path: Path) -> bool:
-    """Checks whether nothing is at a path; where its folder may not be read, something may be, and reading says so."""
+    """Checks whether nothing is at a path; False if its folder may not be read, so that reading reports that."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -140,6 +140,6 @@ def is_missing(path: Path) -> bool:
 
 
 def remove_temporary_files(folder: Path, pattern: str = "**/.*.tmp") -> None:
-    """Removes what a killed process left half written below ``folder``, of which this process is the owner."""
+    """Removes partly written files of killed processes below ``folder``, which this process owns."""
     for path in folder.glob(pattern):
         path.unlink(missing_ok=True)

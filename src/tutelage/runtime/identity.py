@@ -1,7 +1,7 @@
-"""The identity of what a config makes: the values that matter, the code that they name, files by content, versions.
+"""Identifies the result of a config: relevant values, the code that they name, files by content, versions.
 
-An artifact's recipe and a run's record are made of it, so that nothing is reused or resumed that other code, other
-weights or other data would not have made.
+Recipes of artifacts and records of runs consist of it, so that nothing made with other code, weights or data is reused
+or resumed.
 """
 
 import re
@@ -20,8 +20,8 @@ from tutelage.runtime.source_code import trace, version
 
 NAME = "identity.json"  # in a run's folder
 
-# Keys that change how a job is run, shown or found again, but not its outcome. They count in no digest; those of
-# callbacks, data and trainer neither below ``stages.<name>``.
+# Keys that change how a job runs or is shown, but not its outcome. No digest includes them; those of callbacks, data
+# and trainer are left out below ``stages.<name>``, too.
 COSMETIC = (
     "paths", "reuse", "logger", "stages.teacher.workers",
     "callbacks.progress", "callbacks.recovery",
@@ -54,7 +54,7 @@ def _essential(node: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def with_contents(node: Any) -> Any:
-    """Plain values in which every string that is a file's path is replaced by what the file holds, as its SHA-256."""
+    """Returns plain values in which each path of a file is replaced by the file's SHA-256."""
     if isinstance(node, Mapping):
         return {key: value if key in WRITERS else with_contents(value) for key, value in node.items()}
     if isinstance(node, list):
@@ -69,7 +69,7 @@ def files(node: Any) -> dict[str, str]:
 
 
 def made_with(node: Any) -> dict[str, Any]:
-    """The code that plain values of a config name, and versions, as JSON values for a recipe."""
+    """Returns the code that a config names, and versions, as JSON values for a recipe."""
     import torch  # slow, and what reads runs needs the names of this module only
 
     names = {value for _, value in _leaves(node) if isinstance(value, str) and _DOTTED.fullmatch(value)}
@@ -93,28 +93,28 @@ def of_run(cfg: DictConfig, data: str, teachers: Mapping[str, str] | None = None
 
 
 def hold(folder: Path, found: Mapping[str, Mapping[str, str]]) -> None:
-    """Notes in a run's folder what it rests on, before its student is trained.
+    """Records in a run's folder what it depends on, before its student is trained.
 
     Raises:
-        TutelageError: its training was begun with something else; names what changed.
+        TutelageError: its training was started with other contents; names what changed.
     """
     path, begun = folder / NAME, folder / "checkpoints"
     if path.exists() and begun.is_dir() and any(begun.iterdir()):
         try:
             changed = changes(folder, found)
         except TutelageError as error:
-            manifest.set_aside(begun, f"{error}: nothing says what the student was trained with")
+            manifest.set_aside(begun, f"{error}: it is unknown what the student was trained with")
             changed = []
         if changed:
             raise TutelageError(
-                f"{folder}: its student was trained with other contents of {', '.join(changed)}; "
-                f"delete {begun} to train it anew, or choose another hydra.run.dir"
+                f"{folder}: its student was trained with other contents of {', '.join(changed)}; delete {begun} to "
+                "train it again, or choose another hydra.run.dir"
             )
     write_json(path, found)
 
 
 def changes(folder: Path, found: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """The names of what differs from what a run's folder says that it rests on, as far as ``found`` goes.
+    """Returns the names of what has changed since a run's folder was made, among the parts in ``found``.
 
     Raises:
         TutelageError: the folder does not say.

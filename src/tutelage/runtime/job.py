@@ -1,4 +1,4 @@
-"""One job's life: its folder, its status, the signals that end it, and what it ran on."""
+"""Runs a job in its folder: status, signals, environment."""
 
 import logging
 import os
@@ -31,9 +31,10 @@ from tutelage.runtime.signals import INTERRUPTED, PREEMPTED, exit_code, requests
 log = logging.getLogger(__name__)
 
 
-BEAT = 10.0  # seconds between signs of life
-PATIENCE = 10.0  # seconds for what a killed process left to end: its workers hold its lock
-_KEPT = (  # what figures rest on, in a finished job's folder; artifacts and weights have manifests of their own
+BEAT = 10.0  # seconds between heartbeats
+PATIENCE = 10.0  # seconds for the workers of a killed process to end, which hold its lock
+# files in a finished job's folder on which its metrics depend; artifacts and weights have manifests of their own
+_KEPT = (
     "config.yaml", "config.digest", "identity.json", "provenance.json", "artifacts.json", "metrics.json",
     "signals.json", "tensorboard/**/*", "checkpoints/manifest.json",
 )  # fmt: skip
@@ -75,12 +76,12 @@ def job(cfg: DictConfig, folder: Path, overrides: list[str], extends: Extends = 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Two trainings would mix their states; the lock goes with the process, however it ends."""
+    """Context manager that locks a folder until the process ends: two trainings would mix their states."""
     with ExitStack() as held:
         try:
             held.enter_context(locked(folder / ".lock", PATIENCE))
         except Timeout:
-            raise TutelageError(f"another process is at work in {folder} (see its status.json)") from None
+            raise TutelageError(f"another process is running in {folder} (see its status.json)") from None
         yield
 
 
@@ -106,7 +107,9 @@ def track_status(folders: Sequence[Path], after: str) -> Iterator[None]:
             raise
         why = "Ctrl-C" if (code := exit_code()) == INTERRUPTED else "SIGTERM"
         end("PREEMPTED", why)
-        log.warning("stopped by %s, exit code %d; the same command goes on with %s", why, code, _same_place(folders[0]))
+        log.warning(
+            "stopped by %s, exit code %d; to resume, run the same command with %s", why, code, _same_place(folders[0])
+        )
         slurm.queue_again(requests.came(signal.SIGUSR1))
         raise SystemExit(code) from stop
     except BaseException as error:
@@ -116,7 +119,7 @@ def track_status(folders: Sequence[Path], after: str) -> Iterator[None]:
 
 
 def _end(path: Path, document: Mapping[str, Any]) -> None:
-    """Writes how a job ended, also on a full disk; where that can't be it is said to be DEAD."""
+    """Writes how a job ended, even on a full disk; if that fails, the job is shown as DEAD."""
     try:
         write_json(path, document)
     except OSError:
@@ -124,7 +127,7 @@ def _end(path: Path, document: Mapping[str, Any]) -> None:
             overwrite_json(path, document)
         except OSError as error:
             log.error("%s can't be written: %s", path, explain(error))
-            if document["state"] not in ("FAILED", "PREEMPTED"):  # those are raised as they are
+            if document["state"] not in ("FAILED", "PREEMPTED"):  # these are raised unchanged
                 raise
 
 
@@ -146,7 +149,7 @@ def init_run_dir(cfg: DictConfig, folder: Path, overrides: list[str], extends: E
 
 
 def is_complete(cfg: DictConfig, folder: Path) -> bool:
-    """Checks whether an earlier attempt at this very config finished in ``folder``."""
+    """Checks whether an earlier attempt with the same config finished in ``folder``."""
     return state(folder) == "COMPLETE" and _holds(folder, _resolved(cfg)[1]) is True
 
 
@@ -161,7 +164,7 @@ def _claim(cfg: DictConfig, folder: Path, extends: Extends) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     resolved, digest = _resolved(cfg)
     marker = folder / "config.digest"
-    unused = state(folder) == "FAILED" and not (folder / "checkpoints").exists()  # such as a config that was refused
+    unused = state(folder) == "FAILED" and not (folder / "checkpoints").exists()  # such as a refused config
     if _holds(folder, digest) is False and not unused and not extends(folder, cfg):
         raise TutelageError(
             f"{folder} holds a run with another config ({differences(folder / 'config.yaml', hidden(resolved))}); "
@@ -169,7 +172,7 @@ def _claim(cfg: DictConfig, folder: Path, extends: Extends) -> None:
         )
     write_atomically(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(hidden(resolved))).encode())
     write_atomically(marker, digest.encode())
-    if not (folder / "run.id").is_file():  # for services that keep runs: a folder's name may come again elsewhere
+    if not (folder / "run.id").is_file():  # for services that keep runs: folders may have equal names
         write_atomically(folder / "run.id", secrets.token_hex(6).encode())
 
 
@@ -208,7 +211,7 @@ class SignOfLife:
     figures: Callable[[Path], Mapping[str, Any]] = staticmethod(_nothing)
 
     def show(self, figures: Callable[[Path], Mapping[str, Any]]) -> None:
-        """From here on the sign of life of a job's folder carries what ``figures`` says of it."""
+        """Adds what ``figures`` returns to the job's heartbeat from now on."""
         self.figures = figures
 
 
@@ -217,7 +220,7 @@ sign_of_life = SignOfLife()
 
 @contextmanager
 def _heart(folders: Sequence[Path]) -> Iterator[None]:
-    """Context manager that writes ``heartbeat.json`` every ten seconds: a killed job can be told from one that runs."""
+    """Context manager that writes ``heartbeat.json`` every ten seconds: it tells a killed job from a running one."""
     stopped = threading.Event()
 
     def beat() -> None:
@@ -226,8 +229,8 @@ def _heart(folders: Sequence[Path]) -> Iterator[None]:
                 for folder in folders:
                     document = {"time": time.time(), "progress": dict(sign_of_life.figures(folder))}
                     write_json(folder / "heartbeat.json", document, durable=False)
-            except (OSError, RuntimeError, ValueError) as error:  # it must not end the job
-                log.debug("no sign of life: %s", error)
+            except (OSError, RuntimeError, ValueError) as error:  # an error here must not end the job
+                log.debug("heartbeat can't be written: %s", error)
             if stopped.wait(BEAT):
                 return
 

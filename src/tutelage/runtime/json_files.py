@@ -1,4 +1,4 @@
-"""JSON documents: written whole and without secrets, read with a sentence for what can't be read."""
+"""Writes JSON atomically and without secrets; reads it with clear errors."""
 
 import json
 import os
@@ -13,13 +13,13 @@ from tutelage.runtime.masking import hidden
 def write_json(path: Path, document: Any, durable: bool = True) -> None:
     """Writes ``document`` atomically as indented JSON, without secrets (:mod:`tutelage.runtime.masking`).
 
-    NaN and infinity are refused, for they are no JSON.
+    NaN and infinity are refused, as they are not valid JSON.
     """
     write_atomically(path, (json.dumps(hidden(document), indent=1, allow_nan=False) + "\n").encode(), durable)
 
 
 def overwrite_json(path: Path, document: Any) -> None:
-    """Writes into a file that is there, which on a full disk still has room: its blocks are taken already."""
+    """Overwrites an existing file in place, which works on a full disk because its blocks are allocated."""
     with open(path, "r+b") as file:
         file.write((json.dumps(hidden(document), indent=1, allow_nan=False) + "\n").encode())
         file.truncate()
@@ -31,7 +31,7 @@ def read_json(path: Path) -> Any:
     """The document in a JSON file.
 
     Raises:
-        TutelageError: it is not there, can't be read or is no JSON; names it.
+        TutelageError: it is missing, unreadable or not JSON; names it.
     """
     try:
         return json.loads(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Reads documents that anyone may have damaged: what is not as expected is one sentence that names file and place."""
+"""Reads JSON documents of unknown origin: errors name the file and the place in one sentence."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -17,13 +17,13 @@ _KINDS: Mapping[str, Callable[[Any], bool]] = {
     "a size": lambda value: _is_number(value) and value >= 0,
     "a whole number": lambda value: _is_number(value) and isinstance(value, int),
     "names with values": lambda value: isinstance(value, dict),
-    "a list of texts": lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
+    "a list of strings": lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
     "two numbers": lambda value: isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)),
 }
 
 
 def _is_number(value: Any) -> bool:
-    """Finite, and its square as well."""
+    """Checks for a number that is finite, and whose square is finite."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
 
 
@@ -35,7 +35,7 @@ def read_json_as(path: Path, form: Form) -> dict[str, Any]:
     """
     try:
         if not path.is_file():
-            raise OSError("it is no file")
+            raise OSError("it is not a file")
         document = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise TutelageError(f"{path.name} can't be read: {_reason(error)}") from error
@@ -64,7 +64,7 @@ def _mismatch(node: Any, form: Any, path: str) -> str:
     if isinstance(form, str):
         return "" if _KINDS[form](node) else f"{path}: expected {form}, found {_shown(node)}"
     if not isinstance(node, dict):
-        return f"{path}: expected names with values, found {_shown(node)}"
+        return f"{path}: expected a mapping, found {_shown(node)}"
     for name, below in form.items():
         key = name.removesuffix("?")
         for one in node if key == "*" else [key]:

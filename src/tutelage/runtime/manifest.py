@@ -1,7 +1,7 @@
-"""The checksums of a finished folder: ``manifest.json``, written last, is looked at before anything in it is believed.
+"""Checksums of a finished folder: ``manifest.json``, written last and verified before the folder is used.
 
-It holds size and SHA-256 of every file that belongs to the folder for good, when it was made, and a digest of itself.
-Files that were added later are not looked at; signs of life, logs, locks and what is half written never belong to it.
+It has the size and SHA-256 of every permanent file, the time of writing, and a digest of itself. Files added later are
+ignored; heartbeats, logs, locks and partial files never belong to it.
 """
 
 import logging
@@ -39,7 +39,7 @@ def write(folder: Path, parts: Sequence[str] = ("**/*",)) -> None:
 
 
 def _stays(path: Path, folder: Path) -> bool:
-    if path.name == NAME:  # a folder in it has its own
+    if path.name == NAME:  # a subfolder has its own
         return path.parent != folder
     return not any(fnmatch(part, pattern) for part in path.relative_to(folder).parts for pattern in _PASSING)
 
@@ -52,20 +52,20 @@ def read(folder: Path) -> dict[str, Any]:
     """
     path = folder / NAME
     if is_missing(path):
-        raise TutelageError(f"{path} is not there: without it nothing says that the folder is complete")
+        raise TutelageError(f"{path} is missing: without it the folder is not known to be complete")
     document = read_json(path)
     rest = {key: value for key, value in document.items() if key != "digest"} if isinstance(document, dict) else {}
     if not rest or document.get("digest") != recipe_digest(rest):
-        raise TutelageError(f"{path} is damaged: it does not have the digest that it says")
+        raise TutelageError(f"{path} is damaged: its content does not match its digest")
     return rest
 
 
 def problems(folder: Path, quick: bool = False) -> dict[str, str]:
-    """Name → what is wrong with it, of every file of ``folder`` that is missing or not what was written.
+    """Returns the problem of every file of ``folder`` that is missing or changed, by name.
 
     Args:
         folder: finished.
-        quick: of files above 1 MiB look only at the size.
+        quick: compare only the size of files above 1 MiB.
     """
     try:
         files = read(folder)["files"]
@@ -78,7 +78,7 @@ def problems(folder: Path, quick: bool = False) -> dict[str, str]:
 def problems_of_run(folder: Path) -> list[str]:
     """Returns what is wrong with the files of a finished run and of its student; a quick check.
 
-    A run without a manifest has none: it is of an older version, and nothing says what its files were.
+    A run without a manifest, from an older version, has no known problems.
     """
     written = [place for place in (folder, folder / "checkpoints") if not is_missing(place / NAME)]
     found = [said for place in written for said in problems(place, quick=True).values()]
@@ -89,7 +89,7 @@ def check(folder: Path, quick: bool = False) -> None:
     """Compares every file of ``folder`` with its manifest.
 
     Raises:
-        TutelageError: a file is missing or not what was written; names the first, and says how many there are.
+        TutelageError: a file is missing or changed; names the first and the number of others.
     """
     if found := list(problems(folder, quick).values()):
         raise TutelageError(found[0] + (f" (and {len(found) - 1} more)" if found[1:] else ""))
@@ -99,7 +99,7 @@ def check_file(folder: Path, name: str) -> None:
     """Compares one file of ``folder`` with its manifest.
 
     Raises:
-        TutelageError: it is not what was written, or no file that the manifest knows.
+        TutelageError: it has changed, or is not in the manifest.
     """
     files = read(folder)["files"]
     if name not in files:
@@ -111,7 +111,7 @@ def check_file(folder: Path, name: str) -> None:
 def _problem(path: Path, expected: dict[str, Any], quick: bool) -> str:
     try:
         if not path.is_file():
-            return f"{path} is damaged: it is no file" if path.exists() else f"{path} is missing"
+            return f"{path} is damaged: it is not a file" if path.exists() else f"{path} is missing"
         if (size := path.stat().st_size) != expected["bytes"]:
             return f"{path} is damaged: expected {expected['bytes']} bytes, found {size}"
         if not (quick and size > _SMALL) and file_digest(path) != expected["sha256"]:
@@ -122,9 +122,9 @@ def _problem(path: Path, expected: dict[str, Any], quick: bool) -> str:
 
 
 def set_aside(path: Path, why: str) -> None:
-    """Renames a damaged folder or file to ``….damaged-N``, and says so."""
+    """Renames a damaged folder or file to ``….damaged-N`` and logs it."""
     number = 1
     while (place := path.with_name(f"{path.name}.damaged-{number}")).exists():
         number += 1
     path.rename(place)
-    log.warning("%s; kept as %s and made anew", why, place.name)
+    log.warning("%s; kept as %s and made again", why, place.name)

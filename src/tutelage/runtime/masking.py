@@ -1,9 +1,9 @@
-"""Keeps secrets out of everything that is written: values of environment variables, and credentials in URLs.
+"""Removes secrets from everything that is written: values of environment variables, and credentials in URLs.
 
-A value that ``${oc.env:NAME}`` gave is replaced by ``(hidden)`` in files, headers, logs and messages. Not hidden, for a
-run can't be repeated or found without them, are numbers, values of less than six characters, variables whose names
-begin with ``TUTELAGE_``, and what stands in ``paths`` or under a key that names a place (:data:`PLACES`). Of a URL the
-part before ``@`` is hidden wherever it stands, and values of parameters such as ``token=``.
+A value that ``${oc.env:NAME}`` gave is replaced by ``(hidden)`` in files, headers, logs and messages. Not hidden,
+because a run can't be repeated or found without them, are numbers, values of less than six characters, variables whose
+names begin with ``TUTELAGE_``, and what stands in ``paths`` or under a key that names a place (:data:`PLACES`). Of a
+URL the part before ``@`` is hidden wherever it stands, and values of parameters such as ``token=``.
 """
 
 import logging
@@ -54,7 +54,7 @@ class FromEnvironment:
 
     Attributes:
         secrets: to be hidden.
-        settings: values that name places, too: not hidden.
+        settings: keys whose values are paths or addresses, too: not hidden.
     """
 
     secrets: set[str] = field(default_factory=set)
@@ -69,7 +69,7 @@ _read = FromEnvironment()
 
 
 def environment(name: str, *default: Any, _node_: Node) -> Any:
-    """The resolver ``oc.env``: OmegaConf's own, which notes what it gave."""
+    """Resolver ``oc.env``: OmegaConf's own, which also records the values as secrets."""
     value = oc.env(name, *default)
     if value is not None and name in os.environ:
         key = full_key(_node_) if _node_ is not None else ""
@@ -80,17 +80,17 @@ def environment(name: str, *default: Any, _node_: Node) -> Any:
 
 
 def known() -> list[str]:
-    """All secrets so far, for a process to be started: :func:`remember`."""
+    """Returns all secrets so far, to be passed to a new process (:func:`remember`)."""
     return sorted(_read.hidden())
 
 
 def remember(secrets: Iterable[str]) -> None:
-    """Hides these from now on."""
+    """Hides these values from now on."""
     _read.secrets.update(secrets)
 
 
 def hide(text: str) -> str:
-    """``text`` without secrets and credentials."""
+    """Returns ``text`` without secrets and credentials."""
     for secret in sorted(_read.hidden(), key=len, reverse=True):
         if secret in text and len(secret) >= _SHORTEST and not _is_number(secret):
             text = text.replace(secret, MASK)
@@ -113,7 +113,7 @@ def _without_credentials(text: str) -> str:
 
 
 def hidden(document: Any) -> Any:
-    """A copy of plain values in which every text is hidden as :func:`hide` does it; of places only credentials are."""
+    """Returns a copy of plain values with all secrets hidden; in paths and addresses only credentials are."""
     if isinstance(document, dict):
         return {
             hide(key) if isinstance(key, str) else key: (
@@ -127,7 +127,7 @@ def hidden(document: Any) -> Any:
 
 
 def masked(document: Any, path: str = "") -> str:
-    """The dotted path of the first value with something hidden in it; empty if there is none."""
+    """Returns the dotted path of the first value that contains a secret; empty if there is none."""
     items = (
         document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
     )
@@ -147,7 +147,7 @@ def clean(paths: Iterable[Path]) -> None:
 
 
 def mask_logs() -> None:
-    """From here on no record of ``logging`` has a secret or an escape sequence in its message or traceback."""
+    """Removes secrets and escape sequences from all messages and tracebacks of ``logging`` from now on."""
     make = logging.getLogRecordFactory()
     if not isinstance(make, _SafeRecords):
         logging.setLogRecordFactory(_SafeRecords(make))
@@ -163,7 +163,7 @@ class _SafeRecords:
         record = self.make(*arguments, **more)
         try:
             message = record.getMessage()
-        except Exception:  # a wrong format: logging itself says so
+        except Exception:  # a wrong format, which logging reports itself
             return record
         if (safe := printable(hide(message))) != message:
             record.msg, record.args = safe, ()

@@ -1,4 +1,4 @@
-"""Filters libraries' messages on the terminal: nothing that a user can't mend, and nothing twice."""
+"""Filters libraries' messages on the terminal: nothing that a user can't fix, and nothing twice."""
 
 import logging
 import warnings
@@ -9,17 +9,17 @@ _show = warnings.showwarning
 
 
 def quiet() -> None:
-    """No news of absent GPUs three times a job, no warnings of what a user can't mend, each other one once.
+    """Drops repeated notes on absent GPUs and warnings that a user can't fix; shows each other warning once.
 
-    A job builds a network several times, to try it out and to train it, and whoever makes it may warn each time.
-    Python's own "once" begins anew whenever a library changes the filters.
+    A job builds a network several times, to try it out and to train it, and its constructor may warn each time.
+    Python's own "once" is reset whenever a library changes the filters.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings(
         "ignore", message=".*(LeafSpec|does not have many workers|in eval mode at the start|srun).*"
     )
     warnings.showwarning = _show_once
-    for handler in logging.getLogger().handlers:  # of this job; the next one's are new
+    for handler in logging.getLogger().handlers:  # once per job
         if not any(isinstance(one, OfLibrariesOnce) for one in handler.filters):
             handler.addFilter(OfLibrariesOnce())
 
@@ -34,7 +34,7 @@ def _show_once(
 
 
 class OfLibrariesOnce(logging.Filter):
-    """Lets each warning of a library pass once; Tutelage's own are all meant."""
+    """Lets each warning of a library pass once; all of Tutelage's own pass."""
 
     def __init__(self) -> None:
         super().__init__()

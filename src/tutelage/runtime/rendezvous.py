@@ -1,4 +1,4 @@
-"""Lets the ranks of a job find each other: within minutes, with signals heard and dead processes noticed meanwhile."""
+"""Lets the ranks of a job find each other, with a time limit, while signals and dead processes are noticed."""
 
 import os
 import signal
@@ -18,8 +18,8 @@ from typing import Any
 
 from tutelage.errors import TutelageError
 
-PATIENCE = 300.0  # seconds for all ranks to come: each starts Python and imports torch, maybe from a slow file system
-GRACE = 30.0  # seconds for a rank to end by itself after another one is gone
+PATIENCE = 300.0  # seconds for all ranks to join: each starts Python and imports torch, maybe from a slow file system
+GRACE = 30.0  # seconds for a rank to end by itself after another one has ended
 STARTED = "TUTELAGE_STARTED_RANK"  # in the environment of ranks that another rank has started
 CONFIG = "rank"  # the name of the config that such a rank is given
 _LENGTH = struct.Struct("<Q")
@@ -38,10 +38,10 @@ def join(backend: str, children: Sequence["subprocess.Popen[bytes]"]) -> None:
         children: those that this process has started, ranks 1 and on.
 
     Raises:
-        TutelageError: a child ended, or ranks did not come in time; says which.
+        TutelageError: a child ended, or ranks did not join in time; names them.
     """
     joining = _Joining(backend)
-    thread = threading.Thread(target=joining.run, name="rendezvous", daemon=True)  # torch's calls hear no signal
+    thread = threading.Thread(target=joining.run, name="rendezvous", daemon=True)  # torch's calls ignore signals
     thread.start()
     deadline = time.monotonic() + PATIENCE
     while thread.is_alive():
@@ -56,7 +56,7 @@ def join(backend: str, children: Sequence["subprocess.Popen[bytes]"]) -> None:
 
 
 class _Joining:
-    """One rank's way into the group, in a thread of its own."""
+    """Joins the process group in a thread of its own."""
 
     def __init__(self, backend: str):
         _groups[_address()] += 1
@@ -79,13 +79,13 @@ class _Joining:
             self.error = error
 
     def late(self) -> str:
-        """The sentence on a group that is not complete."""
+        """Returns the error message for an incomplete group."""
         place = ":".join(_address())
         if self.missing:
             return (
                 f"rank {self.rank} of {self.size}: ranks {self.missing} are missing at {place} after {PATIENCE:.0f} s"
             )
-        return f"rank {self.rank} of {self.size}: the ranks have met at {place}, but can't be connected"
+        return f"rank {self.rank} of {self.size}: all ranks reached {place}, but can't be connected"
 
 
 def _address() -> tuple[str, str]:
@@ -109,20 +109,20 @@ def check_same_folder(folder: Path) -> None:
     """Compares the job's folder over all ranks.
 
     Raises:
-        TutelageError: they differ, as where each made one from its own clock.
+        TutelageError: they differ, for example because each was named by the rank's own clock.
     """
     import torch.distributed as dist
 
     found: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(found, "/".join(folder.absolute().parts[-2:]))  # nodes may mount it elsewhere
+    dist.all_gather_object(found, "/".join(folder.absolute().parts[-2:]))  # nodes may mount it at different paths
     if len(set(found)) > 1:
         raise TutelageError(
-            f"the ranks have different folders ({', '.join(sorted(set(found)))}): give them one, hydra.run.dir=…"
+            f"the ranks have different folders ({', '.join(sorted(set(found)))}): set one with hydra.run.dir=…"
         )
 
 
 def check_shared(artifacts: Path) -> None:
-    """Checks that the ranks of several machines see the same files: one makes an artifact, all read it.
+    """Checks that the ranks of several machines share a file system: one makes an artifact, all read it.
 
     Raises:
         TutelageError: they do not.
@@ -149,7 +149,7 @@ def check_shared(artifacts: Path) -> None:
 
 @contextmanager
 def watched(children: Sequence["subprocess.Popen[bytes]"]) -> Iterator[None]:
-    """Context manager in which this process outlives a dead rank by a minute at most, even while torch waits for it."""
+    """Context manager that ends this process within a minute of the death of another rank, even while torch waits."""
     left = threading.Event()
 
     def watch() -> None:
@@ -157,7 +157,7 @@ def watched(children: Sequence["subprocess.Popen[bytes]"]) -> Iterator[None]:
             gone = {rank: child.poll() for rank, child in enumerate(children, start=1) if child.poll()}
             if gone:
                 if not left.wait(GRACE):
-                    print(f"ranks ended (rank: exit code): {gone}; this one waited for them in vain", file=sys.stderr)
+                    print(f"other ranks have ended (rank: exit code): {gone}", file=sys.stderr)
                     os._exit(1)
                 return
 
@@ -170,12 +170,12 @@ def watched(children: Sequence["subprocess.Popen[bytes]"]) -> Iterator[None]:
 
 
 def send_config(child: "subprocess.Popen[bytes]", config: str) -> None:
-    """Gives a rank its config, through its standard input: no file holds the credentials that may be in it."""
+    """Sends a rank its config through its standard input, so that no file contains its credentials."""
     assert child.stdin is not None
     content = config.encode()
     left = _LENGTH.pack(len(content)) + content
-    with suppress(BrokenPipeError):  # it has ended already, which those who wait for it will see
-        while left:  # not through a buffer, whose rest would break its close, too
+    with suppress(BrokenPipeError):  # it has ended already, which is reported elsewhere
+        while left:  # unbuffered, as closing a buffer with content would fail, too
             left = left[os.write(child.stdin.fileno(), left) :]
 
 
@@ -191,12 +191,12 @@ def receive_config() -> None:
 
 
 def _read(size: int) -> bytes:
-    """Reads so many bytes of standard input and not one more."""
+    """Reads exactly that many bytes of standard input."""
     content = b""
     while len(content) < size:
         part = os.read(0, size - len(content))
         if not part:
-            raise TutelageError("the process that starts the ranks ended before it had sent their config")
+            raise TutelageError("the process that starts the ranks ended before sending their config")
         content += part
     return content
 
@@ -207,7 +207,7 @@ def follow_starter() -> None:
         return
 
     def follow() -> None:
-        os.read(0, 1)  # a pipe whose other end the starter holds, and after the config never writes to
+        os.read(0, 1)  # a pipe to the starter, which writes nothing after the config
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(GRACE)
         os._exit(128 + signal.SIGTERM)

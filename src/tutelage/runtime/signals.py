@@ -81,18 +81,18 @@ def _note(number: int, frame: FrameType | None) -> None:
     if number == signal.SIGINT:
         if number in requests.noted:
             raise SystemExit(INTERRUPTED)
-        if distributed.is_main():  # not by print: the signal may have come in the middle of one
+        if distributed.is_main():  # not by print, which the signal may have interrupted
             os.write(2, b"\nCtrl-C: saving the state, then stopping; once more to stop without saving\n")
     requests.noted.add(number)
 
 
 def asked_to_stop() -> bool:
-    """Checks whether a signal to end came since :func:`sigterm_saves` began."""
+    """Checks whether a signal to end arrived since :func:`sigterm_saves` began."""
     return bool(requests.noted)
 
 
 def note_sigterm() -> None:
-    """From here on a SIGTERM is noted and nothing else; Lightning's handler would stop the fit without saving."""
+    """Makes SIGTERM only set a flag; Lightning's handler would stop the fit without saving."""
     if threading.current_thread() is threading.main_thread():
         for number in _signals():
             signal.signal(number, _note)

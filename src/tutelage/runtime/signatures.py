@@ -1,4 +1,4 @@
-"""The arguments that a class or a function takes by name."""
+"""Inspects which arguments a class or function takes by name."""
 
 import inspect
 from typing import Any

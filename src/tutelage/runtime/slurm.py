@@ -1,4 +1,4 @@
-"""SLURM, where a job runs under it: its notice of the end, its queue, its ranks. Elsewhere nothing of this happens."""
+"""Support for SLURM: its notice before the time limit, requeueing, ranks. Without SLURM nothing happens."""
 
 import logging
 import os
@@ -16,9 +16,9 @@ def signals() -> tuple[signal.Signals, ...]:
 
 
 def queue_again(noticed: bool) -> None:
-    """Puts this job back into the queue, once its state is saved: after a notice, and where it is preempted.
+    """Requeues this job after its state is saved: after a notice, or when preempted.
 
-    SLURM itself does so only with a job that it had to kill; one that ends in its grace time it takes for finished.
+    SLURM itself requeues only jobs that it had to kill; a job that ends within the grace time counts as finished.
 
     Args:
         noticed: a SIGUSR1 came.
@@ -31,7 +31,7 @@ def queue_again(noticed: bool) -> None:
     facts = dict(word.split("=", 1) for word in answer.split() if "=" in word)
     preempted = facts.get("PreemptTime", "None") not in ("None", "Unknown")
     if facts.get("Requeue") == "1" and facts.get("JobState") == "RUNNING" and (noticed or preempted):
-        log.info("queued again: SLURM job %s", name)
+        log.info("requeued: SLURM job %s", name)
         _scontrol("requeue", name)
 
 
@@ -45,7 +45,7 @@ def _scontrol(*arguments: str) -> str:
 
 
 def take_rank() -> None:
-    """Takes this process's rank from SLURM's variables where SLURM started several tasks of a job."""
+    """Takes this process's rank from SLURM's variables if SLURM started several tasks."""
     if int(os.environ.get("SLURM_NTASKS", "1")) == 1 or "SLURM_PROCID" not in os.environ or "RANK" in os.environ:
         return
     nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ["SLURM_JOB_NODELIST"]
@@ -60,11 +60,11 @@ def take_rank() -> None:
 
 
 def _first(nodes: str) -> str:
-    """The first node of a list such as ``node[3-4],other``."""
+    """Returns the first node of a list such as ``node[3-4],other``."""
     if os.environ.get("SLURM_NNODES") == "1":
         return "127.0.0.1"
     if found := _scontrol("show", "hostnames", nodes).split():
         return found[0]
     if "[" not in nodes.partition(",")[0]:
         return nodes.partition(",")[0]
-    raise TutelageError(f"SLURM's nodes {nodes}: scontrol, which knows the first of them, can't be asked (see above)")
+    raise TutelageError(f"SLURM's nodes {nodes}: scontrol failed to name the first of them (see above)")

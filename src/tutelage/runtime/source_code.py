@@ -1,8 +1,8 @@
-"""The source of code that a config names: which modules it leads to, and a digest of what each of them says.
+"""Traces the code that a config names: the modules it reaches, with a digest of each one's source.
 
-Code is told apart by where it lies. A user's own modules count by their source, with everything of their own that they
-import; installed packages count by their version, and those that Tutelage does not depend on also by the checksums of
-their files. Of Tutelage the source of the parts that a config uses counts, and of what every training runs through.
+A user's own modules count by their source, with everything of their own that they import; installed packages count by
+their version, and those that Tutelage does not depend on also by the checksums of their files. Of Tutelage the source
+of the parts that a config uses counts, and of what every training runs through.
 
 Comments, docstrings and layout do not count. What code imports by a computed name, or reads from files, is not seen.
 """
@@ -20,9 +20,9 @@ from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
-_TRAINING = "tutelage.pipeline.fit"  # it imports all that any training runs through
+_TRAINING = "tutelage.pipeline.fit"  # it imports everything that any training uses
 _INSTALLED = {"site-packages", "dist-packages"}
-# Whose name is another than the package's; to search for it takes half a second.
+# Distributions with another name than the package; searching for it takes half a second.
 _DISTRIBUTIONS = {"hydra": "hydra-core", "PIL": "pillow", "sklearn": "scikit-learn", "yaml": "PyYAML"}
 _MAIN = "__main__"
 _SESSION = secrets.token_hex(8)  # stands for code that has no file: no later process finds what it made
@@ -30,7 +30,7 @@ _SESSION = secrets.token_hex(8)  # stands for code that has no file: no later pr
 
 @dataclass
 class Traced:
-    """The code that some names lead to.
+    """The code that some names reach.
 
     Attributes:
         own: module of the user's → digest of its source.
@@ -72,7 +72,7 @@ def _has_source(name: str, packages: set[str]) -> bool:
     modules = locate(name)
     if not modules or any(_INSTALLED.isdisjoint(path.parts) for path in modules.values()):
         return bool(modules)
-    if version(package) is None:  # a file that was put there by hand
+    if version(package) is None:  # a file that was copied there by hand
         return True
     packages.add(package)
     return False
@@ -84,11 +84,11 @@ def locate(name: str) -> dict[str, Path]:
     Nothing is imported. A module without a file (built in, a namespace package) is left out.
     """
     if (found := _located.get(name)) is None and (found := _locate(name)):
-        _located[name] = found  # what is not there may come to be
+        _located[name] = found  # missing modules may appear later
     return found or {}
 
 
-_located: dict[str, dict[str, Path]] = {}  # to look is slow, and every recipe asks for a hundred
+_located: dict[str, dict[str, Path]] = {}  # the lookup is slow, and every recipe needs a hundred
 
 
 def _locate(name: str) -> dict[str, Path]:

@@ -18,7 +18,7 @@ from tutelage.runtime.files import file_system_time
 from tutelage.runtime.json_shape import check, read_json_as
 from tutelage.runtime.text import in_a_line
 
-DEAD_AFTER = 60.0  # seconds without a sign of life; a job gives one every ten
+DEAD_AFTER = 60.0  # seconds without a heartbeat; a job writes one every ten
 _COLOURS = {
     "COMPLETE": "green", "RUNNING": "cyan", "WAITING": "cyan", "PREEMPTED": "yellow", "FAILED": "red", "DEAD": "red",
     "DAMAGED": "red",
@@ -39,8 +39,9 @@ class JobStatus:
 
     Attributes:
         folder: of the job.
-        state: COMPLETE, RUNNING, WAITING (its stack is done, its turn is to come), PREEMPTED, FAILED, DEAD: it
-            says RUNNING or WAITING, and its process is gone or gives no sign of life; or DAMAGED: a file can't be read.
+        state: COMPLETE, RUNNING, WAITING (its stack is trained, the job itself comes later), PREEMPTED, FAILED, DEAD:
+            marked as RUNNING or WAITING, but its process has ended or writes no heartbeat; or DAMAGED: a file can't be
+            read.
         why: of a job that stopped; of a damaged one which file.
         progress: its last figures (:class:`tutelage.training.callbacks.heartbeat.Heartbeat`), or nothing.
         best: the student's best accuracy on validation, once it is complete.
@@ -88,12 +89,12 @@ def _dead(status: dict[str, Any], folder: Path) -> str:
     pid = status.get("pid")
     if pid is not None and status.get("host") == socket.gethostname() and not _alive(pid):
         return f"process {pid} is gone"
-    if status["state"] == "WAITING":  # its process is at other jobs and gives signs of life in their folders
+    if status["state"] == "WAITING":  # its process runs other jobs and writes heartbeats in their folders
         return ""
     if not (beat := folder / "heartbeat.json").is_file():
         return ""
     silent = abs(file_system_time(folder) - beat.stat().st_mtime)  # less than 0: its clock was set back
-    return f"no sign of life for {_duration(silent)}" if silent > DEAD_AFTER else ""
+    return f"no heartbeat for {_duration(silent)}" if silent > DEAD_AFTER else ""
 
 
 def _alive(pid: int) -> bool:

@@ -48,7 +48,7 @@ class Sharded(ModelParallelOnRanks):
             TutelageError: there are no ranks.
         """
         if not distributed.is_up():
-            raise TutelageError("trainer=fsdp needs the ranks of `tutelage distill`; see trainer.devices")
+            raise TutelageError("trainer=fsdp needs ranks started by `tutelage distill`; see trainer.devices")
 
     def setup_environment(self) -> None:
         """Lays the mesh over all ranks."""
@@ -63,7 +63,9 @@ class Sharded(ModelParallelOnRanks):
                 all gradients is to be clipped where a loss learns as well.
         """
         if read := sorted(name for name in learner.needs.get("student", ()) if "." in name):
-            raise TutelageError(f"trainer=fsdp: the objective reads {read} of the student, which is in shards")
+            raise TutelageError(
+                f"trainer=fsdp: the objective reads {read} of the student, whose parameters are sharded"
+            )
         for source in learner.sources().values():
             for part in source.modules():
                 if isinstance(part, Source) and (net := part.network()) is not None:
@@ -72,7 +74,7 @@ class Sharded(ModelParallelOnRanks):
         learned = [parameter for parameter in learner.objective.parameters() if parameter.requires_grad]
         if learned and learner.trainer.gradient_clip_val and learner.trainer.gradient_clip_algorithm != "value":
             raise TutelageError(
-                "trainer=fsdp: a norm over shards and over what a loss learns can't be clipped together"
+                "trainer=fsdp: gradient clipping is not supported when a loss has parameters of its own"
             )
         for parameter in learned:
             parameter.register_post_accumulate_grad_hook(_average)
@@ -194,18 +196,14 @@ def prepare(stage: DictConfig) -> None:
     if not is_sharded(stage):
         return
     if (precision := stage.trainer.get("precision", "32-true")) not in _PRECISIONS:
-        raise TutelageError(
-            f"trainer.precision: shards don't change their type; trainer=fsdp takes {list(_PRECISIONS)}, "
-            f"found {precision!r}"
-        )
+        raise TutelageError(f"trainer.precision: trainer=fsdp supports {list(_PRECISIONS)}; found {precision!r}")
     if stage.optimizer.get("_target_") == "torch.optim.SGD" and stage.optimizer.get("fused"):
         stage.optimizer.fused = False  # torch 2.14 has that kernel for whole tensors alone; the same to rounding
     for name, node in stage.sources.items():
         if node.get("_target_") == _CACHED and node.folder is None:
             raise TutelageError(
-                f"sources.{name}: signals are written by one device, which has the whole teacher; trainer=fsdp is for "
-                "those that don't fit on one. Once they are on disk the teacher is not needed: `tutelage cache "
-                "trainer.accelerator=cpu`, then trainer=ddp"
+                f"sources.{name}: trainer=fsdp can't write signals, which needs the whole teacher on one device; "
+                "write them first with `tutelage cache trainer.accelerator=cpu`, then use trainer=ddp"
             )
         if "cache" in node:
             node.cache = False

@@ -64,16 +64,16 @@ def why_not(module: Any, optimizer: torch.optim.Optimizer, device: torch.device,
         lean: whether steps are those of :class:`~tutelage.training.fast_loop.LeanEpochLoop`.
     """
     if device.type != "cuda":
-        return f"the device is {device}, and graphs are CUDA's"
+        return f"the device is {device}; graphs need CUDA"
     if not lean:
-        return "a callback, a hook, the strategy or an argument of the trainer needs Lightning's own steps"
+        return "a callback, a hook, the strategy or an argument of the trainer needs Lightning's standard steps"
     if not all(group.get("fused") for group in optimizer.param_groups):
         return f"{type(optimizer).__name__} is not fused: optimizer.fused=true"
     for part in module.modules():
         if isinstance(part, Term) and part.chooses_rows:
             return "the number of rows that a term sees (those with a label, or of its mask) is not known before"
         if is_compiled(part):
-            return "the network is compiled: stages.<name>.compile=reduce-overhead has graphs of its own"
+            return "the network is compiled; stages.<name>.compile=reduce-overhead uses CUDA graphs itself"
         if isinstance(part, Source) and part.asks_host:
             return f"signals of {type(part).__name__} come from the host"
     return None
@@ -166,7 +166,7 @@ class GraphedStep:
         worst = float("inf")
         try:
             if [x.data_ptr() for x in live] != [x.data_ptr() for x in self._state()]:
-                raise RuntimeError("it replaces a tensor of the modules or of the optimizer")
+                raise RuntimeError("it replaces a tensor of a module or the optimizer")
             _restore(live, before)
             if self._replay is None:
                 self._record(batch)

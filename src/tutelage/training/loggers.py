@@ -1,4 +1,4 @@
-"""The loggers of one training: any of Lightning's or one's own, each told where to write and under which name.
+"""Builds the loggers of one training, Lightning's or your own, with their folder and name.
 
 The arguments of a logger's constructor say what kind it is. One that writes files (TensorBoard, CSV) writes them beside
 the training's weights; those of a shared artifact are copied into the folder of each job that uses it. One that keeps
@@ -94,7 +94,7 @@ def _made(key: str, node: DictConfig, at: Place) -> Logger:
     offered = _of_runs(target, at, _known_run(at, key)) if keeps_runs(target) else _of_files(target, key, at)
     for name in _OURS:
         if name in node and name in offered:
-            raise TutelageError(f"logger.{key}.{name}: every training has a run of its own; leave it out")
+            raise TutelageError(f"logger.{key}.{name}: every training needs a run of its own; leave it out")
     given = {name: value for name, value in offered.items() if name not in node}
     if isinstance(tags := node.get("tags"), DictConfig):
         given["tags"] = {name: str(value) for name, value in {**offered.get("tags", {}), **tags}.items()}

@@ -86,12 +86,12 @@ class SupervisedModule(L.LightningModule):
         self._last_step = 0
 
     def sources(self) -> Mapping[str, Source]:
-        """Every source by the name under which terms read it."""
+        """Returns every source by the name that terms use."""
         return {"student": self.student, **dict(self.teaching.items())}  # type: ignore[arg-type]
 
     @property
     def shown(self) -> Live | EMATeacher:
-        """The network that is validated, saved and exported: the student, or the average of its weights."""
+        """Returns the network that is validated, saved and exported: the student, or the average of its weights."""
         return self.student if self.average is None else self.average
 
     def check_sources(self) -> None:
@@ -112,8 +112,8 @@ class SupervisedModule(L.LightningModule):
         for _, loss in self.objective.losses():
             if (least := contract(loss).least_rows) > batch_size // ranks:
                 raise TutelageError(
-                    f"{type(loss).__name__} compares examples and needs {least} of them; data.batch_size={batch_size} "
-                    f"gives each of {ranks} ranks {batch_size // ranks}"
+                    f"{type(loss).__name__} compares examples and needs at least {least}; with "
+                    f"data.batch_size={batch_size} each of {ranks} ranks has {batch_size // ranks}"
                 )
 
     def network_device(self) -> torch.device:
@@ -128,15 +128,15 @@ class SupervisedModule(L.LightningModule):
         return {"batch": batch, **{name: source(batch) for name, source in self.sources().items()}}
 
     def setup(self, stage: str) -> None:
-        """Meets the data before the first step."""
+        """Prepares sources and losses before the first step."""
         if stage == "fit":
             self.dry_run(self.trainer.datamodule)  # type: ignore[attr-defined]
 
     def dry_run(self, data: Data) -> None:
-        """Runs the objective once on a few examples: shapes what is lazy and refuses a pair that does not fit.
+        """Runs the objective once on a few examples: initialises lazy layers and refuses a pair that does not fit.
 
         Raises:
-            TutelageError: the objective reads what is not there, shapes do not go together, or a loss compares more
+            TutelageError: the objective reads a missing signal, shapes do not match, or a loss compares more
                 examples than a rank has in a batch.
         """
         self.check_sources()
@@ -157,11 +157,11 @@ class SupervisedModule(L.LightningModule):
                 if isinstance(error, TutelageError):
                     raise
                 shape = list(batch["input"].shape)
-                raise TutelageError(f"the networks or the objective cannot take a batch of {shape}: {error}") from error
+                raise TutelageError(f"the networks or the objective can't take a batch of {shape}: {error}") from error
         self.train(training)
 
     def configure_model(self) -> None:
-        """Once its shapes are known, before the optimizer and a state to go on from: `trainer=fsdp` shares it out."""
+        """Shards the network for `trainer=fsdp`, once its shapes are known and before the optimizer is made."""
         if isinstance(self.trainer.strategy, Sharded):
             self.trainer.strategy.share_out(self)
 
@@ -172,7 +172,7 @@ class SupervisedModule(L.LightningModule):
         self.on_train_epoch_start()
 
     def _prepare(self) -> None:
-        """Gives a loss that must learn from the teacher first its phase: whole batches, the same on every rank."""
+        """Runs the preparation of losses that first learn from the teacher: whole batches, the same on every rank."""
         for term in self.objective.modules():
             if isinstance(term, Term) and "prepare" in hooks(term.loss):
                 contract(term.loss).prepare(partial(self._targets, term))
@@ -188,15 +188,15 @@ class SupervisedModule(L.LightningModule):
             yield term.read_targets({"batch": batch, **signals})
 
     def on_train_epoch_start(self) -> None:
-        """Tells terms and losses that have a schedule which epoch it is."""
+        """Passes the epoch to terms and losses with a schedule."""
         self.objective.on_epoch_start(self.current_epoch, cast(int, self.trainer.max_epochs))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Makes every chance of this step a function of (seed, epoch, batch, rank): a resumed run draws the same."""
+        """Seeds this step by (seed, epoch, batch, rank), so that a resumed run draws the same numbers."""
         reseed(self.device, self.seed, "step", self.current_epoch, batch_idx, self.global_rank)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The objective on this batch."""
+        """Returns the loss of this batch."""
         loss, parts = self.objective(self.signals(batch))
         if self.watch is not None:
             self.watch(parts, batch_idx)
@@ -207,14 +207,14 @@ class SupervisedModule(L.LightningModule):
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Lets sources follow once per optimizer step, however many batches a step accumulates."""
+        """Updates sources once per optimizer step, however many batches it accumulates."""
         if self.global_step != self._last_step:
             self._last_step = self.global_step
             for source in self.sources().values():
                 source.after_step()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Accuracy, NLL and fidelity, as means over examples."""
+        """Logs accuracy, NLL and fidelity, as means over examples."""
         logits, label, n = self.shown(batch)["logits"].float(), batch["label"], len(batch["input"])
         self.accuracy.update((logits.argmax(-1) == label).float().mean(), n)
         self.nll.update(F.cross_entropy(logits, label), n)
@@ -230,7 +230,7 @@ class SupervisedModule(L.LightningModule):
             self.log(name, metric, prog_bar=name == "val/accuracy", batch_size=n)
 
     def configure_optimizers(self) -> Any:
-        """One optimizer over all that learns: networks, and what losses learn."""
+        """Returns one optimizer for all parameters of networks and losses."""
         learning = [p for p in self.parameters() if p.requires_grad]
         groups = [[p for p in learning if is_shard(p) == shards] for shards in (True, False)]
         optimizer = self.optimizer([{"params": group} for group in groups] if all(groups) else learning)
@@ -239,7 +239,7 @@ class SupervisedModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": self.schedule(optimizer, self.trainer)}
 
     def schedule(self, optimizer: torch.optim.Optimizer, trainer: L.Trainer) -> dict[str, Any]:
-        """The schedule of ``optimizer`` as Lightning takes it; lengths that are null are the whole training's."""
+        """Returns Lightning's config of the schedule; lengths that are null become the training's."""
         assert self.scheduler is not None
         names = ("max_epochs", "max_steps", "limit_train_batches", "accumulate_grad_batches")
         course = {name: getattr(trainer, name) for name in names}

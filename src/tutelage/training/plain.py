@@ -1,4 +1,4 @@
-"""Distillation under anyone's own ``lightning.Trainer``, with any loader of images and labels."""
+"""Distillation under a plain ``lightning.Trainer``, with any loader of images and labels."""
 
 from collections.abc import Callable
 from typing import Any
@@ -70,8 +70,8 @@ class Distillation(DistillationModule):
             self._shape(as_batch(example))
         elif any(is_lazy(parameter) for parameter in objective.parameters()):
             raise TutelageError(
-                "a loss of this objective takes the shapes of its parameters from a batch: give one, "
-                "Distillation(…, example=next(iter(loader)))"
+                "a loss of this objective needs a batch for the shapes of its parameters: Distillation(…, "
+                "example=next(iter(loader)))"
             )
 
     def _shape(self, batch: Batch) -> None:
@@ -84,7 +84,7 @@ class Distillation(DistillationModule):
                 if isinstance(error, TutelageError):
                     raise
                 shape = list(batch["input"].shape)
-                raise TutelageError(f"the networks or the objective cannot take a batch of {shape}: {error}") from error
+                raise TutelageError(f"the networks or the objective can't take a batch of {shape}: {error}") from error
         self.train()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ class Distillation(DistillationModule):
         return self.student.net.net(x)
 
     def setup(self, stage: str) -> None:
-        """Nothing: the networks met their batches in ``example``, or meet them in the first step."""
+        """Does nothing: the networks are shaped by ``example``, or in the first step."""
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
         """Names the parts of a batch ``(x, y)``."""

@@ -54,11 +54,13 @@ def check_kind(scheduler: DictConfig, schedule: Any, figures: tuple[str, ...]) -
     kind, monitor = getattr(schedule, "func", schedule), scheduler.get("monitor")
     watches = isinstance(kind, type) and issubclass(kind, ReduceLROnPlateau)
     if watches and monitor not in figures:
-        raise TutelageError(f"scheduler.monitor: ReduceLROnPlateau needs a figure; {nearest(str(monitor), figures)}")
+        raise TutelageError(f"scheduler.monitor: ReduceLROnPlateau needs a metric; {nearest(str(monitor), figures)}")
     if watches and scheduler.interval != "epoch":
-        raise TutelageError("scheduler.interval must be epoch with ReduceLROnPlateau: figures come once an epoch")
+        raise TutelageError(
+            "scheduler.interval must be epoch with ReduceLROnPlateau, as metrics are logged once an epoch"
+        )
     if monitor is not None and not watches:
-        raise TutelageError(f"scheduler.monitor={monitor}: only ReduceLROnPlateau watches a figure")
+        raise TutelageError(f"scheduler.monitor={monitor}: only ReduceLROnPlateau uses a metric")
 
 
 def check_length(made: Any, scheduler: DictConfig, whole: int, epochs: int, name: str) -> None:
@@ -79,6 +81,8 @@ def check_length(made: Any, scheduler: DictConfig, whole: int, epochs: int, name
     if late := [one for one in node.get("milestones") or () if one >= whole]:
         raise TutelageError(f"scheduler.scheduler.milestones: {late[0]} is never reached: {has}; leave it out")
     if node.get("T_max") == epochs < whole:
-        raise TutelageError(f"scheduler.scheduler.T_max={epochs} are epochs, and {has}: null is the whole training")
+        raise TutelageError(
+            f"scheduler.scheduler.T_max={epochs} counts epochs, but {has}; null means the whole training"
+        )
     if (total := getattr(made, "total_steps", None)) is not None and total < whole:
-        raise TutelageError(f"scheduler.scheduler: its {total} steps end before the training: {has}")
+        raise TutelageError(f"scheduler.scheduler: it ends after {total} steps, before the training: {has}")

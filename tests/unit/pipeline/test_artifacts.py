@@ -128,7 +128,7 @@ def test_a_damaged_one_is_set_aside_and_made_anew_and_says_so(tmp_path, caplog, 
     assert make(tmp_path, "teacher", {"a": 1}, write) == (place, False)
     [line] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert str(place / file) in line
-    assert line.endswith(f"kept as {place.name}.damaged-1 and made anew")
+    assert line.endswith(f"kept as {place.name}.damaged-1 and made again")
     assert (place / "result").read_text() == "made"
     assert make(tmp_path, "teacher", {"a": 1}, write) == (place, True)
     damage(place / file)

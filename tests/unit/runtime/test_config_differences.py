@@ -26,5 +26,5 @@ def test_many_are_cut(tmp_path):
     (tmp_path / "config.yaml").write_text("{a: 1}")
     said = differences(tmp_path / "config.yaml", {f"k{i}": i for i in range(20)} | {"a": 1})
     assert said.count("there") == 8
-    assert said.endswith("and 12 keys more")
+    assert said.endswith("and 12 more keys")
     assert "can't be read" in differences(tmp_path / "nothing.yaml", {})

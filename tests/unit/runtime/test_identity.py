@@ -272,7 +272,7 @@ def test_manifests_tell_every_kind_of_change(tmp_path):
     with pytest.raises(TutelageError, match=r"b.txt is missing"):
         manifest.check(tmp_path)
     path.mkdir()
-    with pytest.raises(TutelageError, match=r"b.txt is damaged: it is no file"):
+    with pytest.raises(TutelageError, match=r"b.txt is damaged: it is not a file"):
         manifest.check(tmp_path)
     text = (tmp_path / "manifest.json").read_text()
     for broken in ("", "[]", "{}", text[:-9], text.replace("7", "8"), "\0" * 20):

@@ -105,7 +105,7 @@ def test_ctrl_c_is_a_preemption_and_says_how_to_go_on(tmp_path, listens, caplog)
     assert cleaned
     assert status(tmp_path / "run")["state"] == "PREEMPTED"
     assert status(tmp_path / "run")["why"] == "Ctrl-C"
-    assert f"the same command goes on with hydra.run.dir='{tmp_path / 'run'}'" in caplog.text
+    assert f"run the same command with hydra.run.dir='{tmp_path / 'run'}'" in caplog.text
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -158,7 +158,7 @@ def test_a_second_process_in_the_same_folder_is_refused_and_changes_nothing(tmp_
     monkeypatch.setattr("tutelage.runtime.job.PATIENCE", 0.0)
     with job(config(), tmp_path, ["first"]):
         found = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
-        with pytest.raises(TutelageError, match="another process is at work in"), job(config(), tmp_path, ["second"]):
+        with pytest.raises(TutelageError, match="another process is running in"), job(config(), tmp_path, ["second"]):
             raise AssertionError("ran")
         assert {path: path.read_bytes() for path in found} == found
     with job(config(), tmp_path, []):

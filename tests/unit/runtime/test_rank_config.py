@@ -70,7 +70,7 @@ def test_a_rank_composes_what_was_sent_with_its_interpolations():
 def test_a_starter_that_ended_first_is_a_sentence(monkeypatch):
     parts = iter([b"\x05", b""])
     monkeypatch.setattr(os, "read", lambda *_: next(parts))
-    with pytest.raises(TutelageError, match="ended before it had sent their config"):
+    with pytest.raises(TutelageError, match="ended before sending their config"):
         rendezvous.receive_config()
 
 

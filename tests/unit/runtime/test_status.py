@@ -100,7 +100,7 @@ def test_a_job_that_has_not_begun_to_train_runs(tmp_path):
         ("status.json", '{"pid": 1}', "status.json: expected one of the states COMPLETE, .*; found None"),
         ("heartbeat.json", '{"time"', "heartbeat.json can't be read"),
         ("metrics.json", '{"student": {', "metrics.json can't be read"),
-        ("metrics.json", '{"student": {}}', "metrics.json: student.best: expected names with values, found nothing"),
+        ("metrics.json", '{"student": {}}', "metrics.json: student.best: expected a mapping, found nothing"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path, file, content, why):

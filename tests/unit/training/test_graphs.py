@@ -237,7 +237,7 @@ FUSED = torch.optim.Adam(nn.Linear(2, 2).parameters(), fused=True)
     [
         (None, {}),
         ("the device is cpu", {"device": torch.device("cpu")}),
-        ("Lightning's own steps", {"lean": False}),
+        ("Lightning's standard steps", {"lean": False}),
         ("Adam is not fused", {"optimizer": torch.optim.Adam(nn.Linear(2, 2).parameters())}),
         ("LBFGS is not fused", {"optimizer": torch.optim.LBFGS(nn.Linear(2, 2).parameters())}),
         ("signals of OnHost come from the host", {"module": nn.Sequential(OnHost())}),
@@ -268,7 +268,7 @@ def test_on_a_cpu_it_says_why_not_in_one_line(compose, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         trainer.fit(module, datamodule=data)
     assert [line for line in caplog.messages if "graph=" in line] == [
-        "graph=auto: steps run eagerly: the device is cpu, and graphs are CUDA's"
+        "graph=auto: steps run eagerly: the device is cpu; graphs need CUDA"
     ]
 
 

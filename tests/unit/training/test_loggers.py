@@ -159,7 +159,7 @@ def test_what_the_config_says_is_left_as_it_is(tmp_path):
 
 
 def test_one_id_for_all_trainings_is_refused(tmp_path):
-    with pytest.raises(TutelageError, match=r"logger\.w\.id: every training has a run of its own"):
+    with pytest.raises(TutelageError, match=r"logger\.w\.id: every training needs a run of its own"):
         loggers.make(stage(w=(LikeWandb, {"id": "x"})), at(tmp_path))
 
 

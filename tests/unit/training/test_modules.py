@@ -284,6 +284,6 @@ def test_a_loss_that_compares_examples_has_enough_of_them(compose, monkeypatch, 
     for size, refused in ((batch_size, True), (least * ranks, False)):
         stage = factory.stage_config(compose(*TINY, *QUIET, f"loss={loss}", f"data.batch_size={size}"), "student")
         module = factory.distillation_module(stage, 10, factory.sources(stage), None)
-        said = pytest.raises(TutelageError, match=f"needs {least} of them; data.batch_size={size} gives each")
+        said = pytest.raises(TutelageError, match=f"needs at least {least}; with data.batch_size={size} each")
         with said if refused else nullcontext():
             module.dry_run(factory.data(stage))

@@ -95,13 +95,13 @@ def test_a_rate_falls_when_its_figure_gets_no_better(compose):
          "milestones: 40 is never reached: the teacher's training has 36 steps (scheduler.interval=step)"),
         (["scheduler=multistep", "scheduler.scheduler.milestones=[1]", "stages.student.trainer.max_epochs=1"],
          "milestones: 1 is never reached: the student's training has 1 epochs"),
-        ([*STEP, "scheduler.scheduler.T_max=${trainer.max_epochs}"], "T_max=2 are epochs, and the teacher's"),
+        ([*STEP, "scheduler.scheduler.T_max=${trainer.max_epochs}"], "T_max=2 counts epochs, but the teacher's"),
         (["scheduler=constant", "scheduler.interval=step", f"{ONE_CYCLE}, total_steps: 30}}"],
-         "scheduler.scheduler: its 30 steps end before the training: the teacher's training has 36 steps"),
-        (["scheduler=plateau", "scheduler.monitor=val/los"], "ReduceLROnPlateau needs a figure; did you mean"),
-        (["scheduler=plateau", "scheduler.monitor=null"], "scheduler.monitor: ReduceLROnPlateau needs a figure"),
+         "scheduler.scheduler: it ends after 30 steps, before the training: the teacher's training has 36 steps"),
+        (["scheduler=plateau", "scheduler.monitor=val/los"], "ReduceLROnPlateau needs a metric; did you mean"),
+        (["scheduler=plateau", "scheduler.monitor=null"], "scheduler.monitor: ReduceLROnPlateau needs a metric"),
         (["scheduler=plateau", "scheduler.interval=step"], "scheduler.interval must be epoch with ReduceLROnPlateau"),
-        (["scheduler=cosine", "+scheduler.monitor=val/nll"], "only ReduceLROnPlateau watches a figure"),
+        (["scheduler=cosine", "+scheduler.monitor=val/nll"], "only ReduceLROnPlateau uses a metric"),
     ],
 )  # fmt: skip
 def test_a_schedule_that_does_not_fit_is_refused_before_training(main, tmp_path, overrides, said):

@@ -1,4 +1,4 @@
-"""The weights that did best on validation."""
+"""Saves the weights with the best validation metric."""
 
 import math
 from pathlib import Path
@@ -13,7 +13,7 @@ from tutelage.training.module import SupervisedModule
 
 
 class BestLostError(TutelageError):
-    """A training that goes on has lost its best weights so far."""
+    """Raised when a resumed training has lost its best weights."""
 
 
 class BestWeights(L.Callback):
@@ -32,13 +32,13 @@ class BestWeights(L.Callback):
         self.epoch = -1
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Looks, where a training goes on, whether the best weights so far are still there.
+        """On resume, checks that the best weights so far still exist.
 
         Raises:
             BestLostError: they are not, or damaged.
         """
         if self.best is not None and (lost := broadcast(self._lost(Path(trainer.default_root_dir)))):
-            raise BestLostError(f"its best weights so far are lost ({lost})")
+            raise BestLostError(f"its best weights are lost ({lost})")
 
     @staticmethod
     def _lost(folder: Path) -> str:
@@ -49,16 +49,17 @@ class BestWeights(L.Callback):
         return ""
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Compares; an epoch with a figure that is not finite is never best."""
+        """Saves the weights if they are the best; an epoch with a metric that is not finite never is."""
         if trainer.sanity_checking:
             return
         if self.monitor not in trainer.callback_metrics:
             raise TutelageError(
-                f"callbacks.best.monitor: no figure {self.monitor!r}; {nearest(self.monitor, trainer.callback_metrics)}"
+                f"callbacks.best.monitor: no metric {self.monitor!r} was logged; "
+                f"{nearest(self.monitor, trainer.callback_metrics)}"
             )
         figures = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         if not all(map(math.isfinite, figures.values())):
-            return  # NaN weights answer class 0 always: an accuracy like any other
+            return  # NaN weights always predict class 0, so accuracy alone looks normal
         value = float(trainer.callback_metrics[self.monitor])
         sign = 1.0 if self.mode == "max" else -1.0
         if sign * value > (sign * self.best if self.best is not None else float("-inf")):

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, in the place of the weights themselves."""
+"""Replaces the weights by their exponential moving average."""
 
 from typing import Any, cast
 
@@ -11,14 +11,14 @@ from tutelage.training.fast_loop import Quiet
 from tutelage.training.fsdp import Sharded
 from tutelage.training.module import SupervisedModule
 
-OTHERS = (StochasticWeightAveraging, WeightAveraging)  # Lightning's: they exchange weights behind what is saved
+OTHERS = (StochasticWeightAveraging, WeightAveraging)  # Lightning's: they swap weights without Tutelage's files knowing
 
 
 class Ema(Quiet):
     """Keeps θ' ← d_t·θ' + (1 − d_t)·θ, with d_t = min(decay, (1 + t)/(ramp + t)) after optimizer step t, t from 0.
 
     The average is what is validated, chosen as best, exported (``last``, ``best``, those of each epoch) and what
-    teaches; the network that is trained goes its own way, and its last weights are in ``raw.safetensors``. The average
+    teaches; the trained weights are kept separately, the last ones in ``raw.safetensors``. The average
     belongs to the training's state, so a run that was killed goes on with the same bits.
 
     The learning network alone is averaged: no teacher, no other source, no loss. Buffers: floating ones (BatchNorm's
@@ -49,7 +49,7 @@ class Ema(Quiet):
             TutelageError: the network is in shards.
         """
         if isinstance(trainer.strategy, Sharded):
-            raise TutelageError("callbacks.ema: a network in shards (trainer=fsdp) is not averaged")
+            raise TutelageError("callbacks.ema: not supported for sharded networks (trainer=fsdp)")
         learner = cast(SupervisedModule, pl_module)
         learner.average = EMATeacher(self.decay, self.ramp)
         learner.average.attach((), {"student": learner.student})
@@ -76,6 +76,6 @@ def refuse_others(target: Any, key: str) -> None:
     """
     if isinstance(target, type) and issubclass(target, OTHERS):
         raise TutelageError(
-            f"{key}: with {target.__name__} the best and the exported weights are not those that were validated; "
-            "use callbacks=ema"
+            f"{key}: with {target.__name__} the best and exported weights would not be the validated ones; use "
+            "callbacks=ema"
         )

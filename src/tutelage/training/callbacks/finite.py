@@ -1,4 +1,4 @@
-"""Stops a run whose loss is no number."""
+"""Stops a training whose loss is not finite."""
 
 import math
 from typing import Any
@@ -13,14 +13,14 @@ from tutelage.training.fast_loop import Quiet
 class FiniteLoss(Quiet):
     """Raises at the first loss that is NaN or infinite and names the batch.
 
-    On a CPU every step is looked at; elsewhere, where a look waits for the device, every ``log_every_n_steps`` and the
-    last of an epoch, before validation: a NaN stays in the weights, so none gets by.
+    On a CPU it checks every step; on other devices, where reading the loss waits for the device, every
+    ``log_every_n_steps`` and the last step of an epoch. A NaN stays in the weights, so none is missed.
     """
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Looks at the loss.
+        """Checks the loss.
 
         Raises:
             TutelageError: it is not finite; names epoch, batch, keys and which inputs are not finite.
@@ -32,7 +32,7 @@ class FiniteLoss(Quiet):
             cause = (
                 f"inputs that are not finite: examples {bad[:5]}"
                 if bad
-                else f"its inputs are finite, so the training diverged (a smaller optimizer.lr, or clipped gradients: "
+                else "its inputs are finite, so the training diverged (try a smaller optimizer.lr or "
                 f"trainer.gradient_clip_val); examples {batch['key'].tolist()[:8]} …"
             )
             raise TutelageError(
@@ -41,7 +41,7 @@ class FiniteLoss(Quiet):
             )
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Looks at validation: the last step of an epoch may have broken the weights after its own loss.
+        """Checks the validation metrics: the last step of an epoch may have broken the weights after its own loss.
 
         Raises:
             TutelageError: it is not finite.
@@ -50,7 +50,7 @@ class FiniteLoss(Quiet):
             if name.startswith("val/") and not math.isfinite(value):
                 where = f"epoch {trainer.current_epoch} (step {trainer.global_step})"
                 raise TutelageError(
-                    f"{_training(pl_module)}{name} is {float(value)} after {where}: the weights are broken"
+                    f"{_training(pl_module)}{name} is {float(value)} after {where}: the weights are no longer finite"
                 )
 
 

@@ -53,7 +53,7 @@ class GradientNorms(L.Callback):
         try:
             found = gradient_norms(module, parts, trainer)
         except RuntimeError as error:  # a compiled network may free what its backward needs
-            log.warning("the gradients of single terms can't be had: %s", str(error).splitlines()[0])
+            log.warning("gradients of single terms can't be measured: %s", str(error).splitlines()[0])
             module.watch = None
             return
         self.measured[trainer.current_epoch] = found

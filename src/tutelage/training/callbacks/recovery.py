@@ -1,4 +1,4 @@
-"""Checkpoints to go on from after a crash, a kill or a preemption."""
+"""Saves the training state, to resume after a crash, a kill or a preemption."""
 
 import hashlib
 import io
@@ -61,7 +61,7 @@ class Recovery(Quiet):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Saves if it is time; after a SIGTERM saves and stops.
+        """Saves if due; after a SIGTERM saves and stops.
 
         Raises:
             SIGTERMException: the process was asked to stop; the state is saved.
@@ -100,7 +100,7 @@ class Recovery(Quiet):
             self._ended = False
 
     def save(self, trainer: L.Trainer) -> None:
-        """Writes the state of all ranks; the oldest beyond ``keep`` go."""
+        """Writes the state of all ranks; deletes the oldest beyond ``keep``."""
         folder = Path(trainer.default_root_dir) / "states"
         self._saves = True
         trainer.save_checkpoint(folder / f"step={trainer.global_step:08d}.ckpt", weights_only=False)
@@ -121,12 +121,13 @@ class Recovery(Quiet):
         """Compares the number of ranks.
 
         Raises:
-            TutelageError: it is another: chance and sums would go another way than in a run that was not stopped.
+            TutelageError: it has changed; random draws and sums would differ from those of an uninterrupted run.
         """
         if (before := checkpoint.get("world_size", trainer.world_size)) != trainer.world_size:
             raise TutelageError(
                 f"{trainer.default_root_dir}: its state was saved by {before} ranks, now there are "
-                f"{trainer.world_size}; go on with as many (trainer.devices), or train anew in another hydra.run.dir"
+                f"{trainer.world_size}; resume with as many (trainer.devices), or start again in another "
+                "hydra.run.dir"
             )
 
     def state_dict(self) -> dict[str, Any]:
@@ -139,7 +140,7 @@ class Recovery(Quiet):
 
 
 class VerifiedIO(TorchCheckpointIO):
-    """Checkpoint files that appear whole or not at all.
+    """Writes checkpoint files atomically.
 
     Args:
         folder: of the states to go on from, which have their SHA-256 in the name.
@@ -175,9 +176,9 @@ def keep_newest(folder: Path, number: int) -> None:
 
 
 def newest_intact(folder: Path) -> Path | None:
-    """The newest state whose content has the digest in its name; says which it passes over."""
+    """Returns the newest state whose content has the digest in its name; logs the damaged ones."""
     for path in reversed(states(folder)):
         if _digest(path.read_bytes()) == path.stem.rpartition("-")[2]:
             return path
-        log.warning("%s is truncated or damaged (its SHA-256 is not the one in its name): trying the one before", path)
+        log.warning("%s is truncated or damaged (its SHA-256 does not match its name): trying the previous one", path)
     return None

@@ -95,7 +95,7 @@ def test_an_epoch_with_any_figure_that_is_not_finite_is_not_best(tmp_path):
 
 
 def test_a_monitor_that_is_not_logged_is_named():
-    with pytest.raises(TutelageError, match="no figure 'val/acuracy'; did you mean 'val/accuracy'"):
+    with pytest.raises(TutelageError, match="no metric 'val/acuracy' was logged; did you mean 'val/accuracy'"):
         BestWeights("val/acuracy").on_validation_end(trainer(callback_metrics={"val/accuracy": 0}), module())
     with pytest.raises(TutelageError, match=r"callbacks\.best\.mode must be 'max' or 'min'; found 'maximum'"):
         BestWeights(mode="maximum")
@@ -238,7 +238,7 @@ def saved(world_size):
 def test_a_state_of_another_number_of_ranks_is_refused():
     Recovery().on_load_checkpoint(trainer(world_size=2), module(), saved(2))
     with pytest.raises(
-        TutelageError, match=r"run: its state was saved by 2 ranks, now there are 1; go on with as many"
+        TutelageError, match=r"run: its state was saved by 2 ranks, now there are 1; resume with as many"
     ):
         Recovery().on_load_checkpoint(trainer("run", world_size=1), module(), saved(2))
 
