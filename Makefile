@@ -42,10 +42,11 @@ gpu:             ## what only a GPU can show: a table in outputs/gpu (docs/gpu.m
 mutants: $(STAMP_TEST)  ## how many small changes of the code the tests notice; hours
 	$(BIN)/python benchmarks/mutants.py $(ARGS)
 
-check: $(STAMP_TEST)  ## formatting, lint, types
+check: $(STAMP_TEST)  ## formatting, lint, docstrings, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/unit/test_docstrings.py
 
 format: $(STAMP_TEST)  ## let ruff format and fix
 	$(BIN)/ruff format .

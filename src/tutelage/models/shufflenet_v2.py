@@ -34,6 +34,12 @@ class SplitUnit(nn.Module):
     """The first half of the channels passes, the second is convolved; both are concatenated and shuffled.
 
     The result is before the ReLU. The half that passes is never negative, so the ReLU that follows leaves it as it is.
+
+    Args:
+        channels: of input and result.
+
+    Shape:
+        [B, channels, H, W] → the same.
     """
 
     def __init__(self, channels: int):
@@ -47,7 +53,15 @@ class SplitUnit(nn.Module):
 
 
 class DownUnit(nn.Module):
-    """Two convolved halves of half the size, concatenated and shuffled, before the ReLU."""
+    """Two convolved halves of half the size, concatenated and shuffled, before the ReLU.
+
+    Args:
+        inputs: channels of the input.
+        outputs: channels of the result.
+
+    Shape:
+        [B, inputs, H, W] → [B, outputs, H / 2, W / 2].
+    """
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()

@@ -67,6 +67,9 @@ class Paths(nn.Module):
     """Activations of the inner nodes [B, 2^d − 1], breadth first → log path probabilities of the leaves [B, 2^d].
 
     In float32 or better: every level adds its own rounding.
+
+    Args:
+        beta: what activations are multiplied by.
     """
 
     def __init__(self, beta: float):
@@ -86,8 +89,16 @@ class Paths(nn.Module):
 class Leaves(nn.Module):
     """Log path probabilities [B, L] → logits [B, C]: what the leaves say of the classes.
 
+    Args:
+        leaves: L.
+        num_classes: C.
+        answer: ``leaf`` or ``mean``, as of :class:`SoftTree`.
+
     Attributes:
         logits: φ [L, C].
+
+    Raises:
+        TutelageError: ``answer`` is neither.
     """
 
     def __init__(self, leaves: int, num_classes: int, answer: str):

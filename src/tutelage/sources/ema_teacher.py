@@ -23,6 +23,9 @@ class EMATeacher(Source):
     Args:
         decay: d, in [0, 1).
         ramp: r, at least 1; 1 is no ramp.
+
+    Raises:
+        TutelageError: an argument is out of range.
     """
 
     net: Tapped

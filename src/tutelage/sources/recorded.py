@@ -45,7 +45,11 @@ class Recorded(Source):
         self.register_buffer("logits", logits[order], persistent=False)
 
     def attach(self, needs: Iterable[str], sources: Mapping[str, Source]) -> None:
-        """Checks that nothing but logits is asked for."""
+        """Checks that nothing but logits is asked for.
+
+        Raises:
+            TutelageError: the objective reads something else.
+        """
         if extra := sorted(set(needs) - {"logits"}):
             raise TutelageError(f"a record holds logits only; the objective also reads {extra}")
 

@@ -80,6 +80,9 @@ class Fusion(nn.Module):
         middle: of x, y and r.
         width_out: of the teacher's stage.
         fuse: whether there is a deeper stage.
+
+    Shape:
+        stage [B, width_in, H, W], deeper residual [B, middle, H', W'] or None.
     """
 
     def __init__(self, width_in: int, middle: int, width_out: int, fuse: bool):

@@ -14,6 +14,9 @@ class Embedding(nn.Module):
     """A learned affine map of [B, D] to [B, dim]; D is known from the first call.
 
     It computes in its own dtype (a bf16 model's is bf16) and returns float32 or better.
+
+    Args:
+        dim: of the result.
     """
 
     def __init__(self, dim: int):
