@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import signature
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from tutelage.errors import TutelageError, nearest
@@ -51,6 +52,28 @@ class _Pick:
         if isinstance(self.outputs, str):
             return element(output, self.outputs, type(module).__name__)
         return self.outputs(output)
+
+
+class _Classes:
+    """A hook that makes the logits of a network's own classes those of the data's."""
+
+    def __init__(self, classes: Sequence[int | Sequence[int]]):
+        self.classes = [[one] if isinstance(one, int) else [int(index) for index in one] for one in classes]
+        named = [index for one in self.classes for index in one]
+        if not all(self.classes) or min(named, default=0) < 0 or len(set(named)) < len(named):
+            raise TutelageError(
+                "classes must be indices of the network's own, from 0 on and each once, one or a list for each class "
+                f"of the data; found {[*classes]}"
+            )
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        if (highest := max(map(max, self.classes))) >= output.shape[-1]:
+            raise TutelageError(
+                f"classes: {type(module).__name__} has classes 0 to {output.shape[-1] - 1}; found {highest}"
+            )
+        if all(len(one) == 1 for one in self.classes):
+            return output[..., [one[0] for one in self.classes]]
+        return torch.stack([output[..., one].logsumexp(-1) for one in self.classes], -1)
 
 
 def tapped(net: nn.Module) -> "Tapped":
@@ -109,6 +132,8 @@ class Tapped(nn.Module):
             By default the first argument is ``input``.
         outputs: where in what the network returns its logits are: ``logits``, ``[0]``, ``heads[main]``, or a function
             of it. By default it returns them.
+        classes: for each class of the data the network's own class, or several whose probabilities add up: a network
+            of a thousand classes teaches the five in ``[281, [151, 152], 8, 9, 10]``. By default they are the same.
 
     Raises:
         TutelageError: a tap that names no submodule, an argument that ``forward`` does not take, or an adapter with
@@ -123,6 +148,7 @@ class Tapped(nn.Module):
         maps: Sequence[str] = (),
         reads: Mapping[str, str] | None = None,
         outputs: Outputs | None = None,
+        classes: Sequence[int | Sequence[int]] | None = None,
     ):
         super().__init__()
         self.net, self.taps, self.adapter, self.maps = net, expanded(net, taps or {}), adapter, list(maps)
@@ -137,6 +163,8 @@ class Tapped(nn.Module):
             net.__dict__["_reads"] = dict(reads)
         if outputs is not None:
             net.register_forward_hook(_Pick(outputs))
+        if classes is not None:
+            net.register_forward_hook(_Classes(classes))
         self.wanted: list[str] = []
         self.parameters_wanted: list[str] = []
         self._places: dict[str, Place] = {}

@@ -245,3 +245,27 @@ def test_a_field_that_a_batch_lacks_is_named():
 def test_patterns_and_places_that_are_not_there(taps, message):
     with pytest.raises(TutelageError, match=message):
         Tapped(Masked(), taps)
+
+
+def test_a_network_of_more_classes_gives_those_of_the_data():
+    one = Tapped(nn.Linear(4, 6), classes=[5, 0, 3])
+    whole = nn.functional.linear(X, one.net.weight, one.net.bias)
+    assert torch.equal(one(X)["logits"], whole[:, [5, 0, 3]])
+
+
+def test_probabilities_of_several_classes_add_up():
+    one = Tapped(Masked(), outputs="hidden[0]", classes=[[0, 2], 1])
+    found, own = one(X)["logits"].softmax(-1), X[:, :3].softmax(-1)
+    torch.testing.assert_close(found, torch.stack([own[:, 0] + own[:, 2], own[:, 1]], -1))
+    assert torch.equal(pickle.loads(pickle.dumps(one.net))(X), one.net(X))
+
+
+@pytest.mark.parametrize("classes", [[0, 0], [[0, 1], 1], [-1, 0], [[], 1]])
+def test_classes_that_are_not_each_once(classes):
+    with pytest.raises(TutelageError, match="classes must be indices of the network's own, from 0 on and each once"):
+        Tapped(nn.Linear(4, 6), classes=classes)
+
+
+def test_classes_that_a_network_has_not():
+    with pytest.raises(TutelageError, match="classes: Linear has classes 0 to 5; found 6"):
+        Tapped(nn.Linear(4, 6), classes=[0, 6])(X)
