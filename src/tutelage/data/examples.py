@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -168,12 +168,20 @@ def normalised(examples: Examples, normalise: Normalise) -> Examples:
     return replace(examples, pixels=MemoryPixels(normalise(pixels)))
 
 
+@runtime_checkable
+class Joinable(Protocol):
+    """Pixels that know how to be followed by others."""
+
+    def joined(self, others: Sequence[Any]) -> Any:
+        """Returns these and all of ``others``, one after the other."""
+
+
 def joined(parts: Sequence[Examples]) -> Examples:
     """All examples one after the other, in memory where all parts are."""
     labels = torch.cat([part.labels for part in parts])
     pixels = [part.pixels for part in parts]
-    if callable(join := getattr(pixels[0], "joined", None)):  # it knows how
-        return Examples(join(pixels[1:]), labels)
+    if isinstance(first := pixels[0], Joinable):
+        return Examples(first.joined(pixels[1:]), labels)
     images = [one.images for one in pixels if isinstance(one, MemoryPixels)]
     if len(images) < len(parts):
         return Examples(JoinedPixels(tuple(pixels), tuple(len(part) for part in parts)), labels)

@@ -20,7 +20,7 @@ from tutelage.sources.base import Source
 from tutelage.stacked.stack import Stack, settings_of
 from tutelage.training.callbacks.gradient_norms import compared, is_due
 from tutelage.training.callbacks.heartbeat import Heartbeat
-from tutelage.training.loggers import Place
+from tutelage.training.loggers import LoggedRun
 from tutelage.training.module import SupervisedModule
 from tutelage.types import Batch
 
@@ -39,7 +39,7 @@ class Learner:
 
     stage: DictConfig
     module: SupervisedModule
-    at: Place
+    at: LoggedRun
     loggers: Sequence[Logger]
     silent: frozenset[str] = frozenset()
 

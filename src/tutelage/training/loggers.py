@@ -33,7 +33,7 @@ _HYPERPARAMETERS = ("seed", "network", "loss", "optimizer", "scheduler", "traine
 
 
 @dataclass(frozen=True)
-class Place:
+class LoggedRun:
     """The training whose curves are written.
 
     Attributes:
@@ -65,13 +65,13 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def place(stage: DictConfig, name: str, folder: Path, tensorboard_dir: Path) -> Place:
+def place(stage: DictConfig, name: str, folder: Path, tensorboard_dir: Path) -> LoggedRun:
     """The place of the training ``name`` of a job; outside one, its curves' folder is taken for the job's."""
     run = stage.paths.get("run") if "paths" in stage else None
-    return Place(name, Path(run) if run else tensorboard_dir.parent, folder, tensorboard_dir)
+    return LoggedRun(name, Path(run) if run else tensorboard_dir.parent, folder, tensorboard_dir)
 
 
-def make(stage: DictConfig, at: Place) -> list[Logger]:
+def make(stage: DictConfig, at: LoggedRun) -> list[Logger]:
     """The loggers of one training.
 
     Args:
@@ -89,7 +89,7 @@ def nodes(cfg: DictConfig) -> dict[str, DictConfig]:
     return {str(key): node for key, node in (cfg.get("logger") or {}).items() if node is not None}
 
 
-def _made(key: str, node: DictConfig, at: Place) -> Logger:
+def _made(key: str, node: DictConfig, at: LoggedRun) -> Logger:
     target = get_object(node._target_)
     offered = _of_runs(target, at, _known_run(at, key)) if keeps_runs(target) else _of_files(target, key, at)
     for name in _OURS:
@@ -107,7 +107,7 @@ def keeps_runs(target: Any) -> bool:
     return bool(parameters(target)[0] & _RUN_ARGUMENTS)
 
 
-def _of_files(target: Any, key: str, at: Place) -> dict[str, Any]:
+def _of_files(target: Any, key: str, at: LoggedRun) -> dict[str, Any]:
     """TensorBoard's files go to ``<tensorboard_dir>/<stage>``, others beside it to ``<name of the logger>/<stage>``."""
     names, _ = parameters(target)
     folder, version = at.tensorboard_dir, at.stage
@@ -122,7 +122,7 @@ def _of_files(target: Any, key: str, at: Place) -> dict[str, Any]:
     return {name: value for name, value in files.items() if name in names}
 
 
-def _of_runs(target: Any, at: Place, known: str | None) -> dict[str, Any]:
+def _of_runs(target: Any, at: LoggedRun, known: str | None) -> dict[str, Any]:
     """``known``: the run that an earlier attempt at this training has begun, where the service chooses the ids."""
     names, takes_others = parameters(target)
     tracked = "tracking_uri" in names
@@ -146,7 +146,7 @@ def is_tensorboard(target: Any) -> bool:
     return isinstance(target, type) and issubclass(target, TensorBoardLogger)
 
 
-def _known_run(at: Place, key: str) -> str | None:
+def _known_run(at: LoggedRun, key: str) -> str | None:
     """Returns the run that this very job has begun, for services that name runs themselves."""
     file = at.folder / RUNS
     found = read_json(file).get(key, {}) if file.is_file() else {}
@@ -154,7 +154,7 @@ def _known_run(at: Place, key: str) -> str | None:
 
 
 @contextmanager
-def training(stage: DictConfig, at: Place, loggers: Sequence[Logger]) -> Iterator[None]:
+def training(stage: DictConfig, at: LoggedRun, loggers: Sequence[Logger]) -> Iterator[None]:
     """Context manager in which one training logs its curves; on exit its runs are closed.
 
     The runs are noted in the training's ``runs.json``, for a later attempt and for jobs that reuse what it makes.

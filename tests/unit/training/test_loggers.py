@@ -83,7 +83,7 @@ def _importable(monkeypatch):
 
 def at(tmp_path, name="student", job="day/job"):
     folder = tmp_path / ("artifact" if name == "teacher" else job)
-    return loggers.Place(name, tmp_path / job, folder, folder / "tensorboard")
+    return loggers.LoggedRun(name, tmp_path / job, folder, folder / "tensorboard")
 
 
 def test_a_run_for_each_training_grouped_by_job(tmp_path):
@@ -100,7 +100,7 @@ def test_a_run_for_each_training_grouped_by_job(tmp_path):
 
 def test_two_networks_of_one_stage_are_two_runs(tmp_path):
     cfg = stage(w=(LikeWandb, {}))
-    places = [loggers.Place("teacher", tmp_path, tmp_path / x, tmp_path / x / "tensorboard") for x in "ab"]
+    places = [loggers.LoggedRun("teacher", tmp_path, tmp_path / x, tmp_path / x / "tensorboard") for x in "ab"]
     assert len({loggers.make(cfg, one)[0].given["id"] for one in places}) == 2
 
 
