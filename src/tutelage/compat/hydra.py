@@ -35,10 +35,12 @@ def parse_files_once() -> None:
     same thirty files each time: a third of the time of composing. Neither its public plugins nor its options can
     keep a parsed file.
     """
-    from hydra._internal.core_plugins.file_config_source import FileConfigSource
-    from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
+    from hydra._internal.sources_registry import SourcesRegistry
+    from hydra.core.plugins import Plugins
 
-    for kind in (FileConfigSource, ImportlibResourcesConfigSource):
+    Plugins.instance()  # its scan executes the modules of the sources again: the registry has those that count
+    for scheme in ("file", "pkg"):
+        kind = SourcesRegistry.instance().resolve(scheme)
         if not hasattr(kind.load_config, "__wrapped__"):
             kind.load_config = _kept(kind.load_config)  # type: ignore[assignment, method-assign]
 

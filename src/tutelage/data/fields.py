@@ -120,8 +120,8 @@ def entries(sample: Any) -> dict[Hashable, Any]:
         return dict(sample)
     if dataclasses.is_dataclass(sample) and not isinstance(sample, type):
         return {field.name: getattr(sample, field.name) for field in dataclasses.fields(sample)}
-    if isinstance(sample, tuple) and hasattr(sample, "_fields"):
-        return dict(zip(sample._fields, sample, strict=True)) | dict(enumerate(sample))
+    if isinstance(sample, tuple) and (names := getattr(type(sample), "__match_args__", ())):  # a named tuple
+        return dict(zip(names, sample, strict=True)) | dict(enumerate(sample))
     return dict(enumerate(sample)) if isinstance(sample, tuple | list) else {0: sample}
 
 

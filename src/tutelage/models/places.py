@@ -59,8 +59,8 @@ def described(value: Any) -> str:
 def _names(value: Any) -> list[str]:
     if isinstance(value, Mapping):
         return [str(key) for key in value]
-    if hasattr(value, "_fields"):  # a named tuple
-        return list(value._fields)
+    if names := getattr(type(value), "__match_args__", ()):  # a dataclass or a named tuple
+        return list(names)
     return [] if isinstance(value, tuple | list) else list(getattr(value, "__dict__", {}))
 
 

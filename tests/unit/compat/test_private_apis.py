@@ -9,9 +9,9 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.utils import JobReturn
+from hydra.plugins.config_source import ConfigSource
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.loops import fetchers
@@ -85,10 +85,8 @@ SIGNATURES = {
     ),
     "lightning ModelParallelStrategy._configure_launcher": (ModelParallelStrategy._configure_launcher, ["self"]),
     "omegaconf Node._get_full_key": (Node._get_full_key, ["self", "key"]),
-    "hydra FileConfigSource.load_config": (FileConfigSource.load_config, ["self", "config_path"]),
-    "hydra ImportlibResourcesConfigSource.load_config": (
-        ImportlibResourcesConfigSource.load_config, ["self", "config_path"]
-    ),
+    "hydra ConfigSource.load_config": (ConfigSource.load_config, ["self", "config_path"]),
+    "hydra SourcesRegistry.resolve": (SourcesRegistry.resolve, ["self", "scheme"]),
     "torch Module._apply": (nn.Module._apply, ["self", "fn", "recurse"]),
     "torch Module._save_to_state_dict": (
         nn.Module._save_to_state_dict, ["self", "destination", "prefix", "keep_vars"]
@@ -227,9 +225,13 @@ def settled(tmp_path):
         path.write_text(content)
         then = time.time() - next(ages)
         os.utime(path, (then, then))
-        return FileConfigSource("test", f"file://{tmp_path}")
+        return file_source(tmp_path)
 
     return write
+
+
+def file_source(folder):
+    return SourcesRegistry.instance().resolve("file")("test", f"file://{folder}")
 
 
 def test_a_yaml_is_parsed_once(settled, monkeypatch):
@@ -238,6 +240,12 @@ def test_a_yaml_is_parsed_once(settled, monkeypatch):
     first = source.load_config("main.yaml").config
     monkeypatch.setattr(OmegaConf, "load", None)
     assert source.load_config("main").config == first
+
+
+def test_what_hydra_composes_from_is_parsed_once(compose, monkeypatch):
+    compose()
+    monkeypatch.setattr(OmegaConf, "load", None)
+    assert compose("seed=3").seed == 3
 
 
 def test_a_change_of_a_parsed_config_stays_with_its_caller(settled):
@@ -257,7 +265,7 @@ def test_a_yaml_that_changes_is_parsed_again(settled):
 
 def test_a_yaml_that_was_changed_a_moment_ago_is_not_kept(tmp_path):
     compat_hydra.parse_files_once()
-    source, path = FileConfigSource("test", f"file://{tmp_path}"), tmp_path / "main.yaml"
+    source, path = file_source(tmp_path), tmp_path / "main.yaml"
     path.write_text("a: 1")
     now = path.stat()
     assert source.load_config("main").config == {"a": 1}

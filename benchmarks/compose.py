@@ -1,0 +1,54 @@
+"""Composing a config with parsed yaml files kept, against Hydra as it is: what each job of a sweep pays.
+
+    python benchmarks/compose.py [REPEATS]
+
+Prints CPU milliseconds of each, by alternating measurements in one process, and their ratio.
+"""
+
+import sys
+import time
+from statistics import median
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.plugins import Plugins
+
+from tutelage.compat.hydra import parse_files_once
+from tutelage.config import resolvers
+from tutelage.config.paths import conf_dir
+
+OVERRIDES = ["data=digits", "loss=dkd", "loss.temperature=4"]
+
+
+def milliseconds() -> float:
+    """CPU time of one composition."""
+    begin = time.process_time()
+    compose("distill", OVERRIDES)
+    return 1e3 * (time.process_time() - begin)
+
+
+def main() -> None:
+    """Measures and prints."""
+    repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+    resolvers.register()
+    Plugins.instance()
+    kinds = [SourcesRegistry.instance().resolve(scheme) for scheme in ("file", "pkg")]
+    own = [kind.load_config for kind in kinds]
+    parse_files_once()
+    kept = [kind.load_config for kind in kinds]
+    found: dict[str, list[float]] = {"as Hydra does": [], "files kept": []}
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        for i in range(repeats + 1):
+            for name, loads in (("as Hydra does", own), ("files kept", kept)):
+                for kind, load in zip(kinds, loads, strict=True):
+                    kind.load_config = load  # type: ignore[method-assign]
+                if (one := milliseconds()) and i:  # the first fills the memory
+                    found[name].append(one)
+    for name, times in found.items():
+        print(f"{name:14s} {median(times):6.1f} ms")
+    each = [before / after for before, after in zip(*found.values(), strict=True)]
+    print(f"ratio {median(each):.2f} (median of {len(each)} pairs, {min(each):.2f} to {max(each):.2f})")
+
+
+if __name__ == "__main__":
+    main()
