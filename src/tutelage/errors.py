@@ -53,6 +53,22 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {' or '.join(map(repr, close))}?" if close else f"known: {', '.join(names) or 'none'}"
 
 
+_BY_NAME = {  # groups that have members by name, each with a _target_, and how one is given on the command line
+    "loss": "'+loss.terms.mine={_target_: tutelage.objective.Term, loss: {_target_: my_pkg.MyLoss}, "
+    "inputs: {student: student.logits}, targets: {teacher: teacher.logits}, weight: 0.5}'",
+    "callbacks": "'+callbacks.mine={_target_: my_pkg.MyCallback}'",
+    "logger": "'+logger.mine={_target_: my_pkg.MyLogger}'",
+    "scheduler": "'scheduler.scheduler={_target_: torch.optim.lr_scheduler.StepLR, _partial_: true, step_size: 10}'",
+    "optimizer": "optimizer._target_=torch.optim.SGD (with ~optimizer.fused where it has no such argument)",
+}
+
+
+def own_class(group: str) -> str:
+    """Returns how to give a class of one's own to a group that takes no class itself."""
+    example = f"as in {_BY_NAME[group]}, or " if group in _BY_NAME else ""
+    return f"a class of your own is given {example}by a yaml of yours and --config-dir (docs/extend.md)"
+
+
 def storage_fault(error: BaseException) -> str | None:
     """Describes the disk or folder fault behind an error, with its path; None for errors of another kind."""
     if not isinstance(error, OSError):
@@ -107,12 +123,15 @@ def explain(error: BaseException) -> str:
     node = getattr(cause, "parent_node", None)
     key = str(getattr(cause, "key", "") or "")
     if "Could not override" in message and node is not None and key:
-        return f"{message}\n{key!r}: {nearest(key, node)}"
+        path = message.partition("'")[2].partition("'")[0]
+        hint = own_class(path.partition(".")[0]) if path.endswith("._target_") else nearest(key, node)
+        return f"{message}\n{key!r}: {hint}"
     for choice, extra in _EXTRAS.items():
         if f"'hydra/{choice}'" in message:
             return f"{message}\n{choice} needs an extra: pip install 'tutelage[{extra}]'"
     if (options := getattr(error, "options", None)) and (missing := getattr(error, "missing_cfg_file", None)):
-        choice = str(missing).rpartition("/")[2]
+        group, _, choice = str(missing).rpartition("/")
         shown = message.replace("\n\t_base", "")  # what the choices of a group share is none itself
-        return f"{shown}\n{choice!r}: {nearest(choice, (one for one in options if one != '_base'))}"
+        near = nearest(choice, (one for one in options if one != "_base"))
+        return f"{shown}\n{choice!r}: {own_class(group.partition('@')[0]) if '.' in choice else near}"
     return message

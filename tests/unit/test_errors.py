@@ -4,6 +4,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
+from tutelage.config.validate import check
 from tutelage.errors import TutelageError, explain, is_users, nearest
 
 
@@ -59,3 +60,35 @@ def test_a_combination_that_lightning_refuses_is_a_user_s_to_mend():
     assert explain(error) == "trainer or callbacks were rejected by Lightning: `x` needs `y`"
     assert not is_users(RuntimeError("ours"))
     assert not is_users(FileNotFoundError(2, "No such file", "x"))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("loss._target_=torch.nn.CrossEntropyLoss", "'+loss.terms.mine={_target_: tutelage.objective.Term"),
+        ("+loss._target_=torch.nn.CrossEntropyLoss", "'+loss.terms.mine={_target_: tutelage.objective.Term"),
+        ("loss=torch.nn.CrossEntropyLoss", "'+loss.terms.mine={_target_: tutelage.objective.Term"),
+        ("scheduler._target_=torch.optim.lr_scheduler.StepLR", "'scheduler.scheduler={_target_: torch.optim"),
+        ("optimizer=torch.optim.SGD", "optimizer._target_=torch.optim.SGD"),
+        ("+callbacks._target_=my.Callback", "'+callbacks.mine={_target_: my_pkg.MyCallback}'"),
+        ("model@student=my_pkg.Net", "by a yaml of yours and --config-dir"),
+    ],
+)
+def test_a_class_where_none_can_be_given_says_how_one_is(main, tmp_path, override, said):
+    answer = main("distill", override, "hydra.run.dir=run")
+    assert answer.code == 1
+    assert said in answer.message
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "+loss.terms.mine={_target_: tutelage.objective.Term, loss: {_target_: torch.nn.MSELoss}, "
+        "inputs: {input: student.logits}, targets: {target: teacher.logits}, weight: 0.5}",
+        "scheduler.scheduler={_target_: torch.optim.lr_scheduler.StepLR, _partial_: true, step_size: 10}",
+        "optimizer._target_=torch.optim.SGD",
+    ],
+)
+def test_and_what_it_says_composes(compose, override):
+    check(compose(override))

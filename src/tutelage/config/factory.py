@@ -165,6 +165,15 @@ def try_optimizer(stage: DictConfig, name: str, batches: int | None) -> None:
         check_length(made, stage.scheduler, whole, stage.trainer.max_epochs, name)
 
 
+def try_trainer(stage: DictConfig) -> None:
+    """Builds a stage's callbacks and Trainer, and drops them: what they refuse is said before anything is trained."""
+    for node in stage.callbacks.values():
+        if node is not None:
+            instantiate(node)
+    if not distributed.is_up():  # ranks have one strategy for all stages, which is met first by the teacher
+        instantiate(stage.trainer, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+
+
 def _optimizer(stage: DictConfig) -> Any:
     """Returns a function from parameters to an optimizer; not fused if gradients are clipped in mixed precision.
 

@@ -41,6 +41,7 @@ _INSTEAD = {
         "job that receives SIGTERM saves its state and can be resumed",
     "fast_dev_run": "it would leave an incomplete training; for a trial use trainer.max_epochs=1 "
         "+trainer.limit_train_batches=2",
+    "overfit_batches": "it would replace the order of examples; use +trainer.limit_train_batches",
 }  # fmt: skip
 _KEPT = {"num_sanity_val_steps": 0}  # values that agree with Tutelage, beside null and False
 _NEEDED = ("enable_checkpointing", "enable_progress_bar", "logger")  # for which False is a choice, too

@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from tutelage.errors import TutelageError, nearest
+from tutelage.errors import TutelageError, nearest, own_class
 
 STAGES = ("teacher", "control", "student", "specialist")
 STAGE_GROUPS = ("callbacks", "data", "loss", "optimizer", "scheduler", "trainer")  # merged over the whole config's
@@ -76,7 +76,8 @@ def _unread(node: Mapping[Any, Any], named: Collection[str], path: tuple[Any, ..
     within = _key(path)
     for name, value in node.items():
         key = _key((*path, name))
-        if key in named or (key in BUILT and _is_built(value)) or (within in NAMED_BY_USER and _is_built(value)):
+        member = within in NAMED_BY_USER and name != "_target_"  # the group itself is not built
+        if key in named or ((key in BUILT or member) and _is_built(value)):
             continue
         parent = key in NAMED_BY_USER or any(one.startswith(f"{key}.") for one in (*named, *NAMED_BY_USER))
         if isinstance(value, Mapping) and parent:
@@ -113,6 +114,8 @@ def _sentence(path: tuple[Any, ...], config: Mapping[str, Any], named: Collectio
     node: Any = reduce(getitem, above, config)
     key, parent = _key(path), _key(above)
     beside = bool(above) and name in config  # `data.data` is as misplaced as its content
+    if name == "_target_":
+        return f"{key}: nothing reads this key; {own_class(parent)}"
     inner = "" if above[:1] == ("stages",) else _misplaced({name: node[name]} if beside else node[name], config)
     if inner:
         whole = f"{parent if beside else key}.{inner}"

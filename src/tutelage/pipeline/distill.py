@@ -21,7 +21,6 @@ from rich.console import Console
 from rich.text import Text
 
 from tutelage.config import factory, moved, paths
-from tutelage.config.trainer_arguments import check_lengths
 from tutelage.config.validate import check, check_resolves
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
@@ -29,6 +28,7 @@ from tutelage.evaluation.cost import multiply_adds
 from tutelage.evaluation.results import Trained
 from tutelage.evaluation.table import comparison, short_line
 from tutelage.pipeline import artifacts, fit, sweep
+from tutelage.pipeline.class_checks import warn_of_classes
 from tutelage.pipeline.extension import extends
 from tutelage.pipeline.metrics import metrics_document
 from tutelage.pipeline.supervised import recipe
@@ -184,12 +184,8 @@ def _try_out(cfg: DictConfig, stage: DictConfig, data: Data) -> None:
         TutelageError: a network rejects the images, its number of logits is not that of the classes, a loss does not
             fit the pair, or an optimizer rejects its arguments.
     """
-    for name in ("teacher", "student", "control"):  # the control follows the student
-        own = factory.stage_config(cfg, name)
-        known = len(data.train_dataloader()) if own.data == stage.data else None
-        factory.try_optimizer(own, name, known)
-        if known is not None:
-            check_lengths(own.trainer, name, known, len(data.val_dataloader()))
+    fit.check_stages(cfg, stage, data)
+    warn_of_classes(data)
     nets = {"student": stage.student, **{f"assistant {name}": net for name, net in assistants(stage).items()}}
     for number, node in enumerate(factory.networks(stage.sources)):
         nets[f"teacher {number}" if number else "teacher"] = node.net

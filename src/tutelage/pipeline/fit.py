@@ -81,6 +81,26 @@ def run(
             shutil.rmtree(states, ignore_errors=True)
 
 
+def check_stages(cfg: DictConfig, stage: DictConfig, data: Data) -> None:
+    """Checks the optimizers, schedules, lengths and trainers of all stages before the first of them is trained.
+
+    Args:
+        cfg: the whole config.
+        stage: the student's.
+        data: the student's, loaded.
+
+    Raises:
+        TutelageError: names the stage and the argument.
+    """
+    for name in ("teacher", "student", "control"):  # the control follows the student
+        own = factory.stage_config(cfg, name)
+        known = len(data.train_dataloader()) if own.data == stage.data else None  # else when it begins
+        factory.try_optimizer(own, name, known)
+        if known is not None:
+            check_lengths(own.trainer, name, known, len(data.val_dataloader()))
+        factory.try_trainer(own)
+
+
 def _is_finished(folder: Path, epochs: int) -> bool:
     """Checks whether an earlier attempt finished the folder; one that was damaged since is set aside.
 

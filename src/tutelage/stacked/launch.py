@@ -16,7 +16,7 @@ from tutelage.config import factory
 from tutelage.config.validate import check
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
-from tutelage.pipeline import artifacts
+from tutelage.pipeline import artifacts, fit
 from tutelage.pipeline.supervised import recipe
 from tutelage.pipeline.teacher_cache import cached
 from tutelage.pipeline.teachers import TeacherSetup, prepare_teachers
@@ -99,7 +99,9 @@ class _Group:
         self.states = jobs[0].folder.parent / ".stacks"
 
     def train(self) -> None:
-        data = factory.data(factory.stage_config(self.cfg, "student"))
+        stage = factory.stage_config(self.cfg, "student")
+        data = factory.data(stage)
+        fit.check_stages(self.cfg, stage, data)
         teaching = prepare_teachers(self.cfg, self.artifacts, data)
         sources = cached(teaching.stage, self.artifacts, data).sources
         for job in self.jobs:

@@ -99,7 +99,7 @@ LIGHTNING = "lightning.pytorch.callbacks"
         (["callbacks.best.monitor=null"], "callbacks.best.monitor must be the name of a metric"),
         (["scheduler=cosine", "scheduler.interval=banana"], "scheduler.interval must be epoch or step; found 'banana'"),
         (["paths.artifacts=null"], "paths.artifacts is needed"),
-        (["+trainer.max_steps=3"], "teacher: validation never ran"),
+        (["+trainer.max_steps=3"], "trainer.max_steps=3: the teacher is validated for the first time"),
         (["loss.terms.soft.targets.teacher=techer.logits"], "['student', 'teacher']: did you mean 'teacher'?"),
         (["~callbacks.recovery"], "callbacks.recovery is needed"),
         (["callbacks.best=null"], "callbacks.best is needed"),
