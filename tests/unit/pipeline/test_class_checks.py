@@ -56,7 +56,7 @@ def test_real_data_are_counted(compose, caplog):
         (["+stages.student.trainer.max_steps=3"], "trainer.max_steps=3: the student is validated for the first time"),
         (["+stages.control.trainer.max_steps=0"], "trainer.max_steps=0: the control is validated for the first time"),
         (["+stages.student.callbacks.ema={_target_: tutelage.training.callbacks.ema.Ema, decay: 3}"], "ema.decay"),
-        (["+trainer.overfit_batches=1"], "trainer.overfit_batches=1 can't be had"),
+        (["+trainer.overfit_batches=1"], "trainer.overfit_batches=1 is not supported"),
     ],
 )
 def test_what_a_later_stage_refuses_is_said_before_the_teacher_is_trained(main, tmp_path, overrides, said):
