@@ -44,7 +44,7 @@ SMALL = ("model@teacher=mlp", "model@student=mlp", "teacher.net.widths=[32]", "s
 
 
 def ask(images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A black box for ``sources=asked``: ten pixels of each image as logits."""
+    """A black box for ``sources=black_box``: ten pixels of each image as logits."""
     return images.reshape(len(images), -1)[:, 20:30]
 
 
@@ -176,13 +176,17 @@ def sources(bench: Bench) -> Iterator[Row]:
     logits = np.random.default_rng(0).normal(size=(1200, 10))
     np.savez(bench.work / "outputs.npz", key=np.arange(1200), logits=logits)
     teacher = "sources.teacher"
-    asked = ("sources=asked", f"{teacher}.ask={{_target_: gpu_checks.ask, _partial_: true}}", f"{teacher}.kind=logits")
+    asked = (
+        "sources=black_box",
+        f"{teacher}.ask={{_target_: gpu_checks.ask, _partial_: true}}",
+        f"{teacher}.kind=logits",
+    )
     cases: dict[str, tuple[str, ...]] = {
         "frozen, asked live": (f"{teacher}.cache=false",),
         "frozen, cached": (),
         "cached, two views": ("sources=cached", "data.views=2", SHIFT),
         "cached, float16, feature maps": ("sources=cached", f"{teacher}.dtype=float16", "loss=fitnet", *PAIR[:2]),
-        "moving average": ("sources=momentum",),
+        "moving average": ("sources=ema_teacher",),
         "ensemble": ("sources=ensemble", "ensemble.size=2"),
         "specialists": ("sources=specialists", f"{teacher}.groups=[[3,5,9],[1,8]]"),
         "file of outputs": ("sources=recorded", f"{teacher}.path=outputs.npz", f"{teacher}.kind=logits"),

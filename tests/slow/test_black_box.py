@@ -66,7 +66,7 @@ def test_recorded_outputs_teach_as_the_network_that_gave_them(main, tmp_path, co
 def test_a_callable_is_asked_once_for_each_image_by_all_jobs(main, tmp_path):
     diary = tmp_path / "diary"
     ask = f"sources.teacher.ask={{_target_: black_boxes.Linear, diary: {diary}, fail: 1}}"
-    box = ("sources=asked", ask, "sources.teacher.kind=logits", "sources.teacher.name=v1", "sources.teacher.wait=0")
+    box = ("sources=black_box", ask, "sources.teacher.kind=logits", "sources.teacher.name=v1", "sources.teacher.wait=0")
     counts = []
     for run, more in (("one", "seed=0"), ("two", "loss.temperature=2"), ("three", FLIP)):
         answer = main("distill", *SHORT, *box, more, f"hydra.run.dir={run}")

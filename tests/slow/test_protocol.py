@@ -128,7 +128,7 @@ def test_a_teacher_from_a_file_and_a_wrong_one(main, finished, tmp_path):
 
 
 def test_a_mean_teacher_is_saved_apart(main, tmp_path):
-    assert main("distill", *TINY, "sources=momentum", "hydra.run.dir=run").code == 0
+    assert main("distill", *TINY, "sources=ema_teacher", "hydra.run.dir=run").code == 0
     run = tmp_path / "run"
     assert not (tmp_path / "outputs" / "artifacts" / "teacher").exists()
     found = weights(run / "checkpoints")

@@ -24,7 +24,7 @@ EVERYTHING = (
     "data.augment=[{_target_: tutelage.data.augment.Shift, pixels: 1}]", "data.num_workers=1",
     "trainer.log_every_n_steps=5", "callbacks.recovery.every_n_steps=6",
 )  # fmt: skip
-FITNET, MOMENTUM = (*EVERYTHING, "loss=[soft_target,fitnet]"), (*EVERYTHING, "sources=momentum", "optimizer=sgd")
+FITNET, MOMENTUM = (*EVERYTHING, "loss=[soft_target,fitnet]"), (*EVERYTHING, "sources=ema_teacher", "optimizer=sgd")
 
 
 @pytest.fixture(scope="module")

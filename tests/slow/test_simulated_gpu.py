@@ -25,10 +25,10 @@ TEACHERS = {
     "ensemble": ("sources=ensemble", "ensemble.size=2", "sources.teacher.weights=validation", "generations=1"),
     "ensemble live": ("sources=ensemble", "ensemble.size=2", "sources.teacher.cache=false"),
     "specialists": ("sources=specialists", "sources.teacher.cache=false", "sources.teacher.top=2"),
-    "momentum": ("sources=momentum", "scheduler=cosine"),
+    "momentum": ("sources=ema_teacher", "scheduler=cosine"),
     "recorded": ("sources=recorded", "sources.teacher.kind=logits", "sources.teacher.path=teacher.npy"),
     "asked": (
-        "sources=asked", "sources.teacher.ask={_target_: black_boxes.Linear, diary: diary.txt}",
+        "sources=black_box", "sources.teacher.ask={_target_: black_boxes.Linear, diary: diary.txt}",
         "sources.teacher.kind=logits", "sources.teacher.name=linear",
     ),
     "adapted": (
@@ -77,7 +77,7 @@ def test_every_teacher_teaches_there(on_both, tmp_path, teacher):
 
 def test_a_run_goes_on_there(main, tmp_path):
     """Optimizer, moving average, banks and chance come back from a file, which is read on the host."""
-    job = (*SMALL, "sources=momentum", "loss=[soft_target,ps_kd]", *DROPOUT, "trainer.accelerator=cuda")
+    job = (*SMALL, "sources=ema_teacher", "loss=[soft_target,ps_kd]", *DROPOUT, "trainer.accelerator=cuda")
     crash = f"+callbacks.crash={{_target_: faults.CrashAt, stage: student, step: 5, marker: {tmp_path}/marker}}"
     saves = "callbacks.recovery.every_n_steps=2"
     with on("cuda"):

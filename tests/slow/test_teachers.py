@@ -88,7 +88,7 @@ def test_the_mean_of_generations_is_theirs(main, tmp_path):
 
 
 def test_a_chain_without_a_network_to_begin_with_is_refused(main, tmp_path):
-    answer = main("distill", *TINY, "sources=momentum", "generations=1")
+    answer = main("distill", *TINY, "sources=ema_teacher", "generations=1")
     assert answer.code == 1
     assert "need a teacher that is a network" in answer.message
 

@@ -60,7 +60,7 @@ CASES = {
     "bf16-mixed": ("trainer.precision=bf16-mixed",),
     "adamw": ("optimizer=adamw",),
     "sgd": ("optimizer=sgd",),
-    "momentum": ("sources=momentum",),
+    "momentum": ("sources=ema_teacher",),
     "an ensemble": ("sources=ensemble", "ensemble.size=2"),
     "two losses": ("loss=[soft_target,fitnet]", "model@teacher=cnn", "model@student=cnn"),
 }  # fmt: skip
@@ -121,7 +121,7 @@ def test_the_watch_sees_what_waits():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: CUDA itself says what waits there")
-@pytest.mark.parametrize("overrides", [(), AUGMENTED, ("sources=momentum",), ("trainer.precision=bf16-mixed",)])
+@pytest.mark.parametrize("overrides", [(), AUGMENTED, ("sources=ema_teacher",), ("trainer.precision=bf16-mixed",)])
 def test_on_a_gpu_no_step_waits_and_none_copies_from_the_host(compose, tmp_path, monkeypatch, overrides):
     step, copies = LeanEpochLoop._step, []
 

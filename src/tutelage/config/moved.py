@@ -4,7 +4,7 @@ To be removed with the next release.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -28,6 +28,15 @@ _MOVED = {
     "sources.momentum.Momentum": "sources.ema_teacher.EMATeacher",
     "sources.tapped": "models.tapped",
 }
+
+_CHOICES = {"sources=asked": "sources=black_box", "sources=momentum": "sources=ema_teacher"}
+
+
+def warn_of_choices(overrides: Iterable[str]) -> None:
+    """Warns of choices by their old names; those yamls only forward to the present ones."""
+    for override in overrides:
+        if new := _CHOICES.get(override.lstrip("+")):
+            log.warning("%s is now %s; the old name works in this release only", override.lstrip("+"), new)
 
 
 def current_name(target: str) -> str:

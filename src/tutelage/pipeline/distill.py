@@ -78,6 +78,7 @@ def run_job(
     distributed.check_environment(cfg.trainer)
     paths.anchor(cfg, HydraConfig.get())
     moved.update_targets(cfg)
+    moved.warn_of_choices(overrides)
     check_resolves(cfg)
     if is_complete(cfg, folder) and _is_whole(cfg, folder):
         log.info("already complete, nothing to do: %s", folder)
@@ -132,6 +133,7 @@ def cache_job(cfg: DictConfig) -> None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     paths.anchor(cfg, HydraConfig.get())
     moved.update_targets(cfg)
+    moved.warn_of_choices(overrides)
     check_resolves(cfg)
     with job(cfg, folder, overrides):
         check(cfg, overrides)

@@ -35,9 +35,9 @@ class EMATeacher(Source):
     def __init__(self, decay: float = 0.999, ramp: float = 2.0):
         super().__init__()
         if not 0.0 <= decay < 1.0:
-            raise TutelageError(f"sources: momentum's decay must be in [0, 1); found {decay}")
+            raise TutelageError(f"sources: ema_teacher's decay must be in [0, 1); found {decay}")
         if not ramp >= 1.0:
-            raise TutelageError(f"sources: momentum's ramp must be at least 1; found {ramp}")
+            raise TutelageError(f"sources: ema_teacher's ramp must be at least 1; found {ramp}")
         self.decay, self.ramp = decay, ramp
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self._counted: int | None = None  # `steps` as the host knows it: to read it would make it wait at every step

@@ -4,9 +4,11 @@ import importlib
 import logging
 
 import pytest
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from tutelage.config.moved import _MOVED, current_name, update_targets
+from tutelage.config.moved import _MOVED, current_name, update_targets, warn_of_choices
+from tutelage.config.paths import conf_dir
 from tutelage.config.trust import vetted
 
 RENAMED = {
@@ -57,3 +59,13 @@ def test_a_config_s_targets_are_renamed_wherever_they_stand():
 def test_the_header_of_an_old_file_is_read(caplog):
     old = {"_target_": "tutelage.sources.tapped.Tapped", "net": {"_target_": "torch.nn.Identity"}}
     assert vetted(old, "old.safetensors")["_target_"] == "tutelage.models.tapped.Tapped"
+
+
+@pytest.mark.parametrize(("old", "new"), [choice.split(" ") for choice in ("asked black_box", "momentum ema_teacher")])
+def test_an_old_choice_of_sources_composes_to_the_present_one_with_a_warning(old, new, caplog):
+    with initialize_config_dir(str(conf_dir()), version_base=None):
+        configs = [OmegaConf.to_container(compose("distill", [f"sources={name}"])) for name in (old, new)]
+    assert configs[0] == configs[1]
+    with caplog.at_level(logging.WARNING):
+        warn_of_choices(["loss=dkd", f"sources={old}"])
+    assert caplog.messages == [f"sources={old} is now sources={new}; the old name works in this release only"]

@@ -31,7 +31,7 @@ WARMUP = "+loss.terms.soft.schedule={_target_: tutelage.losses.schedules.warmup,
     "same",
     [
         (), MULTISTEP, ("scheduler=plateau",), ("scheduler=cosine", "scheduler.scheduler.T_max=9"), (WARMUP,),
-        ("loss=ctkd",), ("callbacks=ema",), ("sources=momentum",),
+        ("loss=ctkd",), ("callbacks=ema",), ("sources=ema_teacher",),
     ],
 )  # fmt: skip
 def test_a_course_that_does_not_depend_on_the_length_goes_on(asked, same):
@@ -68,7 +68,7 @@ def test_a_teacher_that_would_be_trained_longer_is_another(asked):
 
 
 def test_a_teacher_that_is_not_trained_may_be_said_to_be_longer(asked):
-    momentum = ("sources=momentum",)
+    momentum = ("sources=ema_teacher",)
     assert asked(momentum, (*momentum, "trainer.max_epochs=4", "stages.teacher.trainer.max_epochs=4"))
 
 

@@ -99,7 +99,7 @@ def test_nothing_is_said_of_what_it_can(compose):
     [
         (["loss=crd"], "CRD keeps something by example"),
         (["loss=mgd", "model@student=cnn", "model@teacher=cnn"], "draws at random"),
-        (["sources=momentum"], "'teacher' changes while students train"),
+        (["sources=ema_teacher"], "'teacher' changes while students train"),
         (["data.labelled=100"], "no label"),
         (
             ["optimizer._target_=torch.optim.Adafactor", "~optimizer.fused"],

@@ -46,7 +46,7 @@ def train(compose, tmp_path):
 CASES = {
     "logits": ("model@teacher=mlp", "model@student=mlp"),
     "taps": ("loss=[soft_target,fitnet]", "model@teacher=cnn", "model@student=cnn"),
-    "a moving average": ("sources=momentum", "model@student=mlp"),
+    "a moving average": ("sources=ema_teacher", "model@student=mlp"),
 }
 
 

@@ -101,7 +101,7 @@ LEAN = {  # case → overrides, trainer options, lean steps of 2 × 18
     "max_steps": ((), {"max_steps": 23}, None),
     "part of the batches": ((), {"limit_train_batches": 9}, None),
     "bf16": (("trainer.precision=bf16-mixed",), {}, None),
-    "moving average": (("sources=momentum",), {}, None),
+    "moving average": (("sources=ema_teacher",), {}, None),
     "an optimizer that asks several times": (
         ("optimizer._target_=torch.optim.LBFGS", "~optimizer.fused", "~optimizer.weight_decay", "optimizer.lr=0.1"),
         {},

@@ -74,7 +74,7 @@ CASES = {
     ),
     "a schedule by step": ("scheduler=cosine", "scheduler.interval=step"),
     "sgd": ("optimizer=sgd",),
-    "a moving average": ("sources=momentum",),
+    "a moving average": ("sources=ema_teacher",),
     "batch normalisation and a bank": ("loss=crd", "model@student=resnet8"),
     "a loss that keeps what it predicted": ("loss=ps_kd",),
     "a loss with a schedule": ("loss=ctkd",),

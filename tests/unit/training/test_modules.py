@@ -71,7 +71,7 @@ def test_alpha_0_is_the_control_to_the_bit_and_runs_no_teacher(run, count, tmp_p
 
 
 def test_alpha_0_with_a_moving_average(run, count, tmp_path):
-    run(*HARD_TO_MATCH, "sources=momentum", "loss.alpha=0")
+    run(*HARD_TO_MATCH, "sources=ema_teacher", "loss.alpha=0")
     assert weights(tmp_path / "run" / "checkpoints") == weights(tmp_path / "shop" / "control")
     assert count == {Frozen: 0, EMATeacher: 0}
 
@@ -144,7 +144,7 @@ def test_no_frozen_teacher_in_any_state_or_checkpoint(run, compose, tmp_path, so
 @pytest.mark.parametrize("batches", [1, 2])
 def test_a_moving_average_goes_on_where_it_was(run, compose, tmp_path, batches):
     """Also between two batches of one step, after which nothing has moved."""
-    steady = (*TINY, *QUIET, "sources=momentum", f"+trainer.accumulate_grad_batches={batches}")
+    steady = (*TINY, *QUIET, "sources=ema_teacher", f"+trainer.accumulate_grad_batches={batches}")
     distill(compose(f"paths.artifacts={tmp_path}/shop", *steady), tmp_path / "whole")
     crash = f"+callbacks.crash={{_target_: faults.CrashAt, stage: student, step: 7, marker: {tmp_path}/struck}}"
     for _ in range(2):
