@@ -80,7 +80,8 @@ class StackedLauncher(Launcher):
         assert self.task_function is not None
         hydra = self.config.hydra
         configs = [self._config(list(own), initial_job_idx + i) for i, own in enumerate(job_overrides)]
-        train_together([_job(config) for config in configs], Limits(self.max_jobs, self.max_macs))
+        jobs = [job for config in configs if (job := _job(config)) is not None]
+        train_together(jobs, Limits(self.max_jobs, self.max_macs))
         returned = []
         for config, overrides in zip(configs, job_overrides, strict=True):
             log.info("#%d: %s", config.hydra.job.num, " ".join(filter_overrides(overrides)))
@@ -134,17 +135,15 @@ class _Kept:
 
 
 def _job(config: DictConfig) -> Any:
-    """The job as :func:`hydra.core.utils.run_job` will run it: config, folder and overrides."""
+    """The job as :func:`hydra.core.utils.run_job` will run it: its plan, folder and overrides; None if it's refused."""
     from tutelage.config.moved import update_targets
-    from tutelage.config.paths import anchor
     from tutelage.pipeline.sweep import given
-    from tutelage.stacked.plan import Job
+    from tutelage.stacked.launch import planned
 
-    update_targets(config)
+    update_targets(config)  # here, that a name of the last release is warned of once
     plain = deepcopy(config)
     folder = Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
     with read_write(plain), open_dict(plain):
-        anchor(plain, config.hydra)
         del plain["hydra"]
         plain.paths.run = str(folder)
-    return Job(plain, folder, given(config.hydra))
+    return planned(plain, config.hydra, folder, given(config.hydra))

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from tutelage.config import factory
 from tutelage.pipeline.supervised import recipe
-from tutelage.pipeline.teacher_cache import _recipe as recipe_of_signals
+from tutelage.pipeline.teacher_cache import recipe_of_signals
 from tutelage.runtime import identity
 from tutelage.runtime.files import recipe_digest
 from tutelage.runtime.job import _resolved

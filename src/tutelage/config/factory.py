@@ -1,7 +1,6 @@
 """Builds objects from the config; the only module that instantiates."""
 
 import os
-import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -48,21 +47,9 @@ def stage_config(cfg: DictConfig, name: str) -> DictConfig:
     specialist's from the teacher's. Losses: the student's is ``loss``; the control's is the same at alpha = 0; the
     teacher's as well, without terms that read another source. A network that a method trains in the student's place,
     ``stages.student.network``, is used above alpha = 0.
+
+    :func:`tutelage.config.plan.plan_job` resolves each stage once per job.
     """
-    paths = OmegaConf.to_container(cfg.paths, resolve=True)  # they depend on the environment
-    key = pickle.dumps((name, OmegaConf.to_container(cfg, resolve=False), paths))
-    if key not in _stages:
-        while len(_stages) >= _KEPT:
-            del _stages[next(iter(_stages))]
-        _stages[key] = pickle.dumps(_stage_config(cfg, name))
-    return cast(DictConfig, pickle.loads(_stages[key]))
-
-
-_KEPT = 16  # a job resolves its three or four stages some fifteen times, at 15 ms each
-_stages: dict[bytes, bytes] = {}
-
-
-def _stage_config(cfg: DictConfig, name: str) -> DictConfig:
     stage: DictConfig = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))  # type: ignore[assignment]
     OmegaConf.set_struct(stage, False)
     teaches = name in ("teacher", "specialist")
@@ -104,19 +91,30 @@ def _counts_alone(term: DictConfig) -> bool:
     return bool(term.get("weight", 1.0)) and all(path.split(".")[0] in ("student", "batch") for path in paths)
 
 
+class LastData:
+    """Keeps the data of the last job in this process for the next job of the same multirun."""
+
+    def __init__(self) -> None:
+        self._key: dict[str, Any] | None = None
+        self._made: Data | None = None
+
+    def load(self, cfg: DictConfig) -> Data:
+        """Returns a job's data; loads them again only if more than the seed differs from the last job's."""
+        key = {**cast(dict[str, Any], OmegaConf.to_container(cfg.data, resolve=True)), "seed": None}
+        if self._made is None or self._key != key:
+            self._made = None  # two at a time may not fit into memory
+            self._key, self._made = key, _load(cfg)
+        return self._made.with_seed(cfg.data.seed)
+
+
+_last_data = LastData()
+
+
 def data(cfg: DictConfig) -> Data:
     """Returns the data, loaded and checked; jobs of a multirun in one process share them."""
-    global _data
-    if not (HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN):
-        return _load(cfg)
-    key = {**cast(dict[str, Any], OmegaConf.to_container(cfg.data, resolve=True)), "seed": None}
-    if _data is None or _data[0] != key:
-        _data = None  # two at a time may not fit into memory
-        _data = key, _load(cfg)
-    return _data[1].with_seed(cfg.data.seed)
-
-
-_data: tuple[dict[str, Any], Data] | None = None  # of the last job
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        return _last_data.load(cfg)
+    return _load(cfg)
 
 
 def _load(cfg: DictConfig) -> Data:
@@ -179,10 +177,9 @@ def _optimizer(stage: DictConfig) -> Any:
 
     Lightning can't clip gradients that a fused optimizer unscales by itself, and refuses this in bfloat16, too.
     """
-    node, mixed = stage.optimizer.copy(), str(stage.trainer.precision) not in ("32-true", "64-true", "32", "64")
-    if stage.trainer.get("gradient_clip_val") and mixed and node.get("fused"):
-        node.fused = False
-    return instantiate(node)
+    mixed = str(stage.trainer.precision) not in ("32-true", "64-true", "32", "64")
+    refused = stage.trainer.get("gradient_clip_val") and mixed and stage.optimizer.get("fused")
+    return instantiate(stage.optimizer, **({"fused": False} if refused else {}))
 
 
 def _learning(stage: DictConfig, name: str, classes: int) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
-from tutelage.config.factory import stage_config
 from tutelage.config.loss_conflicts import check_together
+from tutelage.config.plan import JobPlan, plan_job, resolved, stages_of
 from tutelage.config.trainer_arguments import check_callbacks, check_trainer
 from tutelage.config.unknown_keys import DISTILL_KEYS, STAGE_GROUPS, refuse_unknown_keys, refuse_unknown_stage_keys
 from tutelage.errors import TutelageError, nearest
@@ -29,8 +29,13 @@ _HYDRA = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")  # keys
 _OF_ALL = {"accelerator", "devices", "num_nodes"}  # ranks are started once, for all stages
 
 
-def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> None:
-    """Refuses values that would fail late or be ignored silently.
+def check(cfg: DictConfig, overrides: Iterable[str] = (), config: DictConfig | None = None) -> JobPlan:
+    """Refuses values that would fail late or be ignored silently; resolves all others into the plan of the job.
+
+    Args:
+        cfg: the composed config.
+        overrides: what it was composed with.
+        config: the same resolved, where that has been done (:func:`check_resolves`).
 
     Raises:
         TutelageError: names the key, what it may be and what was found.
@@ -45,13 +50,12 @@ def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> None:
             raise TutelageError(f"{key} is needed; found null")
     _check_values(cfg)
     _check_needed(cfg.callbacks, "callbacks")
-    student = stage_config(cfg, "student")
+    stages = stages_of(cfg)
     # only now the merged arguments of `stages.<name>` can be compared with the group's _target_
-    for name in cfg.stages:
-        stage = stage_config(cfg, name)
-        refuse_unknown_stage_keys(cfg, stage, str(name))
-        _check_alike(stage, student, str(name))
-        _check_ranks(stage.trainer, cfg.trainer, str(name))
+    for name, stage in stages.items():
+        refuse_unknown_stage_keys(cfg, stage, name)
+        _check_alike(stage, stages["student"], name)
+        _check_ranks(stage.trainer, cfg.trainer, name)
         _check_needed(stage.callbacks, f"stages.{name}.callbacks")
         check_trainer(stage.trainer, "trainer" if stage.trainer == cfg.trainer else f"stages.{name}.trainer")
         if stage.scheduler.interval not in ("epoch", "step"):
@@ -62,18 +66,19 @@ def check(cfg: DictConfig, overrides: Iterable[str] = ()) -> None:
         for group in STAGE_GROUPS:
             for path, node in targets(stage[group], f"stages.{name}.{group}"):
                 _check_arguments(path, node)
-        check_callbacks(stage, str(name), f"stages.{name}.callbacks" if own else "callbacks")
+        check_callbacks(stage, name, f"stages.{name}.callbacks" if own else "callbacks")
+    return plan_job(cfg, config, stages)
 
 
-def check_resolves(cfg: DictConfig) -> None:
-    """Resolves the config; if that fails, misplaced keys are reported first.
+def check_resolves(cfg: DictConfig) -> DictConfig:
+    """Returns the resolved config; if that fails, misplaced keys are reported first.
 
     Raises:
         TutelageError: names keys that nothing reads.
         OmegaConfBaseException: an interpolation names a key that is not there, or a value is missing.
     """
     try:
-        OmegaConf.to_container(cfg, resolve=True)
+        return resolved(cfg)
     except InterpolationKeyError:
         refuse_unknown_keys(cfg, DISTILL_KEYS)
         raise

@@ -20,7 +20,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.text import Text
 
-from tutelage.config import factory, moved, paths
+from tutelage.config import factory, moved
+from tutelage.config.plan import JobPlan, plan_job, settled
 from tutelage.config.validate import check, check_resolves
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
@@ -31,10 +32,11 @@ from tutelage.pipeline import artifacts, fit, sweep
 from tutelage.pipeline.class_checks import warn_of_classes
 from tutelage.pipeline.extension import extends
 from tutelage.pipeline.metrics import metrics_document
+from tutelage.pipeline.plan_file import write_plan
 from tutelage.pipeline.supervised import recipe
 from tutelage.pipeline.teacher_cache import cached, check_views
 from tutelage.pipeline.teacher_checks import report_accuracy
-from tutelage.pipeline.teachers import assistants, check_given, prepare_teachers
+from tutelage.pipeline.teachers import check_given, prepare_teachers
 from tutelage.pipeline.tensorboard import write_board
 from tutelage.runtime import distributed, identity, manifest, slurm
 from tutelage.runtime.job import is_complete, job
@@ -62,7 +64,7 @@ def run_job(
     """Checks, trains and compares in ``folder``; a complete run there is not changed.
 
     Args:
-        cfg: the composed config, modified in place: paths become absolute, old target names are updated.
+        cfg: the composed config.
         overrides: the overrides of its composition.
         folder: the run's.
         trained: called on the main process with the metrics and the folder, unless the run was complete before.
@@ -76,18 +78,17 @@ def run_job(
     quiet()
     slurm.take_rank()
     distributed.check_environment(cfg.trainer)
-    paths.anchor(cfg, HydraConfig.get())
-    moved.update_targets(cfg)
+    cfg = settled(cfg, HydraConfig.get())
     moved.warn_of_choices(overrides)
-    check_resolves(cfg)
-    if is_complete(cfg, folder) and _is_whole(cfg, folder):
+    config = check_resolves(cfg)
+    if is_complete(config, folder) and _is_whole(plan_job(cfg, config), folder):
         log.info("already complete, nothing to do: %s", folder)
         found: dict[str, Any] = read_json(folder / "metrics.json")
         return found
-    with job(cfg, folder, overrides, extends):
-        check(cfg, overrides)
+    with job(config, folder, overrides, lambda folder, _: extends(folder, cfg)):
+        plan = check(cfg, overrides, config)
         with distributed.ranks(cfg, "distill", folder):
-            metrics = distill(cfg, folder)
+            metrics = distill(plan, folder)
     if distributed.is_main():
         trained(metrics, folder)
     return metrics
@@ -102,15 +103,15 @@ def _show(metrics: Mapping[str, Any], folder: Path) -> None:
     Console(soft_wrap=True).print(Text(str(folder), style="dim"))  # unwrapped, so that it can be copied
 
 
-def _is_whole(cfg: DictConfig, folder: Path) -> bool:
+def _is_whole(plan: JobPlan, folder: Path) -> bool:
     """Checks a finished run's files against their checksums; sets damaged ones aside, to be made again.
 
     Raises:
         TutelageError: code, data or files that it was made with have changed since; names them.
     """
     if (folder / identity.NAME).is_file() and not manifest.problems(folder):
-        data = factory.data(factory.stage_config(cfg, "student"))
-        changed = identity.changes(folder, identity.of_run(cfg, data.fingerprint()))
+        data = factory.data(plan.student)
+        changed = identity.changes(folder, identity.of_run(plan.config, data.fingerprint()))
         if [name for name in changed if not name.startswith("versions ")]:
             raise TutelageError(
                 f"{folder} holds a finished run that was made with other contents of {', '.join(changed)}; choose "
@@ -131,16 +132,14 @@ def cache_job(cfg: DictConfig) -> None:
     """Runs one job of `tutelage cache`: trains the teacher, writes its signals and prints their folder."""
     overrides = sweep.given(HydraConfig.get())
     folder = Path(HydraConfig.get().runtime.output_dir)
-    paths.anchor(cfg, HydraConfig.get())
-    moved.update_targets(cfg)
+    cfg = settled(cfg, HydraConfig.get())
     moved.warn_of_choices(overrides)
-    check_resolves(cfg)
-    with job(cfg, folder, overrides):
-        check(cfg, overrides)
-        stage, root = factory.stage_config(cfg, "student"), Path(cfg.paths.artifacts)
-        data = factory.data(stage)
-        _try_out(cfg, stage, data)
-        sources = cached(prepare_teachers(cfg, root, data).stage, root, data).sources
+    config = check_resolves(cfg)
+    with job(config, folder, overrides):
+        plan = check(cfg, overrides, config)
+        data = factory.data(plan.student)
+        _try_out(plan, data)
+        sources = cached(prepare_teachers(plan, data).stage, plan.artifacts, data).sources
         folders = {name: node.folder for name, node in sources.items() if node.get("folder")}
         if not folders:
             raise TutelageError("the loss reads no signal that could be cached: see sources=cached and loss.alpha")
@@ -149,18 +148,19 @@ def cache_job(cfg: DictConfig) -> None:
         Console(soft_wrap=True).print(Text(str(place)))
 
 
-def distill(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+def distill(plan: JobPlan, folder: Path) -> dict[str, Any]:
     """Trains or finds teacher, control and student; returns the content of ``metrics.json``."""
-    L.seed_everything(cfg.seed, verbose=False)
-    student = factory.stage_config(cfg, "student")
-    root = Path(cfg.paths.artifacts)
-    data = factory.data(student)
-    _try_out(cfg, student, data)
-    teaching = prepare_teachers(cfg, root, data)
-    student, reference = cached(teaching.stage, root, data), teaching.record()
+    config = plan.config
+    L.seed_everything(config.seed, verbose=False)
+    data = factory.data(plan.student)
+    _try_out(plan, data)
+    teaching = prepare_teachers(plan, data)
+    student, reference = cached(teaching.stage, plan.artifacts, data), teaching.record()
     if distributed.is_main():
-        identity.hold(folder, identity.of_run(cfg, data.fingerprint(), teaching.digests()))
-    control = _control(cfg, root, data, reference)
+        identity.hold(folder, identity.of_run(config, data.fingerprint(), teaching.digests()))
+    control = _control(plan, data, reference)
+    if distributed.is_main():
+        write_plan(folder, plan, teaching, control, student)
     fit.run(
         student, "student", folder / "checkpoints", folder / "tensorboard", data,
         lambda: factory.distillation_module(student, data.num_classes, factory.sources(student), reference),
@@ -169,28 +169,28 @@ def distill(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     found = {"teacher": teaching.teacher, "control": control, "student": taught}
     if (folder / "checkpoints" / "teacher").is_dir():  # a moving average exists only with the student
         found["teacher"] = Trained.read(folder / "checkpoints" / "teacher", reused=False)
-    metrics = metrics_document(cfg, found, teaching, data)
+    metrics = metrics_document(config, found, teaching, data)
     if distributed.is_main():
-        _collect(
-            cfg, folder, {**{f"chain.{name}": trained for name, trained in teaching.chain.items()}, **found}, metrics
-        )
-        if loggers.has_tensorboard(cfg):
-            write_board(folder / "tensorboard", cfg, found, metrics, data, teaching.weights)
+        chain = {f"chain.{name}": trained for name, trained in teaching.chain.items()}
+        _collect(config, folder, {**chain, **found}, metrics)
+        if loggers.has_tensorboard(config):
+            write_board(folder / "tensorboard", plan.composed, found, metrics, data, teaching.weights)
     return metrics
 
 
-def _try_out(cfg: DictConfig, stage: DictConfig, data: Data) -> None:
+def _try_out(plan: JobPlan, data: Data) -> None:
     """Runs networks, taps and losses on a few images before training, with untrained weights.
 
     Raises:
         TutelageError: a network rejects the images, its number of logits is not that of the classes, a loss does not
             fit the pair, or an optimizer rejects its arguments.
     """
-    fit.check_stages(cfg, stage, data)
+    stage = plan.student
+    fit.check_stages(plan, data)
     warn_of_classes(data)
-    nets = {"student": stage.student, **{f"assistant {name}": net for name, net in assistants(stage).items()}}
-    for number, node in enumerate(factory.networks(stage.sources)):
-        nets[f"teacher {number}" if number else "teacher"] = node.net
+    nets = {"student": stage.student, **{f"assistant {name}": own.student for name, own in plan.assistants.items()}}
+    for number, teacher in enumerate(plan.teachers):
+        nets[f"teacher {number}" if number else "teacher"] = teacher.training.network
     images = data.sample(8)["input"]
     for role, node in nets.items():
         net = factory.network(node, 0).eval()
@@ -203,7 +203,7 @@ def _try_out(cfg: DictConfig, stage: DictConfig, data: Data) -> None:
         if shape != expected:
             raise TutelageError(f"the {role} returns logits {shape}; the data's labels need {expected}")
         multiply_adds(net.net, data.sample(1))  # warns now if the cost can't be counted
-    check_given(stage.sources, data, stage.data)
+    check_given(plan, data)
     teaching = factory.sources(stage)
     factory.distillation_module(stage, data.num_classes, teaching, None).dry_run(data)
     check_views(stage, data)
@@ -213,9 +213,9 @@ def _try_out(cfg: DictConfig, stage: DictConfig, data: Data) -> None:
                 report_accuracy(f"sources.{name}", split, logits, labels)
 
 
-def _control(cfg: DictConfig, root: Path, data: Data, reference: Source | None) -> Trained:
+def _control(plan: JobPlan, data: Data, reference: Source | None) -> Trained:
     """Trains or finds the control: the student alone, with the same seed, initial weights, order and budget."""
-    stage = factory.stage_config(cfg, "control")
+    stage = plan.control
 
     def train(work: Path) -> None:
         fit.run(
@@ -223,7 +223,8 @@ def _control(cfg: DictConfig, root: Path, data: Data, reference: Source | None) 
             lambda: factory.supervised_module(stage, "control", data.num_classes, reference),
         )  # fmt: skip
 
-    return Trained.read(*artifacts.make(root, "control", recipe(stage, "control", data), train, artifacts.oldest(cfg)))
+    made_by = recipe(stage, "control", data)
+    return Trained.read(*artifacts.make(plan.artifacts, "control", made_by, train, artifacts.oldest(plan.config)))
 
 
 def _collect(cfg: DictConfig, folder: Path, found: Mapping[str, Trained | None], metrics: Mapping[str, Any]) -> None:

@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from tutelage.config import factory
+from tutelage.config.plan import JobPlan, plan_job
 from tutelage.errors import TutelageError
 from tutelage.objective import Objective
-from tutelage.pipeline.teachers import assistants
 from tutelage.runtime import manifest
 from tutelage.runtime.config_differences import changed
 from tutelage.runtime.identity import essential
@@ -40,7 +40,7 @@ def extends(folder: Path, cfg: DictConfig) -> bool:
 
     Args:
         folder: of a run with another config.
-        cfg: the config now.
+        cfg: the config now, as it was composed.
 
     Returns:
         False where something else differs.
@@ -64,11 +64,10 @@ def extends(folder: Path, cfg: DictConfig) -> bool:
                 f"{folder} holds a run with {key}={there}; it can be made longer, not shorter (found {here}): choose "
                 "another hydra.run.dir"
             )
-    stage = factory.stage_config(cfg, "student")
+    plan = plan_job(cfg)
+    stage = plan.student
     epochs = int(written["stages"]["student"]["trainer"]["max_epochs"])
-    why = (
-        _other_teacher(cfg, stage, differ) or _other_course(stage, epochs) or _no_state(folder / "checkpoints", epochs)
-    )
+    why = _other_teacher(plan, differ) or _other_course(stage, epochs) or _no_state(folder / "checkpoints", epochs)
     if why:
         raise TutelageError(
             f"{folder} holds a run of {epochs} epochs, which can't go on to {stage.trainer.max_epochs}: {why}; or "
@@ -78,13 +77,13 @@ def extends(folder: Path, cfg: DictConfig) -> bool:
     return True
 
 
-def _other_teacher(cfg: DictConfig, stage: DictConfig, differ: Mapping[str, tuple[int, int]]) -> str:
+def _other_teacher(plan: JobPlan, differ: Mapping[str, tuple[int, int]]) -> str:
     """Returns why the student would have another teacher; empty if it would not."""
-    trained = any(node.checkpoint is None for node in factory.networks(stage.sources))
+    trained = any(one.checkpoint is None for one in plan.teachers)
     if trained and _TEACHER in differ:
         before, _ = differ[_TEACHER]
         return f"its teacher would be trained longer as well, and be another; keep it with {_TEACHER}={before}"
-    if between := list(assistants(cfg)):
+    if between := list(plan.assistants):
         return f"those that teach it ({', '.join(between)}) would be trained longer as well, and be others"
     return ""
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from tutelage.checkpoints.weights import about, load_into, save_network
 from tutelage.config import factory
+from tutelage.config.plan import JobPlan
 from tutelage.config.trainer_arguments import check_lengths
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
@@ -81,20 +82,19 @@ def run(
             shutil.rmtree(states, ignore_errors=True)
 
 
-def check_stages(cfg: DictConfig, stage: DictConfig, data: Data) -> None:
+def check_stages(plan: JobPlan, data: Data) -> None:
     """Checks the optimizers, schedules, lengths and trainers of all stages before the first of them is trained.
 
     Args:
-        cfg: the whole config.
-        stage: the student's.
+        plan: of the job.
         data: the student's, loaded.
 
     Raises:
         TutelageError: names the stage and the argument.
     """
     for name in ("teacher", "student", "control"):  # the control follows the student
-        own = factory.stage_config(cfg, name)
-        known = len(data.train_dataloader()) if own.data == stage.data else None  # else when it begins
+        own = plan.stages[name]
+        known = len(data.train_dataloader()) if own.data == plan.student.data else None  # else when it begins
         factory.try_optimizer(own, name, known)
         if known is not None:
             check_lengths(own.trainer, name, known, len(data.val_dataloader()))

@@ -3,6 +3,7 @@
 Hinton et al. 2015, section 5.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from tutelage.config import factory
+from tutelage.config.plan import JobPlan, read_only, writable
 from tutelage.errors import TutelageError
 from tutelage.evaluation import results
 from tutelage.evaluation.cost import ADDED, total
@@ -27,46 +29,58 @@ from tutelage.sources.specialists import activity, check_count, combine_experts,
 _ROWS = 1024  # examples that are combined at a time
 
 
-def specialise(cfg: DictConfig, node: DictConfig, generalist: Trained, weights: str, root: Path) -> Trained:
-    """Trains or finds the specialists, names them and their groups in ``node``, and combines their predictions.
+def specialise(
+    plan: JobPlan, stage: DictConfig, node: DictConfig, generalist: Trained
+) -> tuple[list[list[int]], list[Trained], Trained]:
+    """Trains or finds the specialists and combines their predictions with the generalist's.
 
     A specialist has the generalist's architecture and starts from its weights. It teaches with its last weights, since
     accuracy on all classes is not its purpose.
 
     Args:
-        cfg: the whole config, the generalist in it as ``teacher``.
+        plan: of the job.
+        stage: the config of a specialist's training, before its group is known.
         node: of ``sources``, with a ``generalist``.
         generalist: trained.
-        weights: which of its weights teach.
-        root: folder of all artifacts.
+
+    Returns:
+        The group of classes of each specialist, the specialists, and all of them as one teacher.
 
     Raises:
-        TutelageError: invalid groups, or no ``stages.specialist``.
+        TutelageError: invalid groups.
     """
-    if "specialist" not in cfg.stages:
-        raise TutelageError(
-            "stages.specialist, the settings that specialists are trained with, is missing: see sources=specialists"
-        )
-    stage = factory.stage_config(cfg, "specialist")
-    groups = distributed.broadcast(_groups(node, generalist.predictions[weights, "val"].logits, stage.seed))
+    weights = plan.weights
+    groups = distributed.broadcast(find_or_take_groups(node, generalist.predictions[weights, "val"].logits, stage.seed))
+    trainings, shares = trainings_of(plan, stage, groups, generalist.folder)
+    train_in_parallel(trainings, plan.config)
+    trained = [training() for training in trainings]
+    since = artifacts.oldest(plan.config)
+    together = _combine(groups, shares, [generalist, *trained], weights, node.get("top", 1), plan.artifacts, since)
+    return groups, trained, together
+
+
+def trainings_of(
+    plan: JobPlan, stage: DictConfig, groups: list[list[int]], generalist: Path
+) -> tuple[list[Training], list[float]]:
+    """Returns the training of each specialist, and the share of its classes in the training data.
+
+    Args:
+        plan: of the job.
+        stage: the config of a specialist's training, before its group is known.
+        groups: of classes.
+        generalist: its folder.
+    """
     labels = factory.data(stage).splits["train"].labels
     shares = [float(torch.isin(labels[labels >= 0], torch.tensor(group)).double().mean()) for group in groups]
-    since = artifacts.oldest(cfg)
-    start = str(generalist.folder / f"{weights}.safetensors")
+    start, since = str(generalist / f"{plan.weights}.safetensors"), artifacts.oldest(plan.config)
     trainings = [
-        Training(_for_group(stage, group, share), "specialist", root, start, since)
+        Training(_for_group(stage, group, share), "specialist", plan.artifacts, start, since)
         for group, share in zip(groups, shares, strict=True)
     ]
-    train_in_parallel(trainings, cfg)
-    trained = [training() for training in trainings]
-    node.groups = groups
-    node.specialists = [
-        {**node.generalist, "checkpoint": str(one.folder / "last.safetensors"), "seed": None} for one in trained
-    ]
-    return _combine(groups, shares, [generalist, *trained], weights, node.get("top", 1), root, since)
+    return trainings, shares
 
 
-def _groups(node: DictConfig, logits: Tensor, seed: int) -> list[list[int]]:
+def find_or_take_groups(node: DictConfig, logits: Tensor, seed: int) -> list[list[int]]:
     """Returns the user's groups, or finds them."""
     if node.get("groups") is None:
         return find_groups(logits, node.get("count", 3), seed)
@@ -102,7 +116,7 @@ def find_groups(logits: Tensor, count: int, seed: int) -> list[list[int]]:
 
 def _for_group(stage: DictConfig, group: list[int], share: float) -> DictConfig:
     """Returns the stage with half of its data from the group, and the dustbin's loss as the hard term."""
-    own = stage.copy()
+    own = writable(stage)
     own.data.focus = group
     smoothing = own.loss.terms.pop("hard").loss.get("label_smoothing", 0.0)
     loss = {"_target_": "tutelage.losses.logit.dustbin.Dustbin", "classes": group, "share": share}
@@ -111,7 +125,20 @@ def _for_group(stage: DictConfig, group: list[int], share: float) -> DictConfig:
         "loss": {**loss, "label_smoothing": smoothing},
         "inputs": {"student": "student.logits", "label": "batch.label"},
     }
-    return own
+    return read_only(own)
+
+
+def recipe_of_all(groups: list[list[int]], trained: Iterable[Path], weights: str, top: int) -> dict[str, Any]:
+    """Returns the recipe of the combined predictions.
+
+    Args:
+        groups: of classes, one a specialist.
+        trained: the folders of the generalist and its specialists, which are named by their content.
+        weights: which weights of the generalist teach.
+        top: specialists of so many classes are asked.
+    """
+    members = [f"{folder.parent.name}/{folder.name}" for folder in trained]
+    return {"members": members, "groups": groups, "top": top, "weights": weights, **made_with({}), "version": 2}
 
 
 def _combine(
@@ -124,8 +151,7 @@ def _combine(
     since: float,
 ) -> Trained:
     """Returns the artifact of the combined predictions. ``trained`` is the generalist and its specialists."""
-    members = [f"{one.folder.parent.name}/{one.folder.name}" for one in trained]  # named by their content
-    found = {"members": members, "groups": groups, "top": top, "weights": weights, **made_with({}), "version": 2}
+    found = recipe_of_all(groups, [one.folder for one in trained], weights, top)
 
     def combine(work: Path) -> None:
         if not distributed.is_main():

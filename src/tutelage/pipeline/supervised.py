@@ -71,14 +71,15 @@ class Training:
         def train(work: Path) -> None:
             fit.run(self.stage, self.name, work, work / "tensorboard", data, learner)
 
-        return Trained.read(*artifacts.make(self.root, self.name, self._recipe(data), train, self.since))
+        return Trained.read(*artifacts.make(self.root, self.name, self.recipe(data), train, self.since))
 
     def is_done(self) -> bool:
         """Checks whether a finished artifact would be reused."""
-        place = artifacts.place(self.root, self.name, self._recipe(factory.data(self.stage)))
+        place = artifacts.place(self.root, self.name, self.recipe(factory.data(self.stage)))
         return artifacts.is_usable(place, self.since)
 
-    def _recipe(self, data: Data) -> dict[str, Any]:
+    def recipe(self, data: Data) -> dict[str, Any]:
+        """Returns all that determines the outcome, as JSON values."""
         found = recipe(self.stage, self.name, data)
         return found if self.start is None else found | {"start": digest(read_state(self.start))}
 

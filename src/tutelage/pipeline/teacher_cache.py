@@ -13,6 +13,7 @@ from torch import Tensor
 from tutelage.checkpoints.weights import digest, read_state
 from tutelage.config import factory
 from tutelage.config.factory import networks, without_files
+from tutelage.config.plan import replaced
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
 from tutelage.pipeline import artifacts
@@ -42,21 +43,43 @@ def cached(stage: DictConfig, root: Path, data: Data) -> DictConfig:
         root: folder of all artifacts.
         data: the stage's, with a finite number of augmented views (:func:`check_views`).
     """
-    needs = factory.objective(stage).needs()
-    changed = {}
+    on_disk = {}
+    for name, (node, needs) in to_cache(stage, data).items():
+        folder = _stored(stage, node, recipe_of_signals(stage, node, needs, data), root, data)
+        on_disk[name] = {"_target_": CACHED, "source": None, "folder": str(folder)}
+    if not on_disk:
+        return stage
+    return replaced(stage, {"sources": OmegaConf.create({**stage.sources, **on_disk})})
+
+
+def to_cache(stage: DictConfig, data: Data) -> dict[str, tuple[DictConfig, list[str]]]:
+    """Returns, for each source that a training reads from disk, its cache's config and the names of the signals."""
+    needs, found = factory.objective(stage).needs(), {}
     for name, node in stage.sources.items():
         asked = node.get("_target_") == CACHED
-        if not needs.get(name) or not (asked or _by_itself(stage, node, needs[name], data)):
-            continue
-        node = node if asked else OmegaConf.create({**_AS_IT_IS, "source": node})
-        recipe = _recipe(stage, node, sorted(needs[name]), data)
-        folder = _stored(stage, node, recipe, root, data)
-        changed[name] = {"_target_": CACHED, "source": None, "folder": str(folder)}
-    if not changed:
-        return stage
-    copy = stage.copy()
-    copy.sources = {**stage.sources, **changed}
-    return copy
+        if needs.get(name) and (asked or _by_itself(stage, node, needs[name], data)):
+            cache = node if asked else OmegaConf.create({**_AS_IT_IS, "source": node})
+            found[str(name)] = cache, sorted(needs[name])
+    return found
+
+
+def bytes_of_example(stage: DictConfig, name: str, node: DictConfig, signals: list[str], data: Data) -> int:
+    """Returns the size on disk of one example's signals.
+
+    Args:
+        stage: in its sources networks need no file.
+        name: of the source.
+        node: of :func:`to_cache`.
+        signals: to be written.
+        data: the stage's.
+    """
+    own = stage.sources[name]
+    source: Source = instantiate(own.source if own.get("_target_") == CACHED else own)
+    source.attach(signals, {})
+    source.name_classes(data.class_names)
+    by_example, _ = _of_batch(source.eval(), data.splits["train"][0, torch.arange(2)], torch.device("cpu"), node.top)
+    sizes = {"float32": 4, "float16": 2, "bfloat16": 2}
+    return sum(x[0].numel() * (sizes[node.dtype] if x.is_floating_point() else 4) for x in by_example.values())
 
 
 def check_views(stage: DictConfig, data: Data) -> None:
@@ -88,7 +111,7 @@ def _by_itself(stage: DictConfig, node: DictConfig, needs: set[str], data: Data)
     )
 
 
-def _recipe(stage: DictConfig, node: DictConfig, signals: list[str], data: Data) -> dict[str, Any]:
+def recipe_of_signals(stage: DictConfig, node: DictConfig, signals: list[str], data: Data) -> dict[str, Any]:
     """Returns everything that determines the signals, as JSON values."""
     keys = hashlib.sha256(data.splits["train"].keys.numpy().tobytes()).hexdigest()
     given: Any = OmegaConf.to_container(stage.data, resolve=True)
@@ -139,12 +162,12 @@ def _stored(stage: DictConfig, node: DictConfig, recipe: dict[str, Any], root: P
             _write(source, data, work, node.dtype, node.top, recipe.get("views", 1), distributed.device(stage.trainer))
             source.verify()
 
-    folder, found = artifacts.make(root, "signals", recipe, write, artifacts.oldest(stage), _verify)
+    folder, found = artifacts.make(root, "signals", recipe, write, artifacts.oldest(stage), verify_signals)
     log.info("%s %s: %s", "found" if found else "wrote", recipe["signals"], folder)
     return folder
 
 
-def _verify(folder: Path) -> None:
+def verify_signals(folder: Path) -> None:
     """Verifies the manifest; large files have checksums by block, verified when they are opened."""
     manifest.check(folder, quick=True)
     Store.read(folder)

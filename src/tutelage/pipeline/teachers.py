@@ -1,17 +1,19 @@
 """Prepares the teachers that ``sources`` names: trained here, reused, or loaded from a file."""
 
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig
+from torch import nn
 
 from tutelage.checkpoints.weights import digest, load_into, read_state, save_network
 from tutelage.config import factory
 from tutelage.config.factory import networks, without_files
+from tutelage.config.plan import GENERATION, JobPlan, TeacherPlan, replaced, writable
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
 from tutelage.evaluation import results
@@ -32,9 +34,7 @@ from tutelage.training.fsdp import is_sharded
 
 log = logging.getLogger(__name__)
 
-_GENERATION = "generation"
 _FROZEN = "tutelage.sources.frozen.Frozen"
-_EVERY_EPOCH = {"_target_": "tutelage.training.callbacks.every_epoch.EveryEpoch"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,9 @@ class TeacherSetup:
         stage: the student's stage; in its sources every network has its file. teacher: predictions of the source
             ``teacher``; None if it is no network.
         weights: which of its weights teach: ``last`` or ``best``.
-        chain: name → the earlier teachers of a chain of assistants, in order. last: the name of ``teacher``.
+        chain: name → the earlier teachers of a chain of assistants, in order.
+        last: the name of ``teacher``.
+        found: the folder of each network of the plan's ``teachers``, in their order.
     """
 
     stage: DictConfig
@@ -53,11 +55,12 @@ class TeacherSetup:
     weights: str
     chain: Mapping[str, Trained]
     last: str = "teacher"
+    found: tuple[Path, ...] = ()
 
     def generations(self) -> list[Trained]:
         """Returns the born-again students before the last one."""
         taught = {**self.chain, self.last: self.teacher}
-        return [one for name, one in taught.items() if name.startswith(_GENERATION) and one]
+        return [one for name, one in taught.items() if name.startswith(GENERATION) and one]
 
     def digests(self) -> dict[str, str]:
         """Returns for each source the digest of its networks' weights."""
@@ -72,104 +75,96 @@ class TeacherSetup:
         return Recorded(on_validation.key, on_validation.logits)
 
 
-def prepare_teachers(cfg: DictConfig, root: Path, data: Data) -> TeacherSetup:
+def prepare_teachers(plan: JobPlan, data: Data) -> TeacherSetup:
     """Trains or finds all teachers, including assistants.
 
     Args:
-        cfg: the whole config.
-        root: folder of all artifacts.
+        plan: of the job.
         data: the student's.
 
     Raises:
         TutelageError: assistants without a teacher network; an epoch that the teacher was not trained for.
     """
-    teaching = _engage(cfg, root, data)
-    for number, (name, network) in enumerate(assistants(cfg).items(), start=1):
+    teaching = _first_teachers(plan, data)
+    for name, own in plan.assistants.items():
         if teaching.teacher is None:
             raise TutelageError("assistants and generations need a teacher that is a network, such as sources=frozen")
-        own = _assistant_stage(cfg, number, network, teaching)
-        assistant = _assistant(own, name, teaching, root)
-        file = str(assistant.folder / f"{_weights(cfg)}.safetensors")
-        stage = teaching.stage.copy()
-        stage.sources = {**stage.sources, "teacher": {"_target_": _FROZEN, "net": own.network, "checkpoint": file}}
-        OmegaConf.resolve(stage)
+        own = replaced(own, {"sources": teaching.stage.sources})
+        assistant = _assistant(own, name, teaching, plan.artifacts)
+        file = str(assistant.folder / f"{plan.weights}.safetensors")
         chain = {**teaching.chain, teaching.last: teaching.teacher}
-        teaching = TeacherSetup(stage, assistant, _weights(cfg), chain, name)
+        stage = replaced(teaching.stage, {"sources": {"teacher": taught_by(own.network, file)}})
+        teaching = TeacherSetup(stage, assistant, plan.weights, chain, name, teaching.found)
     return teaching
 
 
-def assistants(cfg: DictConfig) -> dict[str, DictConfig]:
-    """Returns the networks between teacher and student by name: ``assistants``, then ``generations`` of the student."""
-    own = {f"{_GENERATION}{number}": cfg.student for number in range(1, cfg.generations + 1)}
-    return {**cfg.assistants, **own}
+def taught_by(network: DictConfig, file: str) -> dict[str, Any]:
+    """Returns the node of ``sources`` for a network that was trained in between, with its file of weights."""
+    return {"_target_": _FROZEN, "net": network, "checkpoint": file}
 
 
-def _weights(cfg: DictConfig) -> str:
-    """Returns which weights of a trained teacher are used: last, best, or those of an epoch."""
-    chosen = cfg.stages.teacher.weights
-    return chosen if chosen in WEIGHTS else "last"
-
-
-def _with(config: DictConfig, changes: Mapping[str, Any]) -> DictConfig:
-    """Returns a copy in which the nodes in ``changes`` are replaced."""
-    copy = OmegaConf.create(OmegaConf.to_container(config, resolve=False))
-    OmegaConf.set_struct(copy, False)
-    for path, value in _leaves(changes):
-        OmegaConf.update(copy, path, value, merge=False)
-    return copy  # type: ignore[return-value]
-
-
-def _leaves(changes: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in changes.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{path}{key}.")
-        else:
-            yield f"{path}{key}", value
-
-
-def _engage(cfg: DictConfig, root: Path, data: Data) -> TeacherSetup:
+def _first_teachers(plan: JobPlan, data: Data) -> TeacherSetup:
     """Trains or finds every network of ``sources`` except assistants."""
-    stage = factory.stage_config(cfg, "student")
-    teacher, chain = None, dict[str, Trained]()
+    sources, since = writable(plan.student.sources), artifacts.oldest(plan.config)
     given = {}  # first, so that a wrong file is reported before hours of training
-    for node in networks(stage.sources):
-        if node.checkpoint is not None:
-            who, made = f"teacher {node.checkpoint}", _trained(cfg, node, root, data)
-            given[_use(node, made, _weights(cfg))] = made
-            _report(who, made, trained_here=False)
-    untrained = [node for node in networks(stage.sources) if node.checkpoint is None]
-    train_in_parallel([_training(_with_teacher(cfg, node), root) for node in untrained], cfg)
-    for name, node in stage.sources.items():
-        trained = []
-        for network in networks(node):
-            if network.checkpoint in given:
-                trained.append(given[network.checkpoint])
-            else:
-                trained.append(_trained(cfg, network, root, data))
-                _report(f"sources.{name}, as trained here,", trained[-1], trained_here=True)
-                _use(network, trained[-1], _weights(cfg))
+    for number, one in enumerate(plan.teachers):
+        if one.checkpoint is not None:
+            given[number] = _trained(plan, one, data, since)
+            _report(f"teacher {one.checkpoint}", given[number], trained_here=False)
+    train_in_parallel([training(plan, one) for one in plan.teachers if one.checkpoint is None], plan.config)
+    members: dict[str, list[Trained]] = {str(name): [] for name in sources}
+    found = []
+    for number, one in enumerate(plan.teachers):
+        if (trained := given.get(number)) is None:
+            trained = _trained(plan, one, data, since)
+            _report(f"sources.{one.source}, as trained here,", trained, trained_here=True)
+        members[one.source].append(trained)
+        found.append(trained.folder)
+    teacher, chain = None, dict[str, Trained]()
+    for name, node in sources.items():
+        own = members[str(name)]
+        fill(node, [one.folder for one in own], plan.weights)
         group = node.get("source") or node  # the source of a cache
-        if trained and "members" in group:
-            trained = [_ensemble(group, trained, _weights(cfg), root, artifacts.oldest(cfg))]
+        made = own[0] if len(own) == 1 else None
+        if own and "members" in group:
+            made = _ensemble(group, own, plan.weights, plan.artifacts, since)
+            group.weights = made.facts["weights"]
         if "generalist" in group:
-            if len(trained) != 1:
-                raise TutelageError(
-                    f"sources.{name}: the generalist must be one frozen network, from which specialists start"
-                )
-            chain = {"generalist": trained[0]} if name == "teacher" else chain
-            trained = [specialise(_with_teacher(cfg, group.generalist), group, trained[0], _weights(cfg), root)]
-        if name == "teacher" and trained:
-            [teacher] = trained
-    return TeacherSetup(stage, teacher, _weights(cfg), chain)
+            chain = {"generalist": own[0]} if name == "teacher" else chain
+            [special] = [one.specialist for one in plan.teachers if one.source == name]
+            assert special is not None  # every generalist's plan has it
+            groups, specialists, made = specialise(plan, special, group, own[0])
+            fill_specialists(group, groups, [one.folder for one in specialists])
+        if name == "teacher":
+            teacher = made
+    stage = replaced(plan.student, {"sources": sources})
+    return TeacherSetup(stage, teacher, plan.weights, chain, found=tuple(found))
 
 
-def _use(node: DictConfig, trained: Trained, weights: str) -> str:
-    """Writes the trained or given file into a node of ``sources``."""
-    node.checkpoint = str(trained.folder / f"{weights}.safetensors")
-    for option in ("key", "prefix"):  # of the user's file
-        if node.get(option) is not None:
-            node[option] = None
-    return node.checkpoint
+def fill(node: DictConfig, folders: Iterable[Path], weights: str) -> None:
+    """Gives the networks of a source, in their order, the files of what was trained or given for them.
+
+    Args:
+        node: of ``sources``, which is changed: a copy that nothing reads yet.
+        folders: of their artifacts.
+        weights: ``last`` or ``best``.
+    """
+    for network, folder in zip(networks(node), folders, strict=True):
+        network.checkpoint = str(folder / f"{weights}.safetensors")
+        network.update({option: None for option in ("key", "prefix") if option in network})  # of the user's file
+
+
+def fill_specialists(node: DictConfig, groups: list[list[int]], folders: Iterable[Path]) -> None:
+    """Gives a source with a ``generalist`` its specialists, likewise.
+
+    Args:
+        node: of ``sources``, which is changed: a copy that nothing reads yet.
+        groups: of classes, one a specialist.
+        folders: of their artifacts.
+    """
+    files = [str(folder / "last.safetensors") for folder in folders]
+    node.groups = groups
+    node.specialists = [{**node.generalist, "checkpoint": file, "seed": None} for file in files]
 
 
 def _report(who: str, trained: Trained, trained_here: bool) -> None:
@@ -178,60 +173,42 @@ def _report(who: str, trained: Trained, trained_here: bool) -> None:
         report_accuracy(who, "validation", on_validation.logits, on_validation.label, trained_here)
 
 
-def check_given(sources: DictConfig, data: Data, statistics: DictConfig) -> None:
+def check_given(plan: JobPlan, data: Data) -> None:
     """Compares Tutelage checkpoints' headers with the data, before training.
 
     Raises:
         TutelageError: a checkpoint was trained on other images or classes.
     """
-    for node in networks(sources):
-        if node.checkpoint is not None:
-            check_file(node.checkpoint, node.net, data, statistics)
+    for one in plan.teachers:
+        if one.checkpoint is not None:
+            check_file(one.checkpoint, one.training.network, data, plan.student.data)
 
 
-def _with_teacher(cfg: DictConfig, node: DictConfig) -> DictConfig:
-    """Returns the whole config with the network of one node of ``sources`` as its teacher."""
-    seed = cfg.stages.teacher.seed if node.get("seed") is None else node.seed
-    return _with(cfg, {"teacher": node.net, "stages": {"teacher": {"seed": seed}}})
+def training(plan: JobPlan, teacher: TeacherPlan) -> Training:
+    """Returns the supervised training of a teacher."""
+    return Training(teacher.training, "teacher", plan.artifacts, since=artifacts.oldest(plan.config))
 
 
-def _training(cfg: DictConfig, root: Path) -> Training:
-    """Returns the supervised training of the config's teacher."""
-    stage = factory.stage_config(cfg, "teacher")
-    if cfg.stages.teacher.weights not in WEIGHTS:
-        stage.callbacks.every_epoch = _EVERY_EPOCH
-    return Training(stage, "teacher", root, since=artifacts.oldest(cfg))
-
-
-def _trained(cfg: DictConfig, node: DictConfig, root: Path, data: Data) -> Trained:
-    """Returns the network of one node of ``sources``: given, or trained on labels with the teacher's stage."""
-    training, epoch = _training(_with_teacher(cfg, node), root), cfg.stages.teacher.weights
-    if node.checkpoint is not None:
-        key, prefix = node.get("key"), node.get("prefix")
-        return _given(training.stage, node.checkpoint, root, data, training.since, key, prefix)
-    made = training()
-    if epoch in WEIGHTS:
+def _trained(plan: JobPlan, teacher: TeacherPlan, data: Data, since: float) -> Trained:
+    """Returns one network of ``sources``: given, or trained on labels with the teacher's stage."""
+    if teacher.checkpoint is not None:
+        return _given(teacher, teacher.checkpoint, plan.artifacts, data, since)
+    made = training(plan, teacher)()
+    if plan.epoch is None:
         return made
-    if not (file := made.folder / "epochs" / f"{epoch}.safetensors").is_file():
+    if not (file := made.folder / "epochs" / f"{plan.epoch}.safetensors").is_file():
         last = made.facts["epochs"] - 1
-        raise TutelageError(f"stages.teacher.weights={epoch}: the teacher has epochs 0 to {last}")
-    return _given(training.stage, str(file), root, data, training.since)
+        raise TutelageError(f"stages.teacher.weights={plan.epoch}: the teacher has epochs 0 to {last}")
+    return _given(replace(teacher, key=None, prefix=None), str(file), plan.artifacts, data, since)
 
 
-def _given(
-    stage: DictConfig,
-    checkpoint: str,
-    root: Path,
-    data: Data,
-    since: float,
-    key: str | None = None,
-    prefix: str | None = None,
-) -> Trained:
+def _given(teacher: TeacherPlan, file: str, root: Path, data: Data, since: float) -> Trained:
     """Returns a teacher from a file, with its predictions as an artifact."""
+    stage = teacher.training
     net = factory.network(stage.network, stage.seed, "teacher").net
-    if place := load_into(net, checkpoint, key, prefix):
-        log.info("%s: weights loaded from %s", checkpoint, place)
-    found = recipe(stage, "given", data, ("network", "data")) | {"weights": digest(net)}
+    if place := load_into(net, file, teacher.key, teacher.prefix):
+        log.info("%s: weights loaded from %s", file, place)
+    found = recipe_of_given(stage, data, net)
 
     def evaluate(work: Path) -> None:
         if distributed.is_main():
@@ -246,13 +223,37 @@ def _given(
     return Trained.read(*artifacts.make(root, "given", found, evaluate, since))
 
 
+def recipe_of_given(stage: DictConfig, data: Data, net: nn.Module) -> dict[str, Any]:
+    """Returns the recipe of the predictions of a network that was given: by its weights."""
+    return recipe(stage, "given", data, ("network", "data")) | {"weights": digest(net)}
+
+
+def recipe_of_ensemble(node: DictConfig, members: Iterable[Path], weights: str) -> dict[str, Any]:
+    """Returns the recipe of an ensemble's combined predictions.
+
+    Args:
+        node: of ``sources``, with ``members``.
+        members: the folders of their artifacts, which are named by their content.
+        weights: which weights of the members teach.
+    """
+    shares = node.get("weights")
+    found = {
+        "combine": node.get("combine", "probability"),
+        "weights": list(shares) if isinstance(shares, ListConfig) else shares,
+    }
+    found["members"] = [f"{folder.parent.name}/{folder.name}" for folder in members]
+    return found | {"kind": weights, **made_with({})}
+
+
+def recipe_of_assistant(stage: DictConfig, data: Data) -> dict[str, Any]:
+    """Returns the recipe of an assistant; in its sources every network has its file."""
+    files = [digest(read_state(node.checkpoint)) for node in networks(stage.sources)]
+    return recipe(stage, "assistant", data, sources=without_files(stage.sources)) | {"weights": files}
+
+
 def _ensemble(node: DictConfig, members: list[Trained], weights: str, root: Path, since: float) -> Trained:
-    """Returns the artifact of the members' combined predictions; fits and fills in learned weights."""
-    found: dict[str, Any] = {"combine": node.get("combine", "probability"), "weights": node.get("weights")}
-    if isinstance(found["weights"], ListConfig):
-        found["weights"] = list(found["weights"])
-    found["members"] = [f"{one.folder.parent.name}/{one.folder.name}" for one in members]  # named by their content
-    found |= {"kind": weights, **made_with({})}
+    """Returns the artifact of the members' combined predictions, weights that are learned among its facts."""
+    found = recipe_of_ensemble(node, [one.folder for one in members], weights)
 
     def combine(work: Path) -> None:
         if not distributed.is_main():
@@ -272,23 +273,12 @@ def _ensemble(node: DictConfig, members: list[Trained], weights: str, root: Path
         both = {(kind, split): one for kind in WEIGHTS for split, one in together.items()}
         results.write_results(work, both, {**facts, **epochs, "weights": shares.tolist()})
 
-    made = Trained.read(*artifacts.make(root, "ensemble", found, combine, since))
-    node.weights = made.facts["weights"]
-    return made
-
-
-def _assistant_stage(cfg: DictConfig, number: int, network: DictConfig, teaching: TeacherSetup) -> DictConfig:
-    """Returns the stage of an assistant, which learns from the one before it, with a seed of its own."""
-    seed = cfg.stages.teacher.seed + number
-    stage = factory.stage_config(_with(cfg, {"student": network, "seed": seed}), "student")
-    stage.sources = teaching.stage.sources
-    return stage
+    return Trained.read(*artifacts.make(root, "ensemble", found, combine, since))
 
 
 def _assistant(stage: DictConfig, name: str, teaching: TeacherSetup, root: Path) -> Trained:
-    files = [digest(read_state(node.checkpoint)) for node in networks(stage.sources)]
     data, reference = factory.data(stage), teaching.record()
-    found = recipe(stage, "assistant", data, sources=without_files(stage.sources)) | {"weights": files}
+    found = recipe_of_assistant(stage, data)
     stage = cached(stage, root, data)
 
     def train(work: Path) -> None:

@@ -35,7 +35,7 @@ BEAT = 10.0  # seconds between heartbeats
 PATIENCE = 10.0  # seconds for the workers of a killed process to end, which hold its lock
 # files in a finished job's folder on which its metrics depend; artifacts and weights have manifests of their own
 _KEPT = (
-    "config.yaml", "config.digest", "identity.json", "provenance.json", "artifacts.json", "metrics.json",
+    "config.yaml", "config.digest", "plan.yaml", "identity.json", "provenance.json", "artifacts.json", "metrics.json",
     "signals.json", "tensorboard/**/*", "checkpoints/manifest.json",
 )  # fmt: skip
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from tutelage.config import factory
+from tutelage.config.plan import replaced, settled
 from tutelage.config.validate import check
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
@@ -57,8 +58,8 @@ def train_together(jobs: Sequence[Job], limits: Limits) -> None:
     """
     quiet()
     reasons: Counter[str] = Counter()
-    for group in plan.group_stackable(job for job in jobs if _is_sound(job) and not is_complete(job.cfg, job.folder)):
-        if reason := plan.refusal(group[0].cfg):
+    for group in plan.group_stackable(job for job in jobs if not is_complete(job.plan.config, job.folder)):
+        if reason := plan.refusal(group[0].plan):
             reasons[reason] += len(group)
         elif len(group) == 1:
             reasons["no other job differs from it in stackable values alone"] += 1
@@ -73,20 +74,27 @@ def train_together(jobs: Sequence[Job], limits: Limits) -> None:
 
 
 def _train_group(jobs: Sequence[Job], limits: Limits, reasons: Counter[str]) -> None:
-    with track_status([init_run_dir(job.cfg, job.folder, job.overrides) for job in jobs], "WAITING"):
+    with track_status([init_run_dir(job.plan.config, job.folder, job.overrides) for job in jobs], "WAITING"):
         try:
             _Group(jobs, limits, reasons).train()
         except (TutelageError, CompactHydraException) as error:  # each job meets it, and says so
             reasons[str(error).splitlines()[0]] += len(jobs)
 
 
-def _is_sound(job: Job) -> bool:
-    """Checks whether the job may begin; a refused one reports the reason when it runs itself."""
+def planned(cfg: DictConfig, hydra: Any, folder: Path, overrides: list[str]) -> Job | None:
+    """Returns a job with its plan; None where its config is refused, which it reports when it runs itself.
+
+    Args:
+        cfg: its config, without Hydra's part.
+        hydra: Hydra's part.
+        folder: where the job is to be.
+        overrides: its command line.
+    """
     try:
-        check(job.cfg, job.overrides)
+        cfg = settled(cfg, hydra)
+        return Job(check(cfg, overrides), folder, overrides)
     except (TutelageError, OmegaConfBaseException):
-        return False
-    return True
+        return None
 
 
 class _Group:
@@ -94,21 +102,20 @@ class _Group:
 
     def __init__(self, jobs: Sequence[Job], limits: Limits, reasons: Counter[str]):
         self.jobs, self.limits, self.reasons = jobs, limits, reasons
-        self.cfg = jobs[0].cfg
-        self.artifacts = Path(self.cfg.paths.artifacts)
+        self.plan = jobs[0].plan
+        self.artifacts = self.plan.artifacts
         self.states = jobs[0].folder.parent / ".stacks"
 
     def train(self) -> None:
-        stage = factory.stage_config(self.cfg, "student")
-        data = factory.data(stage)
-        fit.check_stages(self.cfg, stage, data)
-        teaching = prepare_teachers(self.cfg, self.artifacts, data)
+        data = factory.data(self.plan.student)
+        fit.check_stages(self.plan, data)
+        teaching = prepare_teachers(self.plan, data)
         sources = cached(teaching.stage, self.artifacts, data).sources
         for job in self.jobs:
-            identity.hold(job.folder, identity.of_run(job.cfg, data.fingerprint(), teaching.digests()))
-        whole = identity.of_run(self.cfg, data.fingerprint(), teaching.digests())
+            identity.hold(job.folder, identity.of_run(job.plan.config, data.fingerprint(), teaching.digests()))
+        whole = identity.of_run(self.plan.config, data.fingerprint(), teaching.digests())
         self.states /= recipe_digest(whole)  # a stack that began with other teachers does not go on
-        teachers = factory.sources(_with(factory.stage_config(self.cfg, "student"), sources))
+        teachers = factory.sources(_with(self.plan.student, sources))
         students = [self._student(job, sources, teachers, data) for job in self.jobs]
         controls = self._missing_controls(data)
         work = {where: self.states / "controls" / where.name for where in controls}
@@ -125,9 +132,9 @@ class _Group:
         """Returns the folder of each missing control → the first job that needs it, and its recipe."""
         found: dict[Path, tuple[Job, dict[str, Any]]] = {}
         for job in self.jobs:
-            made_by = recipe(factory.stage_config(job.cfg, "control"), "control", data)
+            made_by = recipe(job.plan.control, "control", data)
             where = artifacts.place(self.artifacts, "control", made_by)
-            if not artifacts.is_usable(where, artifacts.oldest(job.cfg)):
+            if not artifacts.is_usable(where, artifacts.oldest(job.plan.config)):
                 found.setdefault(where, (job, made_by))
         return found
 
@@ -135,11 +142,11 @@ class _Group:
         def take(work: Path) -> None:
             shutil.copytree(folder, work, dirs_exist_ok=True)
 
-        artifacts.make(self.artifacts, "control", made_by, take, artifacts.oldest(self.cfg))
+        artifacts.make(self.artifacts, "control", made_by, take, artifacts.oldest(self.plan.config))
         shutil.rmtree(folder)
 
     def _student(self, job: Job, sources: DictConfig, teachers: Mapping[str, Source], data: Data) -> Learner:
-        stage = _with(factory.stage_config(job.cfg, "student"), sources)
+        stage = _with(job.plan.student, sources)
         module = _met(factory.distillation_module(stage, data.num_classes, teachers, None), data)
         return _learner(stage, module, "student", job.folder / "checkpoints", job.folder / "tensorboard")
 
@@ -153,9 +160,9 @@ class _Group:
         data: Data,
     ) -> Learner:
         """Returns the control; where possible as a student whose teachers have weight 0, to join their stack."""
-        stage = factory.stage_config(job.cfg, "control")
+        stage = job.plan.control
         module = _met(factory.supervised_module(stage, "control", data.num_classes, None), data)
-        beside, silent = _with(factory.stage_config(job.cfg, "student"), sources), frozenset[str]()
+        beside, silent = _with(job.plan.student, sources), frozenset[str]()
         if all(stage[part] == beside[part] for part in ("network", "data", "scheduler", "trainer")):
             student = _met(factory.distillation_module(beside, data.num_classes, teachers, None), data)
             if (extra := plan.zero_teacher_terms(student, module)) is not None:
@@ -209,8 +216,7 @@ def _met(module: SupervisedModule, data: Data) -> SupervisedModule:
 
 
 def _with(stage: DictConfig, sources: DictConfig) -> DictConfig:
-    stage.sources = sources
-    return stage
+    return replaced(stage, {"sources": sources})
 
 
 def _learner(

@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn, optim
 
-from tutelage.config import factory
+from tutelage.config.plan import JobPlan
 from tutelage.data.base import ImageData
 from tutelage.data.module import Data
 from tutelage.evaluation.cost import multiply_adds
@@ -49,12 +49,12 @@ class Job:
     """One job of a multirun.
 
     Attributes:
-        cfg: its config, without Hydra's part.
+        plan: its resolved configs.
         folder: where it is to be.
         overrides: its command line.
     """
 
-    cfg: DictConfig
+    plan: JobPlan
     folder: Path
     overrides: list[str]
 
@@ -63,13 +63,13 @@ def group_stackable(jobs: Iterable[Job]) -> list[list[Job]]:
     """Groups jobs whose configs differ only in values that a stack can hold side by side."""
     groups: dict[str, list[Job]] = {}
     for job in jobs:
-        groups.setdefault(_key(job.cfg), []).append(job)
+        groups.setdefault(_key(job.plan), []).append(job)
     return list(groups.values())
 
 
-def _key(cfg: DictConfig) -> str:
+def _key(plan: JobPlan) -> str:
     """Returns the config of teacher and student, with the values that may differ taken out."""
-    student, teacher = _plain(factory.stage_config(cfg, "student")), _plain(factory.stage_config(cfg, "teacher"))
+    student, teacher = _plain(plan.student), _plain(plan.stages["teacher"])
     parts = ("network", "data", "loss", "optimizer", "scheduler", "trainer", "callbacks")
     of_teacher = {part: teacher[part] for part in parts}
     of_student = {part: student[part] for part in (*parts, "sources", "logger")}
@@ -109,11 +109,11 @@ def _without_rates(node: Any) -> Any:
     return [_without_rates(value) for value in node] if isinstance(node, list) else node
 
 
-def refusal(cfg: DictConfig) -> str:
-    """Returns why jobs with this config can't be stacked, whatever they consist of; empty if they may."""
-    stage = factory.stage_config(cfg, "student")
+def refusal(plan: JobPlan) -> str:
+    """Returns why jobs like this one can't be stacked, whatever they consist of; empty if they may."""
+    stage = plan.student
     trainer = stage.trainer
-    if cfg.assistants or cfg.generations:
+    if plan.assistants:
         return "assistants and generations learn with the student's temperature and weights"
     if trainer.devices not in (1, [0], "1") or trainer.strategy != "auto":
         return f"trainer.devices={trainer.devices} trainer.strategy={trainer.strategy}: a stack trains on one device"

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from tutelage.checkpoints.weights import save_network
 from tutelage.config import factory
+from tutelage.config.plan import replaced
 from tutelage.data.module import Data
 from tutelage.pipeline import fit
 from tutelage.runtime.signals import sigterm_saves
@@ -90,10 +91,8 @@ def place(root: Path, learners: Sequence[Learner]) -> Path:
 
 
 def _trainer(stage: DictConfig, folder: Path, batches: int) -> L.Trainer:
-    own = stage.copy()
-    own.callbacks = {name: stage.callbacks.get(name) for name in ("progress", "recovery")}
-    own.logger = {}
-    own.graph = "never"
+    callbacks = {name: stage.callbacks.get(name) for name in ("progress", "recovery")}
+    own = replaced(stage, {"callbacks": OmegaConf.create(callbacks), "logger": OmegaConf.create({}), "graph": "never"})
     return factory.trainer(own, "stack", folder, folder, batches)
 
 

@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 
 from tutelage.config import factory
 from tutelage.errors import TutelageError
-from tutelage.pipeline.specialists import _for_group, _groups, find_groups
+from tutelage.pipeline.specialists import _for_group, find_groups, find_or_take_groups
 
 
 def confused(blocks: list[list[int]], frequency: list[int], classes: int = 8) -> torch.Tensor:
@@ -58,7 +58,7 @@ def test_counts_that_find_nothing_are_refused():
 )
 def test_groups_of_a_users_that_can_be_none(groups, said):
     with pytest.raises(TutelageError, match=said):
-        _groups(OmegaConf.create({"groups": groups}), torch.zeros(5, 8), 0)
+        find_or_take_groups(OmegaConf.create({"groups": groups}), torch.zeros(5, 8), 0)
 
 
 def test_a_specialists_stage_is_the_teachers_with_its_own_laid_over(compose):

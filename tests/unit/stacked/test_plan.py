@@ -7,6 +7,7 @@ import torch
 from omegaconf import OmegaConf
 
 from tutelage.config import factory
+from tutelage.config.plan import plan_job
 from tutelage.stacked import plan
 from tutelage.stacked.plan import Job
 
@@ -15,7 +16,9 @@ DENSE = ("model@student=dense", "model@teacher=mlp")
 
 @pytest.fixture
 def jobs(compose):
-    return lambda *lines: [Job(compose(*DENSE, *line.split()), Path(str(i)), []) for i, line in enumerate(lines)]
+    return lambda *lines: [
+        Job(plan_job(compose(*DENSE, *line.split())), Path(str(i)), []) for i, line in enumerate(lines)
+    ]
 
 
 @pytest.fixture
@@ -87,11 +90,11 @@ def test_seeds_whose_pictures_differ_have_other_signals_on_disk(jobs, augmented,
     ],
 )
 def test_what_a_stack_can_not_do_is_said(compose, overrides, reason):
-    assert reason in plan.refusal(compose(*DENSE, overrides))
+    assert reason in plan.refusal(plan_job(compose(*DENSE, overrides)))
 
 
 def test_nothing_is_said_of_what_it_can(compose):
-    assert plan.refusal(compose(*DENSE)) == ""
+    assert plan.refusal(plan_job(compose(*DENSE))) == ""
 
 
 @pytest.mark.parametrize(
@@ -178,5 +181,5 @@ def test_stacks_are_as_equal_as_can_be(count, most, sizes):
 
 def test_the_key_reads_no_folder(jobs):
     a, b = jobs("seed=1", "seed=2")
-    assert OmegaConf.to_container(a.cfg.paths) == OmegaConf.to_container(b.cfg.paths)
+    assert OmegaConf.to_container(a.plan.config.paths) == OmegaConf.to_container(b.plan.config.paths)
     assert len(plan.group_stackable([a, b])) == 1

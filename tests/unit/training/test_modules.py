@@ -14,6 +14,7 @@ from runs import figures, scalars, weights
 
 from tutelage.checkpoints.weights import read_state
 from tutelage.config import factory
+from tutelage.config.plan import plan_job
 from tutelage.config.validate import check
 from tutelage.errors import TutelageError
 from tutelage.models.mlp import MLP
@@ -34,9 +35,7 @@ def run(compose, tmp_path):
     """``run(*overrides)`` → metrics; files lie in ``tmp_path / "run"`` and ``tmp_path / "shop"``."""
 
     def go(*overrides):
-        cfg = compose(f"paths.artifacts={tmp_path}/shop", *overrides)
-        check(cfg)
-        return distill(cfg, tmp_path / "run")
+        return distill(check(compose(f"paths.artifacts={tmp_path}/shop", *overrides)), tmp_path / "run")
 
     return go
 
@@ -145,7 +144,7 @@ def test_no_frozen_teacher_in_any_state_or_checkpoint(run, compose, tmp_path, so
 def test_a_moving_average_goes_on_where_it_was(run, compose, tmp_path, batches):
     """Also between two batches of one step, after which nothing has moved."""
     steady = (*TINY, *QUIET, "sources=ema_teacher", f"+trainer.accumulate_grad_batches={batches}")
-    distill(compose(f"paths.artifacts={tmp_path}/shop", *steady), tmp_path / "whole")
+    distill(plan_job(compose(f"paths.artifacts={tmp_path}/shop", *steady)), tmp_path / "whole")
     crash = f"+callbacks.crash={{_target_: faults.CrashAt, stage: student, step: 7, marker: {tmp_path}/struck}}"
     for _ in range(2):
         with nullcontext() if (tmp_path / "struck").exists() else pytest.raises(StruckError):
@@ -158,7 +157,9 @@ def test_a_given_teacher_is_measured_anew_on_other_data(run, compose, tmp_path):
     torch.save(MLP([1, 8, 8], [16], 10).state_dict(), tmp_path / "teacher.pt")
     given = (*PAIR, *QUIET, "trainer.max_epochs=1", f"sources.teacher.checkpoint={tmp_path}/teacher.pt")
     found = [
-        distill(compose(f"paths.artifacts={tmp_path}/shop", *given, *other), tmp_path / str(i))["teacher"]["last"]
+        distill(plan_job(compose(f"paths.artifacts={tmp_path}/shop", *given, *other)), tmp_path / str(i))["teacher"][
+            "last"
+        ]
         for i, other in enumerate((SPLITS, (*SPLITS, "data.mean=[0.9]"), ("data.val_size=200",), SPLITS))
     ]
     assert found[0]["test"]["nll"] != found[1]["test"]["nll"]

@@ -30,5 +30,5 @@ def test_dropout_depends_on_seed_epoch_batch_and_rank():
 @pytest.mark.parametrize("weights", ["last", "best"])
 def test_the_weights_that_were_chosen_teach(weights):
     node = OmegaConf.create({"checkpoint": None})
-    teachers._use(node, SimpleNamespace(folder=Path("a")), weights)
+    teachers.fill(node, [Path("a")], weights)
     assert node.checkpoint == f"a/{weights}.safetensors"

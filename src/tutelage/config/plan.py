@@ -1,0 +1,211 @@
+"""One plan of a job: the resolved config of every training, made once from the composed config and then only read."""
+
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from tutelage.config import moved, paths
+from tutelage.config.factory import networks, stage_config
+from tutelage.errors import TutelageError
+
+GENERATION = "generation"
+_FILES = ("last", "best")  # of weights that every training writes
+_EVERY_EPOCH = {"_target_": "tutelage.training.callbacks.every_epoch.EveryEpoch"}
+
+
+@dataclass(frozen=True)
+class TeacherPlan:
+    """One network of ``sources`` with weights of its own.
+
+    Attributes:
+        source: the name of the source that it belongs to.
+        training: the config of its training on labels: the teacher's stage with this network and its seed.
+        checkpoint: the file that is given for it; None where it is trained here, or found trained.
+        key: of the state dict in that file; None where it is found.
+        prefix: of the network's names in that file; None where it is found.
+        specialist: the config of the specialists that start from it; None unless it is a generalist.
+    """
+
+    source: str
+    training: DictConfig
+    checkpoint: str | None
+    key: str | None = None
+    prefix: str | None = None
+    specialist: DictConfig | None = None
+
+
+@dataclass(frozen=True)
+class JobPlan:
+    """What one job trains, every config resolved and read-only.
+
+    Attributes:
+        composed: the config as it was composed, with its interpolations.
+        config: the same resolved: what ``config.yaml`` holds.
+        stages: the config as each of ``stages`` sees it: teacher, control, student, perhaps specialist.
+        teachers: the networks of ``sources``, in their order.
+        assistants: name → config of those between teacher and student, the first first; its ``sources`` are the
+            student's: each is taught by the one before it.
+    """
+
+    composed: DictConfig
+    config: DictConfig
+    stages: Mapping[str, DictConfig]
+    teachers: tuple[TeacherPlan, ...]
+    assistants: Mapping[str, DictConfig]
+
+    @property
+    def student(self) -> DictConfig:
+        """The config of the distilled student's training."""
+        return self.stages["student"]
+
+    @property
+    def control(self) -> DictConfig:
+        """The config of the training of the student alone."""
+        return self.stages["control"]
+
+    @property
+    def artifacts(self) -> Path:
+        """The folder of all artifacts."""
+        return Path(self.config.paths.artifacts)
+
+    @property
+    def weights(self) -> str:
+        """Which weights of a trained teacher teach: ``last`` or ``best``; those of one epoch are both."""
+        chosen = self.config.stages.teacher.weights
+        return chosen if chosen in _FILES else "last"
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch whose weights of a trained teacher teach; None where they are the last or the best."""
+        chosen = self.config.stages.teacher.weights
+        return None if chosen in _FILES else chosen
+
+
+def settled(cfg: DictConfig, hydra: Any) -> DictConfig:
+    """Returns a read-only copy with absolute places (:func:`~tutelage.config.paths.anchor`) and new names of targets.
+
+    Args:
+        cfg: the composed config, which stays as it is.
+        hydra: Hydra's.
+    """
+    copy = deepcopy(cfg)
+    paths.anchor(copy, hydra)
+    moved.update_targets(copy)
+    return read_only(copy)
+
+
+def resolved(cfg: DictConfig) -> DictConfig:
+    """Returns the config with every interpolation resolved, read-only.
+
+    Raises:
+        OmegaConfBaseException: an interpolation names a key that is not there, or a value is missing.
+    """
+    return read_only(OmegaConf.create(OmegaConf.to_container(cfg, resolve=True)))  # type: ignore[arg-type]
+
+
+def stages_of(cfg: DictConfig) -> dict[str, DictConfig]:
+    """Returns the config as each of ``stages`` sees it, read-only."""
+    return {str(name): read_only(stage_config(cfg, str(name))) for name in cfg.stages}
+
+
+def plan_job(
+    cfg: DictConfig, config: DictConfig | None = None, stages: Mapping[str, DictConfig] | None = None
+) -> JobPlan:
+    """Resolves a composed config into the plan of its job.
+
+    Args:
+        cfg: the composed config (:func:`settled`).
+        config: the same :func:`resolved`, where that has been done.
+        stages: of :func:`stages_of`, likewise.
+
+    Raises:
+        TutelageError: specialists without ``stages.specialist``, or of several networks.
+    """
+    stages = stages_of(cfg) if stages is None else stages
+    config = resolved(cfg) if config is None else config
+    sources = stages["student"].sources
+    teachers = tuple(
+        _teacher(cfg, stages, str(name), source, node) for name, source in sources.items() for node in networks(source)
+    )
+    assistants = {
+        name: read_only(stage_config(_with(cfg, {"student": net, "seed": stages["teacher"].seed + number}), "student"))
+        for number, (name, net) in enumerate(_assistants(cfg).items(), start=1)
+    }
+    return JobPlan(cfg, config, MappingProxyType(dict(stages)), teachers, MappingProxyType(assistants))
+
+
+def _teacher(
+    cfg: DictConfig, stages: Mapping[str, DictConfig], source: str, whole: DictConfig, node: DictConfig
+) -> TeacherPlan:
+    seed = cfg.stages.teacher.seed if node.get("seed") is None else node.seed
+    if same := node.net == stages["teacher"].network and seed == stages["teacher"].seed:
+        training = stages["teacher"]
+    else:
+        own = _with(cfg, {"teacher": node.net, "stages": {"teacher": {"seed": seed}}})
+        training = read_only(stage_config(own, "teacher"))
+    if cfg.stages.teacher.weights not in _FILES:
+        training = replaced(training, {"callbacks": {"every_epoch": _EVERY_EPOCH}})
+    specialist = None
+    if "generalist" in (whole.get("source") or whole):
+        if len(list(networks(whole))) != 1:
+            raise TutelageError(
+                f"sources.{source}: the generalist must be one frozen network, from which specialists start"
+            )
+        if "specialist" not in cfg.stages:
+            raise TutelageError(
+                "stages.specialist, the settings that specialists are trained with, is missing: see sources=specialists"
+            )
+        specialist = stages["specialist"] if same else read_only(stage_config(own, "specialist"))
+    return TeacherPlan(source, training, node.checkpoint, node.get("key"), node.get("prefix"), specialist)
+
+
+def _assistants(cfg: DictConfig) -> dict[str, DictConfig]:
+    """Name → network of those between teacher and student: ``assistants``, then ``generations`` of the student."""
+    own = {f"{GENERATION}{number}": cfg.student for number in range(1, cfg.generations + 1)}
+    return {**cfg.assistants, **own}
+
+
+def read_only(config: DictConfig) -> DictConfig:
+    """Returns ``config``, in which nothing can be changed from here on."""
+    OmegaConf.set_readonly(config, True)
+    return config
+
+
+def writable(config: DictConfig) -> DictConfig:
+    """Returns a copy that may be changed."""
+    copy = deepcopy(config)
+    OmegaConf.set_readonly(copy, False)
+    OmegaConf.set_struct(copy, False)
+    return copy
+
+
+def replaced(config: DictConfig, changes: Mapping[str, Any]) -> DictConfig:
+    """Returns a resolved, read-only copy in which every node that ``changes`` names is replaced.
+
+    Args:
+        config: of a training, resolved.
+        changes: dictionaries name nodes within nodes, down to one that has a ``_target_`` or is no dictionary.
+    """
+    copy = _with(config, changes)
+    OmegaConf.resolve(copy)
+    return read_only(copy)
+
+
+def _with(config: DictConfig, changes: Mapping[str, Any]) -> DictConfig:
+    copy = writable(config)
+    for path, value in _leaves(changes):
+        OmegaConf.update(copy, path, value, merge=False)
+    return copy
+
+
+def _leaves(changes: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in changes.items():
+        if isinstance(value, dict) and "_target_" not in value:
+            yield from _leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
