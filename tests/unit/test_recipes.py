@@ -41,7 +41,7 @@ def digests(monkeypatch):
 
     def make(cfg, content="print"):
         splits = {"train": SimpleNamespace(keys=torch.arange(3))}
-        data = SimpleNamespace(fingerprint=lambda: content, splits=splits, augment=None)
+        data = SimpleNamespace(fingerprint=lambda: content, splits=splits, augment=None, seen_through=("mean", "std"))
         student = factory.stage_config(cfg, "student")
         node = OmegaConf.create({"source": student.sources.teacher, "dtype": "float32", "top": None, "views": None})
         found = {name: recipe(factory.stage_config(cfg, name), name, data) for name in ("teacher", "control")}
