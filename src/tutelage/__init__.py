@@ -8,6 +8,7 @@ From Python::
     loss = tt.losses.DKD(temperature=4.0)  # in a training loop of one's own
     module = tt.Distillation(student=net, teacher=frozen, objective=tt.Objective(...))  # under lightning.Trainer
     result = tt.distill("loss=dkd", "data=digits", seed=3)  # the whole protocol
+    print(tt.plan("loss=dkd", "data=digits"))  # what that would train, reuse and write
     results = tt.compare(["loss=soft_target", "loss=dkd"], seeds=range(5))  # several, paired by seed
 
 Names are imported when they are first used, so that ``import tutelage`` costs nothing and changes nothing.
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from tutelage.api import compare as compare
     from tutelage.api import distill as distill
     from tutelage.api import load as load
+    from tutelage.api import plan as plan
     from tutelage.errors import TutelageError as TutelageError
     from tutelage.models.tapped import Tapped as Tapped
     from tutelage.objective import Objective as Objective
@@ -42,6 +44,7 @@ _HOMES = {
     "compare": "tutelage.api",
     "distill": "tutelage.api",
     "load": "tutelage.api",
+    "plan": "tutelage.api",
 }
 __all__ = [*_HOMES, "__version__", "losses"]
 

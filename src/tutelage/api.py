@@ -1,29 +1,22 @@
 """Tutelage from Python: loads trained networks, runs the protocol, compares settings over seeds."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, ListConfig
 from torch import Tensor, nn
 
-from tutelage.compat.hydra import parse_files_once
 from tutelage.config import resolvers
-from tutelage.config.overrides import as_hydra_takes_them, repeated
-from tutelage.config.paths import conf_dir
+from tutelage.config.composed import composed
 from tutelage.config.saved import network_of
-from tutelage.errors import TutelageError, explain
+from tutelage.errors import TutelageError
 from tutelage.evaluation.results import WEIGHTS
 from tutelage.pipeline.distill import run_job
+from tutelage.pipeline.plan import Plan, plan_jobs
 from tutelage.report.cells import sort_runs
 from tutelage.report.gains import CellStatistics, mean, standings
 from tutelage.report.runs import Run, read_runs
@@ -195,8 +188,31 @@ def distill(*overrides: str, folder: str | Path | None = None, **values: Any) ->
         >>> result.metrics["student"]["last"]["test"]["accuracy"]  # doctest: +SKIP
     """
     words = [*overrides, *(f"{key}={_as_word(value)}" for key, value in values.items())]
-    with _composed(words, folder) as (cfg, place):
+    with composed(words, folder) as (cfg, place):
         return Result(place, run_job(cfg, words, place))
+
+
+def plan(*overrides: str, multirun: bool = False, **values: Any) -> Plan:
+    """Says what :func:`distill` would train, reuse and write, without training; makes no folder.
+
+    Args:
+        *overrides: as on the command line; with ``multirun``, ``"loss.temperature=1,4,10"`` gives three jobs.
+        multirun: whether values with commas are those of several jobs.
+        **values: as for :func:`distill`.
+
+    Returns:
+        The jobs and their tasks: ``action``, ``digest``, ``steps``, ``macs``, ``bytes`` of each; as text, a table.
+
+    Raises:
+        TutelageError: as of :func:`distill`, before its first step.
+
+    Examples:
+        >>> import tutelage as tt
+        >>> [task.name for task in tt.plan("data=digits").tasks if task.action == "train"]  # doctest: +SKIP
+        ['teacher', 'control', 'student']
+    """
+    words = [*overrides, *(f"{key}={_as_word(value)}" for key, value in values.items())]
+    return plan_jobs(words, multirun)
 
 
 def compare(
@@ -237,37 +253,6 @@ def compare(
             place = root / resolvers.folder_name(",".join(words)) / f"seed={seed}"
             distill(*overrides, *words, folder=place, seed=seed, **values)
     return Comparison(root, read_runs([root]), weights)
-
-
-@contextmanager
-def _composed(words: Sequence[str], folder: str | Path | None) -> Iterator[tuple[DictConfig, Path]]:
-    """Context manager that yields the job's config and folder, with Hydra's state set to that job.
-
-    Raises:
-        TutelageError: the config can't be composed; the same sentence as on the command line.
-    """
-    if GlobalHydra.instance().is_initialized():
-        raise TutelageError("distill was called inside a Hydra application: use its command line, or another process")
-    if problem := repeated(words):
-        raise TutelageError(problem)
-    resolvers.register()
-    parse_files_once()
-    try:
-        with initialize_config_dir(conf_dir(), version_base="1.3"):
-            whole = compose("distill", overrides=as_hydra_takes_them(words), return_hydra_config=True)
-            with open_dict(whole):
-                whole.hydra.job.name = whole.hydra.job.config_name = "distill"
-                place = Path(folder if folder is not None else whole.hydra.run.dir)
-                whole.hydra.runtime.output_dir = str(place.absolute())
-            HydraConfig.instance().set_config(whole)
-            cfg = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
-            yield cfg, place
-    except TutelageError:
-        raise
-    except (CompactHydraException, OmegaConfBaseException) as error:
-        raise TutelageError(explain(error)) from error
-    finally:
-        HydraConfig.instance().cfg = None
 
 
 def _new_folder(parent: str) -> Path:

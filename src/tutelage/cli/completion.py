@@ -42,15 +42,16 @@ def query(line: str) -> list[str]:
     if len(words) < 2 or (len(words) == 2 and not line.endswith(" ")):
         return list(VERBS)
     executable, verb = words[:2]
-    if verb not in VERBS or not (Path(conf_dir()) / f"{verb}.yaml").is_file():  # bash goes on with names of files
+    composed = "distill" if verb == "plan" else verb
+    if verb not in VERBS or not (Path(conf_dir()) / f"{composed}.yaml").is_file():  # bash goes on with names of files
         return []
     before, _, word = line.removeprefix(executable).split(verb, 1)[1].rpartition(" ")
     # Hydra completes group=choice, but neither the name nor the choice of a group@package.
     group, package, choice = re.fullmatch(r"(?:([\w/]+)(@[\w.]+)(?==))?(.*)", word).groups()  # type: ignore[union-attr]
-    found = [one for one in _ask_hydra(verb, f"{executable}{before} {group or ''}{choice}") if "=_base" not in one]
+    found = [one for one in _ask_hydra(composed, f"{executable}{before} {group or ''}{choice}") if "=_base" not in one]
     if package:
         return [answer.replace(f"{group}=", f"{group}{package}=", 1) for answer in found]
-    known = _groups(verb)
+    known = _groups(composed)
     bare = {f"{key.partition('@')[0]}=" for key in known} - {f"{key}=" for key in known}  # such as model=
     packaged = [f"{key}=" for key in known if "@" in key and key.startswith(word)]
     return [answer for answer in found if answer not in bare] + packaged

@@ -35,7 +35,7 @@ examples:
 Completion: eval "$(tutelage -sc install=bash)\""""
 
 
-_WITHOUT_HYDRA = ("status", "report")
+_WITHOUT_HYDRA = ("plan", "status", "report")
 _MODES = {"--multirun": ("-m", "--multirun"), "--cfg": ("-c", "--cfg"), "--info": ("-i", "--info")}
 _WITH_VALUE = (
     "-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir",

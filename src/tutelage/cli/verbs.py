@@ -2,6 +2,7 @@
 
 VERBS = {
     "distill": "train a teacher, the student alone and the distilled student, and compare them",
+    "plan": "show what distill would train, reuse and write, without training (same overrides)",
     "cache": "write a teacher's signals on every training image, for distill to reuse",
     "evaluate": "measure a network that distill wrote (checkpoint=…)",
     "status": "show the state of the jobs below a folder (DIR…)",

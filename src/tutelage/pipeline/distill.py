@@ -138,7 +138,7 @@ def cache_job(cfg: DictConfig) -> None:
     with job(config, folder, overrides):
         plan = check(cfg, overrides, config)
         data = factory.data(plan.student)
-        _try_out(plan, data)
+        try_out(plan, data)
         sources = cached(prepare_teachers(plan, data).stage, plan.artifacts, data).sources
         folders = {name: node.folder for name, node in sources.items() if node.get("folder")}
         if not folders:
@@ -153,7 +153,7 @@ def distill(plan: JobPlan, folder: Path) -> dict[str, Any]:
     config = plan.config
     L.seed_everything(config.seed, verbose=False)
     data = factory.data(plan.student)
-    _try_out(plan, data)
+    try_out(plan, data)
     teaching = prepare_teachers(plan, data)
     student, reference = cached(teaching.stage, plan.artifacts, data), teaching.record()
     if distributed.is_main():
@@ -178,7 +178,7 @@ def distill(plan: JobPlan, folder: Path) -> dict[str, Any]:
     return metrics
 
 
-def _try_out(plan: JobPlan, data: Data) -> None:
+def try_out(plan: JobPlan, data: Data) -> None:
     """Runs networks, taps and losses on a few images before training, with untrained weights.
 
     Raises:

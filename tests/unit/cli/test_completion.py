@@ -43,6 +43,8 @@ def _restored(monkeypatch):
         ("tutelage distill seed=1 model@teacher=cn", {"model@teacher=cnn"}, set()),
         ("tutelage distill -m optimizer=", {"optimizer=adam", "optimizer=sgd"}, set()),
         ("/opt/distill/bin/tutelage distill see", {"seed="}, set()),
+        ("tutelage plan ", {"loss=", "model@teacher=", "seed="}, {"model="}),
+        ("tutelage plan -m optimizer=", {"optimizer=adam"}, set()),
         ("tutelage evaluate che", {"checkpoint="}, set()),
     ],
 )  # fmt: skip
