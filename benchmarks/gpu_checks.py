@@ -133,7 +133,7 @@ class Bench:
 
 def losses(bench: Bench) -> Iterator[Row]:
     """Trains one epoch with every loss in each half precision."""
-    names = sorted(path.stem for path in (ROOT / "conf" / "loss").glob("*.yaml"))
+    names = sorted(path.stem for path in (ROOT / "conf" / "loss").glob("[!_]*.yaml"))
     names = [name for name in names if name != "soft_tree"]  # a network of its own: below
     names = ["crd", "fitnet"] if bench.short else names
     precisions = ["bf16-mixed"] if bench.device == "cpu" else ["16-mixed", "bf16-mixed"]

@@ -106,3 +106,18 @@ def test_every_experiment_composes(compose, name):
 
 def test_the_published_table_is_eighteen_experiments():
     assert len([name for name in EXPERIMENTS if name.count("/") == 2]) == 18
+
+
+def test_no_loss_repeats_what_all_share():
+    shared = OmegaConf.load(CONF / "loss" / "_base.yaml")
+    for path in CONF.glob("loss/[!_]*.yaml"):
+        own = OmegaConf.load(path)
+        assert own.get("terms", {}).get("hard") != shared.terms.hard, path.name
+        assert "_base" not in own.get("defaults", []) or "alpha" not in own, path.name
+
+
+def test_losses_with_a_common_base_go_together_in_any_order(compose):
+    for first, second in (("fitnet", "at"), ("at", "fitnet")):
+        loss = compose(f"loss=[{first},{second}]").loss
+        assert set(loss.terms) == {"hard", "hint", "at"}
+        assert loss.alpha == 0.5

@@ -15,7 +15,7 @@ from tutelage.config.paths import conf_dir
 from tutelage.training.fast_loop import Quiet
 
 HERE = Path(__file__).parent
-LOSSES = sorted(path.stem for path in Path(conf_dir(), "loss").glob("*.yaml"))
+LOSSES = sorted(path.stem for path in Path(conf_dir(), "loss").glob("[!_]*.yaml"))
 STEPS = 20
 
 

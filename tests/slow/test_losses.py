@@ -13,7 +13,7 @@ from tutelage.config.paths import conf_dir
 
 pytestmark = pytest.mark.slow
 
-LOSSES = sorted(path.stem for path in Path(conf_dir(), "loss").glob("*.yaml"))
+LOSSES = sorted(path.stem for path in Path(conf_dir(), "loss").glob("[!_]*.yaml"))
 
 
 def pair(loss: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from tutelage.config.paths import conf_dir
 
 pytestmark = pytest.mark.slow
 
-LOSSES = sorted(path.stem for path in Path(conf_dir(), "loss").glob("*.yaml") if path.stem != "soft_tree")
+LOSSES = sorted(path.stem for path in Path(conf_dir(), "loss").glob("[!_]*.yaml") if path.stem != "soft_tree")
 NARROW = ("+teacher.net.widths=[4,4,6,6,8]", "+student.net.widths=[4,4,6,6,8]")
 LARGE = "{_target_: tutelage.models.adapter.Resize, size: [32, 32], mode: nearest}"  # digits as large as CIFAR's
 PAIRS = {

@@ -14,7 +14,7 @@ from tutelage.sources.recorded import Recorded
 from tutelage.sources.store import Column, Writer
 from tutelage.training.fast_loop import LeanEpochLoop
 
-LOSSES = sorted(path.stem for path in Path(conf_dir(), "loss").glob("*.yaml"))
+LOSSES = sorted(path.stem for path in Path(conf_dir(), "loss").glob("[!_]*.yaml"))
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(LeafSpec|in eval mode|val_dataloader|validation_step).*")
 

@@ -9,7 +9,7 @@ from on_device import ORDER, first, fit, states
 from tutelage.config import factory
 from tutelage.config.paths import conf_dir
 
-LOSSES = sorted(path.stem for path in Path(conf_dir(), "loss").glob("*.yaml"))
+LOSSES = sorted(path.stem for path in Path(conf_dir(), "loss").glob("[!_]*.yaml"))
 SMALL = (
     "data.batch_size=8", "data.val_size=8", "data.test_size=1600", "data.eval_batch_size=8", "trainer.max_epochs=1",
     "+trainer.limit_train_batches=2", "trainer.log_every_n_steps=2", "logger=none", "callbacks.progress=null",
