@@ -14,7 +14,11 @@ from tutelage.config.validate import check, targets
 
 CONF = Path(conf_dir())
 CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/[!_]*.yaml") if path.parent.name != "hydra")
-OWN = {"dataset": ["data.train={_target_: own_data.Pictures}"]}  # what stands in them is looked at, too
+OWN = {
+    "dataset": ["data.train={_target_: own_data.Pictures}"],
+    "datamodule": ["data.datamodule={_target_: own_data.Module}"],
+    "hf": ["data.path=nowhere", "data.num_classes=2", "data.input_shape=[1,8,8]"],
+}  # what stands in them is looked at, too
 VERBS = sorted(path.stem for path in CONF.glob("*.yaml"))
 STAGES = ("teacher", "control", "student")
 

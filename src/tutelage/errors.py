@@ -97,9 +97,10 @@ def _is_lightnings_refusal(error: BaseException) -> bool:
 
 def _of_a_resolver(error: BaseException) -> str | None:
     """Returns what is wrong with a value that our yamls compute, without OmegaConf's words around it."""
-    cause = error.__cause__ or error.__context__
-    within = isinstance(error, OmegaConfBaseException) and isinstance(cause, TutelageError)
-    return str(cause) if within else None
+    cause: BaseException | None = error
+    while isinstance(cause, OmegaConfBaseException):
+        cause = cause.__cause__ or cause.__context__
+    return str(cause) if cause is not error and isinstance(cause, TutelageError) else None
 
 
 def explain(error: BaseException) -> str:

@@ -3,11 +3,12 @@
 import random
 from dataclasses import dataclass
 
+import lightning as L
 import numpy as np
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, WeightedRandomSampler, random_split
 
 
 def digits(part):
@@ -115,3 +116,42 @@ class Listed(Dataset):
 
     def __getitem__(self, row):
         return self.samples[row]
+
+
+class Stream(IterableDataset):
+    """Samples in their order alone."""
+
+    def __iter__(self):
+        yield from (Pictures("val")[row] for row in range(300))
+
+
+class Module(L.LightningDataModule):
+    """A DataModule with a split of its own chance, and a loader that weighs examples."""
+
+    def __init__(self, weighted=False, drawn=True, stream=False):
+        super().__init__()
+        self.weighted, self.drawn, self.stream = weighted, drawn, stream
+
+    def prepare_data(self):
+        self.prepared = True
+
+    def setup(self, stage):
+        if stage == "fit":
+            self.train, self.val = random_split(Pictures(), [500, 100]) if self.drawn else (Pictures(), Pictures("val"))
+        if stage == "test":
+            self.test = Stream() if self.stream else Pictures("test")
+
+    def train_dataloader(self):
+        weights = WeightedRandomSampler([1.0] * len(self.train), 100) if self.weighted else None
+        return DataLoader(self.train, batch_size=50, sampler=weights, collate_fn=stack)
+
+    def val_dataloader(self):
+        return DataLoader(self.val, collate_fn=stack)
+
+    def test_dataloader(self):
+        return [DataLoader(self.test, batch_size=7, collate_fn=stack)]
+
+
+def stack(samples):
+    images = torch.stack([torch.from_numpy(np.array(image))[None] for image, _ in samples])
+    return images, torch.tensor([label for _, label in samples])

@@ -56,8 +56,15 @@ def _plain(value: Any) -> Any:
 
 
 def _look(node: dict[str, Any]) -> dict[str, Any]:
+    from hydra.errors import InstantiationException
     from hydra.utils import instantiate  # slow, as torch is, which data need
 
-    made = instantiate(OmegaConf.create(node), seed=0, batch_size=1, drop_last=False)
+    try:
+        made = instantiate(OmegaConf.create(node), seed=0, batch_size=1, drop_last=False)
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, TutelageError):
+            raise cause from error
+        raise TutelageError(f"data can't be made: {type(cause).__name__}: {cause}") from error
     made.setup()
     return {"num_classes": made.num_classes, "input_shape": list(cast(Any, made).input_shape)}

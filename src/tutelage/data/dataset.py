@@ -1,21 +1,23 @@
 """Data of one's own: any map-style Dataset for training, validation and test."""
 
 import logging
+import pickle
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler, Subset
 
-from tutelage.data.chance import Chance, Transform, Transforms
+from tutelage.data.chance import Chance, Transform, Transforms, own_generators, seed_generators
 from tutelage.data.examples import Examples, check_labels, divide
 from tutelage.data.fields import INPUT, Fields
 from tutelage.data.found_labels import class_names_of, labels_of
 from tutelage.data.module import Data
 from tutelage.data.samples import Bare, Reading, Samples, SampleSet
 from tutelage.errors import TutelageError
+from tutelage.runtime.file_sizes import free_memory
 from tutelage.types import NO_LABEL
 
 log = logging.getLogger(__name__)
@@ -67,7 +69,7 @@ class DatasetData(Data):
         TutelageError: a set is empty, a field is missing, a label is none; names the sample.
     """
 
-    seen_through = (
+    seen_through: ClassVar[tuple[str, ...]] = (
         "train", "val", "test", "fields", "transform", "transform_fields", "train_transform", "collate", "mean", "std",
     )  # fmt: skip
 
@@ -249,7 +251,10 @@ def as_part(name: str, given: Any) -> Part:
         given = given()
     if isinstance(given, DataLoader):
         plain = given.collate_fn is torch.utils.data.default_collate
+        _tell_of_order(name, given)
         given, collate = given.dataset, None if plain else given.collate_fn
+    if isinstance(given, IterableDataset):
+        given = _read(name, given)
     if not hasattr(given, "__getitem__") or not hasattr(given, "__len__"):
         raise TutelageError(
             f"{name}: expected a map-style Dataset, with len() and [i], or a function that makes one; found "
@@ -258,3 +263,38 @@ def as_part(name: str, given: Any) -> Part:
     if not len(given):
         raise TutelageError(f"{name}: the dataset {type(given).__name__} is empty")
     return Part(name, given, collate)
+
+
+def _tell_of_order(name: str, loader: DataLoader[Any]) -> None:
+    """Logs that a loader's own order is not used: it could not be had again, by another rank or after a resumption."""
+    own = loader.batch_sampler if type(loader.batch_sampler) is not BatchSampler else loader.sampler
+    known = isinstance(loader.dataset, IterableDataset) or own is None
+    if name == "data.train" and not known and not isinstance(own, RandomSampler | SequentialSampler):
+        log.warning(
+            "%s: the loader's %s is not used, as the order is a function of seed and epoch; data.sampler=… has "
+            "balanced and weighted ones (tutelage.data.samplers)",
+            name, type(own).__name__,
+        )  # fmt: skip
+
+
+def _read(name: str, stream: Iterable[Any]) -> list[Any]:
+    """All samples of a stream, which has no numbers by which an order, a key or a cache could ask for one.
+
+    Raises:
+        TutelageError: they would take more than half of the free memory.
+    """
+    samples: list[Any] = []
+    with own_generators():
+        seed_generators(0, name)
+        most = None
+        for sample in stream:
+            most = most or max(1, free_memory() // 2 // max(1, len(pickle.dumps(sample))))
+            if len(samples) >= most:
+                raise TutelageError(
+                    f"{name}: {type(stream).__name__} can only be read from its beginning, and more than {most} of its "
+                    "samples don't fit into half of the free memory: keys, splits, caches and exact resumption need a "
+                    "map-style Dataset, with len() and [i]"
+                )
+            samples.append(sample)
+    log.info("%s: %d samples of %s were read into memory, once", name, len(samples), type(stream).__name__)
+    return samples

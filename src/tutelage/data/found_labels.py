@@ -81,7 +81,7 @@ def _column(dataset: Any, place: Any) -> Tensor | None:
         return _whole(dataset.tensors[place]) if isinstance(place, int) and place < len(dataset.tensors) else None
     if isinstance(place, str) and place in (getattr(dataset, "column_names", None) or ()):
         column = getattr(dataset, "column", None)
-        return _whole(column(place) if callable(column) else dataset[place])
+        return _whole(column(place) if callable(column) else dataset[place][:])
     for name in _ATTRIBUTES:
         if (found := _whole(getattr(dataset, name, None))) is not None:
             return found

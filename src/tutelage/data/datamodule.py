@@ -1,0 +1,70 @@
+"""A LightningDataModule of anyone's: the datasets of its loaders, under our keys, order and chance."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar
+
+import lightning as L
+from torch.utils.data import DataLoader
+
+from tutelage.data.chance import own_generators, seed_generators
+from tutelage.data.dataset import DatasetData
+from tutelage.errors import TutelageError
+
+_LOADERS = {"train": "train_dataloader", "val": "val_dataloader", "test": "test_dataloader"}
+
+
+class ModuleData(DatasetData):
+    """Takes the datasets, and a ``collate_fn`` of their own, from the loaders of a LightningDataModule.
+
+    The module is prepared and set up once, its chance being a function of ``split_seed``. A loader's batch size, order
+    and workers are not used: they are ``data``'s own. Without ``val_dataloader`` or ``test_dataloader`` that part is
+    drawn from the training set.
+
+    Args:
+        datamodule: the module, or what makes one.
+        split_seed: see :class:`~tutelage.data.module.Data`.
+        **common: arguments of :class:`~tutelage.data.dataset.DatasetData`.
+
+    Raises:
+        TutelageError: it is no LightningDataModule, fails, or has several loaders for a part.
+    """
+
+    seen_through: ClassVar[tuple[str, ...]] = ("datamodule", *DatasetData.seen_through)
+
+    def __init__(self, *, datamodule: Any, split_seed: int = 0, **common: Any):
+        module = datamodule() if isinstance(datamodule, type) or not hasattr(datamodule, "setup") else datamodule
+        if not isinstance(module, L.LightningDataModule):
+            raise TutelageError(f"data.datamodule: expected a LightningDataModule; found {type(module).__name__}")
+        name = type(module).__name__
+        with own_generators():
+            seed_generators(split_seed, "datamodule")
+            _run(name, "prepare_data", module.prepare_data)
+            for stage in ("fit", "test"):
+                _run(name, f"setup({stage!r})", partial(module.setup, stage))
+            given = {part: _loader(module, part) for part in _LOADERS}
+        if given["train"] is None:
+            raise TutelageError(f"data.datamodule: {name} has no train_dataloader")
+        super().__init__(train=given["train"], val=given["val"], test=given["test"], split_seed=split_seed, **common)
+        self.name = name
+
+
+def _loader(module: L.LightningDataModule, part: str) -> DataLoader[Any] | None:
+    method, name = _LOADERS[part], type(module).__name__
+    if getattr(type(module), method) is getattr(L.LightningDataModule, method):
+        return None
+    found = _run(name, method, getattr(module, method))
+    if isinstance(found, list | tuple) and len(found) == 1:
+        found = found[0]
+    if found is not None and not isinstance(found, DataLoader):
+        raise TutelageError(f"data.datamodule: {name}.{method} gives {type(found).__name__}; expected one DataLoader")
+    return found
+
+
+def _run(name: str, step: str, call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except TutelageError:
+        raise
+    except Exception as error:  # it is anyone's
+        raise TutelageError(f"data.datamodule: {name}.{step} failed: {type(error).__name__}: {error}") from error
