@@ -21,7 +21,7 @@ _FORMS: Mapping[str, Form] = {
     "status.json": {"state?": "a text", "why?": "a text", "ended?": "a text"},
     "hydra.yaml": {"hydra?": {"job?": {"config_name?": "a text"}, "runtime?": {"choices?": {}, "cwd?": "a text"}}},
     "config.yaml": {"stages?": {"teacher?": {}}},
-    "provenance.json": {"command?": "a list of texts", "versions?": {"*?": "a text"}},
+    "provenance.json": {"command?": "a list of strings", "versions?": {"*?": "a text"}},
     "artifacts.json": {"*": {"folder?": "a text", "recipe?": {}}},
 }
 _FIGURES: Form = {"accuracy": "a fraction", "agreement?": "a fraction", "ece?": "a fraction", "*?": "a number"}
