@@ -111,7 +111,7 @@ def run(verb: str) -> None:
     Hydra is told to let exceptions through, so that a user's mistake becomes one message and a bug a full traceback.
     ``HYDRA_FULL_ERROR=1`` in the user's environment gives the traceback in both cases.
     """
-    from tutelage.compat.hydra import parse_files_once
+    from tutelage.compat.hydra import compose_once, parse_files_once
     from tutelage.config import resolvers
     from tutelage.errors import explain, is_users
     from tutelage.pipeline.sweep import failures
@@ -119,6 +119,7 @@ def run(verb: str) -> None:
 
     resolvers.register()
     parse_files_once()
+    compose_once()
     masking.mask_logs()
     whole = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"

@@ -2,9 +2,12 @@
 
 import os
 import pickle
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what only hides secrets needs none of Hydra
@@ -12,6 +15,8 @@ if TYPE_CHECKING:  # what only hides secrets needs none of Hydra
     from hydra.plugins.config_source import ConfigResult, ConfigSource
     from omegaconf import Node
 
+_MODE, _HYDRA = re.compile(r"^[^#\n]*\bmode\b", re.M), re.compile(r"^[^#\n]*\bhydra\b", re.M)
+_FEW = 2000  # files and folders: a folder of configs may lie among data
 _SETTLED = 2.0  # seconds: a file changed more recently may change again within its time stamp's resolution
 
 
@@ -43,6 +48,49 @@ def parse_files_once() -> None:
         kind = SourcesRegistry.instance().resolve(scheme)
         if not hasattr(kind.load_config, "__wrapped__"):
             kind.load_config = _kept(kind.load_config)  # type: ignore[assignment, method-assign]
+
+
+def compose_once() -> None:
+    """Lets Hydra compose a command's config once where no yaml and no override says ``hydra.mode``.
+
+    Hydra composes the whole config to read that one key, and then again. No option of it says that there is none.
+    """
+    from hydra._internal.hydra import Hydra
+
+    if hasattr(Hydra.get_mode, "__wrapped__"):
+        return
+    own = Hydra.get_mode
+
+    @wraps(own)
+    def get_mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
+        sources = [(one.scheme(), one.path) for one in self.config_loader.get_sources()]
+        if _may_set_mode(sources, overrides):
+            return own(self, config_name=config_name, overrides=overrides)
+        return None
+
+    Hydra.get_mode = get_mode  # type: ignore[method-assign]
+
+
+def _may_set_mode(sources: Iterable[tuple[str, str]], overrides: Iterable[str]) -> bool:
+    """Checks whether ``hydra.mode`` may be set: by an override, or in a file that has both words outside comments.
+
+    A folder of many files is not searched: composing is quicker.
+    """
+    if any("hydra.mode" in one or "hydra.searchpath" in one for one in overrides):
+        return True
+    for scheme, path in sources:
+        if scheme == "file":
+            found = list(islice(Path(path).rglob("*"), _FEW + 1))
+            if len(found) > _FEW or any(_names_mode(one) for one in found if one.suffix in (".yaml", ".yml")):
+                return True
+        elif (scheme, path) not in (("pkg", "hydra.conf"), ("structured", "")):
+            return True
+    return False
+
+
+def _names_mode(file: Path) -> bool:
+    text = f"{file.parent.name}\n{file.read_text(encoding='utf-8', errors='replace')}"
+    return bool(_MODE.search(text)) and bool(_HYDRA.search(text))
 
 
 def _kept(load: "Callable[[Any, str], ConfigResult]") -> "Callable[[Any, str], ConfigResult]":

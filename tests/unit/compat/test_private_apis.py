@@ -9,6 +9,8 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.utils import JobReturn
 from hydra.plugins.config_source import ConfigSource
@@ -86,6 +88,7 @@ SIGNATURES = {
     "lightning ModelParallelStrategy._configure_launcher": (ModelParallelStrategy._configure_launcher, ["self"]),
     "omegaconf Node._get_full_key": (Node._get_full_key, ["self", "key"]),
     "hydra ConfigSource.load_config": (ConfigSource.load_config, ["self", "config_path"]),
+    "hydra Hydra.get_mode": (Hydra.get_mode, ["self", "config_name", "overrides"]),
     "hydra SourcesRegistry.resolve": (SourcesRegistry.resolve, ["self", "scheme"]),
     "torch Module._apply": (nn.Module._apply, ["self", "fn", "recurse"]),
     "torch Module._save_to_state_dict": (
@@ -246,6 +249,48 @@ def test_what_hydra_composes_from_is_parsed_once(compose, monkeypatch):
     compose()
     monkeypatch.setattr(OmegaConf, "load", None)
     assert compose("seed=3").seed == 3
+
+
+def composed(main, monkeypatch, *arguments):
+    """How often a command composes its config."""
+    found = []
+    own = ConfigLoaderImpl.load_configuration
+    monkeypatch.setattr(
+        ConfigLoaderImpl,
+        "load_configuration",
+        lambda self, **given: found.append(given["run_mode"].name) or own(self, **given),
+    )
+    answer = main("distill", *arguments, "hydra.run.dir=run")
+    assert answer.code == 1, "what is refused is enough"
+    return found, answer.message
+
+
+def test_a_command_composes_its_config_once(main, monkeypatch):
+    found, message = composed(main, monkeypatch, "loss.alpha=7")
+    assert found == ["RUN"]
+    assert "loss.alpha must be a number" in message
+
+
+@pytest.mark.parametrize("text", ["hydra: {mode: MULTIRUN}", "hydra:\n  # sweeps\n  mode: MULTIRUN"])
+def test_a_mode_in_a_yaml_of_the_user_s_counts(main, monkeypatch, tmp_path, text):
+    folder = tmp_path / "mine" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "all.yaml").write_text(f"# @package _global_\n{text}\n")
+    found, _ = composed(main, monkeypatch, "--config-dir", "mine", "experiment=all", "loss.alpha=7,8")
+    assert found[:2] == ["MULTIRUN", "MULTIRUN"], "composed to learn the mode, then as a sweep"
+
+
+def test_a_folder_of_many_files_is_not_searched(main, monkeypatch, tmp_path):
+    (tmp_path / "mine" / "pictures").mkdir(parents=True)
+    for number in range(2001):
+        (tmp_path / "mine" / "pictures" / f"{number}.png").touch()
+    found, _ = composed(main, monkeypatch, "--config-dir", "mine", "loss.alpha=7")
+    assert found == ["MULTIRUN", "RUN"]
+
+
+def test_a_mode_on_the_command_line_counts(main, monkeypatch):
+    found, _ = composed(main, monkeypatch, "hydra.mode=MULTIRUN", "loss.alpha=7,8")
+    assert found[:2] == ["MULTIRUN", "MULTIRUN"]
 
 
 def test_a_change_of_a_parsed_config_stays_with_its_caller(settled):
