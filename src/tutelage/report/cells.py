@@ -102,6 +102,22 @@ def sort_runs(runs: Iterable[Run]) -> Sweep:
     return Sweep(cells, keys, failed, missing, _never([*values.values()], keys), repeated, others)
 
 
+def by_data(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Groups runs by the data that they are tested on; a run whose config can't be read joins the first group."""
+    groups: dict[str, list[Run]] = {}
+    without: list[Run] = []
+    for run in runs:
+        data = run.config.get("data")
+        if not isinstance(data, Mapping):
+            without.append(run)
+            continue
+        parts = [data.get("_target_"), data.get("dataset") or data.get("root"), data.get("test")]
+        groups.setdefault(json.dumps(parts, sort_keys=True, default=str), []).append(run)
+    if without:
+        groups.setdefault(next(iter(groups), ""), []).extend(without)
+    return groups
+
+
 def _named(group: Sequence[Run], keys: Sequence[str]) -> list[str]:
     """Returns the keys that tell a cell from others: of many keys those that its own runs override."""
     return [key for key in keys if len(keys) <= _FEW_KEYS or any(key in run.overrides for run in group)]

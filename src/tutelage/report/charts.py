@@ -1,6 +1,6 @@
 """Lines, points and bars: curves over epochs, gains with intervals, accuracy against cost, reliability."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tutelage.report.curves import Band
@@ -31,9 +31,8 @@ def epoch_chart(
         y_name: what is shown.
         y_text: how it is written.
     """
-    lows = [value for one in bands.values() for value in one.low] + [value for one in faint for value in one.mean]
-    highs = [value for one in bands.values() for value in one.high] + [value for one in faint for value in one.mean]
     last = max(max(one.epochs) for one in (*bands.values(), *faint))
+    values = [*_late(bands.values(), last, edges=True), *_late(faint, last)]
     description = "; ".join(
         f"{NAMES[role]}: {y_text(one.mean[0])} in epoch {one.epochs[0]}, {y_text(one.mean[-1])} in epoch "
         f"{one.epochs[-1]} ({one.count} run{'s' * (one.count > 1)})"
@@ -41,7 +40,7 @@ def epoch_chart(
     )
     height = 270.0
     on = Drawing(name, WIDTH, height + 26, title, description)
-    axes = Axes(Scale(0, max(last, 1), _LEFT, WIDTH - _RIGHT), Scale(*around([*lows, *highs]), height - _BOTTOM, _TOP))
+    axes = Axes(Scale(0, max(last, 1), _LEFT, WIDTH - _RIGHT), Scale(*around(values), height - _BOTTOM, _TOP))
     axes.draw(on, "epoch", y_name, lambda x: f"{x:g}", y_text, x_ticks=min(5, max(last, 1)))
     for one in faint:
         on.path(_placed(axes, one.epochs, one.mean), "line faint")
@@ -58,8 +57,19 @@ def epoch_chart(
     return str(on)
 
 
+def _late(found: Iterable[Band], last: int, edges: bool = False) -> list[float]:
+    """Returns the values after the first fifth of the epochs, where curves differ; the steep start is cut off."""
+    values = []
+    for one in found:
+        for place, epoch in enumerate(one.epochs):
+            if epoch >= last / 5 or epoch == one.epochs[-1]:
+                values += [one.low[place], one.high[place]] if edges else [one.mean[place]]
+    return values
+
+
 def _placed(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> list[tuple[float, float]]:
-    return [(axes.x(x), axes.y(y)) for x, y in zip(xs, ys, strict=True)]
+    low, high = axes.y.low, axes.y.high
+    return [(axes.x(x), axes.y(min(max(y, low), high))) for x, y in zip(xs, ys, strict=True)]
 
 
 def _legend(on: Drawing, entries: Sequence[tuple[str, str]], y: float, lines: bool = False) -> None:

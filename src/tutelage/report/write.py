@@ -1,12 +1,13 @@
 """Writes the report of folders of runs."""
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tutelage.errors import TutelageError
 from tutelage.report.answers import Answers
-from tutelage.report.cells import Sweep, show, sort_runs
-from tutelage.report.document import Report, markdown, plural
+from tutelage.report.cells import Sweep, by_data, show, sort_runs
+from tutelage.report.document import Report, Section, Table, Text, markdown, plural, text
 from tutelage.report.gains import choose, standings
 from tutelage.report.page import page
 from tutelage.report.runs import Run
@@ -38,7 +39,36 @@ def write_report(
     Raises:
         TutelageError: there is nothing to report.
     """
+    groups = by_data(runs)
+    if len(groups) > 1:
+        return _write_each([*groups.values()], output, weights, trusted, images)
     report = make_report(runs, weights, trusted, images)
+    return _write(report, output)
+
+
+def _write_each(
+    groups: Sequence[Sequence[Run]], output: Path, weights: str, trusted: Iterable[str], images: bool
+) -> Path:
+    """Writes a report for each data set into a folder of its own, as their runs can't be ranked together."""
+    rows: list[list[str]] = []
+    for number, group in enumerate(groups, 1):
+        choice = re.sub(r"[^\w-]+", "_", str(group[0].choices.get("data", "data")))
+        name = f"data{number}-{choice}"
+        try:
+            report = make_report(group, weights, trusted, images)
+        except TutelageError as error:
+            rows.append([name, plural(len(group), "run"), str(error)])
+            continue
+        _write(report, output / name)
+        lead = next(block.text for block in report.sections[0].blocks if isinstance(block, Text))
+        rows.append([f"{name}/index.html", plural(len(group), "run"), lead])
+    columns = {"page": text, "runs": text, "answer": text}
+    table = Table("data", "One report for each data set: their runs are never ranked together", columns, rows)
+    title = f"Distillation reports: {plural(sum(map(len, groups)), 'run')} on {len(groups)} data sets"
+    return _write(Report(title, "Open the page of a data set.", [Section("data", "Data sets", [table])]), output)
+
+
+def _write(report: Report, output: Path) -> Path:
     write_atomically(output / "index.html", page(report).encode())
     write_atomically(output / "report.md", markdown(report).encode())
     for stale in (output / "tables").glob("*.csv"):

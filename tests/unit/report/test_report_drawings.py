@@ -107,3 +107,12 @@ def test_reliability_bins_are_those_of_the_ece():
     assert bins[0] is None  # five classes: never surer than 1/15 alone
     assert sum(one.share for one in reliability_bins([p, p]) if one) == pytest.approx(1)
     assert all(one.few == (one.share * 500 < 10) for one in bins if one)
+
+
+def test_the_scale_of_curves_is_that_of_the_later_epochs_where_they_differ():
+    accuracy = {0: 0.1, **{epoch: 0.9 + 0.001 * epoch for epoch in range(1, 20)}}
+    drawn = epoch_chart("e", "E", {"student": band([accuracy])}, [], "accuracy", percent)
+    ticks = [element.text for element in elements(drawn, "text") if (element.text or "").startswith("9")]
+    assert len(ticks) >= 3  # all between 90 and 92 %
+    places = [float(element.get("cy")) for element in elements(drawn, "circle")]
+    assert max(places) <= 300  # the first point is held at the edge, within the drawing

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from tutelage.errors import TutelageError
-from tutelage.report.cells import sort_runs, value_of, varied
+from tutelage.report.cells import by_data, sort_runs, value_of, varied
 from tutelage.report.gains import choose, gains, standings
 from tutelage.report.runs import Run, parse_overrides, read_run, read_runs
 from tutelage.report.write import make_report
@@ -156,3 +156,12 @@ def test_a_group_s_choice_is_its_value(tmp_path):
         path.write_text(yaml.safe_dump(document))
         (folder / "config.yaml").write_text(yaml.safe_dump(made_runs.config(4.0, 0.9, 0)))
     assert [cell.name for cell in sort_runs(read_runs([tmp_path])).cells] == ["loss = dkd", "loss = nkd"]
+
+
+def test_runs_on_different_data_have_a_report_each(tmp_path):
+    for name, data in (("a", "one"), ("b", "one"), ("c", "two")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "status.json").write_text('{"state": "FAILED"}')
+        (tmp_path / name / "config.yaml").write_text(f"data: {{_target_: x.Y, dataset: {data}, labelled: null}}\n")
+    groups = by_data(read_runs([tmp_path]))
+    assert [[run.folder.name for run in group] for group in groups.values()] == [["a", "b"], ["c"]]

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from tutelage.report.cells import ALPHA, TEMPERATURE, Cell, Sweep, show
-from tutelage.report.charts import Row, forest
+from tutelage.report.charts import NAMES, Row, forest
 from tutelage.report.document import (
     Block,
     Figure,
@@ -31,6 +31,7 @@ def answer(sweep: Sweep, found: Sequence[CellStatistics], best: CellStatistics, 
     """The section; ``best`` is what :func:`~tutelage.report.gains.choose` chose."""
     blocks: list[Block] = [
         Text(sentence(sweep, best), "lead"),
+        side_by_side(best, weights),
         Text(how_sure(best)),
         Text(_choice(found, best, weights)),
     ]
@@ -41,10 +42,27 @@ def answer(sweep: Sweep, found: Sequence[CellStatistics], best: CellStatistics, 
     return Section("answer", "Answer", blocks)
 
 
+def side_by_side(best: CellStatistics, weights: str) -> Table:
+    """Returns test accuracy and size of teacher, student alone and distilled student of the chosen cell."""
+    rows = []
+    for role, name in NAMES.items():
+        if (accuracy := mean(best.cell, role, weights, "test", "accuracy")) is None:
+            continue
+        nll = mean(best.cell, role, weights, "test", "nll")
+        gain = best.test_gain.mean if role == "student" else None
+        parameters = next(run.metrics[role]["parameters"] for run in best.cell.runs.values() if run.metrics.get(role))
+        rows.append([name, accuracy.mean, accuracy.sd, gain, nll and nll.mean, parameters, accuracy.count])
+    columns = {"network": text, "test accuracy, %": percent, "sd": spread, "gain": points, "NLL": number,
+               "parameters": text, "runs": text}  # fmt: skip
+    return Table("networks", f"The three networks on test: {best.cell.name}", columns, rows)
+
+
 def _forests(found: Sequence[CellStatistics], best: CellStatistics) -> Iterable[Figure]:
     """Gains with intervals, in as many columns as fit a wide page."""
     rows = [Row(one.cell.name, one.test_gain, one.significant, one is best) for one in _ordered(found)[:MOST_ROWS]]
     if not any(row.found.mean is not None for row in rows):
+        return
+    if len(rows) == 1 and rows[0].found.low is None:  # one dot says no more than the sentence above it
         return
     count = -(-len(rows) // _ROWS)
     size = -(-len(rows) // count)

@@ -43,7 +43,9 @@ def _curves(sweep: Sweep, cell: Cell) -> Iterable[Block]:
         if not bands:
             continue
         thin = [found for curves in faint if (found := _band(curves, tag))]
-        caption = f"{cell.name}: mean of its seeds, the band is one standard deviation."
+        caption = (
+            f"{cell.name}: mean of its seeds, the band is one standard deviation; the scale is that of later epochs."
+        )
         caption += " Thin: the means of other cells." if thin else ""
         name = tag.replace("/", "-")
         yield Figure(name, title, epoch_chart(name, title, bands, thin, y_name, y_text), caption)
