@@ -33,7 +33,7 @@ class ModuleData(DatasetData):
     seen_through: ClassVar[tuple[str, ...]] = ("datamodule", *DatasetData.seen_through)
 
     def __init__(self, *, datamodule: Any, split_seed: int = 0, **common: Any):
-        module = datamodule() if isinstance(datamodule, type) or not hasattr(datamodule, "setup") else datamodule
+        module = datamodule() if callable(datamodule) else datamodule
         if not isinstance(module, L.LightningDataModule):
             raise TutelageError(f"data.datamodule: expected a LightningDataModule; found {type(module).__name__}")
         name = type(module).__name__
