@@ -21,6 +21,7 @@ from tutelage.evaluation.cost import total
 from tutelage.pipeline import sweep
 from tutelage.pipeline.distill import try_out
 from tutelage.pipeline.survey import GO_ON, REUSE, TRAIN, WRITE, Task, tasks_of
+from tutelage.runtime.messages import quiet
 from tutelage.runtime.text import in_a_line
 
 _WIDTH = 160  # of a table that goes to no terminal
@@ -95,6 +96,7 @@ def plan_jobs(words: Sequence[str], multirun: bool = False, verb: str = "distill
 
 
 def _plan_job(words: list[str], verb: str, number: int | None = None) -> PlannedJob:
+    quiet()
     with composed(words, verb=verb, number=number) as (cfg, folder):
         cfg = settled(cfg, HydraConfig.get())
         config = check_resolves(cfg)
