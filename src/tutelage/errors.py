@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import os
 import traceback
 from collections.abc import Iterable
 
@@ -67,6 +68,21 @@ def own_class(group: str) -> str:
     """Returns how to give a class of one's own to a group that takes no class itself."""
     example = f"as in {_BY_NAME[group]}, or " if group in _BY_NAME else ""
     return f"a class of your own is given {example}by a yaml of yours and --config-dir (docs/extend.md)"
+
+
+_NOT_USERS = (os.path.dirname(__file__), os.path.dirname(os.__file__), "site-packages")  # ours, Python's, libraries'
+
+
+def tried_out(error: Exception) -> str | None:
+    """Describes an error of trying out a network or a loss; None if it is not the user's to mend.
+
+    It is where their code raised it, with file and line, or where torch says that shapes or arguments do not fit.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not any(part in frame.filename for part in _NOT_USERS)]
+    if own:
+        return f"{type(error).__name__}: {error} ({own[-1].filename}, line {own[-1].lineno})"
+    return str(error) if isinstance(error, RuntimeError | TypeError | ValueError) else None
 
 
 def storage_fault(error: BaseException) -> str | None:

@@ -95,9 +95,17 @@ class Term(nn.Module):
     def forward(self, signals: Mapping[str, Signals]) -> Tensor:
         """Returns the unweighted loss on the bound tensors, a scalar in float32 or better."""
         if not self.chooses_rows:
-            return self._loss(**self._arguments(signals))
+            return self._checked(self._loss(**self._arguments(signals)))
         kept, share = self._restricted(signals)
-        return self._loss(**self._arguments(kept)) * share
+        return self._checked(self._loss(**self._arguments(kept))) * share
+
+    def _checked(self, loss: Any) -> Tensor:
+        if isinstance(loss, Tensor) and loss.numel() == 1:
+            return loss
+        found = f"a tensor {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise TutelageError(
+            f"{type(self.loss).__name__} must return a tensor of one number, such as a mean; found {found}"
+        )
 
     def _arguments(self, signals: Mapping[str, Signals]) -> dict[str, Any]:
         return {name: _read(signals, paths) for name, paths in self.inputs.items()} | self.read_targets(signals)

@@ -24,7 +24,7 @@ from tutelage.config import factory, moved
 from tutelage.config.plan import JobPlan, plan_job, settled
 from tutelage.config.validate import check, check_resolves
 from tutelage.data.module import Data
-from tutelage.errors import TutelageError
+from tutelage.errors import TutelageError, tried_out
 from tutelage.evaluation.cost import multiply_adds
 from tutelage.evaluation.results import Trained
 from tutelage.evaluation.table import comparison, short_line
@@ -194,11 +194,9 @@ def try_out(plan: JobPlan, data: Data) -> None:
     images = data.sample(8)["input"]
     for role, node in nets.items():
         net = factory.network(node, 0).eval()
-        try:
-            with torch.no_grad():
-                shape = list(net(images)["logits"].shape)
-        except RuntimeError as error:
-            raise TutelageError(f"the {role} can't take images {list(images.shape)}: {error}") from error
+        shape = _shape(role, net, images)
+        if role == "student" and not any(parameter.requires_grad for parameter in net.parameters()):
+            raise TutelageError("the student has no weights to train")
         expected = [len(images), data.num_classes]
         if shape != expected:
             raise TutelageError(f"the {role} returns logits {shape}; the data's labels need {expected}")
@@ -211,6 +209,19 @@ def try_out(plan: JobPlan, data: Data) -> None:
         for split, (logits, labels) in source.graded(data).items():
             if distributed.is_main():
                 report_accuracy(f"sources.{name}", split, logits, labels)
+
+
+def _shape(role: str, net: torch.nn.Module, images: torch.Tensor) -> list[int]:
+    """Returns the shape of a network's logits; a mistake in the user's own code is named with its line."""
+    try:
+        with torch.no_grad():
+            return list(net(images)["logits"].shape)
+    except TutelageError:
+        raise
+    except Exception as error:
+        if (why := tried_out(error)) is None:
+            raise
+        raise TutelageError(f"the {role} can't take images {list(images.shape)}: {why}") from error
 
 
 def _control(plan: JobPlan, data: Data, reference: Source | None) -> Trained:

@@ -13,7 +13,7 @@ from torchmetrics import MeanMetric
 
 from tutelage.checkpoints.weights import is_shard
 from tutelage.data.module import Data
-from tutelage.errors import TutelageError, nearest
+from tutelage.errors import TutelageError, nearest, tried_out
 from tutelage.losses.base import contract, hooks
 from tutelage.objective import Objective, Term
 from tutelage.runtime.distributed import broadcast, is_up
@@ -153,11 +153,13 @@ class SupervisedModule(L.LightningModule):
             self.objective.bind(data.splits["train"].keys, data.splits["train"].labels)
             try:
                 self.objective(self.signals({name: value.to(device) for name, value in batch.items()}))
-            except (RuntimeError, ValueError) as error:
-                if isinstance(error, TutelageError):
+            except TutelageError:
+                raise
+            except Exception as error:
+                if (why := tried_out(error)) is None:
                     raise
                 shape = list(batch["input"].shape)
-                raise TutelageError(f"the networks or the objective can't take a batch of {shape}: {error}") from error
+                raise TutelageError(f"the networks or the objective can't take a batch of {shape}: {why}") from error
         self.train(training)
 
     def configure_model(self) -> None:
