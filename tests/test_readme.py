@@ -254,7 +254,7 @@ SNIPPETS = {  # of each page, in order: without the files that it shows, which c
 
 def test_the_pages_have_snippets():
     assert {name for name, blocks in SNIPPETS.items() if blocks} == {
-        "docs/start.md", "docs/concepts.md", "docs/after_training.md",
+        "docs/start.md", "docs/concepts.md", "docs/after_training.md", "docs/extend.md",
     }  # fmt: skip
 
 
