@@ -81,7 +81,7 @@ def test_the_file_carries_the_names_and_is_evaluated(main, command, whole):
     path = whole / "checkpoints" / "last.safetensors"
     refused = main("evaluate", f"checkpoint={path}", "hydra.run.dir=no")
     assert refused.code == 1
-    assert "wants to run own_data.Pictures" in refused.message
+    assert "names own_data.Pictures" in refused.message
     answer = main("evaluate", f"checkpoint={path}", "trust=[own_data]", "hydra.run.dir=measured")
     assert answer.code == 0, answer.message
     found = json.loads(Path("measured/metrics.json").read_text())

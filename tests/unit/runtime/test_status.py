@@ -63,7 +63,7 @@ def test_a_job_that_waits_is_dead_once_its_process_is_gone(tmp_path, gone):
 def test_a_job_elsewhere_is_dead_once_it_is_silent(tmp_path, gone):
     assert JobStatus.read(write(tmp_path / "a", "RUNNING", pid=gone, host="elsewhere")).state == "RUNNING"
     one = JobStatus.read(write(tmp_path / "b", "RUNNING", pid=gone, host="elsewhere", beat=200))
-    assert (one.state, one.why) == ("DEAD", "no sign of life for 3 min 20 s")
+    assert (one.state, one.why) == ("DEAD", "no heartbeat for 3 min 20 s")
 
 
 @pytest.mark.parametrize("clock", [-300.0, -86400.0, 300.0, 86400.0])
