@@ -62,6 +62,25 @@ def test_a_plain_module_with_chosen_weights_teaches_and_is_measured_before_the_c
     assert answer.code == 0, answer.message
 
 
+def test_a_network_that_is_built_with_its_weights_teaches_as_it_is(main, tmp_path):
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "ready.yaml").write_text("_target_: odd_nets.Plain\n")
+    short = ("trainer.max_epochs=1", "model@teacher=ready", "model@student=mlp", *SPLITS, "sources.teacher.train=false")
+    planned = main("plan", "--config-dir", "mine", *short)
+    assert planned.code == 0, planned.message
+    trained = [line.split()[1] for line in planned.out.splitlines() if line.split()[:1] == ["train"]]
+    assert sorted(trained) == ["control", "student"]
+    answer = main("distill", "--config-dir", "mine", *short, *QUICK)
+    assert answer.code == 0, answer.message
+    assert "NO BETTER THAN CHANCE: teacher odd_nets.Plain" in answer.out
+    [folder] = artifacts(tmp_path / "outputs" / "artifacts", "given")
+    assert not artifacts(tmp_path / "outputs" / "artifacts", "teacher")
+    assert figures(tmp_path / "run")["teacher"]["steps"] == 0
+    again = main("distill", "--config-dir", "mine", *short, *QUICK[:2], "hydra.run.dir=again")
+    assert again.code == 0, again.message
+    assert artifacts(tmp_path / "outputs" / "artifacts", "given") == [folder]
+
+
 def test_a_member_of_an_ensemble_has_its_own_prefix(main, tmp_path, teacher):
     state = read_state(teacher / "last.safetensors")
     both = {f"one.{name}": x for name, x in state.items()} | {f"two.{name}": x + 1 for name, x in state.items()}

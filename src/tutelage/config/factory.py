@@ -249,6 +249,7 @@ def without_files(sources: DictConfig) -> Any:
     plain = OmegaConf.create(OmegaConf.to_container(sources, resolve=True))
     for node in networks(plain):
         node.checkpoint = node.seed = node.cache = node.key = node.prefix = None
+        node.pop("train", None)
     return OmegaConf.to_container(plain)
 
 

@@ -29,6 +29,7 @@ class TeacherPlan:
         key: of the state dict in that file; None where it is found.
         prefix: of the network's names in that file; None where it is found.
         specialist: the config of the specialists that start from it; None unless it is a generalist.
+        ready: whether the network is built with the weights that teach (``train: false``).
     """
 
     source: str
@@ -37,6 +38,12 @@ class TeacherPlan:
     key: str | None = None
     prefix: str | None = None
     specialist: DictConfig | None = None
+    ready: bool = False
+
+    @property
+    def is_given(self) -> bool:
+        """Whether it teaches without a training here."""
+        return self.ready or self.checkpoint is not None
 
 
 @dataclass(frozen=True)
@@ -161,7 +168,9 @@ def _teacher(
                 "stages.specialist, the settings that specialists are trained with, is missing: see sources=specialists"
             )
         specialist = stages["specialist"] if same else read_only(stage_config(own, "specialist"))
-    return TeacherPlan(source, training, node.checkpoint, node.get("key"), node.get("prefix"), specialist)
+    return TeacherPlan(
+        source, training, node.checkpoint, node.get("key"), node.get("prefix"), specialist, not node.get("train", True)
+    )
 
 
 def _assistants(cfg: DictConfig) -> dict[str, DictConfig]:

@@ -79,7 +79,7 @@ def extends(folder: Path, cfg: DictConfig) -> bool:
 
 def _other_teacher(plan: JobPlan, differ: Mapping[str, tuple[int, int]]) -> str:
     """Returns why the student would have another teacher; empty if it would not."""
-    trained = any(one.checkpoint is None for one in plan.teachers)
+    trained = any(not one.is_given for one in plan.teachers)
     if trained and _TEACHER in differ:
         before, _ = differ[_TEACHER]
         return f"its teacher would be trained longer as well, and be another; keep it with {_TEACHER}={before}"

@@ -31,7 +31,7 @@ def write_plan(folder: Path, plan: JobPlan, teaching: TeacherSetup, control: Tra
     teachers = {
         f"{one.source} {number}" if len(plan.teachers) > 1 else one.source: {
             "source": one.source,
-            "given": one.checkpoint,
+            "given": one.checkpoint or ("as it is built" if one.ready else None),
             "artifact": _name(found),
             "config": _config(one.training),
         }

@@ -140,7 +140,7 @@ class _Survey:
 
     def _teacher(self, one: TeacherPlan, name: str) -> tuple[Task, Path]:
         """Notes a network of ``sources``; returns the artifact that teaches and its folder."""
-        if one.checkpoint is not None:
+        if one.is_given:
             return self._given(one, name, one.checkpoint)
         data, stage = self._data(one.training), one.training
         task, folder = self._artifact(
@@ -157,10 +157,11 @@ class _Survey:
         self.tasks.append(later)
         return later, folder
 
-    def _given(self, one: TeacherPlan, name: str, file: str) -> tuple[Task, Path]:
-        """Notes a network from a file, whose predictions are an artifact."""
-        net = factory.network(one.training.network, 0).net
-        load_into(net, file, one.key, one.prefix)
+    def _given(self, one: TeacherPlan, name: str, file: str | None) -> tuple[Task, Path]:
+        """Notes a network from a file, or as it is built, whose predictions are an artifact."""
+        net = factory.network(one.training.network, one.training.seed, "teacher").net
+        if file is not None:
+            load_into(net, file, one.key, one.prefix)
         found = recipe_of_given(one.training, self.data, net)
         return self._artifact(name, "given", found, WRITE, bytes=self._bytes(net, self.data))
 

@@ -108,10 +108,10 @@ def _first_teachers(plan: JobPlan, data: Data) -> TeacherSetup:
     sources, since = writable(plan.student.sources), artifacts.oldest(plan.config)
     given = {}  # first, so that a wrong file is reported before hours of training
     for number, one in enumerate(plan.teachers):
-        if one.checkpoint is not None:
+        if one.is_given:
             given[number] = _trained(plan, one, data, since)
-            _report(f"teacher {one.checkpoint}", given[number], trained_here=False)
-    train_in_parallel([training(plan, one) for one in plan.teachers if one.checkpoint is None], plan.config)
+            _report(f"teacher {one.checkpoint or one.training.network._target_}", given[number], trained_here=False)
+    train_in_parallel([training(plan, one) for one in plan.teachers if not one.is_given], plan.config)
     members: dict[str, list[Trained]] = {str(name): [] for name in sources}
     found = []
     for number, one in enumerate(plan.teachers):
@@ -191,7 +191,7 @@ def training(plan: JobPlan, teacher: TeacherPlan) -> Training:
 
 def _trained(plan: JobPlan, teacher: TeacherPlan, data: Data, since: float) -> Trained:
     """Returns one network of ``sources``: given, or trained on labels with the teacher's stage."""
-    if teacher.checkpoint is not None:
+    if teacher.is_given:
         return _given(teacher, teacher.checkpoint, plan.artifacts, data, since)
     made = training(plan, teacher)()
     if plan.epoch is None:
@@ -202,11 +202,11 @@ def _trained(plan: JobPlan, teacher: TeacherPlan, data: Data, since: float) -> T
     return _given(replace(teacher, key=None, prefix=None), str(file), plan.artifacts, data, since)
 
 
-def _given(teacher: TeacherPlan, file: str, root: Path, data: Data, since: float) -> Trained:
-    """Returns a teacher from a file, with its predictions as an artifact."""
+def _given(teacher: TeacherPlan, file: str | None, root: Path, data: Data, since: float) -> Trained:
+    """Returns a teacher from a file, or as it was built, with its predictions as an artifact."""
     stage = teacher.training
     net = factory.network(stage.network, stage.seed, "teacher").net
-    if place := load_into(net, file, teacher.key, teacher.prefix):
+    if file is not None and (place := load_into(net, file, teacher.key, teacher.prefix)):
         log.info("%s: weights loaded from %s", file, place)
     found = recipe_of_given(stage, data, net)
 

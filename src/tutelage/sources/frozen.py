@@ -30,6 +30,8 @@ class Frozen(FollowsMoves, Source):
         seed: of that training; by default ``stages.teacher.seed``. Read by ``tutelage distill`` alone.
         cache: whether ``tutelage distill`` may write its logits down once, where images do not change
             (:func:`tutelage.pipeline.teacher_cache.cached`), so that it does not run once an epoch.
+        train: whether ``tutelage distill`` trains it if there is no ``checkpoint``; if false the network teaches with
+            the weights that it is built with (``pretrained``). Read by ``tutelage distill`` alone.
         channels_last: lay convolutions out with the channel innermost: twice the speed on a CPU, the same to rounding.
     """
 
@@ -43,6 +45,7 @@ class Frozen(FollowsMoves, Source):
         prefix: str | None = None,
         seed: int | None = None,
         cache: bool = True,
+        train: bool = True,
         channels_last: bool = True,
     ):
         super().__init__()
