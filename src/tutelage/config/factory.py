@@ -238,7 +238,8 @@ def networks(node: Any) -> Iterator[DictConfig]:
             yield node
         else:
             for key in node:
-                yield from networks(node[key])
+                if not OmegaConf.is_missing(node, key):  # such as a file of recorded outputs that is to be said
+                    yield from networks(node[key])
     elif isinstance(node, ListConfig):
         for item in node:
             yield from networks(item)
