@@ -136,6 +136,9 @@ def plan_job(
     stages = stages_of(cfg) if stages is None else stages
     config = resolved(cfg) if config is None else config
     sources = stages["student"].sources
+    for name, source in sources.items():
+        if _has_generalist(source):
+            _check_generalist(str(name), source, stages)
     teachers = tuple(
         _teacher(cfg, stages, str(name), source, node) for name, source in sources.items() for node in networks(source)
     )
@@ -158,19 +161,24 @@ def _teacher(
     if cfg.stages.teacher.weights not in _FILES:
         training = replaced(training, {"callbacks": {"every_epoch": _EVERY_EPOCH}})
     specialist = None
-    if "generalist" in (whole.get("source") or whole):
-        if len(list(networks(whole))) != 1:
-            raise TutelageError(
-                f"sources.{source}: the generalist must be one frozen network, from which specialists start"
-            )
-        if "specialist" not in cfg.stages:
-            raise TutelageError(
-                "stages.specialist, the settings that specialists are trained with, is missing: see sources=specialists"
-            )
+    if _has_generalist(whole):
         specialist = stages["specialist"] if same else read_only(stage_config(own, "specialist"))
     return TeacherPlan(
         source, training, node.checkpoint, node.get("key"), node.get("prefix"), specialist, not node.get("train", True)
     )
+
+
+def _has_generalist(source: DictConfig) -> bool:
+    return "generalist" in (source.get("source") or source)
+
+
+def _check_generalist(name: str, source: DictConfig, stages: Mapping[str, DictConfig]) -> None:
+    if len(list(networks(source))) != 1:
+        raise TutelageError(f"sources.{name}: the generalist must be one frozen network, from which specialists start")
+    if "specialist" not in stages:
+        raise TutelageError(
+            "stages.specialist, the settings that specialists are trained with, is missing: see sources=specialists"
+        )
 
 
 def _assistants(cfg: DictConfig) -> dict[str, DictConfig]:

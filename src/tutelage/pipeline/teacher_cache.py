@@ -143,7 +143,7 @@ def _given(folder: Path, recipe: dict[str, Any]) -> Path:
     if "source" not in recipe:  # no teacher to compare with
         compared = [part for part in compared if part not in ("source", "weights", "code")]
     if changed := [part for part in compared if written.get(part) != recipe.get(part)]:
-        raise TutelageError(f"sources: {folder} is stale: {changed} have changed since it was written")
+        raise TutelageError(f"sources: {folder} is stale: {', '.join(changed)} changed since it was written")
     return folder
 
 

@@ -103,15 +103,18 @@ def sort_runs(runs: Iterable[Run]) -> Sweep:
 
 
 def by_data(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """Groups runs by the data that they are tested on; a run whose config can't be read joins the first group."""
+    """Groups runs by the data that they are tested on.
+
+    A run whose config doesn't say which (``evaluate`` has them from the checkpoint, or it is damaged) joins the first.
+    """
     groups: dict[str, list[Run]] = {}
     without: list[Run] = []
     for run in runs:
         data = run.config.get("data")
-        if not isinstance(data, Mapping):
+        if not (isinstance(data, Mapping) and data.get("_target_")):
             without.append(run)
             continue
-        parts = [data.get("_target_"), data.get("dataset") or data.get("root"), data.get("test")]
+        parts = [data["_target_"], data.get("dataset") or data.get("root"), data.get("test")]
         groups.setdefault(json.dumps(parts, sort_keys=True, default=str), []).append(run)
     if without:
         groups.setdefault(next(iter(groups), ""), []).extend(without)

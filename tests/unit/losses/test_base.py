@@ -139,7 +139,7 @@ def test_a_plain_module_is_a_loss(training, loss):
 @pytest.mark.parametrize("loss", [WithoutTheBase(), nn.Sequential(WithoutTheBase())], ids=["alone", "as a part"])
 def test_too_small_a_batch_is_refused_by_the_losss_name(training, loss):
     module, data = training({"own": Term(loss, *PAIR)}, "data.batch_size=2")
-    with pytest.raises(TutelageError, match="WithoutTheBase compares examples and needs 3 of them"):
+    with pytest.raises(TutelageError, match="WithoutTheBase compares examples and needs at least 3"):
         module.dry_run(data)
 
 
