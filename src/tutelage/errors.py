@@ -103,7 +103,17 @@ def _made_a_folder(error: BaseException) -> bool:
 def is_users(error: BaseException) -> bool:
     """Checks whether the user can fix the error; then its message is shown without a traceback."""
     own = (CompactHydraException, OmegaConfBaseException, yaml.YAMLError)
-    return isinstance(error, own) or storage_fault(error) is not None or _is_lightnings_refusal(error)
+    return (
+        isinstance(error, own)
+        or _is_no_choice(error)
+        or storage_fault(error) is not None
+        or _is_lightnings_refusal(error)
+    )
+
+
+def _is_no_choice(error: BaseException) -> bool:
+    """Checks for what Hydra says of a group that is given null, a number or a list of lists."""
+    return isinstance(error, ValueError) and str(error).startswith("Config group override must be")
 
 
 def _is_lightnings_refusal(error: BaseException) -> bool:
@@ -119,6 +129,17 @@ def _of_a_resolver(error: BaseException) -> str | None:
     return str(cause) if cause is not error and isinstance(cause, TutelageError) else None
 
 
+def _with_advice(error: BaseException, message: str) -> str | None:
+    """Returns the message of an error that is of one kind, with what helps; None of others."""
+    if isinstance(error, yaml.YAMLError):
+        return f"{' '.join(message.split())}; YAML indents with spaces, never with tabs"
+    if _is_lightnings_refusal(error):
+        return f"trainer or callbacks were rejected by Lightning: {' '.join(message.split())}"
+    if _is_no_choice(error):
+        return f"{message}: a group of the config, such as data=… or callbacks=…, takes the name of one of its choices"
+    return None
+
+
 def explain(error: BaseException) -> str:
     """Returns the error's message, or its cause's where Hydra failed to build a part of the config.
 
@@ -127,10 +148,8 @@ def explain(error: BaseException) -> str:
     if (known := storage_fault(error) or _of_a_resolver(error)) is not None:
         return known
     message = str(error)
-    if isinstance(error, yaml.YAMLError):
-        return f"{' '.join(message.split())}; YAML indents with spaces, never with tabs"
-    if _is_lightnings_refusal(error):
-        return f"trainer or callbacks were rejected by Lightning: {' '.join(message.split())}"
+    if (worded := _with_advice(error, message)) is not None:
+        return worded
     if isinstance(error, OverrideParseException):
         problem = message.splitlines()[0]
         return f"{error.override}: {problem}; text with brackets, spaces or commas is quoted twice: 'key=\"…\"'"

@@ -8,7 +8,7 @@ from runs import artifacts, figures, first_steps, scalars, status, weights
 
 from tutelage.training.callbacks.recovery import states
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 # All that has a state or draws from chance; 18 steps an epoch.
 COMMAND = (

@@ -31,6 +31,7 @@ def test_jobs_in_processes_of_their_own_one_of_which_fails(cli, tmp_path):
     assert answer.stderr.count("loss.temperature must be a number > 0; found -1") >= 2
 
 
+@pytest.mark.long
 def test_a_search_goes_on(cli, tmp_path):
     search = (
         "sweeper=optuna",

@@ -8,7 +8,7 @@ import pytest
 from command import PAIR, tutelage
 from runs import figures, status, weights
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 QUICK = (*PAIR, "trainer.max_epochs=2", "logger=none", "callbacks.progress=null", "data=dataset", "data.val_size=100")
 TRAIN = "data.train={_target_: own_data.Pictures}"
 OWN = (*QUICK, TRAIN, "data.test={_target_: own_data.Pictures, part: test}")
@@ -67,7 +67,6 @@ def test_at_alpha_0_the_student_is_the_control(command):
         assert mine["nll"] == alone["nll"]
 
 
-@pytest.mark.long
 def test_two_ranks_are_one_process(command, whole):
     _, folder = command(
         ROTATED, "data.views=2", "trainer=ddp", "trainer.accelerator=cpu", "hydra.run.dir=two",

@@ -117,6 +117,7 @@ def test_killed_with_a_moving_average_and_the_newest_state_damaged(cli, tmp_path
     assert_it_went_on(tmp_path, {stage: step - step % 6 - 6 for stage, step in at.items()})
 
 
+@pytest.mark.long
 def test_the_comparison_can_fail(whole, tmp_path, cli):
     """Another seed has other weights, figures and curves."""
     cli("distill", *FITNET, "seed=1", "hydra.run.dir=run", "paths.artifacts=shop")

@@ -111,6 +111,7 @@ def run(project, *arguments):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
 def test_one_command_trains_it_and_its_file_is_evaluated(project):
     own = ("--config-dir", "my_conf", "data=scans", "loss=cosine", "logger=lines")
     run(project, "distill", *own, *PAIR, "trainer.max_epochs=2", "trainer.log_every_n_steps=5", "hydra.run.dir=run")

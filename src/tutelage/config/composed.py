@@ -18,7 +18,7 @@ from tutelage.compat.hydra import parse_files_once
 from tutelage.config import resolvers
 from tutelage.config.overrides import as_hydra_takes_them, repeated
 from tutelage.config.paths import conf_dir
-from tutelage.errors import TutelageError, explain
+from tutelage.errors import TutelageError, explain, is_users
 
 
 @contextmanager
@@ -58,7 +58,9 @@ def composed(
             yield cfg, place
     except TutelageError:
         raise
-    except (CompactHydraException, OmegaConfBaseException) as error:
+    except (CompactHydraException, OmegaConfBaseException, ValueError) as error:
+        if not is_users(error):
+            raise
         raise TutelageError(explain(error)) from error
     finally:
         HydraConfig.instance().cfg = None

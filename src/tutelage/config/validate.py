@@ -70,13 +70,19 @@ def check(cfg: DictConfig, overrides: Iterable[str] = (), config: DictConfig | N
     return plan_job(cfg, config, stages)
 
 
+_SECTIONS = ("data", "teacher", "student", "loss", "optimizer", "scheduler", "stages", "trainer", "paths")
+
+
 def check_resolves(cfg: DictConfig) -> DictConfig:
     """Returns the resolved config; if that fails, misplaced keys are reported first.
 
     Raises:
-        TutelageError: names keys that nothing reads.
+        TutelageError: names keys that nothing reads, or that have no content.
         OmegaConfBaseException: an interpolation names a key that is not there, or a value is missing.
     """
+    for key in _SECTIONS:
+        if key in cfg and not isinstance(cfg.get(key), DictConfig):
+            raise TutelageError(f"{key}={cfg.get(key)}: it must be a section of the config, with keys of its own")
     try:
         return resolved(cfg)
     except InterpolationKeyError:

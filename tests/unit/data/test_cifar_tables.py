@@ -95,6 +95,7 @@ def test_another_number_of_examples_than_published_is_refused(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_real_data():
     root = os.environ.get("TUTELAGE_DATA")
     if not root or not list(Path(root).glob("CIFAR-100/*.parquet")):

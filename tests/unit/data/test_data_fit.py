@@ -181,6 +181,7 @@ class Ranks(Recorder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("injects", [True, False])  # Lightning must leave the order alone, told so or not
+@pytest.mark.long
 def test_two_ranks_share_the_batches_of_one(tmp_path, injects):
     whole, alone = fit(Toy(), epochs=2)
     trainer = L.Trainer(
