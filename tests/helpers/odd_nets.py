@@ -54,6 +54,8 @@ class Several(nn.Module):
 
     def forward(self, *, pixels: torch.Tensor, weights: torch.Tensor | None = None) -> Output:
         x, states = pixels.flatten(1), []
+        if weights is not None:
+            x = x * (1 + weights.float()[:, None] / 255)
         for layer in self.layers:
             x, _ = layer(x)
             states.append(x)

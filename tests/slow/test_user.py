@@ -78,6 +78,29 @@ def test_a_network_that_takes_names_and_returns_a_dataclass(main, tmp_path, mine
     assert found["nll"] == metrics["student"]["best"]["test"]["nll"]
 
 
+FIELDS = "data.fields={input: image, label: fine_label, ink: ink}"
+READS = "+teacher.reads.weights=ink", "+student.reads.weights=ink"
+
+
+def test_a_network_reads_further_fields_of_data_of_one_s_own(main, tmp_path, mine):
+    (tmp_path / "mine" / "model" / "several.yaml").write_text(SEVERAL)
+    both = ("model@student=several", "model@teacher=several", "teacher.net.width=7")
+    sets = "data=dataset", "data.train={_target_: own_data.Dicts}", "data.test={_target_: own_data.Dicts, part: test}"
+    given = (*mine, SHORT[0], *both, *sets, *READS, "data.val_size=100")
+    answer = main("distill", *given, FIELDS, "hydra.run.dir=run")
+    assert answer.code == 0, answer.message
+    metrics = figures(tmp_path / "run")
+    assert metrics["student"]["multiply_adds"] == 64 * 5 + 5 * 5 + 5 * 10
+    path = tmp_path / "run" / "checkpoints" / "best.safetensors"
+    trust = "trust=[odd_nets,own_data]"
+    assert main("evaluate", f"checkpoint={path}", "split=test", trust, "hydra.run.dir=eval").code == 0
+    found = json.loads((tmp_path / "eval" / "metrics.json").read_text())["figures"]
+    assert found["nll"] == metrics["student"]["best"]["test"]["nll"]
+    refused = main("distill", *given, FIELDS.replace(", ink: ink", ""), "hydra.run.dir=without")
+    assert refused.code == 1
+    assert "Several reads the field 'ink', which a batch has not" in refused.message
+
+
 def test_a_network_that_returns_several_things_is_told_how_to_name_its_logits(main, tmp_path, mine):
     (tmp_path / "mine" / "model" / "several.yaml").write_text(SEVERAL.replace("outputs: scores\n", ""))
     answer = main("distill", *mine, *SHORT, "model@student=several", "hydra.run.dir=run")

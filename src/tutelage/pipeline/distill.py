@@ -44,6 +44,7 @@ from tutelage.runtime.json_files import read_json, write_json
 from tutelage.runtime.messages import quiet
 from tutelage.sources.base import Source
 from tutelage.training import loggers
+from tutelage.types import Batch
 
 log = logging.getLogger(__name__)
 
@@ -191,13 +192,13 @@ def try_out(plan: JobPlan, data: Data) -> None:
     nets = {"student": stage.student, **{f"assistant {name}": own.student for name, own in plan.assistants.items()}}
     for number, teacher in enumerate(plan.teachers):
         nets[f"teacher {number}" if number else "teacher"] = teacher.training.network
-    images = data.sample(8)["input"]
+    batch = data.sample(8)
     for role, node in nets.items():
         net = factory.network(node, 0).eval()
-        shape = _shape(role, net, images)
+        shape = _shape(role, net, batch)
         if role == "student" and not any(parameter.requires_grad for parameter in net.parameters()):
             raise TutelageError("the student has no weights to train")
-        expected = [len(images), data.num_classes]
+        expected = [len(batch["input"]), data.num_classes]
         if shape != expected:
             raise TutelageError(f"the {role} returns logits {shape}; the data's labels need {expected}")
         multiply_adds(net.net, data.sample(1))  # warns now if the cost can't be counted
@@ -211,17 +212,17 @@ def try_out(plan: JobPlan, data: Data) -> None:
                 report_accuracy(f"sources.{name}", split, logits, labels)
 
 
-def _shape(role: str, net: torch.nn.Module, images: torch.Tensor) -> list[int]:
+def _shape(role: str, net: torch.nn.Module, batch: Batch) -> list[int]:
     """Returns the shape of a network's logits; a mistake in the user's own code is named with its line."""
     try:
         with torch.no_grad():
-            return list(net(images)["logits"].shape)
+            return list(net(batch)["logits"].shape)
     except TutelageError:
         raise
     except Exception as error:
         if (why := tried_out(error)) is None:
             raise
-        raise TutelageError(f"the {role} can't take images {list(images.shape)}: {why}") from error
+        raise TutelageError(f"the {role} can't take images {list(batch['input'].shape)}: {why}") from error
 
 
 def _control(plan: JobPlan, data: Data, reference: Source | None) -> Trained:
