@@ -44,6 +44,7 @@ JOBS = {
 
 @pytest.mark.filterwarnings("ignore:.*(LeafSpec|in eval mode|lr_scheduler.step).*")
 @pytest.mark.parametrize("kind", JOBS)
+@pytest.mark.long
 def test_a_short_version_gives_the_figures_on_file(main, tmp_path, request, monkeypatch, capsys, kind):
     digits = small_mnist.write(tmp_path)
     found = {}

@@ -32,6 +32,7 @@ def outputs(tmp_path, data):
     return torch.cat([batch["key"] for batch in batches]).numpy(), logits
 
 
+@pytest.mark.long
 def test_recorded_outputs_teach_as_the_network_that_gave_them(main, tmp_path, compose):
     answer = main("distill", *SHORT, *FROZEN, "hydra.run.dir=frozen")
     assert answer.code == 0, answer.message

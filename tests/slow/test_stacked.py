@@ -144,6 +144,7 @@ def test_a_job_that_breaks_leaves_the_others_as_they_are(main, tmp_path):
     assert "1 of 3 jobs did not complete" in answer.message
 
 
+@pytest.mark.long
 def test_a_network_that_does_not_fit_leaves_the_others_as_they_are(main, tmp_path):
     pairs = "model@student=mlp,lenet5_half"  # which wants images of twelve pixels a side
     base = [one for one in EVERYTHING if not one.startswith(("student.", "model@student"))]

@@ -86,6 +86,7 @@ def test_a_home_in_an_override_is_expanded(main, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_jobs_that_change_their_folder_share_their_artifacts_and_find_their_files(main, tmp_path):
     words = ["distill", "-m", *TINY, "hydra.job.chdir=true", "loss.temperature=1,2", "hydra.sweep.dir=sweep"]
     answer = main(*words)

@@ -23,6 +23,7 @@ def states(folder):
     }
 
 
+@pytest.mark.long
 def test_a_failing_job_leaves_the_others_and_the_same_command_goes_on(main, tmp_path):
     command = ("distill", "-m", *QUICK, "seed=0,1")
     answer = main(*command, "loss.temperature=-1,2")

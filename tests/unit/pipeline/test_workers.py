@@ -76,6 +76,7 @@ def test_a_failure_says_why_and_ends_the_others(tmp_path, task, said):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+@pytest.mark.long
 def test_what_ends_the_job_ends_its_processes(tmp_path, number, code):
     places = [tmp_path / name for name in "ab"]
     program = (
