@@ -89,7 +89,7 @@ class Term(nn.Module):
 
     @property
     def chooses_rows(self) -> bool:
-        """Whether the number of rows that the loss sees differs from batch to batch."""
+        """Checks whether the number of rows that the loss gets differs from batch to batch."""
         return self.labelled_only or self.where is not None
 
     def forward(self, signals: Mapping[str, Signals]) -> Tensor:

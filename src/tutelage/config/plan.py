@@ -42,13 +42,13 @@ class TeacherPlan:
 
     @property
     def is_given(self) -> bool:
-        """Whether it teaches without a training here."""
+        """Checks whether it teaches without being trained here."""
         return self.ready or self.checkpoint is not None
 
 
 @dataclass(frozen=True)
 class JobPlan:
-    """What one job trains, every config resolved and read-only.
+    """The plan of one job: the config of each of its trainings, resolved and read-only.
 
     Attributes:
         composed: the config as it was composed, with its interpolations.
@@ -67,28 +67,28 @@ class JobPlan:
 
     @property
     def student(self) -> DictConfig:
-        """The config of the distilled student's training."""
+        """Returns the config of the distilled student's training."""
         return self.stages["student"]
 
     @property
     def control(self) -> DictConfig:
-        """The config of the training of the student alone."""
+        """Returns the config of the training of the student alone."""
         return self.stages["control"]
 
     @property
     def artifacts(self) -> Path:
-        """The folder of all artifacts."""
+        """Returns the folder of all artifacts."""
         return Path(self.config.paths.artifacts)
 
     @property
     def weights(self) -> str:
-        """Which weights of a trained teacher teach: ``last`` or ``best``; those of one epoch are both."""
+        """Returns the weights of a trained teacher that teach: ``last`` or ``best``; those of one epoch are both."""
         chosen = self.config.stages.teacher.weights
         return chosen if chosen in _FILES else "last"
 
     @property
     def epoch(self) -> int | None:
-        """The epoch whose weights of a trained teacher teach; None where they are the last or the best."""
+        """Returns the epoch whose weights of a trained teacher teach; None if they are the last or the best."""
         chosen = self.config.stages.teacher.weights
         return None if chosen in _FILES else chosen
 

@@ -81,8 +81,9 @@ def check_resolves(cfg: DictConfig) -> DictConfig:
         OmegaConfBaseException: an interpolation names a key that is not there, or a value is missing.
     """
     for key in _SECTIONS:
-        if key in cfg and not isinstance(cfg.get(key), DictConfig):
-            raise TutelageError(f"{key}={cfg.get(key)}: it must be a section of the config, with keys of its own")
+        if key in cfg and not isinstance(value := cfg.get(key), DictConfig):
+            given = "null" if value is None else value
+            raise TutelageError(f"{key}={given}: it must be a section of the config, with keys of its own")
     try:
         return resolved(cfg)
     except InterpolationKeyError:

@@ -39,7 +39,7 @@ def seed_generators(*parts: int | str) -> int:
 
 @dataclass(frozen=True)
 class Chance:
-    """Which picture of an example an epoch shows.
+    """Chooses the view of an example that an epoch shows.
 
     Args:
         seed: the run's.

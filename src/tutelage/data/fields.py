@@ -21,7 +21,7 @@ _CHANNELS = (1, 3, 4)
 
 
 class Fields:
-    """Which part of a sample becomes which field of the batch.
+    """Maps the parts of a sample to the fields of the batch.
 
     Args:
         places: field → key of a dict, attribute of a dataclass, or position in a tuple. Without it a tuple is (input,
@@ -38,7 +38,7 @@ class Fields:
         self._refuse_ours(self.places or ())
 
     def pick(self, sample: Any, where: str) -> dict[str, Any]:
-        """The fields of a sample as they are; without ``label`` where it has none.
+        """Returns the fields of a sample as they are; without ``label`` if it has none.
 
         Args:
             sample: a tuple, dict, dataclass, or an input alone.
@@ -54,7 +54,7 @@ class Fields:
         return {field: self._at(parts, place, field, where) for field, place in wanted.items()}
 
     def label(self, sample: Any, where: str) -> Any:
-        """The label of a sample, and nothing else of it.
+        """Returns the label of a sample, and nothing else of it.
 
         Raises:
             TutelageError: it has none.
@@ -63,13 +63,13 @@ class Fields:
         return self._at(parts, self.label_place(parts), LABEL, where)
 
     def label_place(self, entries: Mapping[Hashable, Any]) -> Hashable:
-        """Where a label is, in a sample with these entries."""
+        """Returns the key or position of the label among these entries of a sample."""
         if self.places is not None:
             return self.places.get(LABEL, 1 if 0 in entries else LABEL)
         return 1 if 0 in entries else next((name for name in _USUAL[LABEL] if name in entries), LABEL)
 
     def put(self, sample: Any, fields: Mapping[str, Any], where: str) -> Any:
-        """The sample with other values of some of its fields."""
+        """Returns the sample with other values of some of its fields."""
         parts = entries(sample)
         places = self.places or {field: self._place(parts, field) for field in fields}
         changed = {places[field]: value for field, value in fields.items()}
@@ -115,7 +115,7 @@ class Fields:
 
 
 def entries(sample: Any) -> dict[Hashable, Any]:
-    """The parts of a sample by key, attribute or position."""
+    """Returns the parts of a sample by key, attribute or position."""
     if isinstance(sample, Mapping):
         return dict(sample)
     if dataclasses.is_dataclass(sample) and not isinstance(sample, type):
@@ -135,7 +135,7 @@ def is_numeric(value: Any) -> bool:
 
 
 def as_tensor(name: str, value: Any, where: str) -> Tensor:
-    """A field's value as a tensor.
+    """Returns a field's value as a tensor.
 
     A picture becomes [C, H, W] with levels from 0 to 1: a PIL image, and in the field ``input`` uint8 of three
     dimensions (a tensor [C, H, W]; an array [H, W, C] or [C, H, W]) or an array [H, W] of uint8. Other floats become

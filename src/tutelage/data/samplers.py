@@ -1,4 +1,4 @@
-"""Which training examples an epoch has, and in which order: a function of (seed, epoch), as the plain order is.
+"""Samplers: the training examples of an epoch and their order, a function of (seed, epoch) as the plain order is.
 
 So a run with a sampler resumes to the bit, ranks share its batches, and teacher and student see the same ones.
 """
@@ -29,7 +29,7 @@ class Sampler(Protocol):
     """Draws the examples of an epoch."""
 
     def size(self, train: Any) -> int:
-        """How many examples an epoch has; the same in all."""
+        """Returns the number of examples of an epoch, the same in all."""
 
     def __call__(self, train: Any, batch_size: int, chance: torch.Generator) -> Tensor:
         """The examples of an epoch in their order; batch k is the k-th slice of ``batch_size``.

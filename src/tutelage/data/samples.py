@@ -38,7 +38,7 @@ class Samples:
         raise TutelageError("samples of a dataset are fetched by SampleSet")
 
     def place(self, key: int) -> tuple[str, Any, int]:
-        """Where an example is: what errors call it, dataset, row."""
+        """Returns what errors call an example, its dataset and its row there."""
         row = key
         for (name, dataset), count in zip(self.parts, self.counts, strict=True):
             if row < count:
@@ -119,7 +119,7 @@ class Bare:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """How batches are made of samples.
+    """Makes batches of samples.
 
     Args:
         fields: what a sample consists of.

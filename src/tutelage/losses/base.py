@@ -1,4 +1,4 @@
-"""What a loss may tell the training beside its value, and be told by it; each with a default that does nothing."""
+"""The hooks and attributes that a loss may have beside its value, each with a default that does nothing."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any

@@ -20,7 +20,7 @@ def _keep(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
 
 
 def _keep_input(module: nn.Module, inputs: tuple[Any, ...], given: dict[str, Any], output: Any) -> None:
-    """As :func:`_keep`, of the first argument."""
+    """Keeps a module's first argument as :func:`_keep` keeps its output."""
     module.__dict__["_tap_input"] = inputs[0] if inputs else next(iter(given.values()))
 
 

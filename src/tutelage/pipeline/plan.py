@@ -20,7 +20,8 @@ from tutelage.errors import TutelageError
 from tutelage.evaluation.cost import total
 from tutelage.pipeline import sweep
 from tutelage.pipeline.distill import try_out
-from tutelage.pipeline.survey import GO_ON, REUSE, TRAIN, WRITE, Task, tasks_of
+from tutelage.pipeline.survey import tasks_of
+from tutelage.pipeline.tasks import GO_ON, REUSE, TRAIN, WRITE, Task
 from tutelage.runtime.messages import quiet
 from tutelage.runtime.text import in_a_line
 
@@ -44,7 +45,7 @@ class PlannedJob:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a command would do; as text, a table.
+    """The work that a command would do; as text, a table.
 
     Attributes:
         jobs: in their order.

@@ -1,7 +1,7 @@
 """Says what a job would train, reuse and write, without training: by the recipes that the job itself would use."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tutelage.evaluation.results import SPLITS, read_answers
 from tutelage.pipeline import artifacts
 from tutelage.pipeline.specialists import find_or_take_groups, recipe_of_all, trainings_of
 from tutelage.pipeline.supervised import recipe
+from tutelage.pipeline.tasks import GO_ON, REUSE, TRAIN, WRITE, Task
 from tutelage.pipeline.teacher_cache import bytes_of_example, recipe_of_signals, to_cache, verify_signals
 from tutelage.pipeline.teachers import (
     fill,
@@ -34,47 +35,8 @@ from tutelage.runtime.job import is_complete
 from tutelage.runtime.json_files import read_json
 from tutelage.training.schedule_length import length
 
-TRAIN, GO_ON, REUSE, WRITE = "train", "go on", "reuse", "write"
 _SAMPLE = 10_000  # training examples of which predictions are kept
 _BACKWARD = 3  # forward and backward of a step are three forward passes
-
-
-@dataclass(frozen=True)
-class Task:
-    """One training of a job, or another artifact that it makes.
-
-    Attributes:
-        name: such as ``teacher``, ``control``, ``signals of teacher``.
-        kind: of artifact; ``student`` for the job's own.
-        action: ``train``; ``go on`` with a training that was stopped; ``reuse``; ``write`` signals, or predictions of
-            networks that are there.
-        key: names the work in a multirun, so that jobs which share it count it once.
-        digest: of the artifact, its folder's name; None where it depends on a training that is still to come.
-        made: when it was made; empty unless it is reused.
-        after: the names of the tasks that it waits for.
-        epochs: of a training; None of others.
-        steps: of a training's optimizer; None of others.
-        macs: multiply-adds, estimated: three times the network's forward pass for each example that is learned from,
-            once that of each teacher which is asked in a step; None where they are not known.
-        bytes: on disk in the end, estimated: weights, predictions or signals.
-    """
-
-    name: str
-    kind: str
-    action: str
-    key: str
-    digest: str | None = None
-    made: str = ""
-    after: tuple[str, ...] = ()
-    epochs: int | None = None
-    steps: int | None = None
-    macs: float | None = None
-    bytes: int = 0
-
-    @property
-    def is_there(self) -> bool:
-        """Whether nothing is left to do."""
-        return self.action == REUSE
 
 
 def tasks_of(plan: JobPlan, data: Data, folder: Path | None = None, student: bool = True) -> list[Task]:

@@ -179,8 +179,8 @@ def test_refused(tmp_path, monkeypatch, overrides, said):
         (["-m", "seed=1,2", "seed=3"], "tutelage distill: seed is given 2 times; only the last would be used"),
         (["loss.alpha=7"], "tutelage distill: loss.alpha"),
         (["callbacks=null"], "a group of the config, such as data=… or callbacks=…, takes the name of one of its"),
-        (["student=null"], "tutelage distill: student=None: it must be a section of the config, with keys of its own"),
-        (["stages=null"], "tutelage distill: stages=None: it must be a section of the config, with keys of its own"),
+        (["student=null"], "tutelage distill: student=null: it must be a section of the config, with keys of its own"),
+        (["stages=null"], "tutelage distill: stages=null: it must be a section of the config, with keys of its own"),
         (
             ["callbacks.best.monitor=val/acc"],
             "tutelage distill: callbacks.best.monitor: the teacher logs no metric 'val/acc'",
