@@ -1,7 +1,7 @@
 """Shared parts of the logit losses: checked hyperparameters, rows, masked classes, Kullback-Leibler by rows.
 
-Classes are the last axis. Losses take [B, C]; other shapes are refused, for of [B, C, H, W] nothing says that the last
-axis is not the classes: whoever has more rows flattens them.
+Losses take logits [B, C], classes last. Other shapes are refused, since the class axis of [B, C, H, W] would be
+ambiguous: flatten further dimensions into rows.
 """
 
 import math
@@ -13,17 +13,17 @@ from torch import Tensor
 from tutelage.errors import TutelageError
 from tutelage.losses.precision import check_same_shape
 
-LOWEST = -1e30  # stands for −inf: its softmax is 0 and, unlike −inf, so is its product with 0
+LOWEST = -1e30  # replaces −inf: its softmax is 0 as well, but its product with 0 is 0, not NaN
 
 
 def constant(value: float, name: str, low: float = -math.inf, high: float = math.inf) -> Tensor:
-    """A hyperparameter as a 0-dim float32 tensor, to be registered as a non-persistent buffer.
+    """Returns a hyperparameter as a 0-dim float32 tensor, to be registered as a non-persistent buffer.
 
     Args:
         value: the number.
-        name: what the message calls it, such as ``"DKD.alpha"``.
+        name: its name in the error message, such as ``"DKD.alpha"``.
         low: the least value allowed.
-        high: the greatest.
+        high: the greatest value allowed.
 
     Raises:
         TutelageError: not a finite number in [low, high].
@@ -38,54 +38,56 @@ def constant(value: float, name: str, low: float = -math.inf, high: float = math
 
 
 def checked_temperature(value: float, loss: str) -> Tensor:
-    """The :func:`constant` ``"<loss>.temperature"``, at least 1e-3 so that nothing divided by it overflows.
+    """Returns the :func:`constant` ``"<loss>.temperature"``, at least 1e-3 so that dividing by it does not overflow.
 
     Raises:
-        TutelageError: not finite, or smaller.
+        TutelageError: not finite or below 1e-3.
     """
     return constant(value, f"{loss}.temperature", low=1e-3)
 
 
 def rows(logits: Tensor, what: str) -> Tensor:
-    """``logits``, checked to be [B, C].
+    """Returns ``logits`` after checking that they are [B, C] and not empty.
 
     Raises:
         TutelageError: another number of dimensions, or no element.
     """
     if logits.dim() != 2 or not logits.numel():
         flatten = {3: "flatten(0, -2) if classes are the last axis", 4: "movedim(1, -1).flatten(0, -2) of [B, C, H, W]"}
-        advice = f"; one row a place: {flatten[logits.dim()]}" if logits.dim() in flatten else ""
+        advice = f"; for one row per position use {flatten[logits.dim()]}" if logits.dim() in flatten else ""
         raise TutelageError(
-            f"{what}: expected logits [B, C], classes last and none empty, found {list(logits.shape)}{advice}"
+            f"{what}: expected non-empty logits [B, C], classes last, found {list(logits.shape)}{advice}"
         )
     return logits
 
 
 def check_relations(logits: Tensor, what: str) -> None:
-    """Raises where rows are compared but for mean and spread and C = 2: two numbers have no more, so nothing is taught.
+    """Checks that there are three classes or more, for losses that ignore the mean and scale of a row.
+
+    Two logits are always equal up to mean and scale, so such a loss would have no gradient.
 
     Raises:
         TutelageError: fewer than three classes.
     """
     if logits.shape[-1] < 3:
         raise TutelageError(
-            f"{what} compares the form of a row of logits, which every two numbers share: "
+            f"{what} compares rows of logits up to mean and scale, which are equal for any two logits: "
             f"it needs 3 classes or more, found {list(logits.shape)}"
         )
 
 
 def paired_rows(student: Tensor, teacher: Tensor, what: str) -> tuple[Tensor, Tensor]:
-    """:func:`rows` of both.
+    """Returns both after checking that they are logits [B, C] of the same shape.
 
     Raises:
-        TutelageError: their shapes differ, or are not those of logits.
+        TutelageError: their shapes differ, or are not [B, C].
     """
     check_same_shape(student, teacher, what)
     return rows(student, what), rows(teacher, what)
 
 
 def column(index: Tensor, logits: Tensor, what: str) -> Tensor:
-    """A label (or key) for each row of ``logits`` [B, C], as [B, 1].
+    """Returns labels or keys [B] of the rows of ``logits`` [B, C] as [B, 1], int64.
 
     Raises:
         TutelageError: not one integer for each row.
@@ -99,25 +101,25 @@ def column(index: Tensor, logits: Tensor, what: str) -> Tensor:
 
 
 def floored(logits: Tensor, lowest: float) -> Tensor:
-    """Logits of at least ``lowest``: a clamp in less than half the time, forward and backward on a CPU."""
+    """Returns the logits clamped from below at ``lowest``, in less than half the time of ``clamp`` on a CPU."""
     return F.threshold(logits, lowest, lowest)
 
 
 def log_softmax(logits: Tensor, temperature: Tensor | None = None) -> Tensor:
-    """Log softmax(logits / temperature) by rows, finite for masked classes (logit −inf) too.
+    """Returns log softmax(logits / temperature) by rows, which is finite for masked classes (logit −inf) too.
 
-    A masked class gets about ``LOWEST``, a row that is masked whole the uniform distribution. NaN stays NaN.
+    A masked class gets about ``LOWEST``, a fully masked row the uniform distribution. NaN stays NaN.
     """
     logits = floored(logits, LOWEST)
     return (logits if temperature is None else logits / temperature).log_softmax(-1)
 
 
 def kl(log_q: Tensor, log_p: Tensor) -> Tensor:
-    """KL(q‖p) by rows of two distributions: [B, C], [B, C] → [B].
+    """Returns KL(q‖p) by rows of two distributions given as logarithms: [B, C], [B, C] → [B].
 
-    ``Σ (p − q − q∘d)``, d = log(p/q). Between near-equals −Σ q∘d alone is lost in the rounding of both logarithms'
-    normalisers, and negative as often as not; Σ (p − q), 0 but for that same rounding, takes it away if p − q keeps its
-    digits, as ``(p + q) tanh(d/2)`` does (and expm1, at five times the time).
+    Computed as ``Σ (p − q − q∘d)``, d = log(p/q). For nearly equal distributions −Σ q∘d alone is dominated by the
+    rounding errors of the two normalisers and often negative; Σ (p − q), which is 0 up to the same rounding errors,
+    cancels them if p − q is accurate, which ``(p + q) tanh(d/2)`` is (expm1 also, but it takes five times as long).
     """
     p, q, d = log_p.exp(), log_q.exp(), log_p - log_q
     return torch.addcmul((p + q) * (d / 2).tanh(), q, d, value=-1).sum(-1)

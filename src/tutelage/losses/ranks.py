@@ -1,4 +1,4 @@
-"""Gathers tensors of all ranks, for losses that remember examples."""
+"""Gathers tensors of all ranks, for losses that store something for each example."""
 
 import torch
 import torch.distributed as dist
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def all_ranks(x: Tensor) -> Tensor:
-    """Returns [S, B, …] of every rank, joined along B in rank order; B may differ between ranks. No gradient passes."""
+    """Returns [S, B, …] of all ranks, joined along B in rank order, without gradient; B may differ between ranks."""
     if not (dist.is_available() and dist.is_initialized()):
         return x
     sizes = [torch.zeros(1, dtype=torch.int64, device=x.device) for _ in range(dist.get_world_size())]

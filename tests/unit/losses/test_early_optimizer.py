@@ -145,7 +145,7 @@ def test_an_unmet_loss_moves_and_is_saved() -> None:
 @pytest.mark.parametrize("make", [AB, VID, OFD, ReviewKD])
 def test_more_stages_than_were_said_are_refused(make: Callable[..., nn.Module]) -> None:
     signals = overhaul() if make is OFD else stages()
-    with pytest.raises(TutelageError, match=rf"made for 1 stages; found 2: say {make.__name__}\(stages=2\)"):
+    with pytest.raises(TutelageError, match=rf"expects at most 1 stages, found 2; use {make.__name__}\(stages=2\)"):
         make(stages=1)(**signals)
     with pytest.raises(TutelageError, match=r"stages: expected 1 or more, found 0"):
         make(stages=0)

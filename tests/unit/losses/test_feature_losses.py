@@ -296,7 +296,7 @@ def test_other_kinds_are_refused(case: Case) -> None:
 def test_another_number_of_stages_is_refused(case: Case) -> None:
     signals = case.draw(Shape())
     if isinstance(signals["teacher"], list):
-        with pytest.raises(TutelageError, match=r"as many stages of both; found student .* teacher "):
+        with pytest.raises(TutelageError, match=r"the same number of stages of both; found student .* teacher "):
             case.make()(**signals | {"teacher": signals["teacher"][1:]})
 
 

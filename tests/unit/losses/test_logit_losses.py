@@ -179,7 +179,7 @@ def test_more_than_a_row_an_example_is_refused(case: Case, shape: tuple[int, ...
     """Of a segmentation network's [B, C, H, W] the softmax over W would be as good a loss as any."""
     loss, signals = double(case), draw(case, math.prod(shape))
     folded = {name: x.unflatten(0, shape) for name, x in signals.items()}
-    with pytest.raises(TutelageError, match=r"expected logits \[B, C\], classes last") as error:
+    with pytest.raises(TutelageError, match=r"expected non-empty logits \[B, C\], classes last") as error:
         loss(**folded)
     assert f"found {[*shape, 7]}" in str(error.value)
     assert ("flatten(0, -2)" in str(error.value)) == (len(shape) < 4)

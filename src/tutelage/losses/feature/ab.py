@@ -9,16 +9,16 @@ from tutelage.losses.precision import check_same_shape, in_float32
 
 
 class AB(Lazy):
-    """Matches the activation boundaries: a hinge on pre-activations, so that a neuron fires where the teacher's does.
+    """Matches activation boundaries: a squared hinge on pre-activations, so that the same neurons are active in both.
 
     ``Σ_i 2^{i−n} mean_B Σ_chw [(x + m)² where x > −m and t ≤ 0; (x − m)² where x ≤ m and t > 0]``, x = r(s), for stages
-    i = 1…n, so the last has factor 1 and each one before it half as much. t and s are taken before the ReLU. r is a
-    1×1 convolution (a linear layer for vectors) and batch normalisation, and the identity where the widths agree.
+    i = 1…n: the last has factor 1, each earlier one half of the next. t and s are taken before the ReLU. r is a
+    1×1 convolution (a linear layer for vectors) and batch normalisation, or the identity if the widths agree.
     Sizes: the size rule of :mod:`tutelage.losses.feature.adapt`.
 
     Args:
         margin: m.
-        stages: how many pairs of stages the first call may bring.
+        stages: the greatest number of pairs of stages.
 
     Shape:
         student [B, C, H, W] or [B, D], or a list of such stages; teacher the same but for C, H, W, D. A scalar.
@@ -29,7 +29,8 @@ class AB(Lazy):
     Published weight: 0.003 (the authors and RepDistiller, CIFAR, three stages), alone, in a phase before the training
     by labels or soft targets.
 
-    Knowledge Transfer via Distillation of Activation Boundaries Formed by Hidden Neurons, arXiv:1811.03233.
+    Heo et al., "Knowledge Transfer via Distillation of Activation Boundaries Formed by Hidden Neurons", 2019,
+    arXiv:1811.03233.
     """
 
     margin: Tensor
@@ -48,7 +49,7 @@ class AB(Lazy):
 
     @in_float32
     def forward(self, student: Stages, teacher: Stages) -> Tensor:
-        """The boundary loss summed over the stages, a scalar."""
+        """Returns the boundary loss summed over the stages, a scalar."""
         pairs = stage_pairs(student, teacher, "AB", (MAPS, VECTORS))
         self.build_once(pairs)
         losses = [
@@ -60,5 +61,5 @@ class AB(Lazy):
     def _stage(self, connect: nn.Module, student: Tensor, teacher: Tensor) -> Tensor:
         student = connect(student)
         check_same_shape(student, teacher, "AB after its connector")
-        fires = teacher.detach().relu().sign()  # 1 where t > 0, else 0; on CPU faster than any mask
-        return (student * (1 - 2 * fires) + self.margin).relu().square().sum() / len(student)
+        active = teacher.detach().relu().sign()  # 1 where t > 0, else 0; faster than a mask on a CPU
+        return (student * (1 - 2 * active) + self.margin).relu().square().sum() / len(student)

@@ -1,7 +1,7 @@
-"""Shared parts of the feature losses: pairing of stages, one rule for sizes, lazily shaped learned parts.
+"""Shared parts of the feature losses: pairing of stages, the size rule, learned parts with lazy shapes.
 
 The size rule: both maps are average-pooled to the smaller height and the smaller width of the two.
-Nothing is cropped, interpolated or repeated, unless the paper's method itself does it; then the docstring says so.
+Nothing is cropped, interpolated or repeated unless the published method does so, which the docstring then states.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,13 +23,13 @@ _KINDS = {VECTORS: "vectors [B, D]", TOKENS: "tokens [B, N, D]", MAPS: "maps [B,
 
 
 def check_pair(student: Tensor, teacher: Tensor, what: str, allowed: Sequence[int]) -> None:
-    """Checks that two features are of one kind that the loss can read, of one batch and, if tokens, of one length.
+    """Checks that two features are of the same kind, batch size and, for tokens, length, and that the loss accepts it.
 
     Args:
         student: the student's feature.
-        teacher: the teacher's.
-        what: the name of the loss.
-        allowed: the kinds that the loss can read, of ``VECTORS``, ``TOKENS`` and ``MAPS``.
+        teacher: the teacher's feature.
+        what: name of the loss.
+        allowed: accepted kinds, of ``VECTORS``, ``TOKENS`` and ``MAPS``.
 
     Raises:
         TutelageError: names both shapes.
@@ -45,16 +45,18 @@ def check_pair(student: Tensor, teacher: Tensor, what: str, allowed: Sequence[in
 
 
 def stage_pairs(student: Stages, teacher: Stages, what: str, allowed: Sequence[int]) -> Pairs:
-    """Returns the features stage by stage, each pair checked by :func:`check_pair`; a tensor alone is one stage.
+    """Returns the features stage by stage, each pair checked by :func:`check_pair`; a single tensor is one stage.
 
     Raises:
-        TutelageError: the numbers of stages differ, or a pair does not fit; names the shapes.
+        TutelageError: the numbers of stages differ or a pair does not match; names the shapes.
     """
     students = [student] if isinstance(student, Tensor) else list(student)
     teachers = [teacher] if isinstance(teacher, Tensor) else list(teacher)
     if len(students) != len(teachers) or not students:
         shapes = [[list(stage.shape) for stage in stages] for stages in (students, teachers)]
-        raise TutelageError(f"{what} needs as many stages of both; found student {shapes[0]}, teacher {shapes[1]}")
+        raise TutelageError(
+            f"{what} needs the same number of stages of both; found student {shapes[0]}, teacher {shapes[1]}"
+        )
     pairs = list(zip(students, teachers, strict=True))
     for pair in pairs:
         check_pair(*pair, what, allowed)
@@ -67,11 +69,11 @@ def width(feature: Tensor) -> int:
 
 
 def pool_to(feature: Tensor, size: tuple[int, int]) -> Tensor:
-    """Adaptive average pooling of [B, C, H, W] to ``size``, which may be larger, too."""
+    """Pools [B, C, H, W] to ``size``, smaller or larger, by adaptive averages."""
     height, width = feature.shape[-2:]
     if (height, width) == size:
         return feature
-    if height % size[0] == 0 and width % size[1] == 0:  # the same numbers; on CUDA its backward is deterministic
+    if height % size[0] == 0 and width % size[1] == 0:  # equal values, but its CUDA backward is deterministic
         return F.avg_pool2d(feature, (height // size[0], width // size[1]))
     return F.adaptive_avg_pool2d(feature, size)
 
@@ -92,11 +94,11 @@ def pointwise(ndim: int, width_in: int, width_out: int, bias: bool = True) -> nn
 class _LoneRow(BatchNorm):
     """Batch normalisation that accepts a batch of one example.
 
-    One number a channel has no variance; it is normalised by what was seen so far, and leaves that as it is.
+    A single value per channel has no variance: it is normalised by the running statistics, which stay unchanged.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalises as torch does where a channel has more than one number, else by the running statistics."""
+        """Normalises as torch does if a channel has more than one value, else by the running statistics."""
         if self.training and x.numel() == x.shape[1]:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         return super().forward(x)
@@ -113,7 +115,7 @@ class Norm2d(_LoneRow, nn.BatchNorm2d):
 def connector(student: Tensor, teacher: Tensor) -> nn.Sequential:
     """Returns :func:`pointwise` to the teacher's width without bias, He-initialised by fan-out, and a batch norm.
 
-    For maps and vectors: the regressor of AB, OFD, SRRL and RepDistiller's FitNet.
+    The regressor of AB, OFD, SRRL and RepDistiller's FitNet, for maps and vectors.
     """
     layer = pointwise(student.ndim, width(student), width(teacher), bias=False)
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")  # type: ignore[arg-type]
@@ -122,12 +124,11 @@ def connector(student: Tensor, teacher: Tensor) -> nn.Sequential:
 
 
 class Lazy(Loss):
-    """A loss whose learned parts get their shapes from the signals of the first call.
+    """Base of losses whose learned parts take their shapes from the signals of the first call.
 
     A subclass assigns its parts in ``build``, calls ``outline`` at the end of ``__init__`` and ``build_once`` at the
-    start of ``forward``. Until the first call its parameters are torch's ``UninitializedParameter``: an optimizer that
-    was made of them before then trains the parts, for they become their parameters. A state that was loaded before then
-    waits for them, too.
+    start of ``forward``. Until the first call its parameters are torch's ``UninitializedParameter``: an optimizer
+    created from them earlier trains the parts, and a state dict loaded earlier is applied at the first call.
 
     Attributes:
         built: whether the parts exist.
@@ -145,19 +146,19 @@ class Lazy(Loss):
         raise NotImplementedError
 
     def outline(self, stages: int | None = None) -> None:
-        """Makes the parameters that ``build`` will give their shapes.
+        """Creates the uninitialised parameters of the parts that ``build`` will make.
 
         Args:
-            stages: how many pairs of features there may be; None: ``build`` takes one student's and one teacher's.
+            stages: the greatest number of pairs of features; None if ``build`` takes a single student's and teacher's.
 
         Raises:
-            TutelageError: there is no stage.
+            TutelageError: ``stages`` is not an integer of 1 or more.
         """
         if stages is not None and (not isinstance(stages, int) or stages < 1):
             raise TutelageError(f"{type(self).__name__}.stages: expected 1 or more, found {stages!r}")
         self.outlined_stages = stages
         before = self._part_names()
-        # The widths differ, so that a part that some pairs do without is among them. "meta": nothing is drawn.
+        # The widths differ so that parts skipped for equal widths exist too; on "meta" no random numbers are drawn.
         pair = torch.empty(1, 1, 1, 1, device="meta"), torch.empty(1, 2, 1, 1, device="meta")
         with torch.device("meta"):
             self.build(*pair) if stages is None else self.build([pair] * stages)
@@ -170,17 +171,17 @@ class Lazy(Loss):
         return {name for name, _ in self.named_modules(remove_duplicate=False) if name and "." not in name}
 
     def build_once(self, *signals: Any) -> None:
-        """``build(*signals)`` at the first call; the module moves to the device and dtype of the first tensor.
+        """Calls ``build(*signals)`` at the first call and moves the parts to the first tensor's device and dtype.
 
         Raises:
-            TutelageError: there are more stages than was said.
+            TutelageError: there are more stages than ``outline`` was called with.
         """
         if self.built:
             return
         if self.outlined_stages is not None and (found := len(signals[0])) > self.outlined_stages:
             name = type(self).__name__
             raise TutelageError(
-                f"{name} was made for {self.outlined_stages} stages; found {found}: say {name}(stages={found})"
+                f"{name} expects at most {self.outlined_stages} stages, found {found}; use {name}(stages={found})"
             )
         waiting = self.waiting
         del self.waiting
@@ -206,10 +207,10 @@ class Lazy(Loss):
 
 
 class _Waiting(nn.Module):
-    """The parameters of a :class:`Lazy` loss before they have a shape, and what they will hold if that is known.
+    """Holds the uninitialised parameters of a :class:`Lazy` loss and a state dict that was loaded for them.
 
     Args:
-        outlined: name → whether it learns.
+        outlined: parameter's name → whether it requires a gradient.
     """
 
     def __init__(self, outlined: Mapping[str, bool]):
@@ -220,7 +221,7 @@ class _Waiting(nn.Module):
 
     @torch.no_grad()
     def become(self, loss: nn.Module) -> None:
-        """They take the shapes, values and places of the loss's parameters; one that it does without is forgotten."""
+        """Replaces the loss's parameters by these, with their shapes and values; unused ones are dropped."""
         own = dict(self.named_parameters(recurse=False))
         for name, made in list(loss.named_parameters()):
             if (parameter := own.get(_without_dots(name))) is not None:
@@ -233,14 +234,14 @@ class _Waiting(nn.Module):
             loss.load_state_dict(given | self.state)
 
     def _save_to_state_dict(self, *arguments: Any) -> None:
-        """Nothing of them can be saved; what was loaded is the loss's to give back."""
+        """Saves nothing: the loss itself saves what was loaded."""
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
-        """The loss keeps what was given for its parts."""
+        """Loads nothing: the loss itself keeps the given state."""
 
 
 def _without_dots(name: str) -> str:
-    """The name of a part's parameter as one of a module's own, which has no dots."""
+    """Returns a parameter's qualified name without dots, which ``register_parameter`` refuses."""
     return name.replace(".", "/")
 
 

@@ -11,8 +11,8 @@ from tutelage.losses.precision import in_float32
 class AT(nn.Module):
     """Matches the spatial attention maps of student and teacher.
 
-    ``Σ_stages mean (â_s − â_t)²`` over the batch and the places, ``â = a / ‖a‖₂`` over the places of an example,
-    ``a = mean_c f²``. Channels need not agree; maps of different sizes are pooled by the size rule of
+    ``Σ_stages mean (â_s − â_t)²`` over the batch and the positions, ``â = a / ‖a‖₂`` over the positions of an example,
+    ``a = mean_c f²``. The numbers of channels may differ; maps of different sizes are pooled by the size rule of
     :mod:`tutelage.losses.feature.adapt`.
 
     Shape:
@@ -20,16 +20,16 @@ class AT(nn.Module):
 
     Published weight: 1000 (RepDistiller and mdistiller, three stages), cross-entropy at 1.
 
-    Paying More Attention to Attention, arXiv:1612.03928.
+    Zagoruyko & Komodakis, "Paying More Attention to Attention", 2017, arXiv:1612.03928.
     """
 
     @in_float32
     def forward(self, student: Stages, teacher: Stages) -> Tensor:
-        """The attention loss summed over the stages, a scalar."""
+        """Returns the attention loss summed over the stages, a scalar."""
         pairs = [match_size(*pair) for pair in stage_pairs(student, teacher, "AT", (MAPS, TOKENS))]
         return torch.stack([F.mse_loss(_attention(s), _attention(t)) for s, t in pairs]).sum()
 
 
 def _attention(feature: Tensor) -> Tensor:
-    """[B, places], of unit length."""
+    """Returns the attention maps [B, positions], of unit length."""
     return F.normalize(feature.square().mean(1 if feature.ndim == MAPS else -1).flatten(1))

@@ -22,19 +22,19 @@ class FitNet(Lazy):
 
     ``mean (r(f_s) − f_t)²`` over all elements. ``r`` maps the student's channels to the teacher's: a 1×1 convolution
     for maps, a linear layer for tokens and vectors. Maps of different sizes are first pooled by the size rule of
-    :mod:`tutelage.losses.feature.adapt`, where RepDistiller has a strided or transposed convolution. The paper trains
-    up to the hint first and then the whole network by soft targets; here, as in RepDistiller, both at once.
+    :mod:`tutelage.losses.feature.adapt` (RepDistiller: a strided or transposed convolution). The paper trains the
+    layers up to the hint first, then the whole network on soft targets; here, as in RepDistiller, both at once.
 
     Args:
-        rectify: ``r`` is a 1×1 convolution, batch normalisation and ReLU, as in RepDistiller: for maps and vectors
-            that come out of a ReLU.
+        rectify: whether ``r`` is a 1×1 convolution, batch normalisation and ReLU, as in RepDistiller; for maps and
+            vectors that are outputs of a ReLU.
 
     Shape:
         student [B, C, H, W], [B, N, D] or [B, D]; teacher of the same kind, batch and number of tokens. A scalar.
 
     Published weight: 100 with ``rectify`` (RepDistiller, mdistiller), cross-entropy at 1.
 
-    FitNets: Hints for Thin Deep Nets, arXiv:1412.6550.
+    Romero et al., "FitNets: Hints for Thin Deep Nets", 2015, arXiv:1412.6550.
     """
 
     regressor: nn.Module
@@ -53,10 +53,10 @@ class FitNet(Lazy):
 
     @in_float32
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The hint loss, a scalar."""
+        """Returns the hint loss, a scalar."""
         check_pair(student, teacher, "FitNet", (MAPS, VECTORS) if self.rectify else (MAPS, TOKENS, VECTORS))
         self.build_once(student, teacher)
         student, teacher = match_size(student, teacher)
-        guess = self.regressor(student)
-        check_same_shape(guess, teacher, "FitNet after its regressor")
-        return F.mse_loss(guess, teacher)
+        predicted = self.regressor(student)
+        check_same_shape(predicted, teacher, "FitNet after its regressor")
+        return F.mse_loss(predicted, teacher)

@@ -16,31 +16,31 @@ from tutelage.losses.precision import check_same_shape, in_float32
 class FT(Lazy):
     """Matches the student's translated feature to the teacher's paraphrased one.
 
-    ``mean |F_t/‖F_t‖₂ − F_s/‖F_s‖₂|`` over all elements, the norm over all of an example's. ``F_t = E(f_t)`` comes from
-    the encoder of an autoencoder of the teacher's maps, the paraphraser (three 3×3 convolutions, then three transposed
-    ones, each with LeakyReLU 0.1, k·C_t channels in the middle), ``F_s = T(f_s)`` from the student's translator, built
-    like the encoder. Without batch normalisation, as the authors released it. Factors of different sizes are pooled by
-    the size rule of :mod:`tutelage.losses.feature.adapt`.
+    ``mean |F_t/‖F_t‖₂ − F_s/‖F_s‖₂|`` over all elements, norms by example. ``F_t = E(f_t)`` is the output of the
+    encoder of the paraphraser, an autoencoder of the teacher's maps (three 3×3 convolutions, then three transposed
+    ones, each with LeakyReLU 0.1, k·C_t channels in the middle), ``F_s = T(f_s)`` that of the student's translator,
+    built like the encoder. Without batch normalisation, as in the authors' code. Factors of different sizes are pooled
+    by the size rule of :mod:`tutelage.losses.feature.adapt`.
 
-    The paraphraser learns first, in a phase of its own (:meth:`prepare`); the student's gradient does not reach it.
-    Whether it has learned is part of the state_dict, so a resumed run does not begin it again.
+    The paraphraser is trained first, in a phase of its own (:meth:`prepare`); the student's gradient does not reach it.
+    The state_dict records whether it is trained, so a resumed run does not repeat the phase.
 
     Args:
         rate: k, channels of a factor over channels of the teacher.
-        epochs: of the paraphraser's phase, by SGD with momentum 0.9 and weight decay 5e-4.
-        lr: its learning rate.
+        epochs: epochs of the paraphraser's phase, by SGD with momentum 0.9 and weight decay 5e-4.
+        lr: learning rate of that phase.
 
     Shape:
         student [B, C_s, H, W], teacher [B, C_t, H', W']. A scalar.
 
     Raises:
-        TutelageError: an argument out of range; or a gradient is asked of ``forward`` before :meth:`prepare`.
+        TutelageError: an argument is out of range; ``forward`` is called with gradients before :meth:`prepare`.
 
-    Published weight: 500 (the authors, CIFAR), on the last map. RepDistiller's 200 belongs to another quantity, the
-    distance of the factors' attention maps. Its phase is this one: 30 epochs on the augmented training images, at 0.01
-    for ResNets and WRNs as students (VGG 0.05); the authors have 5 epochs of L1 at 0.1.
+    Published weight: 500 (the authors, CIFAR), on the last map. RepDistiller's 200 is for another quantity, the
+    distance of the factors' attention maps. The phase is RepDistiller's: 30 epochs on the augmented training images, at
+    0.01 for ResNet and WRN students (VGG: 0.05); the authors use 5 epochs of L1 at 0.1.
 
-    Paraphrasing Complex Network: Network Compression via Factor Transfer, arXiv:1802.04977.
+    Kim et al., "Paraphrasing Complex Network: Network Compression via Factor Transfer", 2018, arXiv:1802.04977.
     """
 
     encoder: nn.Module
@@ -58,7 +58,7 @@ class FT(Lazy):
         self.outline()
 
     def build(self, student: Tensor, teacher: Tensor) -> None:
-        """Makes the paraphraser, which no optimizer but its own moves, and the translator."""
+        """Makes the paraphraser, which only :meth:`prepare` trains, and the translator."""
         channels = width(teacher)
         factors = max(1, round(channels * self.rate))
         self.encoder = _layers(nn.Conv2d, (channels, channels, factors, factors)).requires_grad_(False)
@@ -67,17 +67,17 @@ class FT(Lazy):
 
     @in_float32
     def reconstruction(self, teacher: Tensor) -> Tensor:
-        """``mean (D(E(f_t)) − f_t)²``, a scalar: what the paraphraser learns by."""
+        """Returns the paraphraser's training loss, ``mean (D(E(f_t)) − f_t)²``, a scalar."""
         return F.mse_loss(self.decoder(self.encoder(teacher)), teacher)
 
     def prepare(self, examples: Callable[[int], Iterable[Mapping[str, Tensor]]]) -> None:
-        """Trains the paraphraser, unless a checkpoint brought a trained one.
+        """Trains the paraphraser unless a trained one was loaded from a checkpoint.
 
         Args:
-            examples: epoch → batches that hold ``teacher``.
+            examples: epoch → batches with ``teacher``.
 
         Raises:
-            TutelageError: it has no shape before the first call of ``forward``, or it did not stay finite.
+            TutelageError: ``forward`` has not been called yet, or the loss became infinite or NaN.
         """
         if self.prepared:
             return
@@ -107,11 +107,11 @@ class FT(Lazy):
 
     @in_float32
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The distance of the factors, a scalar."""
+        """Returns the distance of the factors, a scalar."""
         check_pair(student, teacher, "FT", (MAPS,))
         self.build_once(student, teacher)
         if self.training and torch.is_grad_enabled() and not self.prepared:
-            raise TutelageError("FT's paraphraser must learn first: call prepare with the teacher's maps")
+            raise TutelageError("FT's paraphraser is not trained: call prepare with the teacher's maps first")
         factor, target = match_size(self.translator(student), self.encoder(teacher))
         check_same_shape(factor, target, "FT's factors")
         return F.l1_loss(F.normalize(factor.flatten(1)), F.normalize(target.flatten(1)))

@@ -11,13 +11,13 @@ from tutelage.losses.precision import check_same_shape, in_float32
 class MGD(Lazy):
     """Generates the teacher's whole feature map from the student's masked one.
 
-    ``mean_B Σ_chw (G(M ⊙ A(f_s)) − f_t)²``. A is a 1×1 convolution to the teacher's width, or nothing where the widths
-    agree; M is 0 with probability ``ratio``, else 1, drawn anew from torch's global generator at every call; G is a 3×3
-    convolution, ReLU and a 3×3 convolution. Sizes: the size rule of :mod:`tutelage.losses.feature.adapt`.
+    ``mean_B Σ_chw (G(M ⊙ A(f_s)) − f_t)²``. A is a 1×1 convolution to the teacher's width, or the identity if the
+    widths agree; M is 0 with probability ``ratio``, else 1, drawn from torch's global generator at every call; G is a
+    3×3 convolution, ReLU and a 3×3 convolution. Sizes: the size rule of :mod:`tutelage.losses.feature.adapt`.
 
     Args:
-        ratio: λ, the part that is masked.
-        channels: mask whole channels, not pixels (of all channels at once).
+        ratio: λ, the probability of being masked.
+        channels: whether whole channels are masked instead of pixels.
 
     Shape:
         student [B, C_s, H, W], teacher [B, C_t, H', W']. A scalar.
@@ -28,7 +28,7 @@ class MGD(Lazy):
     Published weight (the authors' files): for classification with ratio 0.15 and ``channels``, after the last stage,
     7e-5 on ImageNet and 0.0012 on CIFAR-100; for detection 2e-5 with ratio 0.65, on the neck.
 
-    Masked Generative Distillation, arXiv:2205.01529.
+    Yang et al., "Masked Generative Distillation", 2022, arXiv:2205.01529.
     """
 
     ratio: Tensor
@@ -45,15 +45,15 @@ class MGD(Lazy):
 
     def build(self, student: Tensor, teacher: Tensor) -> None:
         """Makes the alignment and the generator."""
-        inward, outward = width(student), width(teacher)
-        self.align = nn.Identity() if inward == outward else pointwise(MAPS, inward, outward)
+        width_in, width_out = width(student), width(teacher)
+        self.align = nn.Identity() if width_in == width_out else pointwise(MAPS, width_in, width_out)
         self.generate = nn.Sequential(
-            nn.Conv2d(outward, outward, 3, padding=1), nn.ReLU(), nn.Conv2d(outward, outward, 3, padding=1)
+            nn.Conv2d(width_out, width_out, 3, padding=1), nn.ReLU(), nn.Conv2d(width_out, width_out, 3, padding=1)
         )
 
     @in_float32
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The distance of the generated map, a scalar."""
+        """Returns the distance of the generated map, a scalar."""
         check_pair(student, teacher, "MGD", (MAPS,))
         self.build_once(student, teacher)
         student, teacher = match_size(student, teacher)

@@ -9,12 +9,12 @@ from tutelage.losses.precision import in_float32
 
 
 class NST(nn.Module):
-    """The channels' activation patterns, as a set, should be distributed as the teacher's.
+    """Matches the distribution of the channels' activation patterns to the teacher's.
 
     Squared maximum mean discrepancy with the kernel ``k(x, y) = (xᵀy)²`` between the channels' maps, each of unit
-    length over its places: ``Σ_stages mean_B [mean k(s, s') + mean k(t, t') − 2 mean k(s, t)]``, each mean over all
-    pairs of channels. It equals ``‖SᵀS/C_s − TᵀT/C_t‖²_F`` for S [C_s, places] and T [C_t, places], and is computed by
-    whichever Gram matrices are smaller, between places or between channels. The widths need not agree; maps of
+    length over its positions: ``Σ_stages mean_B [mean k(s, s') + mean k(t, t') − 2 mean k(s, t)]``, each mean over all
+    pairs of channels. It equals ``‖SᵀS/C_s − TᵀT/C_t‖²_F`` for S [C_s, positions] and T [C_t, positions], and is
+    computed from the smaller Gram matrices, between positions or between channels. The widths may differ; maps of
     different sizes are pooled by the size rule of :mod:`tutelage.losses.feature.adapt`.
 
     Shape:
@@ -22,18 +22,18 @@ class NST(nn.Module):
 
     Published weight: 50 (RepDistiller and mdistiller, three stages), cross-entropy at 1.
 
-    Like What You Like: Knowledge Distill via Neuron Selectivity Transfer, arXiv:1707.01219.
+    Huang & Wang, "Like What You Like: Knowledge Distill via Neuron Selectivity Transfer", 2017, arXiv:1707.01219.
     """
 
     @in_float32
     def forward(self, student: Stages, teacher: Stages) -> Tensor:
-        """The squared discrepancy summed over the stages, a scalar."""
+        """Returns the squared discrepancy summed over the stages, a scalar."""
         pairs = [match_size(*pair) for pair in stage_pairs(student, teacher, "NST", (MAPS, TOKENS))]
         return torch.stack([_discrepancy(_patterns(s), _patterns(t)) for s, t in pairs]).sum()
 
 
 def _patterns(feature: Tensor) -> Tensor:
-    """[B, channels, places], each row of unit length."""
+    """Returns [B, channels, positions], each row of unit length."""
     return F.normalize(feature.flatten(2) if feature.ndim == MAPS else feature.mT, dim=2)
 
 
@@ -46,5 +46,5 @@ def _discrepancy(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
-    """The mean of (xᵀy)² over the batch and all pairs of channels."""
+    """Returns the mean of (xᵀy)² over the batch and all pairs of channels."""
     return (x @ y.mT).square().mean()

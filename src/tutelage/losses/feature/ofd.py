@@ -11,28 +11,28 @@ from tutelage.losses.precision import check_same_shape, in_float32
 
 
 class OFD(Lazy):
-    """The student's pre-activations should equal the teacher's where those say something.
+    """Matches pre-activations through a margin ReLU, except where both are inactive.
 
-    ``Σ_i 2^{i−n} mean_B Σ_chw (r(s) − t')² where r(s) > t' or t > 0``, with ``t' = max(t, m)``, for stages i = 1…n, so
-    the last has factor 1 and each one before it half as much. t and s are taken before the ReLU; m, one a channel, is
-    what the teacher's channel says when it is silent (:func:`margin`). r is a 1×1 convolution (a linear layer for
-    vectors) and batch normalisation. The teacher's map is brought to the size of the student's, larger or smaller, by
-    adaptive average pooling, as in mdistiller; the authors' pairs are of one size.
+    ``Σ_i 2^{i−n} mean_B Σ_chw (r(s) − t')² where r(s) > t' or t > 0``, with ``t' = max(t, m)``, for stages i = 1…n: the
+    last has factor 1, each earlier one half of the next. t and s are taken before the ReLU; m, one per channel, is the
+    teacher's expected negative pre-activation (:func:`margin`). r is a 1×1 convolution (a linear layer for vectors) and
+    batch normalisation. The teacher's map is resized to the student's by adaptive average pooling, as in mdistiller;
+    the authors' pairs have equal sizes.
 
     Args:
-        stages: how many pairs of stages the first call may bring.
+        stages: the greatest number of pairs of stages.
 
     Shape:
         student [B, C_s, H, W] or [B, C_s]; teacher [B, C_t, H', W'] or [B, C_t]; bn_weight and bn_bias [C_t], the
-        parameters of the batch normalisation that t comes out of; or four lists, stage by stage. A scalar.
+        parameters of the batch normalisation whose output is t; or four lists, stage by stage. A scalar.
 
     Raises:
-        TutelageError: a pair, or a teacher and its parameters, do not fit; names the shapes.
+        TutelageError: a pair, or a teacher and its parameters, do not match; names the shapes.
 
     Published weight, cross-entropy at 1: 0.001 for CIFAR-100 (the authors and mdistiller), 0.0001 for ImageNet
     (mdistiller).
 
-    A Comprehensive Overhaul of Feature Distillation, arXiv:1904.01866.
+    Heo et al., "A Comprehensive Overhaul of Feature Distillation", 2019, arXiv:1904.01866.
     """
 
     connectors: nn.ModuleList
@@ -47,22 +47,22 @@ class OFD(Lazy):
 
     @in_float32
     def forward(self, student: Stages, teacher: Stages, bn_weight: Stages, bn_bias: Stages) -> Tensor:
-        """The margin-masked distance summed over the stages, a scalar."""
+        """Returns the margin-masked distance summed over the stages, a scalar."""
         pairs = stage_pairs(student, teacher, "OFD", (MAPS, VECTORS))
         margins = [margin(*parameters) for parameters in _affine(bn_weight, bn_bias, pairs)]
         self.build_once(pairs)
         losses = [
-            _stage(connect, silent, *pair) / 2 ** (len(pairs) - 1 - i)
-            for i, (connect, silent, pair) in enumerate(zip(self.connectors, margins, pairs, strict=True))
+            _stage(connect, lowest, *pair) / 2 ** (len(pairs) - 1 - i)
+            for i, (connect, lowest, pair) in enumerate(zip(self.connectors, margins, pairs, strict=True))
         ]
         return torch.stack(losses).sum()
 
 
 def margin(weight: Tensor, bias: Tensor) -> Tensor:
-    """``E[x | x < 0]`` of x ~ N(bias, weight²): ``bias − |weight| φ(z)/Φ(−z)``, z = bias/|weight|.
+    """Returns ``E[x | x < 0]`` of x ~ N(bias, weight²): ``bias − |weight| φ(z)/Φ(−z)``, z = bias/|weight|; [C].
 
-    At weight 0 it is the limit, ``min(bias, 0)``. The authors' code takes −3|weight| instead where x < 0 has a
-    probability under 0.001: a channel whose margin then hardly matters.
+    At weight 0 it is the limit, ``min(bias, 0)``. The authors' code uses −3|weight| instead if x < 0 has a
+    probability below 0.001, where the margin hardly matters.
     """
     spread = weight.abs().clamp_min(torch.finfo(weight.dtype).tiny ** 0.5)
     hazard = math.sqrt(2 / math.pi) / torch.special.erfcx(bias / spread / math.sqrt(2))  # φ(z)/Φ(−z), without underflow
@@ -70,7 +70,7 @@ def margin(weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def _affine(weight: Stages, bias: Stages, pairs: Pairs) -> Pairs:
-    """The parameters stage by stage, each [C] of its teacher."""
+    """Returns the batch normalisations' parameters stage by stage, each [C_t]."""
     weights, biases = ([x] if isinstance(x, Tensor) else list(x) for x in (weight, bias))
     widths = [[width(teacher)] for _, teacher in pairs]
     for name, found in (("bn_weight", weights), ("bn_bias", biases)):
@@ -79,11 +79,11 @@ def _affine(weight: Stages, bias: Stages, pairs: Pairs) -> Pairs:
     return list(zip(weights, biases, strict=True))
 
 
-def _stage(connect: nn.Module, silent: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
+def _stage(connect: nn.Module, lowest: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
     student = connect(student)
     if teacher.ndim == MAPS:
         teacher = pool_to(teacher, (student.shape[-2], student.shape[-1]))
     check_same_shape(student, teacher, "OFD after its connector")
-    target = teacher.maximum(silent[:, None, None] if teacher.ndim == MAPS else silent)
-    matters = (student > target) | (teacher > 0)
-    return torch.where(matters, student - target, 0.0).square().sum() / len(student)
+    target = teacher.maximum(lowest[:, None, None] if teacher.ndim == MAPS else lowest)
+    counted = (student > target) | (teacher > 0)
+    return torch.where(counted, student - target, 0.0).square().sum() / len(student)

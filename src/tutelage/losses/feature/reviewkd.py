@@ -14,32 +14,32 @@ LEVELS = (4, 2, 1)  # sides of the pooled maps of the hierarchical context loss
 
 
 class ReviewKD(Lazy):
-    """Each stage of the teacher should follow from that stage of the student and all deeper ones.
+    """Predicts each stage of the teacher from the same and all deeper stages of the student.
 
-    From the deepest stage up, a fusion (:class:`Fusion`) mixes the student's stage with what came from below and
-    gives a guess of the teacher's map; the loss is ``Σ_stages HCL(guess, t)`` (:func:`context_loss`). The fusion's
-    middle has ``min(512, width of the student's deepest stage)`` channels. Maps are brought to the teacher's size by
-    nearest-neighbour resizing inside the fusion, as published, not by the size rule.
+    From the deepest stage up, a fusion (:class:`Fusion`) combines the student's stage with the deeper ones and predicts
+    the teacher's map; the loss is ``Σ_stages HCL(predicted, t)`` (:func:`context_loss`). A fusion has
+    ``min(512, width of the student's deepest stage)`` inner channels. Maps are resized to the teacher's size by nearest
+    neighbour inside the fusion, as published, not by the size rule.
 
     Args:
-        stages: how many pairs of stages the first call may bring.
+        stages: the greatest number of pairs of stages.
 
     Shape:
-        student and teacher: lists from the shallowest to the deepest stage of maps [B, C_i, H_i, W_i] or vectors
-        [B, D] (the pooled feature, taken as 1×1 maps), as many of both. A scalar.
+        student and teacher: lists of the same length, from the shallowest to the deepest stage, of maps
+        [B, C_i, H_i, W_i] or vectors [B, D] (the pooled feature, as 1×1 maps). A scalar.
 
     Raises:
-        TutelageError: lists that do not fit; names the shapes.
+        TutelageError: the lists do not match; names the shapes.
 
-    Published weight, cross-entropy at 1: for CIFAR-100 a pair's own, 5 for most, 8 (res32x4 → ShuffleNetV2), 1 (res110
+    Published weight, cross-entropy at 1: for CIFAR-100 by pair, 5 for most, 8 (res32x4 → ShuffleNetV2), 1 (res110
     → res32), 0.6 (res56 → res20), ramped up from 0 over 20 epochs; for ImageNet 1, over the first epoch. The ramp is
-    the term's. Read are the student's stages after their ReLU, the teacher's before it, and of both the pooled last
-    feature.
+    the term's ``schedule``. Published inputs: the student's stages after their ReLU, the teacher's before it, and the
+    pooled last feature of both.
 
-    Distilling Knowledge via Knowledge Review, arXiv:2104.09044.
+    Chen et al., "Distilling Knowledge via Knowledge Review", 2021, arXiv:2104.09044.
     """
 
-    least_rows = 2  # the pooled feature has one number a channel and example, and one alone has no variance
+    least_rows = 2  # the pooled feature has one value per channel and example; a single one has no variance
     fusions: nn.ModuleList
 
     def __init__(self, stages: int = 5):
@@ -56,15 +56,15 @@ class ReviewKD(Lazy):
 
     @in_float32
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-        """The context loss summed over the stages, a scalar."""
+        """Returns the context loss summed over the stages, a scalar."""
         if isinstance(student, Tensor) or isinstance(teacher, Tensor):
             raise TutelageError("ReviewKD takes lists of stages; found a tensor")
         pairs = [(_as_map(s), _as_map(t)) for s, t in stage_pairs(student, teacher, "ReviewKD", (MAPS, VECTORS))]
         self.build_once(pairs)
         losses, deeper = [], None
         for fusion, (s, t) in reversed(list(zip(self.fusions, pairs, strict=True))):
-            guess, deeper = fusion(s, deeper, t.shape[-2:])
-            losses.append(context_loss(guess, t))
+            predicted, deeper = fusion(s, deeper, t.shape[-2:])
+            losses.append(context_loss(predicted, t))
         return torch.stack(losses).sum()
 
 
@@ -72,13 +72,13 @@ class Fusion(nn.Module):
     """Attention-based fusion of a stage with the deeper ones.
 
     ``x = conv₁(stage)`` (1×1, batch normalisation), ``y`` the deeper residual resized to x,
-    ``(a, b) = σ(conv([x, y]))`` two maps, ``r = a·x + b·y`` resized to the teacher, ``guess = conv₂(r)`` (3×3, batch
-    normalisation). The deepest stage has no y: ``r = x``.
+    ``(a, b) = σ(conv([x, y]))`` two maps, ``r = a·x + b·y`` resized to the teacher, ``predicted = conv₂(r)`` (3×3,
+    batch normalisation). The deepest stage has no y: ``r = x``.
 
     Args:
-        width_in: of the student's stage.
-        middle: of x, y and r.
-        width_out: of the teacher's stage.
+        width_in: channels of the student's stage.
+        middle: channels of x, y and r.
+        width_out: channels of the teacher's stage.
         fuse: whether there is a deeper stage.
 
     Shape:
@@ -94,7 +94,7 @@ class Fusion(nn.Module):
             nn.init.kaiming_uniform_(layer.weight, a=1)  # type: ignore[arg-type]
 
     def forward(self, stage: Tensor, deeper: Tensor | None, size: torch.Size) -> tuple[Tensor, Tensor]:
-        """The guess of the teacher's map of ``size`` and the residual for the next shallower stage."""
+        """Returns the prediction of the teacher's map, of ``size``, and the residual for the next shallower stage."""
         x = self.enter(stage)
         if self.attend is not None and deeper is not None:
             y = _resize(deeper, x.shape[-2:])
@@ -105,10 +105,10 @@ class Fusion(nn.Module):
 
 
 def context_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Hierarchical context loss: the mean squared error of the maps and of their average poolings.
+    """Computes the hierarchical context loss: the mean squared error of the maps and of pooled versions of them.
 
     ``Σ_l c_l MSE(pool_l(s), pool_l(t)) / Σ_l c_l`` over l = the full map, then those of 4×4, 2×2 and 1×1 that are
-    smaller than the map; c_l = 1 for the full map and half of the one before for each that follows.
+    smaller than the map; c_l = 1 for the full map, then half of the previous one.
 
     Shape:
         student and teacher [B, C, H, W]. A scalar.
@@ -126,6 +126,6 @@ def _as_map(feature: Tensor) -> Tensor:
 
 
 def _resize(feature: Tensor, size: torch.Size) -> Tensor:
-    if feature.shape[-2:] == (1, 1):  # the pooled feature: the same numbers everywhere
+    if feature.shape[-2:] == (1, 1):  # the pooled feature: the same value at all positions
         return feature.expand(-1, -1, *size)
     return feature if feature.shape[-2:] == size else F.interpolate(feature, size=tuple(size), mode="nearest")

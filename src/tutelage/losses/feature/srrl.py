@@ -10,7 +10,7 @@ from tutelage.losses.precision import check_same_shape, in_float32
 
 
 class SRRL(Lazy):
-    """The student's last feature should equal the teacher's, and say the same to the teacher's classifier.
+    """Matches the student's last feature to the teacher's, directly and through the teacher's classifier.
 
     ``feature · mean (g − f_t)² + logit · mean (W_t g + b_t − z_t)²`` over all elements; ``g = h(f_s)``, maps then
     averaged over H and W, as is f_t. h is a 1×1 convolution (a linear layer for vectors), batch normalisation, ReLU.
@@ -21,17 +21,17 @@ class SRRL(Lazy):
 
     Shape:
         student [B, C_s, H, W] or [B, C_s]; teacher [B, C_t, H', W'] or [B, C_t]; classifier_weight [K, C_t] and
-        classifier_bias [K] (absent: none) of the teacher; teacher_logits [B, K]. A scalar.
+        classifier_bias [K] (optional) of the teacher; teacher_logits [B, K]. A scalar.
 
     Raises:
-        TutelageError: a negative or non-finite weight; shapes that do not fit.
+        TutelageError: a weight is negative or not finite, or shapes do not match.
 
     Published weight, cross-entropy at 1: for ImageNet both parts at 1 (the authors), for CIFAR-100 β = 5 (cls_KD).
 
-    Knowledge Distillation via Softmax Regression Representation Learning, ICLR 2021 (not on arXiv).
+    Yang et al., "Knowledge Distillation via Softmax Regression Representation Learning", ICLR 2021.
     """
 
-    least_rows = 2  # one vector alone has no variance to be normalised by
+    least_rows = 2  # a single vector has no variance
     regressor: nn.Module
     feature: Tensor
     logit: Tensor
@@ -57,14 +57,14 @@ class SRRL(Lazy):
         teacher_logits: Tensor,
         classifier_bias: Tensor | None = None,
     ) -> Tensor:
-        """The weighted sum of both distances, a scalar."""
+        """Returns the weighted sum of both distances, a scalar."""
         check_pair(student, teacher, "SRRL", (MAPS, VECTORS))
         _check_classifier(teacher, classifier_weight, teacher_logits, classifier_bias)
         self.build_once(student, teacher)
-        guess, target = _pooled(self.regressor(student)), _pooled(teacher)
-        check_same_shape(guess, target, "SRRL after its regressor")
-        logits = F.linear(guess, classifier_weight, classifier_bias)
-        return self.feature * F.mse_loss(guess, target) + self.logit * F.mse_loss(logits, teacher_logits)
+        predicted, target = _pooled(self.regressor(student)), _pooled(teacher)
+        check_same_shape(predicted, target, "SRRL after its regressor")
+        logits = F.linear(predicted, classifier_weight, classifier_bias)
+        return self.feature * F.mse_loss(predicted, target) + self.logit * F.mse_loss(logits, teacher_logits)
 
 
 def _pooled(feature: Tensor) -> Tensor:

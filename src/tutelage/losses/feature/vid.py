@@ -25,27 +25,27 @@ FLOOR = 1e-5  # of the variance
 
 
 class VID(Lazy):
-    """The student's feature should tell the teacher's, up to noise whose size each channel learns.
+    """Predicts the teacher's feature by a Gaussian whose variance is learned for each channel.
 
-    ``Σ_stages mean ½[(μ(f_s) − f_t)²/σ² + log σ²]`` over all elements, ``σ² = softplus(ρ) + 1e-5`` a channel of the
+    ``Σ_stages mean ½[(μ(f_s) − f_t)²/σ² + log σ²]`` over all elements, ``σ² = softplus(ρ) + 1e-5`` per channel of the
     teacher, ρ learned. μ is three 1×1 convolutions (linear layers for tokens and vectors) of the teacher's width,
-    without bias, ReLU between them. Up to a constant it is an upper bound of minus the mutual information, so it can be
-    negative. Sizes: the size rule of :mod:`tutelage.losses.feature.adapt`.
+    without bias, ReLU between them. Up to a constant it is an upper bound of the negative mutual information, so it can
+    be negative. Sizes: the size rule of :mod:`tutelage.losses.feature.adapt`.
 
     Args:
-        variance: σ² at the start.
-        stages: how many pairs of stages the first call may bring.
+        variance: initial σ².
+        stages: the greatest number of pairs of stages.
 
     Shape:
         student [B, C, H, W], [B, N, D] or [B, D], or a list of stages; teacher the same but for C, H, W, D. A scalar.
 
     Raises:
-        TutelageError: a variance that is not above 1e-5.
+        TutelageError: the variance is not above 1e-5.
 
-    Published weight: 1 (RepDistiller and mdistiller, three stages), cross-entropy at 1. mdistiller keeps ρ out of its
-    optimizer, so its σ² stays 5.
+    Published weight: 1 (RepDistiller and mdistiller, three stages), cross-entropy at 1. mdistiller does not pass ρ to
+    its optimizer, so its σ² stays 5.
 
-    Variational Information Distillation for Knowledge Transfer, arXiv:1904.05835.
+    Ahn et al., "Variational Information Distillation for Knowledge Transfer", 2019, arXiv:1904.05835.
     """
 
     regressors: nn.ModuleList
@@ -59,13 +59,13 @@ class VID(Lazy):
         self.outline(stages)
 
     def build(self, pairs: Pairs) -> None:
-        """Makes a regressor and a row of ρ for each stage."""
+        """Makes a regressor and a vector ρ for each stage."""
         self.regressors = nn.ModuleList(_regressor(s.ndim, width(s), width(t)) for s, t in pairs)
         self.rhos = nn.ParameterList(torch.full((width(t),), self.rho) for _, t in pairs)
 
     @in_float32
     def forward(self, student: Stages, teacher: Stages) -> Tensor:
-        """The negative log-likelihood (without its constant) summed over the stages, a scalar."""
+        """Returns the negative log-likelihood (without its constant) summed over the stages, a scalar."""
         pairs = stage_pairs(student, teacher, "VID", (MAPS, TOKENS, VECTORS))
         self.build_once(pairs)
         stages = zip(self.regressors, self.rhos, pairs, strict=True)

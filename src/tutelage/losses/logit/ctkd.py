@@ -13,35 +13,35 @@ from tutelage.losses.precision import in_float32
 
 
 class CTKD(Loss):
-    """Soft targets at a temperature that is learned against the student.
+    """Soft targets at a temperature that is learned adversarially.
 
-    ``T² · mean_b KL(q‖p)`` at ``T = start + span · σ(θ)``. θ is a parameter (it must be given to the optimizer); its
-    gradient is reversed and multiplied by λ, so that it climbs where the student descends. T² is inside and is
-    differentiated too. λ grows from 0 to 1 by half a cosine over the first epochs: in epoch e, counted from 0,
+    ``T² · mean_b KL(q‖p)`` at ``T = start + span · σ(θ)``. θ is a parameter (pass it to the optimizer); its gradient is
+    reversed and multiplied by λ, so that θ maximises what the student minimises. T² is inside and is differentiated
+    too. λ grows from 0 to 1 along half a cosine over the first epochs: in epoch e, counted from 0,
     ``λ = ½ (1 − cos(π · min((e + 1) / ramp, 1)))``; ``on_epoch_start`` sets it. This is the paper's global temperature,
     not the one predicted for each example.
 
     Args:
-        start: the temperature's lower bound.
-        span: how far above it T may rise.
-        ramp: the epochs over which λ grows.
+        start: lower bound of T.
+        span: greatest increase of T above ``start``.
+        ramp: number of epochs over which λ grows.
 
     Attributes:
-        theta: the parameter θ, 1 at first as in the published code: T = 15.6.
-        reversal: λ, saved with the state.
+        theta: the parameter θ, initially 1 as in the published code: T = 15.6.
+        reversal: λ, part of the state_dict.
 
     Shape:
         student, teacher [B, C]; a scalar.
 
     Raises:
-        TutelageError: start < 1e-3, span < 0, ramp < 1, one is not finite, or the shapes differ.
+        TutelageError: start < 1e-3, span < 0, ramp < 1, an argument is not finite, or the shapes differ.
 
     Published weight: 0.9 with 0.1 of cross-entropy; start 1, span 20, ramp 10 (CIFAR-100).
 
-    Curriculum Temperature for Knowledge Distillation, arXiv:2211.16231.
+    Li et al., "Curriculum Temperature for Knowledge Distillation", 2023, arXiv:2211.16231.
     """
 
-    same_on_ranks = fixed_graph = True  # an epoch changes a number alone
+    same_on_ranks = fixed_graph = True  # on_epoch_start only changes a number
 
     start: Tensor
     span: Tensor
@@ -63,12 +63,12 @@ class CTKD(Loss):
         self.reversal.fill_(0.5 - 0.5 * math.cos(math.pi * min((epoch + 1) / self.ramp, 1.0)))
 
     def temperature(self) -> Tensor:
-        """T, with the gradient of θ reversed."""
+        """Returns T, a scalar, through which the gradient of θ is reversed."""
         theta = self.theta.detach() - self.reversal * (self.theta - self.theta.detach())
         return self.start + self.span * theta.sigmoid()
 
     @in_float32
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The loss, a scalar."""
+        """Returns the loss, a scalar."""
         student, teacher = paired_rows(student, teacher, "CTKD")
         return soft_target(student, teacher, self.temperature())

@@ -7,16 +7,16 @@ from torch import Tensor, nn
 from tutelage.losses.logits import check_relations, checked_temperature, constant, log_softmax, paired_rows
 from tutelage.losses.precision import in_float32
 
-_CONSTANT = 1e-6  # probabilities whose spread is this little of their mean are rounding noise
+_CONSTANT = 1e-6  # probabilities whose relative spread is below this count as equal: the rest is rounding noise
 
 
 class DIST(nn.Module):
-    """The student's probabilities should correlate with the teacher's: in each row, and in each class over the batch.
+    """Maximises the correlation of the student's and the teacher's probabilities, by row and by class over the batch.
 
     ``T² · [β (1 − mean_b r(q_b, p_b)) + γ (1 − mean_c r(q_·c, p_·c))]`` of the distributions softened at T, r Pearson's
-    correlation, T² inside. A row or class in which one side is constant has no correlation: it counts as r = 0 and
-    sends no gradient (so does a class that is masked in both, and every class of a batch of one row). The published
-    code adds 1e-8 to the product of norms instead, which pulls r to 0 for rare classes.
+    correlation, T² inside. A row or class in which one side is constant has no correlation: it counts as r = 0, with
+    gradient 0 (so does a class that is masked in both, and every class of a batch of one row). The published code adds
+    1e-8 to the product of norms instead, which biases r towards 0 for rare classes.
 
     Args:
         beta: weight of the rows.
@@ -27,12 +27,12 @@ class DIST(nn.Module):
         student, teacher [B, C]; a scalar.
 
     Raises:
-        TutelageError: a weight is negative or not finite, T is not finite or below 1e-3, the shapes differ, or β is
-            above 0 and there are fewer than three classes.
+        TutelageError: a weight is negative or not finite, T is not finite or below 1e-3, the shapes differ, or β > 0
+            with fewer than three classes.
 
     Published weight: 2 with cross-entropy at 1, β = γ = 1; T = 4 for CIFAR-100, T = 1 for ImageNet.
 
-    Knowledge Distillation from A Stronger Teacher, arXiv:2205.10536.
+    Huang et al., "Knowledge Distillation from A Stronger Teacher", 2022, arXiv:2205.10536.
     """
 
     beta: Tensor
@@ -48,7 +48,7 @@ class DIST(nn.Module):
 
     @in_float32
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The loss, a scalar."""
+        """Returns the loss, a scalar."""
         student, teacher = paired_rows(student, teacher, "DIST")
         if self.compares_rows:
             check_relations(student, "DIST with beta > 0")
@@ -59,7 +59,7 @@ class DIST(nn.Module):
 
 
 def _of_greatest(log_p: Tensor) -> Tensor:
-    """Each class's probabilities over the greatest of them, which changes no correlation and never underflows."""
+    """Returns each class's probabilities over their maximum, which keeps correlations and never underflows."""
     return (log_p - log_p.detach().amax(0)).exp()
 
 
@@ -69,7 +69,7 @@ def _pearson(p: Tensor, q: Tensor, dim: int) -> Tensor:
 
 
 def _centred(x: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Centred along ``dim``, the norm of that, and whether it is rounding noise."""
+    """Returns ``x`` centred along ``dim``, its norm, and whether it is rounding noise."""
     mean = x.mean(dim, keepdim=True)
     centred = x - mean
     norm = centred.norm(dim=dim)

@@ -8,16 +8,16 @@ from tutelage.losses.precision import in_float32
 
 
 class DKD(nn.Module):
-    """Soft targets in two parts: how sure of the label, and which of the other classes.
+    """Soft targets in two parts: the target class against the rest (TCKD), and the non-target classes (NCKD).
 
     ``α · T² · KL(b_t‖b_s) + β · T² · KL(q̂‖p̂)``, averaged over rows, T² inside. ``b = [p_y, 1 − p_y]`` of the
     distributions softened at T; ``q̂, p̂`` are those over the other classes alone. With α = 1 and, row by row,
-    β = 1 − q_y it is the soft target. The label is cut out exactly, after the division by T; mdistiller subtracts 1000
-    from its softened logit instead, and takes logarithms of 1 − p_y that can be 0.
+    β = 1 − q_y it is the soft target. The label is excluded exactly, after the division by T; mdistiller subtracts 1000
+    from its softened logit instead, and takes logarithms of 1 − p_y, which can be 0.
 
     Args:
-        alpha: weight of the label's part.
-        beta: weight of the others' part.
+        alpha: weight of TCKD.
+        beta: weight of NCKD.
         temperature: T.
 
     Shape:
@@ -26,10 +26,10 @@ class DKD(nn.Module):
     Raises:
         TutelageError: a weight is negative or not finite, T is not finite or below 1e-3, or a shape is wrong.
 
-    Published weight: α = 1, β = 8 (2 or 6 for some pairs), T = 4, cross-entropy at 1; all of it grows linearly over the
-    first 20 epochs (:func:`~tutelage.losses.schedules.warmup`). ImageNet: β = 0.5, T = 1, 1 epoch.
+    Published weight: α = 1, β = 8 (2 or 6 for some pairs), T = 4, cross-entropy at 1; the loss is warmed up linearly
+    over the first 20 epochs (:func:`~tutelage.losses.schedules.warmup`). ImageNet: β = 0.5, T = 1, 1 epoch.
 
-    Decoupled Knowledge Distillation, arXiv:2203.08679.
+    Zhao et al., "Decoupled Knowledge Distillation", 2022, arXiv:2203.08679.
     """
 
     alpha: Tensor
@@ -44,13 +44,13 @@ class DKD(nn.Module):
 
     @in_float32
     def forward(self, student: Tensor, teacher: Tensor, label: Tensor) -> Tensor:
-        """The loss, a scalar."""
+        """Returns the loss, a scalar."""
         of_label, of_others = self.parts(student, teacher, label)
         return self.alpha * of_label + self.beta * of_others
 
     @in_float32
     def parts(self, student: Tensor, teacher: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """The part of the label (TCKD) and of the other classes (NCKD), unweighted, T² inside, each a scalar."""
+        """Returns TCKD and NCKD, unweighted, T² inside, each a scalar."""
         label = column(label, student, "DKD")
         student, teacher = paired_rows(student, teacher, "DKD")
         p_binary, p_others = _split(log_softmax(student, self.temperature), label)
@@ -60,6 +60,6 @@ class DKD(nn.Module):
 
 
 def _split(log_p: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """Log [p_y, 1 − p_y] [B, 2] and log p̂ [B, C] of the other classes, the label's about ``LOWEST``."""
+    """Returns log [p_y, 1 − p_y], [B, 2], and log p̂, [B, C], in which the label's entry is about ``LOWEST``."""
     others = log_p.scatter(1, label, LOWEST)
     return torch.cat([log_p.gather(1, label), others.logsumexp(1, keepdim=True)], 1), others.log_softmax(1)

@@ -10,20 +10,20 @@ LEAST_MAXIMUM = 1e-2
 
 
 class DTKD(nn.Module):
-    """Soft targets with a temperature for each row and side, higher for whichever is sharper, and plain soft targets.
+    """Soft targets with a temperature for each row and network, higher for the sharper one, plus plain soft targets.
 
     ``α · mean_b T_s T_t KL(softmax(z_t / T_t) ‖ softmax(z_s / T_s)) + β · T² · mean_b KL(q‖p)``, with
     ``T_s = 2T · m_s / (m_s + m_t)``, ``T_t = 2T · m_t / (m_s + m_t)``, m the row's greatest logit, so that
     ``T_s + T_t = 2T``; q and p at the common T. T² and T_s T_t are inside. The gradient flows through T_s and T_t, as
     in the published code.
 
-    The guard: m is the greatest logit, but at least 0.01. In the published code a row whose greatest logit is not
-    positive has a negative or infinite temperature. With the guard both temperatures lie within 0 and 2T, and both are
-    T where neither side has a logit above 0.01. m, hence the loss, changes if a constant is added to all logits.
+    m is clamped to at least 0.01: in the published code a row whose greatest logit is not positive has a negative or
+    infinite temperature. With the clamp both temperatures lie within 0 and 2T, and both are T if no logit is above
+    0.01. m, hence the loss, changes if a constant is added to all logits.
 
     Args:
         alpha: weight of the part with temperatures by row.
-        beta: weight of the plain soft target.
+        beta: weight of the plain soft targets.
         temperature: T.
 
     Shape:
@@ -32,10 +32,10 @@ class DTKD(nn.Module):
     Raises:
         TutelageError: a weight is negative or not finite, T is not finite or below 1e-3, or the shapes differ.
 
-    Published weight: α = 3, β = 1, T = 4, cross-entropy at 1; both parts grow linearly over the first 20 epochs
-    (:func:`~tutelage.losses.schedules.warmup`).
+    Published weight: α = 3, β = 1, T = 4, cross-entropy at 1; both parts are warmed up linearly over the first 20
+    epochs (:func:`~tutelage.losses.schedules.warmup`).
 
-    Dynamic Temperature Knowledge Distillation, arXiv:2404.12711.
+    Wei & Bai, "Dynamic Temperature Knowledge Distillation", 2024, arXiv:2404.12711.
     """
 
     alpha: Tensor
@@ -50,7 +50,7 @@ class DTKD(nn.Module):
 
     @in_float32
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The loss, a scalar."""
+        """Returns the loss, a scalar."""
         student, teacher = paired_rows(student, teacher, "DTKD")
         of_student, of_teacher = self.temperatures(student, teacher)
         by_row = kl(log_softmax(teacher, of_teacher), log_softmax(student, of_student))
@@ -58,7 +58,7 @@ class DTKD(nn.Module):
         return self.alpha * dynamic + self.beta * soft_target(student, teacher, self.temperature)
 
     def temperatures(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """T_s and T_t of each row, [B, 1] each."""
+        """Returns T_s and T_t of each row, [B, 1] each."""
         highest_student = student.amax(1, keepdim=True).clamp(min=LEAST_MAXIMUM)
         highest_teacher = teacher.amax(1, keepdim=True).clamp(min=LEAST_MAXIMUM)
         double = 2 * self.temperature / (highest_student + highest_teacher)

@@ -1,4 +1,4 @@
-"""Cross-entropy over some classes and one dustbin for all others (Hinton et al. 2015)."""
+"""Cross-entropy over some classes and a dustbin class for all others (Hinton, Vinyals & Dean 2015)."""
 
 import math
 from collections.abc import Sequence
@@ -13,30 +13,30 @@ from tutelage.losses.precision import in_float32
 
 
 class Dustbin(nn.Module):
-    """Trains a specialist: cross-entropy over its own classes and one "other" class for all the rest.
+    """Trains a specialist: cross-entropy over its own classes and one dustbin class for all others.
 
     ``mean_b −log softmax(u)_j``: u holds the m logits of ``classes``, then the dustbin's,
-    ``log Σ_{c not in classes} exp(z_c) − log((1 − r) / r)``; j is the label's place in ``classes``, or the dustbin's.
-    At r = ½ and with a network that gives all C logits it is the very distribution that these imply.
+    ``log Σ_{c not in classes} exp(z_c) − log((1 − r) / r)``; j is the label's index in ``classes``, or the dustbin's.
+    At r = ½ it is the distribution over the m classes and the rest that the network's C logits imply.
 
-    r corrects for data of which half are of ``classes`` where their true share is r: there the odds of every class
-    against the dustbin are (1 − r) / r times the true ones (Bayes), so z learns the true ones. The paper adds the same
-    logarithm to the dustbin's logit after training; with it inside, a specialist that starts from a generalist starts
-    unbiased and need not learn the shift, however short its training.
+    r corrects for training data that is sampled so that half of it belongs to ``classes``, whose true share is r: in
+    such data the odds of each class against the dustbin are (1 − r) / r times the true ones (Bayes), so z learns the
+    true ones. The paper adds this logarithm to the dustbin's logit after training; inside the loss, a specialist that
+    is initialised from a generalist starts unbiased and need not learn the shift.
 
     Args:
         classes: labels of the m classes, 1 ≤ m < C.
-        share: r, of the classes in the data that the specialist is for, where half of what it sees are of them.
-        label_smoothing: over the m + 1.
+        share: r, the true share of ``classes``, if half of the training examples belong to them.
+        label_smoothing: label smoothing over the m + 1 classes.
 
     Shape:
         student [B, C]; label [B]; a scalar.
 
     Raises:
-        TutelageError: no class, one that comes twice or that the logits have not, or none left for the dustbin; a share
-            or a smoothing out of range; a wrong shape.
+        TutelageError: ``classes`` is empty, has duplicates, labels outside [0, C) or all C; a share or a smoothing is
+            out of range; a shape is wrong.
 
-    Distilling the Knowledge in a Neural Network, arXiv:1503.02531, section 5.
+    Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv:1503.02531, section 5.
     """
 
     share: Tensor
@@ -51,7 +51,7 @@ class Dustbin(nn.Module):
 
     @in_float32
     def forward(self, student: Tensor, label: Tensor) -> Tensor:
-        """The loss, a scalar."""
+        """Returns the loss, a scalar."""
         label, student = column(label, student, "Dustbin")[:, 0], rows(student, "Dustbin")
         own = torch.tensor(self.classes, device=student.device)
         if not max(self.classes) < student.shape[1] or len(own) == student.shape[1]:

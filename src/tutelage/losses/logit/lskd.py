@@ -9,22 +9,22 @@ from tutelage.losses.precision import in_float32
 
 
 class Standardised(nn.Module):
-    """Any loss of logits, of standardised logits: ``(z − mean) / (std + 1e-7)`` by rows, of both sides.
+    """Wraps a loss of logits so that it receives standardised logits: ``(z − mean) / (std + 1e-7)`` by rows, of both.
 
-    The student need then match the teacher's logits but for their mean and spread. std has C − 1 in the denominator, as
-    in the published code. Masked classes (−inf) stay masked and count in neither. A row of equal logits becomes 0 and
-    sends no gradient.
+    The student then matches the teacher's logits up to mean and scale. std has C − 1 in the denominator, as in the
+    published code. Masked classes (−inf) stay masked and count in neither. A row of equal logits becomes 0, with
+    gradient 0.
 
     Args:
-        loss: takes ``student`` and ``teacher``, and whatever else is given.
+        loss: takes ``student``, ``teacher`` and any further arguments.
 
     Shape:
-        student, teacher [B, C]; the rest as in ``loss``.
+        student, teacher [B, C]; further arguments as in ``loss``.
 
     Raises:
         TutelageError: the shapes differ, or there are fewer than three classes.
 
-    Logit Standardization in Knowledge Distillation, arXiv:2403.01427.
+    Sun et al., "Logit Standardization in Knowledge Distillation", 2024, arXiv:2403.01427.
     """
 
     def __init__(self, loss: nn.Module):
@@ -33,7 +33,7 @@ class Standardised(nn.Module):
 
     @in_float32
     def forward(self, student: Tensor, teacher: Tensor, **others: Tensor) -> Tensor:
-        """The wrapped loss, a scalar."""
+        """Returns the wrapped loss, a scalar."""
         student, teacher = paired_rows(student, teacher, type(self).__name__)
         check_relations(student, type(self).__name__)
         result: Tensor = self.loss(student=standardised(student), teacher=standardised(teacher), **others)
@@ -44,7 +44,7 @@ class LSKD(Standardised):
     """:class:`Standardised` soft targets at T = 2, the published form.
 
     Args:
-        temperature: T, of the standardised logits.
+        temperature: T of the standardised logits.
 
     Published weight: 9, with 0.1 of cross-entropy (CIFAR-100).
     """
@@ -54,7 +54,7 @@ class LSKD(Standardised):
 
 
 def standardised(logits: Tensor) -> Tensor:
-    """(z − mean) / (std + 1e-7) by rows over the classes that are not masked (−inf)."""
+    """Returns ``(z − mean) / (std + 1e-7)`` by rows over the classes that are not masked (−inf), [B, C]."""
     masked = logits == -torch.inf
     count = (~masked).sum(-1, keepdim=True)
     z = logits.masked_fill(masked, 0.0)

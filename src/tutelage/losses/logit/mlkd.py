@@ -15,13 +15,13 @@ class MLKD(nn.Module):
     """Soft targets, relations of examples and relations of classes, each summed over several temperatures.
 
     ``Σ_T [instance · T² · mean_b KL(q‖p) + batch · ‖P Pᵀ − Q Qᵀ‖² / B + classes · ‖Pᵀ P − Qᵀ Q‖² / C]``, P and Q [B, C]
-    the softened probabilities of student and teacher. T² stands with the first part alone.
+    the softened probabilities of student and teacher. Only the first part has the factor T².
 
-    The published code sums two views of an image, weakly and strongly augmented, at 0.1 of cross-entropy and 0.9 of
-    each part, and multiplies the weak view's parts by the share of examples (of classes) about whose median the teacher
-    is unsure, ½; of the last two parts it counts the weak view alone. Per temperature that is 0.2 of cross-entropy,
-    1.35 of soft targets and 0.45 of each relation. One view stands for both here: the ratios are kept, 6.75 of soft
-    targets to 1 of cross-entropy and 1/3 of each relation to 1 of soft targets, and the sum is halved.
+    The published code sums over a weakly and a strongly augmented view of an image, with 0.1 of cross-entropy and 0.9
+    of each part. It masks the weak view's parts by the teacher's confidence at its median, a factor of ½, and computes
+    the last two parts for the weak view only. Per temperature this gives 0.2 of cross-entropy, 1.35 of soft targets and
+    0.45 of each relation. Here one view is used: the ratios are kept, 6.75 of soft targets to 1 of cross-entropy and
+    1/3 of each relation to 1 of soft targets, and the sum is halved.
 
     Args:
         temperatures: one or more T.
@@ -30,14 +30,14 @@ class MLKD(nn.Module):
         classes: weight of the relations of classes.
 
     Shape:
-        student, teacher [B, C]; a scalar. Holds [B, B], never [C, C].
+        student, teacher [B, C]; a scalar. Needs memory for [B, B], never for [C, C].
 
     Raises:
-        TutelageError: no temperature, one below 1e-3, a negative or not finite weight, or the shapes differ.
+        TutelageError: no temperature, one below 1e-3, a weight is negative or not finite, or the shapes differ.
 
     Published weight: 0.675 with 0.1 of cross-entropy (CIFAR-100; the authors' code, as above).
 
-    Multi-Level Logit Distillation, CVPR 2023.
+    Jin et al., "Multi-Level Logit Distillation", CVPR 2023.
     """
 
     temperatures: Tensor
@@ -63,7 +63,7 @@ class MLKD(nn.Module):
 
     @in_float32
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The loss, a scalar."""
+        """Returns the loss, a scalar."""
         student, teacher = paired_rows(student, teacher, "MLKD")
         levels = [self._level(student, teacher, temperature) for temperature in self.temperatures]
         return torch.stack(levels).sum()
@@ -71,8 +71,8 @@ class MLKD(nn.Module):
     def _level(self, student: Tensor, teacher: Tensor, temperature: Tensor) -> Tensor:
         p, q = log_softmax(student, temperature).exp(), log_softmax(teacher, temperature).exp()
         instance = soft_target(student, teacher, temperature)
-        # With D = P − Q and S = P + Q: P Pᵀ − Q Qᵀ = ½ (D Sᵀ + S Dᵀ), and in the same way Pᵀ P − Qᵀ Q, whose
-        # squared norm is then a matter of [B, B]. Differences first, so that nothing cancels between near-equals.
+        # With D = P − Q and S = P + Q: P Pᵀ − Q Qᵀ = ½ (D Sᵀ + S Dᵀ), and likewise Pᵀ P − Qᵀ Q, whose squared norm
+        # then needs only [B, B]. Subtracting first avoids cancellation when P and Q are close.
         difference, total = p - q, p + q
         cross = difference @ total.T
         batch = (0.5 * (cross + cross.T)).square().sum() / p.shape[0]

@@ -7,12 +7,12 @@ from tutelage.losses.precision import in_float32
 
 
 class NKD(nn.Module):
-    """Cross-entropy of the label weighted by the teacher's trust in it, and of the other classes among themselves.
+    """Cross-entropy of the label, weighted by the teacher's probability of it, and of the normalised other classes.
 
     ``−mean_b q_y log p_y − γ · T² · mean_b Σ_{i≠y} q̂_i log p̂_i``. The first term is at T = 1 and its weight q_y, the
     teacher's probability of the label, is detached; ``q̂, p̂`` are softened at T and normalised without the label. T² is
-    inside. These are cross-entropies, not divergences: the second is least, but not 0, where p̂ = q̂, and the first
-    falls until p_y is 1.
+    inside. These are cross-entropies, not divergences: the second has its minimum, not 0, at p̂ = q̂, and the first
+    decreases until p_y is 1.
 
     Args:
         gamma: weight of the other classes.
@@ -27,7 +27,7 @@ class NKD(nn.Module):
     Published weight: cross-entropy and this loss at 1; γ = 1.5, T = 1 for ImageNet, γ = 3.5, T = 3 for CIFAR-100 (the
     authors' files).
 
-    From Knowledge Distillation to Self-Knowledge Distillation, arXiv:2303.13005.
+    Yang et al., "From Knowledge Distillation to Self-Knowledge Distillation", 2023, arXiv:2303.13005.
     """
 
     gamma: Tensor
@@ -40,16 +40,16 @@ class NKD(nn.Module):
 
     @in_float32
     def forward(self, student: Tensor, teacher: Tensor, label: Tensor) -> Tensor:
-        """The loss, a scalar."""
+        """Returns the loss, a scalar."""
         label = column(label, student, "NKD")
         student, teacher = paired_rows(student, teacher, "NKD")
-        trust = log_softmax(teacher).gather(1, label).exp().detach()
-        of_label = -(trust * log_softmax(student).gather(1, label)).mean()
+        weight = log_softmax(teacher).gather(1, label).exp().detach()
+        of_label = -(weight * log_softmax(student).gather(1, label)).mean()
         p_others = self._others(student, label)
         q_others = self._others(teacher, label).exp()
         of_others = -(q_others * p_others).sum(1).mean()
         return of_label + self.gamma * self.temperature**2 * of_others
 
     def _others(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Log p̂ [B, C]; the label's is about ``LOWEST``, its probability 0."""
+        """Returns log p̂ [B, C]; the label's entry is about ``LOWEST``, its probability 0."""
         return log_softmax(logits, self.temperature).scatter(1, label, LOWEST).log_softmax(1)

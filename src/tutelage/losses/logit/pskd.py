@@ -14,39 +14,39 @@ from tutelage.runtime import devices
 
 
 class PSKD(Loss):
-    """Cross-entropy with the label mixed with what the student itself predicted an epoch ago.
+    """Cross-entropy with a mixture of the label and the student's own prediction of the previous epoch.
 
     ``−mean_b Σ_c [(1 − a) · 1[c = y] + a · p⁻_c] log p_c``, p⁻ the example's probabilities when it was last seen in
-    training, at T = 1; one never seen has its label alone. In epoch e of E, counted from 0,
-    ``a = mixing · (e + 1) / E``: ``on_epoch_start`` sets it, and before its first call a is 0. It takes the place of
-    the hard-label term.
+    training, at T = 1; an example not seen before has its label alone. In epoch e of E, counted from 0,
+    ``a = mixing · (e + 1) / E``: ``on_epoch_start`` sets it, and before its first call a is 0. Replaces the hard-label
+    term.
 
-    p⁻ is kept by key in a float32 table [N, C], saved with the state, so that a resumed run is exact. Its size follows
-    the greatest key seen, so keys must be indices of examples: 4·N·C bytes and up to half as much again, 20 MB for
-    CIFAR-100, 5 GB for ImageNet. Finding the greatest key costs a GPU one wait a step, unless ``bind`` has told it:
-    then the table has all rows at once, and another key is a device-side assertion. On several ranks each hands its
-    predictions to all others, so all must call it; one may have fewer rows. In ``eval()`` the table is neither read
-    nor written: plain cross-entropy.
+    p⁻ is stored by key in a float32 table [N, C], part of the state_dict, so that a resumed run is exact. It grows with
+    the greatest key, so keys must be indices of examples: 4·N·C to 6·N·C bytes, 20 MB for CIFAR-100, 5 GB for ImageNet.
+    Finding the greatest key synchronises with a GPU once a step, unless ``bind`` was called: then the table has all
+    rows from the start, and any other key is a device-side assertion. On several ranks each sends its predictions to
+    all others, so all must call the loss; their numbers of rows may differ. In ``eval()`` the table is neither read nor
+    written: plain cross-entropy.
 
     Args:
         mixing: a at the end of training (the paper's α_T).
 
     Attributes:
-        previous: the table; a row of zeros has not been seen.
-        share: a, saved with the state.
+        previous: the table; a row of zeros belongs to an example not seen yet.
+        share: a, part of the state_dict.
 
     Shape:
-        student [B, C]; label, key [B]; a scalar. Of a key twice, one prediction is kept.
+        student [B, C]; label, key [B]; a scalar. If a key occurs twice in a batch, one of its predictions is stored.
 
     Raises:
         TutelageError: mixing is not in [0, 1], a shape is wrong, a key is negative, or C changes.
 
     Published weight: 1 alone, mixing 0.8.
 
-    Self-Knowledge Distillation with Progressive Refinement of Targets, arXiv:2006.12000.
+    Kim et al., "Self-Knowledge Distillation with Progressive Refinement of Targets", 2021, arXiv:2006.12000.
     """
 
-    same_on_ranks = fixed_graph = True  # an epoch changes a number alone
+    same_on_ranks = fixed_graph = True  # on_epoch_start only changes a number
 
     mixing: Tensor
     share: Tensor
@@ -57,15 +57,15 @@ class PSKD(Loss):
         self.register_buffer("mixing", constant(mixing, "PSKD.mixing", 0.0, 1.0), persistent=False)
         self.register_buffer("share", torch.tensor(0.0))
         self.register_buffer("previous", torch.empty(0, 0))
-        self.examples = 0  # rows that will be needed, once they are known
+        self.examples = 0  # number of rows, once bind has been called
         self.register_load_state_dict_pre_hook(_make_room)
 
     def bind(self, keys: Tensor, labels: Tensor) -> None:
-        """Told once which examples are trained on.
+        """Sizes the table for the training examples.
 
         Args:
             keys: [n] integers.
-            labels: [n] integers; not read.
+            labels: [n] integers; unused.
         """
         self.examples = int(keys.max()) + 1
 
@@ -75,7 +75,7 @@ class PSKD(Loss):
 
     @in_float32
     def forward(self, student: Tensor, label: Tensor, key: Tensor) -> Tensor:
-        """The loss, a scalar."""
+        """Returns the loss, a scalar."""
         label, key = column(label, student, "PSKD"), column(key, student, "PSKD").squeeze(1)
         log_p = log_softmax(rows(student, "PSKD"))
         if not self.training:
@@ -87,7 +87,7 @@ class PSKD(Loss):
         return -(target * log_p).sum() / len(log_p)
 
     def _exchange(self, key: Tensor, p: Tensor) -> Tensor:
-        """The rows of the table; ``p``, and what other ranks predicted, takes their place."""
+        """Returns the table's rows of ``key`` and replaces them by ``p`` and the other ranks' predictions."""
         keys, predicted = all_ranks(key[None])[0], all_ranks(p.to(self.previous.dtype)[None])[0]
         self._grow(keys, p.shape[1])
         previous = self.previous[key]
@@ -95,7 +95,7 @@ class PSKD(Loss):
         return previous
 
     def _grow(self, keys: Tensor, classes: int) -> None:
-        """Room in the table for ``keys``."""
+        """Grows the table so that it has a row for each of ``keys``."""
         if self.examples and devices.waits(keys.device):
             least, greatest = 0, self.examples - 1
         else:
@@ -107,12 +107,12 @@ class PSKD(Loss):
                 f"found key {least} and {classes} classes"
             )
         if greatest >= size:
-            # Half as much again than is there, lest every batch of a first epoch copies the table.
+            # Grow by half at least, so that not every batch of the first epoch copies the table.
             more = max(greatest + 1, self.examples, size + size // 2 * (not self.examples)) - size
             self.previous = torch.cat([self.previous.reshape(size, classes), self.previous.new_zeros(more, classes)])
 
 
 def _make_room(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Gives the table the stored one's size before it is filled."""
+    """Resizes the table to that of a state dict before it is loaded."""
     if isinstance(module, PSKD) and (stored := state.get(f"{prefix}previous")) is not None:
         module.previous = module.previous.new_empty(stored.shape)

@@ -12,15 +12,15 @@ from tutelage.losses.precision import in_float32
 
 
 class SoftTarget(nn.Module):
-    """The student's softened distribution should be the teacher's.
+    """Matches the student's softened distribution to the teacher's.
 
     ``T² · mean_b KL(q‖p)``, ``q = softmax(z_t / T)``, ``p = softmax(z_s / T)``: summed over classes, averaged over
     rows, T² inside, so that the gradient ``T (p − q) / B`` keeps its size as T grows. torch's
     ``KLDivLoss(reduction="mean")`` would divide by B·C.
 
-    A class that is masked (−inf) in both adds nothing; one that the student alone masks costs some 1e30 times the
-    teacher's probability; a row that is masked whole counts as uniform. NaN stays NaN. In float32, logits that differ
-    by some δ give the value to about 1e-7·(1 + T/δ) of itself.
+    A class masked (−inf) in both contributes 0; one that only the student masks contributes about 1e30 times the
+    teacher's probability; a fully masked row counts as uniform. NaN stays NaN. In float32, the relative error for
+    logits that differ by δ is about 1e-7·(1 + T/δ).
 
     Args:
         temperature: T.
@@ -33,7 +33,7 @@ class SoftTarget(nn.Module):
 
     Published weight: 0.9 with 0.1 of cross-entropy, T = 4 (CIFAR-100; RepDistiller, mdistiller).
 
-    Distilling the Knowledge in a Neural Network, arXiv:1503.02531.
+    Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv:1503.02531.
     """
 
     temperature: Tensor
@@ -44,7 +44,7 @@ class SoftTarget(nn.Module):
 
     @in_float32
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The loss, a scalar."""
+        """Returns the loss, a scalar."""
         student, teacher = paired_rows(student, teacher, "SoftTarget")
         return soft_target(student, teacher, self.temperature)
 
@@ -52,9 +52,9 @@ class SoftTarget(nn.Module):
 def soft_target(student: Tensor, teacher: Tensor, temperature: Tensor) -> Tensor:
     """Computes :class:`SoftTarget` as a function of logits [B, C], [B, C] and a 0-dim temperature; returns a scalar.
 
-    In closed form, but for a temperature that needs a gradient and inside ``torch.func``'s transforms (vmap, grad …).
+    Uses a closed form of the gradient, except if the temperature needs one too or inside ``torch.func`` transforms.
     """
-    # A Function that torch.func can look into needs a setup_context, which makes it a third slower at [64, 10].
+    # torch.func would need a Function with setup_context, which is a third slower at [64, 10].
     if temperature.requires_grad or inside_functorch():
         return _composed(student, teacher, temperature)
     loss: Tensor = _ClosedForm.apply(student, teacher, temperature)
@@ -68,8 +68,8 @@ def _composed(student: Tensor, teacher: Tensor, temperature: Tensor) -> Tensor:
 class _ClosedForm(Function):
     """``T²/B Σ (p − q − q∘d)``, d = log(p/q); gradients ``T/B (p − q)`` and ``−T/B q∘(d − Σ q∘d)``.
 
-    Why so: :func:`~tutelage.losses.logits.kl`. Beyond its arguments, three full-size tensors at most live at once; four
-    in backward if both gradients are wanted.
+    :func:`~tutelage.losses.logits.kl` gives the reason for this form. At most three full-size tensors exist at once
+    besides its arguments; four in backward if both gradients are needed.
     """
 
     @staticmethod
@@ -86,7 +86,7 @@ class _ClosedForm(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, difference = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph=True: what was saved is not known to autograd
+        if torch.is_grad_enabled():  # create_graph=True: autograd cannot differentiate the saved tensors
             wanted = [x for x, needed in zip(inputs, ctx.needs_input_grad, strict=True) if needed]
             found = iter(torch.autograd.grad(_composed(*inputs), wanted, grad, create_graph=True))
             return tuple(next(found) if needed else None for needed in ctx.needs_input_grad)
@@ -96,7 +96,7 @@ class _ClosedForm(Function):
 
 
 def _of_teacher(student: Tensor, teacher: Tensor, temperature: Tensor) -> Tensor:
-    """``q∘(d − Σ q∘d)``, computed anew: teachers seldom learn."""
+    """Returns ``q∘(d − Σ q∘d)``, recomputed, as teachers are rarely trained."""
     log_p, log_q = _log_softmax_in_place(student, temperature), _log_softmax_in_place(teacher, temperature)
     d = log_p.sub_(log_q)
     q = log_q.exp_()
@@ -104,5 +104,5 @@ def _of_teacher(student: Tensor, teacher: Tensor, temperature: Tensor) -> Tensor
 
 
 def _log_softmax_in_place(logits: Tensor, temperature: Tensor) -> Tensor:
-    """:func:`log_softmax` without autograd, a full-size tensor less."""
+    """Computes :func:`log_softmax` without autograd and with one full-size tensor less."""
     return logits.clamp(min=LOWEST).div_(temperature).log_softmax(1)

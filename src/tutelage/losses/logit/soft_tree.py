@@ -1,4 +1,4 @@
-"""Soft decision trees (Frosst & Hinton 2017): what their leaves learn, and that their branches are used alike."""
+"""Losses of soft decision trees (Frosst & Hinton 2017): cross-entropy of the leaves, balanced use of the branches."""
 
 import math
 from typing import Any
@@ -14,12 +14,12 @@ from tutelage.losses.ranks import all_ranks
 
 
 class LeafLabels(nn.Module):
-    """Every leaf should say the label, as far as its path is probable.
+    """Cross-entropy of every leaf with the label, weighted by its path probability.
 
     ``mean_b Σ_l P^l(x_b) · CE(t_b, softmax(φ^l))``, t the label, smoothed by ε: (1 − ε) · 1[c = y] + ε/C. The
-    logarithm stands inside the sum over leaves, unlike in the mixture's −log Σ_l P^l Q^l_y: a leaf is charged for
-    whatever comes to it, however right the others are. (The paper's equation 3 has one more logarithm around the sum,
-    of a number that is negative; this is what its text says.)
+    logarithm is inside the sum over leaves, unlike in the mixture's −log Σ_l P^l Q^l_y: each leaf is penalised for the
+    examples that reach it, independently of the others. (The paper's equation 3 has another logarithm around the sum,
+    of a negative number; this is what its text describes.)
 
     Args:
         label_smoothing: ε.
@@ -28,11 +28,11 @@ class LeafLabels(nn.Module):
         paths [B, L], log path probabilities; leaves [L, C], φ; label [B]; a scalar.
 
     Raises:
-        TutelageError: ε is not in [0, 1], or shapes do not fit.
+        TutelageError: ε is not in [0, 1], or shapes do not match.
 
     Published weight: not given; 1 − alpha beside :class:`LeafSoftTarget`.
 
-    Distilling a Neural Network Into a Soft Decision Tree, arXiv:1711.09784.
+    Frosst & Hinton, "Distilling a Neural Network Into a Soft Decision Tree", 2017, arXiv:1711.09784.
     """
 
     label_smoothing: Tensor
@@ -44,18 +44,18 @@ class LeafLabels(nn.Module):
 
     @in_float32
     def forward(self, paths: Tensor, leaves: Tensor, label: Tensor) -> Tensor:
-        """The loss, a scalar."""
+        """Returns the loss, a scalar."""
         expected = _expected(paths, log_softmax(leaves), "LeafLabels")
         right = expected.gather(1, column(label, expected, "LeafLabels")).mean()
         return -torch.lerp(right, expected.mean(), self.label_smoothing.to(expected.dtype))
 
 
 class LeafSoftTarget(nn.Module):
-    """Every leaf should say what the teacher says of the example, as far as its path is probable.
+    """Cross-entropy of every leaf with the teacher's distribution, weighted by its path probability.
 
     ``T² · mean_b Σ_l P^l(x_b) · CE(q_b, softmax(φ^l / T))``, ``q = softmax(z_t / T)``. With one leaf it is
-    :class:`~tutelage.losses.logit.soft_target.SoftTarget` and T² times the teacher's entropy, which has no gradient.
-    The paper has no T, that is 1.
+    :class:`~tutelage.losses.logit.soft_target.SoftTarget` plus T² times the teacher's entropy, a constant. The paper
+    has no T, i.e. T = 1.
 
     Args:
         temperature: T.
@@ -64,11 +64,11 @@ class LeafSoftTarget(nn.Module):
         paths [B, L], log path probabilities; leaves [L, C], φ; teacher [B, C]; a scalar.
 
     Raises:
-        TutelageError: T is not finite or below 1e-3, or shapes do not fit.
+        TutelageError: T is not finite or below 1e-3, or shapes do not match.
 
     Published weight: not given ("a composite of the true labels and the predictions of the neural net").
 
-    Distilling a Neural Network Into a Soft Decision Tree, arXiv:1711.09784.
+    Frosst & Hinton, "Distilling a Neural Network Into a Soft Decision Tree", 2017, arXiv:1711.09784.
     """
 
     temperature: Tensor
@@ -79,7 +79,7 @@ class LeafSoftTarget(nn.Module):
 
     @in_float32
     def forward(self, paths: Tensor, leaves: Tensor, teacher: Tensor) -> Tensor:
-        """The loss, a scalar."""
+        """Returns the loss, a scalar."""
         expected = _expected(paths, log_softmax(leaves, self.temperature), "LeafSoftTarget")
         teacher = rows(teacher, "LeafSoftTarget")
         if teacher.shape != expected.shape:
@@ -91,31 +91,31 @@ class LeafSoftTarget(nn.Module):
 
 
 class Balance(Loss):
-    """Every inner node should send as much to the right as to the left.
+    """Penalises inner nodes that send unequal shares of the examples to the left and to the right.
 
     ``−Σ_i 2^{−d_i} [½ log α_i + ½ log(1 − α_i)]`` over the inner nodes i at depth d_i (the root's is 0), ``α_i`` the
-    share of what comes to i that goes right: ``Σ_b P^i(x_b) p_i(x_b) / Σ_b P^i(x_b)``. λ is the term's weight. Few
-    examples come to a deep node, so in training α_i is an average over the batches: a plain one of the first, then an
-    exponential one with a window of ``window · 2^{d_i}`` batches. The gradient is that of this batch's part of it.
+    share of the probability mass at i that goes right: ``Σ_b P^i(x_b) p_i(x_b) / Σ_b P^i(x_b)``. λ is the term's
+    weight. Few examples reach a deep node, so in training α_i is averaged over batches: first a plain mean, then an
+    exponential average with a window of ``window · 2^{d_i}`` batches. The gradient is that of the current batch's part.
 
     On several ranks α_i is that of the whole batch. In ``eval()`` the average is neither read nor written.
 
     Args:
-        window: how many batches the root's average spans; 1 is the batch alone.
+        window: number of batches that the root's average spans; 1 is the current batch alone.
 
     Attributes:
-        average: [2^d − 1, 2], the averages of 1 − α and α, breadth first; saved with the state.
-        batches: how many it has seen; saved with the state.
+        average: [2^d − 1, 2], the averages of 1 − α and α, breadth first; part of the state_dict.
+        batches: number of batches averaged so far; part of the state_dict.
 
     Shape:
         paths [B, 2^d], log path probabilities; a scalar.
 
     Raises:
-        TutelageError: window is below 1, or the leaves are not a power of 2.
+        TutelageError: window is below 1, or the number of leaves is not a power of 2.
 
-    Published weight: λ is not given, nor how long a window is; their growth with the depth is.
+    Published weight: the paper gives neither λ nor the window, only how they change with the depth.
 
-    Distilling a Neural Network Into a Soft Decision Tree, arXiv:1711.09784.
+    Frosst & Hinton, "Distilling a Neural Network Into a Soft Decision Tree", 2017, arXiv:1711.09784.
     """
 
     same_on_ranks = True
@@ -132,10 +132,10 @@ class Balance(Loss):
 
     @in_float32
     def forward(self, paths: Tensor) -> Tensor:
-        """The penalty, a scalar."""
+        """Returns the penalty, a scalar."""
         if paths.dim() != 2 or (leaves := paths.shape[1]) < 2 or leaves & (leaves - 1):
             raise TutelageError(f"Balance: expected log path probabilities [B, 2^d], found {list(paths.shape)}")
-        if not len(self.average):  # the first forward of all is in eval mode: in training there is a tensor to fill
+        if not len(self.average):  # the very first forward runs in eval mode, so training finds a tensor to update
             self.average = self.average.new_zeros(leaves - 1, 2)
         mass = paths.logsumexp(0)
         log_shares = _log_shares(self._of_all_ranks(mass) if self.training else mass)
@@ -146,7 +146,7 @@ class Balance(Loss):
         return -(log_shares.sum(1) / (2 * growth)).sum()
 
     def _averaged(self, log_shares: Tensor, growth: Tensor) -> Tensor:
-        """Logarithms of the running averages, this batch included."""
+        """Returns the logarithms of the running averages, this batch included."""
         self.batches += 1
         part = 1 / torch.minimum(self.batches.to(growth.dtype), self.window * growth)
         before = (self.average.to(part.dtype) * (1 - part)).log()
@@ -156,7 +156,7 @@ class Balance(Loss):
 
     @staticmethod
     def _of_all_ranks(mass: Tensor) -> Tensor:
-        """The log of the ranks' mean mass; averaged over ranks, as by DDP, its gradient is that of the whole batch."""
+        """Returns the log of the ranks' mean mass; DDP's average of its gradients is that of the whole batch."""
         own = mass.detach()
         ranks = all_ranks(own[None, None])[0]
         if len(ranks) == 1:
@@ -166,7 +166,7 @@ class Balance(Loss):
 
 
 def _expected(paths: Tensor, log_q: Tensor, what: str) -> Tensor:
-    """``Σ_l P^l log Q^l`` [B, C]: every cross-entropy with a distribution over classes is linear in it."""
+    """Returns ``Σ_l P^l log Q^l`` [B, C], in which every cross-entropy with a distribution is linear."""
     if paths.dim() != 2 or log_q.dim() != 2 or paths.shape[1] != len(log_q):
         raise TutelageError(
             f"{what}: expected log path probabilities [B, L] and leaves [L, C], "
@@ -176,7 +176,7 @@ def _expected(paths: Tensor, log_q: Tensor, what: str) -> Tensor:
 
 
 def _log_shares(mass: Tensor) -> Tensor:
-    """Log mass of the leaves [2^d] → [2^d − 1, 2]: of every inner node, breadth first, log(1 − α) and log α."""
+    """Returns log(1 − α) and log α of the inner nodes, [2^d − 1, 2], breadth first, from the leaves' log mass [2^d]."""
     levels = []
     while len(mass) > 1:
         children = mass.view(-1, 2)
@@ -186,6 +186,6 @@ def _log_shares(mass: Tensor) -> Tensor:
 
 
 def _make_room(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Gives the averages the stored ones' size before they are filled."""
+    """Resizes the averages to those of a state dict before it is loaded."""
     if isinstance(module, Balance) and (stored := state.get(f"{prefix}average")) is not None:
         module.average = module.average.new_empty(stored.shape)

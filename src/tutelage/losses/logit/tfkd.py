@@ -10,15 +10,15 @@ from tutelage.losses.precision import in_float32
 
 
 class TfKDReg(nn.Module):
-    """Soft targets of a virtual teacher that is right with probability a and else knows nothing.
+    """Soft targets of a virtual teacher: probability a for the label, the rest uniform over the other classes.
 
     ``T² · mean_b KL(q‖p)``, ``p = softmax(z_s / T)``, ``q`` the distribution (a on the label, (1 − a)/(C − 1) on each
-    other class) softened at T as if its logarithms were logits. T² is inside. It is the paper's KL term; its
-    (1 − α)·CE is a term of its own. The published code differs: it softens by softmax(probability / T), which at
-    T = 20 is nearly uniform, leaves the student at T = 1, and averages over B·C.
+    other class) with its logarithms as logits, softened at T. T² is inside. It is the paper's KL term; its (1 − α)·CE
+    is a separate term. The published code differs: it softens by softmax(probability / T), which at T = 20 is nearly
+    uniform, leaves the student at T = 1, and averages over B·C.
 
     Args:
-        correct: a, above 0 and at most 1.
+        correct: a, in (0, 1].
         temperature: T.
 
     Shape:
@@ -27,9 +27,9 @@ class TfKDReg(nn.Module):
     Raises:
         TutelageError: a is not in (0, 1], T is not finite or below 1e-3, or a shape is wrong.
 
-    Published: a = 0.99, T = 20; the weight α, with 1 − α of cross-entropy, is tuned.
+    Published: a = 0.99, T = 20; the weight α, with 1 − α of cross-entropy, is tuned per network.
 
-    Revisiting Knowledge Distillation via Label Smoothing Regularization, arXiv:1909.11723.
+    Yuan et al., "Revisiting Knowledge Distillation via Label Smoothing Regularization", 2020, arXiv:1909.11723.
     """
 
     correct: Tensor
@@ -43,7 +43,7 @@ class TfKDReg(nn.Module):
 
     @in_float32
     def forward(self, student: Tensor, label: Tensor) -> Tensor:
-        """The loss, a scalar."""
+        """Returns the loss, a scalar."""
         label = column(label, student, "TfKDReg")
         student = rows(student, "TfKDReg")
         classes = student.shape[1]

@@ -7,10 +7,10 @@ from tutelage.losses.precision import in_float32
 
 
 class TTM(nn.Module):
-    """Soft targets with a temperature on the teacher's side alone.
+    """Soft targets with a temperature for the teacher only.
 
     ``mean_b KL(q‖p)``: ``q = softmax(z_t / T)``, that is q₁^ℓ / Z with ℓ = 1/T and ``Z = Σ_c q₁^ℓ``;
-    ``p = softmax(z_s)`` at T = 1. There is no T²: the student's side, whose gradient T would shrink, has none.
+    ``p = softmax(z_s)`` at T = 1. No factor T² is needed, as the student's gradient is not scaled by T.
 
     Args:
         temperature: T.
@@ -24,7 +24,7 @@ class TTM(nn.Module):
     Published weight: 45 with cross-entropy at 1, T = 10 (the authors' example, VGG13 → VGG8, CIFAR-100); others for
     other pairs.
 
-    Knowledge Distillation Based on Transformed Teacher Matching, arXiv:2402.11148.
+    Zheng & Yang, "Knowledge Distillation Based on Transformed Teacher Matching", 2024, arXiv:2402.11148.
     """
 
     temperature: Tensor
@@ -35,7 +35,7 @@ class TTM(nn.Module):
 
     @in_float32
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The loss, a scalar."""
+        """Returns the loss, a scalar."""
         student, teacher = paired_rows(student, teacher, type(self).__name__)
         divergence = kl(log_softmax(teacher, self.temperature), log_softmax(student))
         return (self.weight(teacher) * divergence).mean()
@@ -46,12 +46,12 @@ class TTM(nn.Module):
 
 
 class WTTM(TTM):
-    """:class:`TTM` with each row weighted by its Z, which is the greater the less sure the teacher is.
+    """:class:`TTM` with each row weighted by its Z, which grows with the teacher's uncertainty.
 
-    ``mean_b Z · KL(q‖p)``; Z runs from 1 to C^(1 − 1/T), so TTM's weight is not this one's.
+    ``mean_b Z · KL(q‖p)``; Z ranges from 1 to C^(1 − 1/T), so the term's weight differs from TTM's.
 
-    Published weight: 4 at T = 5, beside cross-entropy at 1 and CRD at 0.8 (the authors' example, VGG13 → VGG8,
-    CIFAR-100); none for it alone.
+    Published weight: 4 at T = 5, with cross-entropy at 1 and CRD at 0.8 (the authors' example, VGG13 → VGG8,
+    CIFAR-100); none without CRD.
     """
 
     def weight(self, teacher: Tensor) -> Tensor:

@@ -9,11 +9,11 @@ from tutelage.losses.precision import in_float32
 
 
 class WSLD(nn.Module):
-    """Soft targets that count less where the student already fits the label better than the teacher does.
+    """Soft targets weighted by example, less where the student already fits the label better than the teacher does.
 
     ``T² · mean_b (1 − exp(−CE_s / CE_t)) · H(q, p)``, ``H(q, p) = −Σ_c q log p`` softened at T, CE the cross-entropy
-    with the label at T = 1. The weights are detached, T² is inside. H is a cross-entropy: least, but not 0, where
-    p = q. CE_t is taken 1e-7 greater, as in the published code.
+    with the label at T = 1. The weights are detached, T² is inside. H is a cross-entropy: its minimum, not 0, is at
+    p = q. 1e-7 is added to CE_t, as in the published code.
 
     Args:
         temperature: T.
@@ -26,7 +26,8 @@ class WSLD(nn.Module):
 
     Published weight, cross-entropy at 1: 2.5, T = 2 for ImageNet (the authors); 2.25, T = 4 for CIFAR-100 (cls_KD).
 
-    Rethinking Soft Labels for Knowledge Distillation: A Bias-Variance Tradeoff Perspective, arXiv:2102.00650.
+    Zhou et al., "Rethinking Soft Labels for Knowledge Distillation: A Bias-Variance Tradeoff Perspective", 2021,
+    arXiv:2102.00650.
     """
 
     temperature: Tensor
@@ -37,7 +38,7 @@ class WSLD(nn.Module):
 
     @in_float32
     def forward(self, student: Tensor, teacher: Tensor, label: Tensor) -> Tensor:
-        """The loss, a scalar."""
+        """Returns the loss, a scalar."""
         label = column(label, student, "WSLD")
         student, teacher = paired_rows(student, teacher, "WSLD")
         q = log_softmax(teacher, self.temperature).exp()
@@ -47,7 +48,7 @@ class WSLD(nn.Module):
 
 
 def _cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
-    """[B]; −log p_y as log(1 + Σ_{i≠y} exp(z_i − z_y)), whose ratios hold in float32 when p_y is nearly 1, too."""
+    """Returns −log p_y, [B], as log(1 + Σ_{i≠y} exp(z_i − z_y)), which is accurate in float32 even if p_y is near 1."""
     logits = logits.clamp(min=LOWEST)
     others = logits.scatter(1, label, LOWEST).logsumexp(1)
     return F.softplus(others - logits.gather(1, label).squeeze(1))

@@ -20,51 +20,51 @@ _NO_LABEL = -100  # torch's ignore_index
 
 
 class CRD(Loss):
-    """Contrasts the student's embedding of an example with the teacher's of others: noise-contrastive estimation.
+    """Contrasts the student's and the teacher's embeddings of examples by noise-contrastive estimation.
 
-    Two banks remember an embedding of every training example, one the student's and one the teacher's. An example's
+    Two banks store an embedding of every training example, one the student's and one the teacher's. An example's
     student embedding v is scored against the teacher's bank at its own key (c = 0) and at K other keys (c = 1 … K),
     and the teacher's embedding against the student's bank likewise:
 
     ``P_c = exp(v·w_c/τ)/Z``, ``h_c = P_c/(P_c + K/N)``, ``loss = −1/B Σ_b [log h_0 + Σ_{c ≥ 1} log(1 − h_c)]``,
-    summed over the two sides. Z is fixed once, at N times the mean of exp(v·w/τ) over the first training batch. N
-    then cancels and log h = log σ(v·w/τ − log(Z·K/N)), which is how it is computed: no exponential, no ε.
+    summed over the two sides. Z is set once, to N times the mean of exp(v·w/τ) over the first training batch. N then
+    cancels, and log h = log σ(v·w/τ − log(Z·K/N)) is computed without exponentials or an ε.
 
-    Negatives: with ``label`` [B] they are of other classes (call :meth:`bind` first), without it any examples but the
-    own; uniform and, as in RepDistiller, each once, or with replacement where there are fewer than K. They come from
-    torch's global generator on the keys' device, which the training loop reseeds per (seed, step, rank). An example
-    whose label is −100 has none: its negatives are any but the own, and it is a negative to every class.
+    Negatives: with ``label`` [B] they are of other classes (call :meth:`bind` first), without it any other examples;
+    uniform and, as in RepDistiller, without replacement, or with replacement if there are fewer than K. They are drawn
+    from torch's global generator on the keys' device, which the training loop reseeds per (seed, step, rank). An
+    unlabelled example (label −100) has all other examples as negatives and is a negative of every class.
 
-    State: in training mode a forward call moves the bank at the batch's keys, ``w ← unit(momentum·w + (1 −
-    momentum)·v)`` (after scoring), and the first one sets Z. In eval mode nothing is written, and Z, if unset, is the
-    batch's own. So run the first call, which gives the embeddings their widths, in eval mode; and keys are always
-    those of the training set. Banks and Z are persistent: a resumed run goes on in the same bits. A key twice in one
-    batch: one of the two is written.
+    State: in training mode a forward call updates the bank at the batch's keys, ``w ← unit(momentum·w + (1 −
+    momentum)·v)`` (after scoring), and the first one sets Z. In eval mode nothing is written, and Z, if unset, is that
+    of the batch. So run the first call, which sets the embeddings' input widths, in eval mode. Keys are always those of
+    the training set. Banks and Z are in the state_dict: a resumed run is bit-identical. If a key occurs twice in a
+    batch, one of its embeddings is stored.
 
-    Under DDP each rank contrasts its own slice of the batch, with draws of its own; but the banks take the embeddings
-    of all ranks and Z the mean over all, so every rank holds the same state (DDP's broadcast of rank 0's buffers
-    would otherwise lose what the others saw). Ranks must all be in training mode at once; their slices may differ in
-    size.
+    Under DDP each rank contrasts its own slice of the batch with its own negatives, but the banks receive the
+    embeddings of all ranks and Z is the mean over all, so every rank holds the same state (DDP's broadcast of rank 0's
+    buffers would otherwise discard the other ranks' updates). All ranks must be in training mode at the same time;
+    their slices may differ in size.
 
-    Cost: each side is scored against its whole bank in one product, B·N·dim multiplications and B·N numbers whatever
+    Cost: each side is scored against its whole bank in one product, B·N·dim multiplications and B·N numbers for any
     K. Gathering the B·(K + 1) rows instead takes 19 times as long on a CPU (B = 64, K = 16384, N = 50000:
     ``benchmarks/losses.py --only crd``).
 
     Args:
-        examples: N, how many examples there are keys for, 0 … N − 1: the training set before validation is split off.
-            None: told by :meth:`bind`.
+        examples: N, number of keys, 0 … N − 1: the size of the training set before validation is split off. None: set
+            by :meth:`bind`.
         dim: width of the embeddings.
         negatives: K.
         temperature: τ, at least 1e-3.
         momentum: share of the old row that a bank keeps, in [0, 0.999].
 
     Shape:
-        student [B, …], teacher [B, …], key [B] int64 (which example each row is), label [B] int64 or None. Returns
-        a scalar.
+        student [B, …], teacher [B, …], key [B] int64 (the examples' indices), label [B] int64 or None. Returns a
+        scalar.
 
-    Published weight: 0.8 next to cross-entropy at 1 (RepDistiller, CIFAR-100, τ = 0.07, K = 16384).
+    Published weight: 0.8 with cross-entropy at 1 (RepDistiller, CIFAR-100, τ = 0.07, K = 16384).
 
-    Contrastive Representation Distillation, arXiv:1910.10699.
+    Tian et al., "Contrastive Representation Distillation", 2020, arXiv:1910.10699.
 
     Raises:
         TutelageError: an argument is out of range.
@@ -119,19 +119,18 @@ class CRD(Loss):
         self.register_buffer("place", torch.arange(examples), persistent=False)  # key → its place in the pool, or −1
 
     def bind(self, keys: Tensor, labels: Tensor) -> None:
-        """Tells which examples are trained on, and their classes: negatives are drawn from these alone.
+        """Sets the training examples and their classes: negatives are drawn from these alone.
 
-        Without ``examples`` the banks are made here, up to the greatest key.
-
-        Without it every key below ``examples`` may be drawn, and a call with ``label`` is refused.
+        Makes the banks, up to the greatest key, if ``examples`` is None. Without this call every key below ``examples``
+        may be drawn, and ``forward`` refuses ``label``.
 
         Args:
-            keys: [n] integers, each once: the keys of the training set.
+            keys: [n] integers, the distinct keys of the training set.
             labels: [n] integers, their labels; −100 for none.
 
         Raises:
-            TutelageError: not one label a key, a key that is out of range or repeated, another negative label, or all
-            of one class.
+            TutelageError: not one label per key, a key is out of range or repeated, a label is negative but not −100,
+                or all labels are equal.
         """
         if (
             keys.ndim != 1
@@ -155,7 +154,7 @@ class CRD(Loss):
             found = f"{int(labels.min())} … {int(labels.max())}"
             raise TutelageError(f"CRD.bind: expected labels ≥ 0 (or −100: none) of at least two classes; found {found}")
         self.some_unlabelled = not bool(known.all())
-        last = labels.where(known, labels.max() + 1)  # those without a label
+        last = labels.where(known, labels.max() + 1)  # unlabelled examples come last
         self.pool = keys[last.argsort(stable=True)]  # class c is pool[first[c] : first[c] + count[c]]
         self.place = torch.full_like(self.place, -1)
         self.place[self.pool] = torch.arange(len(self.pool), device=self.pool.device)
@@ -165,9 +164,9 @@ class CRD(Loss):
         self.fewest, self.most = len(self.pool) - max(left_out), len(self.pool) - min(left_out)  # negatives of a label
 
     def draw(self, key: Tensor, label: Tensor | None = None) -> Tensor:
-        """Keys of the negatives [B, K], uniform over the pool: all but the class, or without labels all but the key.
+        """Draws the keys of the negatives [B, K] uniformly from all other classes, or without labels all other keys.
 
-        Each once in a row of which there are K or more; a row of fewer has them with replacement.
+        Without replacement in rows that have K candidates or more, else with replacement.
         """
         first, count = self.place[key], torch.ones_like(key)
         if label is not None and self.some_unlabelled:
@@ -183,20 +182,20 @@ class CRD(Loss):
                 return again
         place = torch.arange(len(self.pool), device=key.device)
         own = (place >= first[:, None]) & (place < (first + count)[:, None])
-        dice = torch.rand(len(key), len(self.pool), device=key.device).masked_fill_(own, -1)
-        once = self.pool[dice.topk(self.negatives, sorted=False).indices]  # the K greatest of equal chances
+        draws = torch.rand(len(key), len(self.pool), device=key.device).masked_fill_(own, -1)
+        once = self.pool[draws.topk(self.negatives, sorted=False).indices]  # a uniform subset of size K
         if self.negatives <= fewest:
             return once
         return torch.where((len(self.pool) - count >= self.negatives)[:, None], once, again)
 
     def _with_replacement(self, first: Tensor, count: Tensor) -> Tensor:
-        dice = torch.randint(1 << 62, (len(first), self.negatives), device=first.device)  # so large that % has no bias
-        other = dice % (len(self.pool) - count)[:, None]
-        return self.pool[other + count[:, None] * (other >= first[:, None])]  # skips the stretch that is left out
+        draws = torch.randint(1 << 62, (len(first), self.negatives), device=first.device)  # so large that % has no bias
+        other = draws % (len(self.pool) - count)[:, None]
+        return self.pool[other + count[:, None] * (other >= first[:, None])]  # skips the excluded range
 
     @in_float32
     def forward(self, student: Tensor, teacher: Tensor, key: Tensor, label: Tensor | None = None) -> Tensor:
-        """The contrastive loss, averaged over B and summed over both sides: a scalar."""
+        """Returns the contrastive loss, averaged over B and summed over both sides: a scalar."""
         student, teacher = flat_rows(student, teacher, "CRD")
         self._check(len(student), key, label)
         views = torch.stack([unit(self.student_embedding(student)), unit(self.teacher_embedding(teacher))])
@@ -207,9 +206,9 @@ class CRD(Loss):
         return loss
 
     def _contrast(self, views: Tensor, keys: Tensor) -> Tensor:
-        """The loss of ``views`` [2, B, dim] against the banks at ``keys`` [B, 1 + K].
+        """Returns the loss of ``views`` [2, B, dim] against the banks at ``keys`` [B, 1 + K].
 
-        The gradient is made here: the bank changes before backward runs, so autograd could not use it then.
+        The gradient is computed here, since the bank is updated before backward runs.
         """
         with torch.no_grad():
             bank = self.bank.to(views.dtype)
@@ -224,7 +223,7 @@ class CRD(Loss):
         return _KnownGradient.apply(views, loss, gradient)
 
     def _log_mean(self, score: Tensor) -> Tensor:
-        """log(Z/N) [2, 1, 1]: as set by the first training batch, else of this one."""
+        """Returns log(Z/N) [2, 1, 1]: of the first training batch, or of this batch if there was none."""
         here = score.logsumexp((1, 2), keepdim=True) - math.log(score[0].numel())
         if self.training:
             ranks = all_ranks(here.mT)  # every rank's [2, 1, 1] side by side
@@ -236,7 +235,7 @@ class CRD(Loss):
 
     @torch.no_grad()
     def _remember(self, key: Tensor, views: Tensor) -> None:
-        """Moves the banks towards ``views`` [2, B, dim] of all ranks."""
+        """Updates the banks with ``views`` [2, B, dim] of all ranks."""
         key, views = all_ranks(key[None])[0], all_ranks(views)
         rows = unit(self.momentum * self.bank[:, key] + (1 - self.momentum) * views)
         self.bank.index_copy_(1, key, rows.to(self.bank.dtype))
@@ -249,16 +248,14 @@ class CRD(Loss):
             given["label"] = (self._some_class(label), len(self.count))
         for name, (index, limit) in given.items():
             if index.shape != (size,):
-                raise TutelageError(f"CRD: {name} must be [{size}], as the signals are; found {list(index.shape)}")
-            if not devices.waits(
-                index.device
-            ):  # an accelerator would have to wait; there it is a device-side assertion
+                raise TutelageError(f"CRD: {name} must be [{size}], as the signals; found {list(index.shape)}")
+            if not devices.waits(index.device):  # on an accelerator it is a device-side assertion, without waiting
                 self._check_range(name, index, limit)
-        if not devices.waits(key.device) and bool((strange := key[self.place[key] < 0]).numel()):
-            raise TutelageError(f"CRD: expected keys that bind() was told of, found {strange[:3].tolist()}")
+        if not devices.waits(key.device) and bool((unknown := key[self.place[key] < 0]).numel()):
+            raise TutelageError(f"CRD: expected keys that were passed to bind(), found {unknown[:3].tolist()}")
 
     def _some_class(self, label: Tensor) -> Tensor:
-        """``label``, 0 where there is none."""
+        """Returns ``label`` with 0 for unlabelled examples."""
         return label.where(label != _NO_LABEL, 0) if self.some_unlabelled else label
 
     def _check_range(self, name: str, index: Tensor, limit: int) -> None:
@@ -268,7 +265,7 @@ class CRD(Loss):
 
 
 class _KnownGradient(torch.autograd.Function):
-    """The scalar ``loss`` as a function of ``x`` with a gradient that is known already; it has no second derivative."""
+    """The scalar ``loss`` as a function of ``x`` with a precomputed gradient; it has no second derivative."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
@@ -277,6 +274,6 @@ class _KnownGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        if torch.is_grad_enabled():  # ``once_differentiable`` lets this pass, as ``upstream`` itself needs no gradient
+        if torch.is_grad_enabled():  # ``once_differentiable`` would not raise, as ``upstream`` needs no gradient
             raise TutelageError("CRD: its gradient cannot be differentiated again (create_graph=True)")
         return upstream * ctx.saved_tensors[0], None, None

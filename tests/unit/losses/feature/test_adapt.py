@@ -51,7 +51,9 @@ def test_tokens_of_other_lengths_are_refused() -> None:
 
 
 def test_no_stage_at_all_is_refused() -> None:
-    with pytest.raises(TutelageError, match=r"Mine needs as many stages of both; found student \[\], teacher \[\]"):
+    with pytest.raises(
+        TutelageError, match=r"Mine needs the same number of stages of both; found student \[\], teacher \[\]"
+    ):
         stage_pairs([], [], "Mine", (4,))
 
 

@@ -55,7 +55,10 @@ def test_gradients_reach_the_student_s_classifier() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"teacher_weight": torch.randn(6, 5)}, r"as many classes of both; found student_weight \[7, 4\].*\[6, 5\]"),
+        (
+            {"teacher_weight": torch.randn(6, 5)},
+            r"the same number of classes of both; found student_weight \[7, 4\].*\[6, 5\]",
+        ),
         ({"teacher_weight": torch.randn(7, 4)}, r"found feature \[3, 5, 6, 6\], classifier weight \[7, 4\]"),
         ({"student": torch.randn(3, 4, 1, 6)}, r"at least 2×2.*found feature \[3, 4, 1, 6\]"),
     ],

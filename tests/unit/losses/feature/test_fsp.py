@@ -36,7 +36,9 @@ def test_other_widths_are_refused() -> None:
 def test_a_single_stage_is_refused() -> None:
     one = stages((2, 3, 4, 4))
     for signals in (one, one[0]):
-        with pytest.raises(TutelageError, match=r"two or more stages of one batch; found student \[\[2, 3, 4, 4\]\]"):
+        with pytest.raises(
+            TutelageError, match=r"two or more stages of the same batch size; found student \[\[2, 3, 4, 4\]\]"
+        ):
             FSP()(signals, signals)
 
 

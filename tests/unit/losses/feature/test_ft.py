@@ -78,7 +78,7 @@ def test_a_resumed_run_does_not_learn_it_again() -> None:
 
 def test_a_phase_out_of_turn_is_refused() -> None:
     loss, student, teacher = built()
-    with pytest.raises(TutelageError, match="paraphraser must learn first"):
+    with pytest.raises(TutelageError, match="paraphraser is not trained"):
         loss(student, teacher)
     with pytest.raises(TutelageError, match="has no shape before the first call"):
         FT().prepare(lambda epoch: [{"teacher": teacher}])

@@ -253,7 +253,7 @@ def test_examples_held_out_are_never_drawn():
         assert set(draws.flatten().tolist()) <= set(training.tolist())
         assert (draws != KEY[:, None]).all()
     assert set(loss.draw(KEY)[0].tolist()) == set(training.tolist()) - {7}
-    with pytest.raises(TutelageError, match=r"bind\(\) was told of, found \[8\]"):
+    with pytest.raises(TutelageError, match=r"passed to bind\(\), found \[8\]"):
         loss(*signals(), torch.tensor([7, 8, 4]))
 
 
