@@ -18,6 +18,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pages import FENCE
 
 from tutelage.cli import main as console
 from tutelage.config.paths import conf_dir
@@ -28,7 +29,6 @@ VERBS = [verb for verb in console.VERBS if Path(conf_dir(), f"{verb}.yaml").is_f
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TEXT = {str(page.relative_to(ROOT)): page.read_text() for page in PAGES}
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 NO_KEYS = {"teacher.pt", "student.about", "student.logits", "teacher.embedding"}  # files, attributes, signals
 TABLES = {"loss": "docs/losses.md", "sources": "docs/teachers.md", "data": "docs/data.md"}  # with a row for each choice

@@ -152,38 +152,3 @@ def test_mnist_for_an_epoch(main, tmp_path, mnist_root):
     assert metrics["student"]["parameters"] == 25_450
     assert metrics["student"]["last"]["test"]["count"] == 10_000
     assert metrics["student"]["last"]["test"]["accuracy"] > 0.8
-
-
-@pytest.mark.long
-def test_a_wheel_works_from_another_folder(tmp_path):
-    from pathlib import Path
-
-    import tutelage
-
-    root = Path(tutelage.__file__).parents[2]
-    if not (root / "pyproject.toml").is_file():
-        pytest.skip("tutelage is not installed from a checkout, so there is nothing to build a wheel from")
-    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path / "dist"), str(root)]
-    subprocess.run(build, check=True, capture_output=True, timeout=280)
-    wheel = next((tmp_path / "dist").glob("*.whl"))
-    install = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "-q",
-        "--no-deps",
-        "--target",
-        str(tmp_path / "site"),
-        str(wheel),
-    ]
-    subprocess.run(install, check=True, capture_output=True, timeout=120)
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    where = [sys.executable, "-c", "import tutelage.config.paths as p; print(p.conf_dir())"]
-    env = environment(PYTHONPATH=str(tmp_path / "site"))
-    found = subprocess.run(where, cwd=elsewhere, env=env, check=True, capture_output=True, text=True).stdout.strip()
-    assert found == str(tmp_path / "site" / "tutelage" / "conf")
-    job = [sys.executable, "-m", "tutelage", "distill", *TINY, "hydra.run.dir=run"]
-    subprocess.run(job, cwd=elsewhere, env=env, check=True, capture_output=True, timeout=240)
-    assert status(elsewhere / "run")["state"] == "COMPLETE"
