@@ -12,16 +12,20 @@ the mutants of a group are killed.
 import argparse
 import ast
 import copy
+import importlib
 import os
 import random
 import re
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "tutelage"
@@ -33,6 +37,7 @@ GROUPS = {
     "sources": ("sources/*.py",),
 }
 LIMIT = 600.0  # seconds for the tests of one mutant; one that hangs is killed
+_QUIET = "ignore::pytest.PytestAssertRewriteWarning"  # plugins that were imported before the fork
 
 _COMPARE: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -127,18 +132,41 @@ def tests_of(file: Path) -> list[str]:
     return [str(path) for path in sorted(found, key=lambda path: (path.stem != f"test_{name}", path))]
 
 
+def passes(overlay: Path, tests: list[str]) -> bool | None:
+    """Runs the tests on the copy of the package in ``overlay``; None if they hang.
+
+    They run in a fork of this process, which has imported what takes seconds. Nothing of the package is imported here.
+    """
+    child = os.fork()
+    if not child:
+        os.setsid()  # so that what the tests start can be ended with them
+        os.chdir(ROOT)
+        os.environ["PYTHONPATH"] = str(overlay)
+        sys.path.insert(0, str(overlay))
+        sys.dont_write_bytecode = True
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for stream in range(3):
+            os.dup2(nowhere, stream)
+        os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-W", _QUIET, *tests]))
+    end = time.monotonic() + LIMIT
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status == 0
+        if time.monotonic() > end:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return None
+        time.sleep(0.05)
+
+
 def is_killed(mutant: Mutant, overlay: Path, tests: list[str]) -> bool:
-    """Runs the tests on a copy of the package with the mutant in it."""
+    """Checks whether a test fails on a copy of the package with the mutant in it."""
     target = overlay / "tutelage" / mutant.file
     original = target.read_text()
     target.write_text(mutant.source)
-    env = os.environ | {"PYTHONPATH": str(overlay), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
     try:
-        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, timeout=LIMIT)
-        return done.returncode != 0
-    except subprocess.TimeoutExpired:
-        return True
+        return not passes(overlay, tests)
     finally:
         target.write_text(original)
 
@@ -150,7 +178,11 @@ def main() -> int:
     parser.add_argument("--per-file", type=int, default=5, help="mutants a file, drawn at random")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     parser.add_argument("--least", type=float, default=0.95, help="share that must be killed")
+    parser.add_argument("--files", nargs="*", default=[""], help="parts of the paths of the files to take")
     chosen = parser.parse_args()
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    for name in ("torch", "torchvision", "lightning", "torchmetrics", "omegaconf", "sklearn.datasets"):
+        importlib.import_module(name)
     enough = True
     with tempfile.TemporaryDirectory() as folder:
         overlay = Path(folder)
@@ -159,13 +191,19 @@ def main() -> int:
         for group in chosen.groups:
             killed = total = 0
             for file in sorted(path for pattern in GROUPS[group] for path in PACKAGE.glob(pattern)):
-                tests = tests_of(file.relative_to(PACKAGE))
-                found = list(mutants(file))
+                own = file.relative_to(PACKAGE)
+                if not any(part in str(own) for part in chosen.files):
+                    continue
+                found, tests = list(mutants(file)), tests_of(own)
+                if found and tests and not passes(overlay, tests):
+                    sys.exit(f"{own}: its tests fail without a mutant, so nothing can be said: {' '.join(tests)}")
+                before = killed, total
                 for mutant in random.Random(chosen.seed).sample(found, min(chosen.per_file, len(found))):
                     dead = bool(tests) and is_killed(mutant, overlay, tests)
                     killed, total = killed + dead, total + 1
                     if not dead:
                         print(f"survived: {mutant.file}:{mutant.line} {mutant.change}", flush=True)
+                print(f"{own}: {killed - before[0]} of {total - before[1]}", flush=True)
             enough &= killed >= chosen.least * total
             print(f"{group}: {killed} of {total} killed", flush=True)
     return int(not enough)

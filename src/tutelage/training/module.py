@@ -22,6 +22,7 @@ from tutelage.sources.base import Source
 from tutelage.sources.ema_teacher import EMATeacher
 from tutelage.sources.live import Live
 from tutelage.training.fsdp import Sharded
+from tutelage.training.gradient_checks import check_gradients
 from tutelage.training.schedule_length import filled, length
 from tutelage.types import Batch, Signals
 
@@ -136,8 +137,8 @@ class SupervisedModule(L.LightningModule):
         """Runs the objective once on a few examples: initialises lazy layers and refuses a pair that does not fit.
 
         Raises:
-            TutelageError: the objective reads a missing signal, shapes do not match, or a loss compares more
-                examples than a rank has in a batch.
+            TutelageError: the objective reads a missing signal, shapes do not match, a loss compares more examples
+                than a rank has in a batch, or nothing would learn from a term.
         """
         self.check_sources()
         self._check_rows(data.batch_size)
@@ -149,10 +150,11 @@ class SupervisedModule(L.LightningModule):
         batch = data.sample(min(8, data.batch_size))
         training = self.training
         self.eval()
-        with torch.no_grad(), seeded(self.seed, "shapes"):
+        with torch.enable_grad(), seeded(self.seed, "shapes"):
             self.objective.bind(data.splits["train"].keys, data.splits["train"].labels)
             try:
-                self.objective(self.signals({name: value.to(device) for name, value in batch.items()}))
+                signals = self.signals({name: value.to(device) for name, value in batch.items()})
+                _, parts = self.objective(signals)
             except TutelageError:
                 raise
             except Exception as error:
@@ -160,6 +162,7 @@ class SupervisedModule(L.LightningModule):
                     raise
                 shape = list(batch["input"].shape)
                 raise TutelageError(f"the networks or the objective can't take a batch of {shape}: {why}") from error
+        check_gradients(self.objective, parts, signals, self.student)
         self.train(training)
 
     def configure_model(self) -> None:

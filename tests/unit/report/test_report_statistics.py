@@ -1,4 +1,5 @@
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -34,6 +35,15 @@ def test_wilcoxon_by_hand():
     assert wilcoxon([0, 1, 2, 3, 4, 5]) == pytest.approx(2 / 32)
     assert wilcoxon([0.0, 0.0]) == wilcoxon([0.0, 0.3]) == 1.0
     assert wilcoxon([0.1 + 0.2, 0.3, 0.3]) == pytest.approx(2 / 8)  # ties, equal but for rounding
+    assert wilcoxon([1, 2]) == pytest.approx(2 / 4)
+
+
+def test_wilcoxon_with_ties_is_exact_up_to_13_differences():
+    d = np.array([1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, -3, -4.0])
+    ranks = stats.rankdata(abs(d))
+    sums = np.array([ranks[list(signs)].sum() for signs in np.array(list(product([False, True], repeat=13)))])
+    far = abs(ranks[d > 0].sum() - ranks.sum() / 2)
+    assert wilcoxon(d) == pytest.approx((abs(sums - ranks.sum() / 2) >= far - 1e-9).mean(), abs=1e-12)
 
 
 def test_wilcoxon_of_many_is_scipy_s():
