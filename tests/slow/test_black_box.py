@@ -55,9 +55,9 @@ def test_recorded_outputs_teach_as_the_network_that_gave_them(main, tmp_path, co
     for more, said in (
         (("sources.teacher.path=none.npz",), "none.npz: no such file"),
         ((), "sources.teacher.path"),
-        (("sources.teacher.path=teacher.npz", "loss=[soft_target,fitnet]"), "a record holds logits only"),
-        (("sources.teacher.path=half.npz",), "half.npz: no logits on record for example"),
-        (("sources.teacher.path=teacher.npz", FLIP), "holds outputs for images as they are"),
+        (("sources.teacher.path=teacher.npz", "loss=[soft_target,fitnet]"), "recorded outputs have logits only"),
+        (("sources.teacher.path=half.npz",), "half.npz: no logits for example"),
+        (("sources.teacher.path=teacher.npz", FLIP), "has outputs for unaugmented images"),
     ):
         answer = main("distill", *SHORT, *recorded, *more)
         assert answer.code == 1

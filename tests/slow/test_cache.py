@@ -89,7 +89,7 @@ def test_a_folder_by_name_is_used_or_refused(main, tmp_path):
     path.write_bytes(b"\x01" + path.read_bytes()[1:])
     answer = main("distill", *TINY, *QUICK, *named, "hydra.run.dir=damaged")
     assert answer.code == 1
-    assert "logits.bin: rows from 0 of view 0 are not what was written" in answer.message
+    assert "logits.bin: damaged in the rows from 0 of view 0" in answer.message
     assert main("distill", *TINY, *QUICK, "hydra.run.dir=mended").code == 0  # found by content, it is made anew
     assert weights(tmp_path / "mended") == weights(tmp_path / "run")
     assert folder.with_name(f"{folder.name}.damaged-1").is_dir()

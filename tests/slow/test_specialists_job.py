@@ -123,7 +123,7 @@ def test_two_ranks_train_specialists_too(cli, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("sources.teacher.groups=[[0, 12]]",), "classes 0 to 9, each once; found [0, 12]"),
+        (("sources.teacher.groups=[[0, 12]]",), "classes of 0 to 9, some but not all; found [0, 12]"),
         (("sources.teacher.count=11",), "count must be 2 to 10, the number of classes; found 11"),
         (("sources.teacher.top=0",), "top must be a whole number of at least 1; found 0"),
         (("stages.specialist.trainer.max_epochs=0",), "stages.specialist.trainer.max_epochs must be a whole number"),

@@ -1,4 +1,4 @@
-"""Answers of black boxes on disk, by the content of the question: nothing is asked twice."""
+"""Stores the outputs of black boxes on disk by a digest of their input, so that no input is queried twice."""
 
 import os
 import sqlite3
@@ -14,17 +14,18 @@ from tutelage.errors import TutelageError
 from tutelage.runtime.files import locked
 
 _WAIT = 60.0  # seconds for another process to finish its transaction
-_AT_ONCE = 500  # parameters in a statement; sqlite has allowed 999 since ever
+_AT_ONCE = 500  # parameters in a statement; every version of sqlite allows 999
 
 
 class AnswerStore:
-    """A file of answers: question (a digest) → a row of float32.
+    """A file of outputs: question (a digest) → a row of float32.
 
-    Many processes may read and write at once (sqlite, write-ahead log: on a disk of this machine, not a network's). An
-    answer is there whole once :meth:`put` has returned, whatever is killed after; it carries a checksum.
+    Many processes may read and write at once (sqlite with a write-ahead log: on a local disk, not on a network file
+    system). Once :meth:`put` has returned, an answer is stored completely even if the process is killed; each has a
+    checksum.
 
     Args:
-        path: the file; it and its folder come to be when first used.
+        path: the file; it and its folder are created at first use.
     """
 
     def __init__(self, path: Path):
@@ -34,22 +35,22 @@ class AnswerStore:
 
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
-        """A connection of this process, in a transaction."""
+        """Yields a connection of this process in a transaction."""
         try:
-            if self._connection is None or self._process != os.getpid():  # none may cross a fork
+            if self._connection is None or self._process != os.getpid():  # sqlite's connections do not survive a fork
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._connection, self._process = self._open(), os.getpid()
             with self._connection:
                 yield self._connection
         except sqlite3.OperationalError as error:  # locked, full, forbidden
-            raise TutelageError(f"{self.path}: answers can be neither read nor written: {error}") from error
+            raise TutelageError(f"{self.path}: cannot read or write the stored answers: {error}") from error
         except sqlite3.DatabaseError as error:
             raise self._damaged(str(error)) from error
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=_WAIT)
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")  # a kill loses nothing; a power cut the last answers, whole
+        connection.execute("PRAGMA synchronous = NORMAL")  # a kill loses nothing; a power cut may lose the last answers
         connection.execute(
             "CREATE TABLE IF NOT EXISTS answers (question BLOB PRIMARY KEY, answer BLOB NOT NULL, crc INTEGER NOT NULL)"
         )
@@ -57,11 +58,11 @@ class AnswerStore:
 
     def _damaged(self, reason: str) -> TutelageError:
         return TutelageError(
-            f"{self.path}: damaged, or no file of answers ({reason}); once it is deleted, all is asked anew"
+            f"{self.path}: damaged, or not a file of answers ({reason}); delete it to query the model again"
         )
 
     def get(self, questions: Sequence[bytes]) -> dict[bytes, NDArray[np.float32]]:
-        """Returns those of ``questions`` that have a stored answer, and the answers.
+        """Returns the stored answers of ``questions``; those without one are left out.
 
         Raises:
             TutelageError: the file is damaged or cannot be read.
@@ -79,7 +80,7 @@ class AnswerStore:
         return found
 
     def put(self, answers: Mapping[bytes, NDArray[np.float32]]) -> None:
-        """Keeps ``answers``, all or none of them.
+        """Stores ``answers``, all or none of them.
 
         Raises:
             TutelageError: the disk is full, or the file is damaged.
@@ -92,5 +93,5 @@ class AnswerStore:
             )
 
     def lock(self) -> AbstractContextManager[None]:
-        """Held while questions are asked, so that no two processes ask the same; a kill frees it."""
+        """Returns a lock to hold while querying, so that no two processes query the same; a kill frees it."""
         return locked(self.path.with_name(f".{self.path.name}.lock"))

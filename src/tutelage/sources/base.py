@@ -1,4 +1,4 @@
-"""The interface of everything that gives signals: student, teacher, peer, moving average, cache."""
+"""Defines the interface of every source of signals: student, teacher, peer, moving average, cache."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -16,27 +16,32 @@ class Source(nn.Module):
     """Turns a batch into named tensors.
 
     Attributes:
-        supports_validation: whether it also answers validation images.
-        asks_host: whether its signals come from the host, or it reads values there to find them.
+        supports_validation: whether it also has signals of validation examples.
+        asks_host: whether computing its signals synchronises with the host, which excludes CUDA graphs.
     """
 
     supports_validation = True
     asks_host = False
 
     def attach(self, needs: Iterable[str], sources: "Mapping[str, Source]") -> None:
-        """Called once, before the first step, with the names of the signals to be read and all sources by name."""
+        """Prepares the source for the signals that will be read; called once, before the first step.
+
+        Args:
+            needs: names of the signals.
+            sources: all sources by name.
+        """
         raise NotImplementedError
 
     def name_classes(self, names: Sequence[str]) -> None:
-        """Called before the first step with the names of the data's classes, in the order of their labels."""
+        """Receives the names of the data's classes, in the order of their labels, before the first step."""
 
     def expect(self, key: Mapping[str, Tensor]) -> None:
-        """Called before the first step with the keys of ``train`` and ``val``; raises if one has no signals."""
+        """Checks before the first step that the examples with the keys of ``train`` and ``val`` have signals."""
 
     def graded(self, data: "Data") -> Mapping[str, tuple[Tensor, Tensor]]:
-        """Returns logits [N, C] and labels [N], by split, of labelled examples that it can answer before training.
+        """Returns logits [N, C] and labels [N] by split, whose accuracy is logged before training.
 
-        Their accuracy is logged. Networks have none here: they are measured where they are trained or given.
+        Empty for networks, which are evaluated when they are trained or loaded.
         """
         return {}
 
@@ -45,10 +50,10 @@ class Source(nn.Module):
         raise NotImplementedError
 
     def after_step(self) -> None:
-        """Called after each optimizer step."""
+        """Updates the source after each optimizer step."""
 
     def network(self) -> Tapped | None:
-        """Returns the network whose signals these are; None if they come from elsewhere or from several networks."""
+        """Returns the network that computes the signals; None if there is none or more than one."""
         return None
 
     def trained_network(self) -> Tapped | None:
@@ -56,4 +61,4 @@ class Source(nn.Module):
         return None
 
     def verify(self) -> None:
-        """Called after the last step; raises if what the source guarantees (frozen weights) does not hold."""
+        """Checks after the last step what the source guarantees, such as frozen weights."""

@@ -1,4 +1,4 @@
-"""A black box that answers questions: a remote model, an ONNX file, any callable."""
+"""A teacher that is a black box: a remote model, an ONNX file, any callable."""
 
 import hashlib
 import logging
@@ -24,33 +24,33 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_GRADED = 256  # validation images that are asked about before training
+_GRADED = 256  # validation images whose accuracy is measured before training
 
 
 class BlackBoxTeacher(Source):
-    """Logits of a callable, each image asked once: answers are kept on disk, by content.
+    """Logits of a callable, which is queried once per image: its outputs are stored on disk by content.
 
-    An answer belongs to the name (and version) of the model and to the bytes of the image, as it is after augmentation
-    and normalisation. So it is right whatever the order, epoch and augmentation, and shared by all jobs, ranks and
-    later runs that find the file ``<folder>/<name>.sqlite``. Processes take turns in asking.
+    An output is stored by the name (and version) of the model and the bytes of the augmented, normalised image. So it
+    is correct in any order and epoch and with any augmentation, and is shared by all jobs, ranks and later runs that
+    use the file ``<folder>/<name>.sqlite``. Processes query one after another.
 
     Args:
-        ask: float32 array [B, C, H, W], normalised as the student sees it → array [B, num_classes]. In a yaml: a class
-            by ``_target_``, or a function by ``_target_`` with ``_partial_: true``. Its attribute ``version``, where
-            it has one, counts as part of the name.
-        kind: whether it answers ``logits`` or ``probabilities``, which become logarithms
+        ask: float32 array [B, C, H, W], normalised as for the student → array [B, num_classes]. In a yaml: a class
+            by ``_target_``, or a function by ``_target_`` with ``_partial_: true``. Its attribute ``version``, if any,
+            is part of the name.
+        kind: whether it returns ``logits`` or ``probabilities``, whose logarithms are taken
             (:func:`tutelage.sources.outputs.as_logits`).
         num_classes: classes of the data.
-        folder: where answers are kept.
-        name: of the model and its version: another name is asked anew. May be left out where ``ask`` has a version.
-        batch_size: so many images a question at most.
-        retries: how often a question that raised an exception is asked again.
-        wait: seconds before the first retry; each later one waits twice as long.
-        floor: what stands for a smaller probability, zero above all.
-        allow_normalised: whether logits may look like probabilities, which is refused otherwise.
+        folder: folder of the stored outputs.
+        name: name and version of the model; under another name all is queried again. Optional if ``ask`` has a version.
+        batch_size: greatest number of images in a query.
+        retries: number of retries of a query that raised an exception.
+        wait: seconds before the first retry, doubled for each later one.
+        floor: replaces smaller probabilities, such as 0.
+        allow_normalised: whether logits that look like probabilities are accepted.
 
     Raises:
-        TutelageError: an argument that means nothing.
+        TutelageError: an argument is invalid.
     """
 
     ask: Callable[[NDArray[np.float32]], Any]
@@ -77,12 +77,12 @@ class BlackBoxTeacher(Source):
             )
         version = getattr(ask, "version", None)
         if not name and not version:
-            raise TutelageError("name is needed: what the model and its version are called, for answers are kept by it")
+            raise TutelageError("name is needed: the name and version of the model, by which its answers are stored")
         if batch_size < 1 or retries < 0 or wait < 0:
             raise TutelageError(
                 f"batch_size must be at least 1, retries and wait at least 0; found {batch_size}, {retries} and {wait}"
             )
-        object.__setattr__(self, "ask", ask)  # no child, should it be a module: it never learns and is not saved
+        object.__setattr__(self, "ask", ask)  # not a submodule: if it is a module, it is neither trained nor saved
         self.name = name or f"{type(ask).__name__}-{str(version)[:12]}"
         self.kind, self.num_classes, self.floor = kind, num_classes, floor
         self.allow_normalised = allow_normalised
@@ -91,22 +91,22 @@ class BlackBoxTeacher(Source):
         self.answers = AnswerStore(Path(folder) / (re.sub(r"[^\w.-]+", "_", self.name)[:100] + ".sqlite"))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "BlackBoxTeacher":
-        return self  # nothing in it ever changes, and a connection cannot be copied
+        return self  # immutable, and a connection cannot be copied
 
     def attach(self, needs: Iterable[str], sources: Mapping[str, Source]) -> None:
-        """Checks that nothing but logits is asked for."""
+        """Checks that only logits are read."""
         if extra := sorted(set(needs) - {"logits"}):
             raise TutelageError(f"a black box has logits only; the objective also reads {extra}")
 
     def forward(self, batch: Batch) -> Signals:
-        """The answers to the batch's images.
+        """Returns the logits of the batch's images.
 
         Raises:
-            TutelageError: the model keeps failing, or its answer is no row of finite numbers for each image; the file
-                of answers is damaged; the input requires a gradient, which a black box does not have.
+            TutelageError: the model keeps failing, or does not return a row of finite numbers per image; the file of
+                answers is damaged; the input requires a gradient, which a black box does not have.
         """
         if batch["input"].requires_grad:
-            raise TutelageError("a black box gives no gradient for its input")
+            raise TutelageError("a black box has no gradient with respect to its input")
         images = batch["input"].float().cpu().contiguous().numpy()
         questions = [self._question(image) for image in images]
         found = self.answers.get(list(dict.fromkeys(questions)))
@@ -118,7 +118,7 @@ class BlackBoxTeacher(Source):
         return {"logits": torch.from_numpy(logits).to(batch["input"].device)}
 
     def graded(self, data: "Data") -> Mapping[str, tuple[Tensor, Tensor]]:
-        """Returns logits and labels of the first validation examples, which training asks for later anyway."""
+        """Returns logits and labels of the first validation examples, which are needed later in any case."""
         validation = data.splits["val"]
         batch = validation[0, torch.arange(min(_GRADED, len(validation)))]
         return {"validation": (self(batch)["logits"].cpu(), batch["label"].cpu())}
@@ -135,41 +135,41 @@ class BlackBoxTeacher(Source):
     def _ask_missing(
         self, questions: list[bytes], images: NDArray[np.float32], keys: list[int]
     ) -> dict[bytes, NDArray[np.float32]]:
-        """All of ``questions`` with their answers; those that no other process has asked meanwhile are asked now."""
-        row = {question: i for i, question in enumerate(questions)}  # an image that is there twice is asked once
+        """Returns the answers of all ``questions``; queries those that no other process has queried meanwhile."""
+        row = {question: i for i, question in enumerate(questions)}  # duplicate images are queried once
         found = self.answers.get(list(row))
         missing = [question for question in row if question not in found]
         for at in range(0, len(missing), self.batch_size):
             some = missing[at : at + self.batch_size]
             rows = [row[question] for question in some]
-            answer = np.asarray(self._patiently(images[rows]))
-            self._as_logits(answer, [keys[i] for i in rows])  # or raises
+            answer = np.asarray(self._ask_with_retries(images[rows]))
+            self._as_logits(answer, [keys[i] for i in rows])  # raises if the answer is invalid
             new = dict(zip(some, answer.astype(np.float32), strict=True))
             self.answers.put(new)
             found |= new
         return found
 
-    def _patiently(self, images: NDArray[np.float32]) -> Any:
+    def _ask_with_retries(self, images: NDArray[np.float32]) -> Any:
         failure: Exception | None = None
         for attempt in range(self.retries + 1):
             if failure is not None:
                 seconds = self.wait * 2 ** (attempt - 1)
-                log.warning("%s: %s; asking again in %g s", self.name, _with_causes(failure), seconds)
+                log.warning("%s: %s; retrying in %g s", self.name, _with_causes(failure), seconds)
                 time.sleep(seconds)
             try:
                 return self.ask(images)
-            except TutelageError:  # a mistake, not an accident
+            except TutelageError:  # a user's mistake, which no retry mends
                 raise
             except Exception as error:
                 failure = error
         raise TutelageError(
-            f"{self.name} has not answered {len(images)} images in {self.retries + 1} attempts; the last: "
+            f"{self.name} failed on {len(images)} images in {self.retries + 1} attempts; the last error: "
             + _with_causes(failure)
         ) from failure
 
 
 def _with_causes(error: BaseException | None) -> str:
-    """The error and what it came from, innermost last."""
+    """Returns the messages of the error and its causes, the root cause last."""
     messages = []
     while error is not None:
         messages.append(f"{type(error).__name__}: {error}")

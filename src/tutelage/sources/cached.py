@@ -1,4 +1,4 @@
-"""A teacher's signals from disk, computed once instead of once an epoch."""
+"""Reads a teacher's signals from disk, which were computed once instead of in every epoch."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -21,24 +21,24 @@ VALUES, CLASSES, REST, SIZE = "logits_top", "logits_class", "logits_rest", "logi
 
 
 class Cached(FollowsMoves, Source):
-    """The signals of ``source`` on the training images, as they are or in V views, by example.
+    """Cached signals of ``source`` for the training images, plain or in V augmented views, by example.
 
-    Where data are augmented, epoch e shows the images of view e mod V (``data.views``), and the signals are those of
-    that very view. float32 signals are, bit for bit, what the teacher would say on the same machine.
+    With augmentation, epoch e shows view e mod V of the images (``data.views``), and the signals are those of the same
+    view. float32 signals are bit-identical to the teacher's on the same machine.
 
-    With ``top`` = k only the k greatest log-probabilities of an example are kept, and the logarithm of the mass of the
-    rest, which is spread evenly over the other classes: exact for the kept classes at T = 1, approximate at others.
+    With ``top`` = k only the k greatest log-probabilities of an example are stored, and the log of the remaining mass,
+    which is spread evenly over the other classes: exact for the stored classes at T = 1, approximate at other T.
 
     Args:
-        source: who teaches; None where ``folder`` is given: then it isn't in memory.
-        folder: written by ``tutelage cache`` or ``tutelage distill``; None in a config means that these find it or
-            write it, by the content of all that makes it.
+        source: the teacher; None if ``folder`` is given, so that it need not be in memory.
+        folder: written by ``tutelage cache`` or ``tutelage distill``; None in a config means that these find or write
+            it, by a digest of everything that determines its content.
         dtype: ``float32``, ``float16`` or ``bfloat16``.
         top: k, or None for all classes.
-        views: V; needed where data are augmented.
+        views: V; needed with augmentation.
 
     Raises:
-        TutelageError: an argument out of range; a folder that can't be read.
+        TutelageError: an argument is out of range, or the folder cannot be read.
     """
 
     row: Tensor
@@ -70,29 +70,37 @@ class Cached(FollowsMoves, Source):
         row[store.key] = torch.arange(len(store.key))
         self.register_buffer("row", row, persistent=False)
         self.count, self.names = len(store.key), list(store.columns)
-        self.on_host = {name: x.flatten(0, 1) for name, x in store.columns.items()}  # view after view, mapped
+        self.on_host = {name: x.flatten(0, 1) for name, x in store.columns.items()}  # view by view, memory-mapped
         self.on_device: dict[str, Tensor] = {}
         self.constants = list(store.constant)
         for name, tensor in store.constant.items():
             self.register_buffer(_attribute(name), tensor, persistent=False)
         if VALUES in self.names:
             if SIZE not in self.names:
-                raise TutelageError(f"{folder} holds the top classes in an older form; delete it to have it anew")
+                raise TutelageError(f"{folder} has the top classes in an older format; delete it to compute it again")
             self.classes = int(self.on_host[SIZE][0])
-            log.warning("%s holds the top classes only: approximate at temperatures other than 1", folder)
+            log.warning("%s has the top classes only: approximate at temperatures other than 1", folder)
 
     def attach(self, needs: Iterable[str], sources: Mapping[str, Source]) -> None:
-        """Refuses signals that were not stored."""
+        """Checks that all signals to be read are stored.
+
+        Raises:
+            TutelageError: some are not.
+        """
         if self.folder is None:
             assert self.source is not None
             self.source.attach(needs, sources)
             return
-        have = {*self.names, *self.constants} | ({"logits"} if VALUES in self.names else set())
-        if lacking := sorted(set(needs) - have):
-            raise TutelageError(f"{self.folder} lacks {lacking}; it holds {sorted(have)}")
+        stored = {*self.names, *self.constants} | ({"logits"} if VALUES in self.names else set())
+        if missing := sorted(set(needs) - stored):
+            raise TutelageError(f"{self.folder} lacks {missing}; it has {sorted(stored)}")
 
     def expect(self, key: Mapping[str, Tensor]) -> None:
-        """Refuses training examples that are not stored."""
+        """Checks that all training examples are stored.
+
+        Raises:
+            TutelageError: one is not.
+        """
         if self.folder is None:
             return
         train = key["train"]
@@ -101,7 +109,7 @@ class Cached(FollowsMoves, Source):
             raise TutelageError(f"{self.folder} lacks example {int(train[absent][0])}")
 
     def forward(self, batch: Batch) -> Signals:
-        """The signals of the batch, in float32."""
+        """Returns the signals of the batch, in float32."""
         if self.folder is None:
             assert self.source is not None
             return self.source(batch)
@@ -111,11 +119,11 @@ class Cached(FollowsMoves, Source):
         found = {name: self._column(name, rows) for name in self.names if name != SIZE}
         if VALUES in found:
             values, classes, rest = (found.pop(name) for name in (VALUES, CLASSES, REST))
-            found["logits"] = _whole(values, classes, rest, self.classes)
+            found["logits"] = _expand_topk(values, classes, rest, self.classes)
         return found | {name: getattr(self, _attribute(name)) for name in self.constants}
 
     def after_move(self, convert: Callable[[Tensor], Tensor]) -> None:
-        """Moves the signals along, whatever the networks' precision, where they fit beside these; else row by row."""
+        """Moves the signals to the device, in their own dtype, if they fit; else rows are sent at each step."""
         if self.folder is not None and any(x.device != self.row.device for x in self.on_device.values()):
             self.on_device = {}
         if self.folder is not None and not self.on_device and self.row.device.type not in ("cpu", "meta"):
@@ -123,11 +131,11 @@ class Cached(FollowsMoves, Source):
             if size <= SHARE * free_memory(self.row.device):
                 self.on_device = {name: x.to(self.row.device) for name, x in self.on_host.items()}
             else:
-                log.warning("%s: %d MB don't fit on %s: read from the host, step by step", *self._place(size))
+                log.warning("%s: %d MB do not fit on %s: read from the host at each step", *self._place(size))
 
     @property
     def asks_host(self) -> bool:  # type: ignore[override]
-        """Checks whether the cached signals do not fit on the device and are fetched from the host."""
+        """Checks whether the signals are fetched from the host because they do not fit on the device."""
         return self.folder is not None and not self.on_device
 
     def _place(self, size: int) -> tuple[object, ...]:
@@ -143,26 +151,26 @@ class Cached(FollowsMoves, Source):
         return found.float() if found.is_floating_point() else found
 
     def verify(self) -> None:
-        """Asks the source, where there is one."""
+        """Verifies the source if there is one."""
         if self.source is not None:
             self.source.verify()
 
 
 def _attribute(name: str) -> str:
-    """A buffer's name has no dots."""
+    """Returns the name of a buffer, which may contain no dots."""
     return "stored_" + name.replace(".", "__")
 
 
 def topk_compress(logits: Tensor, top: int) -> dict[str, Tensor]:
-    """[B, C] → the ``top`` greatest log-probabilities, their classes, the logarithm of what the others share, and C."""
+    """Returns the ``top`` greatest log-probabilities of [B, C], their classes, the log mass of the others, and C."""
     p = logits.double().log_softmax(-1)
     values, classes = p.topk(min(top, p.shape[1]), dim=-1)
     others = p.scatter(1, classes, float("-inf")).logsumexp(-1, keepdim=True)
     lowest = torch.finfo(torch.float16).min  # finite in every dtype
-    size = p.new_full((len(p),), p.shape[1], dtype=torch.int32)  # exact, whatever the dtype of the others
+    size = p.new_full((len(p),), p.shape[1], dtype=torch.int32)  # exact for every dtype of the others
     return {VALUES: values, CLASSES: classes.int(), REST: others.clamp_min(lowest), SIZE: size}
 
 
-def _whole(values: Tensor, classes: Tensor, rest: Tensor, total: int) -> Tensor:
+def _expand_topk(values: Tensor, classes: Tensor, rest: Tensor, total: int) -> Tensor:
     others = rest - torch.log(torch.full((), float(max(total - values.shape[1], 1)), device=rest.device))
     return others.expand(-1, total).scatter(1, classes.long(), values)

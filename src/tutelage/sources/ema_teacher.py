@@ -15,10 +15,9 @@ from tutelage.types import Batch, Signals
 class EMATeacher(Source):
     """Signals of an exponential moving average of the student: θ' ← d·θ' + (1 − d)·θ after every optimizer step.
 
-    Tarvainen & Valpola 2017, "Mean teachers are better role models" (arXiv:1703.01780). As there, the decay ramps up as
-    min(d, 1 − 1/(step + 1)), so that the random first weights are soon forgotten (with another ramp r as
-    min(d, 1 − (r − 1)/(step − 1 + r))). Floating buffers (BatchNorm
-    statistics) are averaged as well, integer ones copied. Runs in eval mode.
+    As in the paper, the decay ramps up as min(d, 1 − 1/(step + 1)), so that the initial weights soon lose influence;
+    for another ramp r it is min(d, 1 − (r − 1)/(step − 1 + r)). Floating-point buffers (BatchNorm statistics) are
+    averaged as well, integer ones copied. Runs in eval mode.
 
     Args:
         decay: d, in [0, 1).
@@ -26,6 +25,8 @@ class EMATeacher(Source):
 
     Raises:
         TutelageError: an argument is out of range.
+
+    Tarvainen & Valpola, "Mean Teachers Are Better Role Models", 2017, arXiv:1703.01780.
     """
 
     net: Tapped
@@ -40,36 +41,36 @@ class EMATeacher(Source):
             raise TutelageError(f"sources: ema_teacher's ramp must be at least 1; found {ramp}")
         self.decay, self.ramp = decay, ramp
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
-        self._counted: int | None = None  # `steps` as the host knows it: to read it would make it wait at every step
-        self.register_load_state_dict_post_hook(_forget)
+        self._counted: int | None = None  # `steps` on the host: reading the buffer would synchronise at every step
+        self.register_load_state_dict_post_hook(_reset_count)
 
     def attach(self, needs: Iterable[str], sources: Mapping[str, Source]) -> None:
-        """Starts as a copy of the student."""
+        """Copies the student."""
         net: Tapped = sources["student"].net  # type: ignore[assignment]
         self.net = copy.deepcopy(net).requires_grad_(False).eval()
         self.net.register_taps(needs)
-        object.__setattr__(self, "student", net)  # no child: its weights are its own source's to save
+        object.__setattr__(self, "student", net)  # not a submodule: its own source saves its weights
 
     def train(self, mode: bool = True) -> "EMATeacher":
         """Stays in eval mode."""
         return super().train(False)
 
     def forward(self, batch: Batch) -> Signals:
-        """One pass of the average."""
+        """Returns the signals of the average, without gradient."""
         with torch.no_grad():
             return self.net(batch)
 
     def network(self) -> Tapped:
-        """The average."""
+        """Returns the average."""
         return self.net
 
     def trained_network(self) -> Tapped:
-        """The average."""
+        """Returns the average."""
         return self.net
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Moves the average towards the student."""
+        """Updates the average with the student's weights."""
         self.steps += 1
         self._counted = int(self.steps) if self._counted is None else self._counted + 1
         decay = min(self.decay, 1.0 - (self.ramp - 1.0) / (self._counted - 1 + self.ramp))
@@ -82,6 +83,6 @@ class EMATeacher(Source):
                 own.copy_(other)
 
 
-def _forget(module: torch.nn.Module, incompatible: object) -> None:
-    """Has the host read the count that was loaded."""
+def _reset_count(module: torch.nn.Module, incompatible: object) -> None:
+    """Discards the host's count, so that the loaded one is read."""
     module._counted = None  # type: ignore[assignment]

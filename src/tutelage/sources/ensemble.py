@@ -1,4 +1,4 @@
-"""Several teachers that speak as one."""
+"""Combines several teachers into one by averaging their outputs."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ from tutelage.errors import TutelageError
 from tutelage.sources.base import Source
 from tutelage.types import Batch, Signals
 
-WAYS = ("probability", "logit")
+MEANS = ("probability", "logit")
 LEARNED = "validation"
 
 
@@ -21,16 +21,16 @@ class Ensemble(Source):
     distributions. A temperature is applied by the loss, to the result.
 
     Args:
-        members: sources that give logits.
+        members: sources of logits.
         combine: ``probability`` or ``logit``.
-        weights: one a member, at least 0, scaled to sum to 1; by default equal. ``validation`` in a config means that
-            ``tutelage distill`` learns them on validation data (:func:`learned_weights`) before this is made.
+        weights: one per member, at least 0, scaled to sum to 1; by default equal. ``validation`` in a config means that
+            ``tutelage distill`` learns them on validation data first (:func:`learned_weights`).
         cache: as of :class:`tutelage.sources.frozen.Frozen`.
 
     Raises:
-        TutelageError: no member, or weights that don't fit.
+        TutelageError: there is no member, or the weights are invalid.
 
-    Hinton, Vinyals & Dean 2015 (arXiv:1503.02531), where ten models become one.
+    Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv:1503.02531, with ten models.
     """
 
     weights: Tensor
@@ -43,17 +43,17 @@ class Ensemble(Source):
         cache: bool = True,
     ):
         super().__init__()
-        if combine not in WAYS:
-            raise TutelageError(f"an ensemble's combine must be one of {list(WAYS)}; found {combine!r}")
+        if combine not in MEANS:
+            raise TutelageError(f"an ensemble's combine must be one of {list(MEANS)}; found {combine!r}")
         self.members, self.combine = nn.ModuleList(members), combine
-        given = None if isinstance(weights, str) else weights  # not learned yet: this one only meets the shapes
+        given = None if isinstance(weights, str) else weights  # not learned yet: this one is used for a dry run only
         self.register_buffer("weights", scaled(given, len(self.members)), persistent=False)
 
     def attach(self, needs: Iterable[str], sources: Mapping[str, Source]) -> None:
-        """Asks every member for logits.
+        """Requests the logits of every member.
 
         Raises:
-            TutelageError: something else is read of it.
+            TutelageError: other signals are read.
         """
         if extra := sorted(set(needs) - {"logits"}):
             raise TutelageError(f"an ensemble has logits only; the objective also reads {extra} of it")
@@ -61,49 +61,51 @@ class Ensemble(Source):
             member.attach({"logits"}, sources)  # type: ignore[operator]
 
     def name_classes(self, names: Sequence[str]) -> None:
-        """Tells every member."""
+        """Passes the names on to every member."""
         for member in self.members:
             member.name_classes(names)  # type: ignore[operator]
 
     def forward(self, batch: Batch) -> Signals:
-        """The members' logits, combined."""
+        """Returns the combined logits [B, C]."""
         logits = torch.stack([member(batch)["logits"].float() for member in self.members])
         return {"logits": combined(logits, self.weights.float(), self.combine)}
 
     def verify(self) -> None:
-        """Asks every member."""
+        """Verifies every member."""
         for member in self.members:
             member.verify()  # type: ignore[operator]
 
 
 def combined(logits: Tensor, weights: Tensor, combine: str) -> Tensor:
-    """[M, B, C] logits of M members and their weights [M] → [B, C]."""
+    """Combines the logits [M, B, C] of M members by their weights [M] to [B, C]."""
     if combine == "logit":
         return (weights[:, None, None] * logits).sum(0)
     return (logits.log_softmax(-1) + weights.log()[:, None, None]).logsumexp(0)
 
 
 def scaled(weights: Sequence[float] | None, members: int) -> Tensor:
-    """[M] weights that sum to 1.
+    """Returns weights [M] scaled to sum to 1; equal ones for None.
 
     Raises:
-        TutelageError: there is no member, or no such weights.
+        TutelageError: there is no member, or the weights are not M finite numbers of at least 0 with a positive sum.
     """
     if members == 0:
         raise TutelageError("an ensemble needs members; found none")
     found = [1.0] * members if weights is None else [float(weight) for weight in weights]
     if len(found) != members or not all(0 <= w < math.inf for w in found) or not sum(found) > 0:
-        raise TutelageError(f"an ensemble of {members} needs as many weights, none negative, not all 0; found {found}")
+        raise TutelageError(
+            f"an ensemble of {members} members needs {members} weights of at least 0, not all 0; found {found}"
+        )
     return torch.tensor(found, dtype=torch.float64) / sum(found)
 
 
 def learned_weights(logits: Tensor, label: Tensor, combine: str) -> list[float]:
-    """The weights of least cross-entropy on labelled examples (validation's): convex in both ways of combining.
+    """Returns the M weights of least cross-entropy on labelled (validation) examples, a convex problem for both means.
 
-    By gradient descent on the log-weights (L-BFGS, float64), from equal ones.
+    Found by L-BFGS on the log-weights in float64, starting from equal weights.
 
     Args:
-        logits: [M, N, C] of the members.
+        logits: logits of the members, [M, N, C].
         label: [N].
         combine: ``probability`` or ``logit``.
     """

@@ -1,4 +1,4 @@
-"""A teacher that never learns."""
+"""A teacher whose weights are frozen."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -15,24 +15,24 @@ from tutelage.types import Batch, Signals
 
 
 class Frozen(FollowsMoves, Source):
-    """Signals of a network whose weights stay as they are.
+    """Signals of a network with frozen weights.
 
-    It is no child module: ``parameters()``, ``state_dict()``, ``train()``, a moving average, SyncBN and a DDP wrapper
-    cannot reach it; only moves of device and dtype do. Frozen is not ``no_grad``: where the input requires a gradient
-    (a generator's picture), the gradient passes through.
+    The network is not a submodule: ``parameters()``, ``state_dict()``, ``train()``, a moving average, SyncBN and a DDP
+    wrapper do not reach it; only moves of device and dtype do. Frozen is not ``no_grad``: if the input requires a
+    gradient (the image of a generator), the gradient passes through.
 
     Args:
-        net: the network, tapped where more than its logits are read.
-        checkpoint: file with its weights: of ours, a PyTorch or a safetensors state dict. ``None`` in a config means
-            the network that ``tutelage distill`` trains (or finds trained) first.
-        key: of the state dict in that file, where several in it fit (``ema``).
-        prefix: before all names in it, where several fit (``teacher.``).
-        seed: of that training; by default ``stages.teacher.seed``. Read by ``tutelage distill`` alone.
-        cache: whether ``tutelage distill`` may write its logits down once, where images do not change
-            (:func:`tutelage.pipeline.teacher_cache.cached`), so that it does not run once an epoch.
-        train: whether ``tutelage distill`` trains it if there is no ``checkpoint``; if false the network teaches with
-            the weights that it is built with (``pretrained``). Read by ``tutelage distill`` alone.
-        channels_last: lay convolutions out with the channel innermost: twice the speed on a CPU, the same to rounding.
+        net: the network, tapped if more than its logits are read.
+        checkpoint: file with its weights: one of ours, a PyTorch or a safetensors state dict. ``None`` in a config
+            means the network that ``tutelage distill`` trains first, or finds trained.
+        key: key of the state dict in that file, if several in it match (``ema``).
+        prefix: prefix of the names in it, if several match (``teacher.``).
+        seed: seed of its training; by default ``stages.teacher.seed``. Read by ``tutelage distill`` only.
+        cache: whether ``tutelage distill`` may compute its logits once instead of in every epoch, if images are not
+            augmented (:func:`tutelage.pipeline.teacher_cache.cached`).
+        train: whether ``tutelage distill`` trains it if there is no ``checkpoint``; if false, it is used with the
+            weights that it is built with (``pretrained``). Read by ``tutelage distill`` only.
+        channels_last: whether to use the channels-last memory format: twice as fast on a CPU, equal up to rounding.
     """
 
     net: Tapped
@@ -59,34 +59,34 @@ class Frozen(FollowsMoves, Source):
         self.digest = digest(own.net)
 
     def after_move(self, convert: Callable[[Tensor], Tensor]) -> None:
-        """Moves the network along."""
+        """Moves the network to the same device and dtype."""
         dtypes = [parameter.dtype for parameter in self.net.parameters()]
         convert_tensors(self.net, convert)
         if [parameter.dtype for parameter in self.net.parameters()] != dtypes:
-            self.digest = digest(self.net.net)  # the same teacher, to another precision
+            self.digest = digest(self.net.net)  # the same teacher in another precision
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Frozen":
-        return self  # nothing in it ever changes, so copies may share it
+        return self  # immutable, so copies may share it
 
     def attach(self, needs: Iterable[str], sources: Mapping[str, Source]) -> None:
-        """Hooks the taps that are needed."""
+        """Registers the taps that are needed."""
         self.net.register_taps(needs)
 
     def network(self) -> Tapped:
-        """The network, which is no child module."""
+        """Returns the network, which is not a submodule."""
         return self.net
 
     def forward(self, batch: Batch) -> Signals:
-        """One pass in eval mode; a graph is kept only where the input asks for it."""
+        """Returns the signals in eval mode; builds a graph only if the input requires a gradient."""
         with torch.set_grad_enabled(any(field.requires_grad for field in batch.values())):
             signals = self.net(batch)
-        return {name: gather_full(signal) for name, signal in signals.items()}  # its parameters may be in shards
+        return {name: gather_full(signal) for name, signal in signals.items()}  # its parameters may be sharded
 
     def verify(self) -> None:
-        """Checks that the weights are those it began with.
+        """Checks that the weights have not changed.
 
         Raises:
-            TutelageError: something has changed them.
+            TutelageError: they have.
         """
         if (now := digest(self.net.net)) != self.digest:
             raise TutelageError(f"the frozen teacher has changed: digest {self.digest} at the start, {now} now")

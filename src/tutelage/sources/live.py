@@ -1,4 +1,4 @@
-"""A network that learns: the student, or a peer in online distillation."""
+"""A trainable network: the student, or a peer in online distillation."""
 
 from collections.abc import Iterable, Mapping
 
@@ -13,7 +13,7 @@ class Live(Source):
     """Signals of a trainable network.
 
     Args:
-        net: the network, tapped where more than its logits are read; its parameters go to the optimizer and the
+        net: the network, tapped if more than its logits are read; its parameters go to the optimizer and the
             checkpoint.
     """
 
@@ -22,15 +22,15 @@ class Live(Source):
         self.net = tapped(net)
 
     def attach(self, needs: Iterable[str], sources: Mapping[str, Source]) -> None:
-        """Hooks the taps that are needed; a network that reuses a part of another source receives it."""
+        """Registers the taps that are needed; passes the sources to a network that reuses a part of one."""
         self.net.register_taps(needs)
         if isinstance(self.net.net, ReadsSources):
             self.net.net.on_sources_ready(sources)
 
     def network(self) -> Tapped:
-        """The network that learns."""
+        """Returns the network."""
         return self.net
 
     def forward(self, batch: Batch) -> Signals:
-        """One pass of the network, with gradients."""
+        """Returns the network's signals, with gradients."""
         return self.net(batch)

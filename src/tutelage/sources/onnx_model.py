@@ -1,4 +1,4 @@
-"""A black box that is an ONNX file."""
+"""Runs an ONNX file as a black-box teacher."""
 
 import hashlib
 from pathlib import Path
@@ -12,21 +12,21 @@ from tutelage.errors import TutelageError, nearest
 
 
 class OnnxModel:
-    """Answers batches by onnxruntime on the CPU (extra ``onnx``), on as many threads as torch has.
+    """Runs a model by onnxruntime on the CPU (extra ``onnx``), with as many threads as torch uses.
 
-    A model whose batch has a fixed size is asked with exactly that many rows, filled up with zeros.
+    A model with a fixed batch size gets exactly that many rows, padded with zeros.
 
     Args:
         path: the file.
-        output: which of its outputs answers; by default the first.
+        output: name of the output to use; by default the first.
 
     Attributes:
-        version: SHA-256 of the file, so that the answers of another file are others. Weights that the file leaves to
-            a second one don't count.
+        version: SHA-256 of the file, so that answers of different files are stored apart. Weights in a separate file
+            are not included.
 
     Raises:
-        TutelageError: onnxruntime is not installed, the file is no model, or its inputs and outputs are not one batch
-            of float32 and a name among several.
+        TutelageError: onnxruntime is not installed, the file is not a model, it has not exactly one float32 input, or
+            no output of that name.
     """
 
     def __init__(self, path: str, output: str | None = None):
@@ -56,10 +56,10 @@ class OnnxModel:
         self._batch = inputs[0].shape[0] if inputs[0].shape and isinstance(inputs[0].shape[0], int) else None
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[Any]:
-        """[B, C, H, W] → what the model gives for them, [B, C].
+        """Returns the model's outputs [B, C] for images [B, C, H, W].
 
         Raises:
-            TutelageError: the model cannot take such images.
+            TutelageError: the model fails on images of this shape.
         """
         size = self._batch or len(images)
         return np.concatenate([self._run(images[at : at + size], size) for at in range(0, len(images), size)])

@@ -1,4 +1,4 @@
-"""Files that hold a teacher's outputs: .npy, .npz, .csv and .parquet."""
+"""Reads files of a teacher's outputs: .npy, .npz, .csv and .parquet."""
 
 import csv
 import warnings
@@ -12,29 +12,28 @@ from numpy.typing import NDArray
 from tutelage.errors import TutelageError, nearest
 from tutelage.runtime.file_sizes import check_size, read_npy
 
-Columns = tuple[NDArray[Any], NDArray[Any], list[str] | None]  # keys [N], values [N, C], names [C] where there are
+Columns = tuple[NDArray[Any], NDArray[Any], list[str] | None]  # keys [N], values [N, C], names [C] if any
 
 
 _NUMBER = 8  # bytes
 
 
 def read_outputs(path: Path, kind: str) -> tuple[NDArray[np.int64], NDArray[Any], list[str] | None]:
-    """The keys [N] and outputs [N, C] of a file. A key is the number of an example in the original training set.
+    """Reads the keys [N] and outputs [N, C] of a file. A key is the index of an example in the original training set.
 
-    Tables also have the names of their columns [C], in the order of the values
-    (:func:`tutelage.sources.output_columns.class_order`).
+    For tables it also returns the names of the columns [C], in the order of the values
+    (:func:`tutelage.sources.output_columns.class_order`), else None.
 
     * ``.npy``: an array [N, C]; row = key.
-    * ``.npz``: the arrays ``key`` [N] and ``logits`` or ``probabilities`` [N, C], as ``kind`` says.
-    * ``.csv``: a header, comma-separated; a column ``key`` and one column a class.
+    * ``.npz``: the arrays ``key`` [N] and ``logits`` or ``probabilities`` [N, C], according to ``kind``.
+    * ``.csv``: a header, comma-separated; a column ``key`` and one column per class.
     * ``.parquet``: the same columns; needs the extra ``parquet``.
 
-    Nothing is unpickled. The values are as they are in the file: :func:`tutelage.sources.outputs.as_logits` checks
-    them.
+    Nothing is unpickled. The values are not checked here, but by :func:`tutelage.sources.outputs.as_logits`.
 
     Raises:
-        TutelageError: no such file, an unknown ending, a file that is damaged or laid out otherwise, keys that are not
-            whole numbers from 0 on, each once.
+        TutelageError: no such file, an unknown ending, a damaged file or another layout, or keys that are not distinct
+            integers of at least 0.
     """
     if (reader := _READERS.get(path.suffix.lower())) is None:
         raise TutelageError(f"{path}: unknown ending {path.suffix!r}; {nearest(path.suffix, _READERS)}")
@@ -46,7 +45,7 @@ def read_outputs(path: Path, kind: str) -> tuple[NDArray[np.int64], NDArray[Any]
         raise
     except Exception as error:  # a damaged file can raise anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise TutelageError(f"{path}: truncated, damaged or no {path.suffix} file of numbers ({reason})") from error
+        raise TutelageError(f"{path}: truncated, damaged or not a {path.suffix} file of numbers ({reason})") from error
     return _checked(keys, values, path), values, names
 
 
@@ -70,12 +69,12 @@ def _npz(path: Path, kind: str) -> Columns:
 
 
 def _csv(path: Path, kind: str) -> Columns:
-    check_size(path, path.stat().st_size * _NUMBER // 2)  # a digit and a comma are a number
+    check_size(path, path.stat().st_size * _NUMBER // 2)  # a number takes at least a digit and a comma
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = [name.strip() for name in next(csv.reader(file), [])]
         at = _key_column(header, path)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "loadtxt: input contained no data")  # told of every format alike
+            warnings.filterwarnings("ignore", "loadtxt: input contained no data")  # reported below for all formats
             table = np.loadtxt(file, delimiter=",", quotechar='"', comments=None, ndmin=2, dtype=np.float64)
     if table.size and table.shape[1] != len(header):
         raise TutelageError(f"{path}: {len(header)} columns in the header, {table.shape[1]} below it")
@@ -118,15 +117,15 @@ def _checked(keys: NDArray[Any], values: NDArray[Any], path: Path) -> NDArray[np
     odd = ~((keys >= 0) & (keys < 2**53) & (keys == np.floor(keys))) if whole else np.ones(len(keys), bool)
     if odd.any():
         row = int(odd.argmax())
-        raise TutelageError(f"{path}: expected whole numbers from 0 on as keys, found {keys[row]} in row {row}")
+        raise TutelageError(f"{path}: expected integers of at least 0 as keys, found {keys[row]} in row {row}")
     found = keys.astype(np.int64)
     first, times = np.unique(found, return_counts=True)
     if len(first) < len(found):
         twice = first[times > 1][0]
         rows = np.flatnonzero(found == twice)
         raise TutelageError(
-            f"{path}: example {twice} is there {len(rows)} times, in rows {rows[0]} and {rows[1]}; "
-            f"{len(found)} rows hold {len(first)} examples"
+            f"{path}: example {twice} occurs {len(rows)} times, first in rows {rows[0]} and {rows[1]}; "
+            f"{len(found)} rows have {len(first)} distinct keys"
         )
     return found
 

@@ -1,4 +1,4 @@
-"""Logits that were computed before, by example key."""
+"""A teacher known by logits that were computed before, looked up by example key."""
 
 import hashlib
 import logging
@@ -26,12 +26,12 @@ _GRADED = 10_000
 
 
 class Recorded(Source):
-    """Gives each example the logits that are on record for its key.
+    """Returns recorded logits by example key.
 
     Args:
-        key: [N] int64, which examples, each once.
+        key: [N] int64, distinct keys of the examples.
         logits: [N, C], their logits.
-        name: what the errors call the record.
+        name: name of the record, for messages.
     """
 
     logits: Tensor
@@ -45,25 +45,25 @@ class Recorded(Source):
         self.register_buffer("logits", logits[order], persistent=False)
 
     def attach(self, needs: Iterable[str], sources: Mapping[str, Source]) -> None:
-        """Checks that nothing but logits is asked for.
+        """Checks that only logits are read.
 
         Raises:
-            TutelageError: the objective reads something else.
+            TutelageError: the objective reads other signals.
         """
         if extra := sorted(set(needs) - {"logits"}):
-            raise TutelageError(f"a record holds logits only; the objective also reads {extra}")
+            raise TutelageError(f"recorded outputs have logits only; the objective also reads {extra}")
 
     def rows(self, key: Tensor) -> Tensor:
         """Returns the row numbers [B] of the recorded logits of the examples ``key`` [B].
 
         Raises:
-            TutelageError: an example is not on record.
+            TutelageError: an example is not recorded.
         """
         rows = self._nearest(key)
         if bool((absent := self.key[rows] != key).any()):
             raise TutelageError(
-                f"{self.name}: no logits on record for example {int(key[absent][0])}; it holds {len(self.key)} "
-                f"examples, keys {int(self.key[0])} to {int(self.key[-1])}"
+                f"{self.name}: no logits for example {int(key[absent][0])}; it has {len(self.key)} examples, "
+                f"keys {int(self.key[0])} to {int(self.key[-1])}"
             )
         return rows
 
@@ -71,12 +71,16 @@ class Recorded(Source):
         return torch.searchsorted(self.key, key).clamp(max=len(self.key) - 1)
 
     def expect(self, key: Mapping[str, Tensor]) -> None:
-        """Refuses examples that are not on record: fidelity is measured on validation."""
+        """Checks that all training and validation examples are recorded; fidelity is measured on the latter.
+
+        Raises:
+            TutelageError: one is not.
+        """
         for keys in key.values():
             self.rows(keys)
 
     def graded(self, data: "Data") -> Mapping[str, tuple[Tensor, Tensor]]:
-        """Returns logits and labels of at most 10,000 labelled examples each of validation and training."""
+        """Returns logits and labels of up to 10,000 labelled examples each of training and validation."""
         found = {}
         for split, name in (("train", "training"), ("val", "validation")):
             part = data.splits[split]
@@ -86,33 +90,33 @@ class Recorded(Source):
         return found
 
     def forward(self, batch: Batch) -> Signals:
-        """The recorded logits of the batch.
+        """Returns the recorded logits of the batch.
 
         Raises:
-            TutelageError: an example is not on record. A device would have to wait for that; :meth:`expect` has looked
-                at all examples before.
+            TutelageError: an example is not recorded. Not checked on a GPU, which would have to synchronise;
+                :meth:`expect` has checked all examples before.
         """
         rows = self._nearest if devices.waits(batch["key"].device) else self.rows
         return {"logits": self.logits[rows(batch["key"])]}
 
 
 class RecordedFile(Recorded):
-    """A teacher that is known only by its outputs, in a file (:mod:`tutelage.sources.outputs_file` has the layouts).
+    """A teacher known only by a file of its outputs (:mod:`tutelage.sources.outputs_file` describes the formats).
 
-    Validation examples have keys in the same numbering and must be there too: fidelity is measured on them.
+    Validation examples are numbered with the training examples and must be in the file too, to measure fidelity.
 
     Args:
         path: .npy, .npz, .csv or .parquet.
-        kind: ``logits`` or ``probabilities``; these become logarithms (:func:`tutelage.sources.outputs.as_logits`).
+        kind: ``logits`` or ``probabilities``, whose logarithms are taken (:func:`tutelage.sources.outputs.as_logits`).
         num_classes: classes of the data.
-        floor: what stands for a smaller probability, zero above all. The default changes nothing at T = 1. Where a
-            file rounds its probabilities, half its last digit is better: at T > 1 a zero then weighs what it may be.
-        augment: what is done to training images. The file knows their plain form only, so this must be nothing;
-            ``null`` in its place says that plain outputs shall teach augmented images.
-        allow_normalised: whether logits may look like probabilities, which is refused otherwise.
+        floor: replaces smaller probabilities, such as 0. The default changes nothing at T = 1. If the file's
+            probabilities are rounded, use half of its last digit: at T > 1 a zero then has a plausible weight.
+        augment: the augmentation of the training images. Must be empty, as the outputs are those of plain images;
+            ``null`` uses them for augmented images nevertheless.
+        allow_normalised: whether logits that look like probabilities are accepted.
 
     Raises:
-        TutelageError: the file is not what it should be, or images are augmented.
+        TutelageError: the file is invalid, or images are augmented.
     """
 
     def __init__(
@@ -127,8 +131,8 @@ class RecordedFile(Recorded):
         check_kind(kind, floor)
         if augment:
             raise TutelageError(
-                f"{path} holds outputs for images as they are, and data.augment changes them; "
-                "sources.teacher.augment=null teaches augmented images by them all the same"
+                f"{path} has outputs for unaugmented images, but data.augment augments them; "
+                "sources.teacher.augment=null uses the outputs for augmented images nevertheless"
             )
         key, values, columns = read_outputs(Path(path), kind)
         logits = as_logits(values, kind, num_classes, floor, path, key, allow_normalised)
@@ -138,7 +142,7 @@ class RecordedFile(Recorded):
         log.info("%s: outputs of %d examples for %d classes, SHA-256 %s", path, *logits.shape, digest)
 
     def name_classes(self, names: Sequence[str]) -> None:
-        """Brings the columns of a table into the order of the classes, once."""
+        """Orders the columns of a table by the classes, once."""
         if self._columns is not None:
             order = class_order(self._columns, names, self.name)
             self.logits, self._columns = self.logits[:, order], None
@@ -147,8 +151,8 @@ class RecordedFile(Recorded):
         """Returns the row numbers of the examples ``key``, as :meth:`Recorded.rows` does.
 
         Raises:
-            TutelageError: an example is not on record, or nobody has said what the classes are called.
+            TutelageError: an example is not recorded, or :meth:`name_classes` has not been called.
         """
         if self._columns is not None:
-            raise TutelageError(f"{self.name} has named columns: tell it the classes by name_classes first")
+            raise TutelageError(f"{self.name} has named columns: call name_classes with the names of the classes first")
         return super().rows(key)

@@ -1,4 +1,4 @@
-"""Signals on disk: one flat file a signal, mapped into memory, checked by checksums, resumable while it is written."""
+"""Stores signals on disk: one memory-mapped flat file per signal, with checksums; writing can be resumed."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from tutelage.errors import TutelageError
 from tutelage.runtime.files import recipe_digest, stamp, write_atomically
 from tutelage.runtime.json_files import read_json, write_json
 
-ROWS = 4096  # of a block: what is computed, checked and, after a kill, computed again
+ROWS = 4096  # of a block, the unit of computing, checking and resuming
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int32": torch.int32}
 
 
@@ -26,8 +26,8 @@ class Column:
     """One signal of N examples in V views.
 
     Attributes:
-        name: of the signal.
-        shape: of one example.
+        name: name of the signal.
+        shape: shape for one example.
         dtype: a key of ``DTYPES``.
     """
 
@@ -44,23 +44,23 @@ class Column:
         return rows * torch.Size(self.shape).numel() * DTYPES[self.dtype].itemsize
 
     def mapped(self, folder: Path, views: int, rows: int) -> Tensor:
-        """Maps the file into memory as a tensor; its pages are shared by all processes that read them."""
+        """Returns the file memory-mapped as a tensor [V, N, *shape], whose pages all reading processes share."""
         count = views * rows * torch.Size(self.shape).numel()
         flat = torch.from_file(str(self.file(folder)), shared=False, size=count, dtype=DTYPES[self.dtype])
         return flat.view(views, rows, *self.shape)
 
 
 class Writer:
-    """Fills a folder block by block; made again on what a killed one left, it knows which blocks are done.
+    """Writes a folder block by block; continues after the finished blocks of a killed writer.
 
     Args:
-        folder: exists.
-        columns: what is stored.
-        key: [N] the examples, in the order of their rows.
+        folder: an existing folder.
+        columns: the signals.
+        key: [N] keys of the examples, in the order of their rows.
         views: V.
 
     Raises:
-        TutelageError: the disk has no room for all of it.
+        TutelageError: the disk has too little space.
     """
 
     def __init__(self, folder: Path, columns: list[Column], key: Tensor, views: int):
@@ -78,10 +78,10 @@ class Writer:
                     yield view, start
 
     def write(self, view: int, start: int, signals: Mapping[str, Tensor]) -> None:
-        """Writes one block [n, *shape] of each signal, and only then notes that it is there.
+        """Writes one block [n, *shape] of each signal, then records it as done.
 
         Raises:
-            TutelageError: a value is not finite, or becomes so in the column's dtype.
+            TutelageError: a value is not finite in the column's dtype.
         """
         crc = {}
         for column in self.columns:
@@ -103,7 +103,7 @@ class Writer:
         self.done[view, start] = crc
 
     def finish(self, parameters: Mapping[str, Tensor]) -> None:
-        """Writes the index that a reader starts with: example keys, columns, their checksums, constant signals."""
+        """Writes the index for readers: example keys, columns, their checksums, constant signals."""
         write_atomically(self.folder / "constant.safetensors", serialise({"key": self.key, **parameters}))
         write_json(
             self.folder / "store.json",
@@ -121,9 +121,9 @@ class Store:
     """A finished folder.
 
     Attributes:
-        key: [N].
-        columns: signal → [V, N, *shape], mapped.
-        constant: signal → parameters of the teacher.
+        key: [N] keys of the examples.
+        columns: signal → [V, N, *shape], memory-mapped.
+        constant: signal → parameter of the teacher.
     """
 
     key: Tensor
@@ -141,14 +141,16 @@ class Store:
             about: dict[str, Any] = read_json(folder / "store.json")
             constant = load_file(folder / "constant.safetensors")
         except Exception as error:
-            raise TutelageError(f"{folder}: no signals can be read here ({error})") from error
+            raise TutelageError(f"{folder}: cannot read signals here ({error})") from error
         found = {}
         for fields in about["columns"]:
             column = Column(fields["name"], tuple(fields["shape"]), fields["dtype"])
             path, expected = column.file(folder), column.bytes(about["views"] * about["rows"])
             size = path.stat().st_size if path.is_file() else None
             if size != expected:
-                raise TutelageError(f"{path}: expected {expected} bytes, found {size}; delete {folder} to have it anew")
+                raise TutelageError(
+                    f"{path}: expected {expected} bytes, found {size}; delete {folder} to compute it again"
+                )
             tensor = column.mapped(folder, about["views"], about["rows"])
             if (seen := (stamp(path), recipe_digest({"crc": about["crc"]}))) not in _verified:
                 _check(tensor, column.name, about, path)
@@ -157,7 +159,7 @@ class Store:
         return Store(constant.pop("key"), found, constant)
 
 
-_verified: set[tuple[tuple[int, ...], str]] = set()  # by this process; a job opens a store twice
+_verified: set[tuple[tuple[int, ...], str]] = set()  # files checked by this process, as a job opens a store twice
 
 
 def _check(tensor: Tensor, name: str, about: Mapping[str, Any], path: Path) -> None:
@@ -165,8 +167,8 @@ def _check(tensor: Tensor, name: str, about: Mapping[str, Any], path: Path) -> N
         block = tensor[line["view"], line["start"] : line["start"] + about["block"]]
         if zlib.crc32(block.contiguous().view(torch.uint8).numpy().data) != line["crc"][name]:
             raise TutelageError(
-                f"{path}: rows from {line['start']} of view {line['view']} are not what was written; "
-                f"delete {path.parent} to have it anew"
+                f"{path}: damaged in the rows from {line['start']} of view {line['view']}; "
+                f"delete {path.parent} to compute it again"
             )
 
 
@@ -177,7 +179,7 @@ def _allocate(path: Path, size: int) -> None:
             if size:
                 os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
-            raise TutelageError(f"{path}: no room for {size} bytes ({error.strerror})") from error
+            raise TutelageError(f"{path}: no disk space for {size} bytes ({error.strerror})") from error
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

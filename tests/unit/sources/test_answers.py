@@ -44,7 +44,7 @@ def test_more_questions_than_a_statement_takes(path):
 def test_a_file_that_is_none_is_refused(path):
     path.parent.mkdir()
     path.write_bytes(b"no database at all" * 100)
-    with pytest.raises(TutelageError, match=r"answers\.sqlite: damaged, or no file of answers .* once it is deleted"):
+    with pytest.raises(TutelageError, match=r"answers\.sqlite: damaged, or not a file of answers .* delete it"):
         AnswerStore(path).get([b"q"])
 
 
@@ -72,7 +72,7 @@ def test_a_truncated_file_is_noticed(path):
 
 def test_a_file_that_cannot_be_written(path):
     path.mkdir(parents=True)
-    with pytest.raises(TutelageError, match=r"answers\.sqlite: answers can be neither read nor written"):
+    with pytest.raises(TutelageError, match=r"answers\.sqlite: cannot read or write the stored answers"):
         AnswerStore(path).put(ONE)
 
 

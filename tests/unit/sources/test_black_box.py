@@ -113,7 +113,7 @@ def test_each_wait_is_twice_the_last(source, diary, monkeypatch):
 
 
 def test_the_last_failure_is_told_with_its_cause(source, diary):
-    with pytest.raises(TutelageError, match=r"not answered 2 images in 3 attempts; .*line 7 is down, from TimeoutErr"):
+    with pytest.raises(TutelageError, match=r"failed on 2 images in 3 attempts; .*line 7 is down, from TimeoutErr"):
         source(Linear(str(diary), 3, fail=9), retries=2)(batch(1, 2))
 
 

@@ -74,13 +74,13 @@ def test_the_number_of_classes_is_exact_in_every_dtype(tmp_path, dtype, classes)
 def test_top_classes_without_their_number_are_refused(tmp_path):
     """Once it was a value of the signals' dtype beside the rest."""
     old = {"logits_top": torch.zeros(4, 2), "logits_class": torch.zeros(4, 2).int(), "logits_rest": torch.ones(4, 2)}
-    with pytest.raises(TutelageError, match=r"top classes in an older form; delete it to have it anew"):
+    with pytest.raises(TutelageError, match=r"top classes in an older format; delete it to compute it again"):
         Cached(None, stored(tmp_path, [old]))
 
 
 def test_what_is_not_there_is_refused(tmp_path):
     source = Cached(None, stored(tmp_path, [{"logits": torch.randn(4, 3)}]))
-    with pytest.raises(TutelageError, match=r"lacks \['stage1'\]; it holds \['logits'\]"):
+    with pytest.raises(TutelageError, match=r"lacks \['stage1'\]; it has \['logits'\]"):
         source.attach({"logits", "stage1"}, {})
     source.expect({"train": KEY, "val": torch.tensor([1])})  # validation is not its business
     for key in (4, 100):

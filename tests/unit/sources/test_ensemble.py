@@ -93,7 +93,7 @@ def test_what_makes_no_ensemble_is_refused() -> None:
     with pytest.raises(TutelageError, match=r"one of \['probability', 'logit'\]; found 'mean'"):
         Ensemble(members(), "mean")
     for weights in ([1.0, 1.0], [-1.0, 1.0, 1.0], [0.0] * 3, [math.nan, 1.0, 1.0]):
-        with pytest.raises(TutelageError, match="an ensemble of 3 needs as many weights"):
+        with pytest.raises(TutelageError, match="an ensemble of 3 members needs 3 weights"):
             scaled(weights, 3)
     with pytest.raises(TutelageError, match=r"logits only; the objective also reads \['embedding'\]"):
         Ensemble(members()).attach({"logits", "embedding"}, {})

@@ -29,8 +29,8 @@ CLASSES = ["ant", "bee", "cat"]
 def test_columns_are_taken_by_name_or_number(columns, order, caplog):
     caplog.set_level(logging.INFO)
     assert class_order(columns, CLASSES, "t.csv") == order
-    told = {"x": "taken by place", "logit00": "by their numbers, from 0", "cat": "another order than the classes"}
-    assert told.get(columns[0], "taken by their numbers") in caplog.text
+    told = {"x": "assigned by position", "logit00": "by their numbers, from 0", "cat": "another order than the classes"}
+    assert told.get(columns[0], "assigned by their numbers") in caplog.text
 
 
 def test_names_of_classes_that_are_numbers_are_names():
@@ -42,8 +42,8 @@ def test_names_of_classes_that_are_numbers_are_names():
     ("columns", "said"),
     [
         (["ant", "bee"], "expected a column for each of 3 classes; found 2"),
-        (["ant", "bee", "bee"], r"\['bee'\] come several times"),
-        (["ant", "bee", "cut"], r"columns \['cut'\] are no class; 'cut': did you mean 'cat'"),
+        (["ant", "bee", "bee"], r"found \['bee'\] several times"),
+        (["ant", "bee", "cut"], r"columns \['cut'\] are not names of classes; 'cut': did you mean 'cat'"),
         (["0", "1", "3"], "count from 0 or 1 without a gap"),
         (["2", "3", "4"], "count from 0 or 1 without a gap"),
     ],
@@ -110,7 +110,7 @@ def test_logits_that_only_nearly_look_so_pass():
 
 
 def test_what_probabilities_may_be_instead_is_said():
-    with pytest.raises(TutelageError, match="Percentages are to be divided by 100"):
+    with pytest.raises(TutelageError, match="Divide percentages by 100"):
         as_logits(SOFT * 100, "probabilities", 3, 1e-30, "t.npz", range(6))
     with pytest.raises(TutelageError, match="logarithms of probabilities: kind=logits"):
         as_logits(np.log(SOFT), "probabilities", 3, 1e-30, "t.npz", range(6))

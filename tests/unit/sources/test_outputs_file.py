@@ -60,10 +60,10 @@ def test_the_key_may_be_any_column_and_a_csv_be_a_spreadsheet_s(tmp_path):
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ([4, 2, 2], "example 2 is there 2 times, in rows 1 and 2; 3 rows hold 2 examples"),
-        ([4, -1, 2], r"whole numbers from 0 on as keys, found -1(\.0)? in row 1"),
-        ([4, 0, 2.5], r"whole numbers from 0 on as keys, found 2\.5 in row 2"),
-        ([4, float("nan"), 2], "whole numbers from 0 on as keys, found nan in row 1"),
+        ([4, 2, 2], "example 2 occurs 2 times, first in rows 1 and 2; 3 rows have 2 distinct keys"),
+        ([4, -1, 2], r"integers of at least 0 as keys, found -1(\.0)? in row 1"),
+        ([4, 0, 2.5], r"integers of at least 0 as keys, found 2\.5 in row 2"),
+        ([4, float("nan"), 2], "integers of at least 0 as keys, found nan in row 1"),
     ],
 )
 def test_keys_that_are_none(path, keys, said):
@@ -137,7 +137,7 @@ def test_nothing_is_unpickled(tmp_path, ending):
     with pytest.raises(TutelageError, match="Object arrays cannot be loaded"):
         read_outputs(file, "logits")
     file.write_bytes(pickle.dumps(Mine()))
-    with pytest.raises(TutelageError, match=rf"damaged or no \.{ending} file of numbers"):
+    with pytest.raises(TutelageError, match=rf"damaged or not a \.{ending} file of numbers"):
         read_outputs(file, "logits")
 
 

@@ -16,14 +16,14 @@ def test_each_example_gets_its_own_row():
 
 @pytest.mark.parametrize("key", [0, 3, 8, 1000, 2**62])
 def test_an_example_that_is_not_on_record(key):
-    with pytest.raises(TutelageError, match=f"no logits on record for example {key}; it holds 3 examples, keys 2 to 7"):
+    with pytest.raises(TutelageError, match=f"no logits for example {key}; it has 3 examples, keys 2 to 7"):
         Recorded(KEY, LOGITS)({"key": torch.tensor([7, key])})
 
 
 def test_it_has_nothing_but_logits():
     source = Recorded(KEY, LOGITS)
     source.attach({"logits"}, {"student": source})
-    with pytest.raises(TutelageError, match=r"a record holds logits only; the objective also reads \['stage1'\]"):
+    with pytest.raises(TutelageError, match=r"outputs have logits only; the objective also reads \['stage1'\]"):
         source.attach({"logits", "stage1"}, {"student": source})
     assert not source.state_dict()
 
@@ -53,11 +53,11 @@ def test_a_file_s_mistakes_name_it(path):
         RecordedFile(path, "logits", 9)
     with pytest.raises(TutelageError, match="kind must be 'logits' or 'probabilities'; found 'logit'"):
         RecordedFile(path, "logit", 2)
-    with pytest.raises(TutelageError, match=r"teacher\.npz: no logits on record for example 4"):
+    with pytest.raises(TutelageError, match=r"teacher\.npz: no logits for example 4"):
         RecordedFile(path, "logits", 2)({"key": torch.tensor([4])})
 
 
 def test_augmented_images_are_refused_unless_meant(path):
-    with pytest.raises(TutelageError, match=r"teacher\.npz holds outputs for images as they are, and data\.augment"):
+    with pytest.raises(TutelageError, match=r"teacher\.npz has outputs for unaugmented images, but data\.augment"):
         RecordedFile(path, "logits", 2, augment=[object()])
     RecordedFile(path, "logits", 2, augment=None)

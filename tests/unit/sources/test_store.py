@@ -54,7 +54,7 @@ def test_a_second_writer_does_what_is_left(tmp_path):
         file.write('{"view": 1, "start": 40')  # torn by a kill
     writer = Writer(tmp_path, COLUMNS, KEY, 2)
     assert list(writer.missing()) == [(1, ROWS)]
-    with pytest.raises(TutelageError, match="no signals can be read here"):
+    with pytest.raises(TutelageError, match="cannot read signals here"):
         Store.read(tmp_path)
     write(tmp_path).finish({})
     assert torch.equal(Store.read(tmp_path).columns["logits"][1], signals(1, torch.arange(len(KEY)))["logits"])
@@ -98,7 +98,7 @@ def test_a_changed_byte_is_named(tmp_path, where):
     content = bytearray(path.read_bytes())
     content[where] ^= 1
     path.write_bytes(content)
-    with pytest.raises(TutelageError, match=r"stage1\.bin: rows from \d+ of view [01] are not what was written"):
+    with pytest.raises(TutelageError, match=r"stage1\.bin: damaged in the rows from \d+ of view [01]"):
         Store.read(tmp_path)
 
 
@@ -117,11 +117,11 @@ def test_a_full_disk_is_met_at_the_start_and_leaves_nothing_that_can_be_read(tmp
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
-        with pytest.raises(TutelageError, match=r"logits\.bin: no room for \d+ bytes"):
+        with pytest.raises(TutelageError, match=r"logits\.bin: no disk space for \d+ bytes"):
             Writer(tmp_path, COLUMNS, KEY, 2)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    with pytest.raises(TutelageError, match="no signals can be read here"):
+    with pytest.raises(TutelageError, match="cannot read signals here"):
         Store.read(tmp_path)
     write(tmp_path).finish({})  # room again
     assert Store.read(tmp_path).columns["logits"].shape == (2, len(KEY), 3)
