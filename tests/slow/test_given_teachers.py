@@ -51,7 +51,7 @@ def test_a_plain_module_with_chosen_weights_teaches_and_is_measured_before_the_c
     given = ("--config-dir", "mine", *short, "sources.teacher.checkpoint=w.ckpt")
     answer = main("distill", *given, *QUICK)
     assert answer.code == 1
-    assert "2 sets of weights that fit Plain" in answer.message
+    assert "2 different sets of weights that fit Plain" in answer.message
     answer = main("distill", *given, *QUICK, "sources.teacher.key=ema")
     assert answer.code == 0, answer.message
     log = answer.out

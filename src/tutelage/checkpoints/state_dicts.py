@@ -1,7 +1,7 @@
-"""State dicts in others' files: read without running their code, found in wrappers, matched to a network.
+"""Reads state dicts from third-party checkpoints without running their code, and matches them to a network.
 
-A checkpoint is seldom a bare state dict. It may be a dictionary that has one (``state_dict``, ``model``, ``ema`` …), a
-whole pickled module, hold several networks side by side, or have a wrapper's prefix (``module.``) before every name.
+A checkpoint is seldom a bare state dict. It may be a dictionary that contains one (``state_dict``, ``model``, ``ema``
+…), a pickled module, contain several networks, or have a wrapper's prefix (``module.``) before every name.
 """
 
 import zipfile
@@ -20,19 +20,19 @@ from tutelage.runtime.file_sizes import check_size
 
 State = dict[str, Tensor]
 
-_WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")  # may stand anywhere in a name
-_DEPTH = 3  # so many dictionaries may lie around a state dict
+_WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")  # may occur anywhere in a name
+_DEPTH = 3  # greatest number of dictionaries around a state dict
 _LISTED = 10
 
 
 def load_states(path: Path) -> dict[str, State]:
-    """Returns the state dicts in a PyTorch file, by the keys that lead to them (joined by dots; "" is the file itself).
+    """Returns the state dicts in a PyTorch file by their keys, joined by dots; "" is the file itself.
 
-    It is read with ``weights_only``. Classes that PyTorch does not allow, as hyperparameters and whole pickled modules
-    have them, become empty stand-ins: none of their code runs, and the tensors of a module are found all the same.
+    The file is read with ``weights_only``. Classes that PyTorch does not allow, as in hyperparameters and pickled
+    modules, are replaced by empty stand-ins: none of their code runs, and the tensors of a module are still found.
 
     Raises:
-        TutelageError: the file is damaged, or holds no state dict.
+        TutelageError: the file is damaged, or has no state dict.
     """
     _check_unpacked(path)
     try:
@@ -42,7 +42,7 @@ def load_states(path: Path) -> dict[str, State]:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise TutelageError(
             f"{path}: not a PyTorch state dict that loads without running code ({reason}). If you trust the file: "
-            "torch.save(torch.load(file, weights_only=False).state_dict(), new_file), and give the new file"
+            "torch.save(torch.load(file, weights_only=False).state_dict(), new_file), and use the new file"
         ) from error
     if not found:
         keys = f" with the keys {list(content)[:_LISTED]}" if isinstance(content, dict) else ""
@@ -51,20 +51,20 @@ def load_states(path: Path) -> dict[str, State]:
 
 
 def _check_unpacked(path: Path) -> None:
-    with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:  # older files are no archives
+    with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:  # older files are not archives
         check_size(path, sum(entry.file_size for entry in archive.infolist()))
 
 
 def one_state(states: Mapping[str, State], path: Path, key: str | None = None, option: str = "key") -> State:
-    """Returns the state dict under ``key``, which errors call ``option``, or the only one there is.
+    """Returns the state dict under ``key``, or the only one; messages call the key ``option``.
 
     Raises:
-        TutelageError: there is none under this key, or several to choose from.
+        TutelageError: there is none under this key, or there are several and no key.
     """
     if key is not None and key not in states:
         raise TutelageError(f"{path}: no state dict under {option}={key}; {nearest(key, states)}")
     if key is None and len(states) > 1:
-        raise TutelageError(f"{path} holds {len(states)} state dicts; say which: {_either(option, states)}")
+        raise TutelageError(f"{path} has {len(states)} state dicts; choose one: {_either(option, states)}")
     return states[key] if key is not None else next(iter(states.values()))
 
 
@@ -73,10 +73,10 @@ class Fit:
     """A part of a file, compared with a network's state.
 
     Attributes:
-        key: of the state dict in the file.
-        prefix: before all names of the part.
+        key: key of the state dict in the file.
+        prefix: prefix of all names of the part.
         state: the part, without the prefix.
-        unused: how many tensors of the state dict have another prefix.
+        unused: number of tensors of the state dict with another prefix.
         expected: the network's state.
     """
 
@@ -88,7 +88,7 @@ class Fit:
 
     @property
     def missing(self) -> list[str]:
-        """Returns names of the network that the part lacks; files from before 2018 do not count batches."""
+        """Returns names of the network that the part lacks, except batch counters, which old files do not have."""
         lacking = self.expected.keys() - self.state.keys()
         return sorted(name for name in lacking if not name.endswith("num_batches_tracked"))
 
@@ -99,7 +99,7 @@ class Fit:
 
     @property
     def different(self) -> list[str]:
-        """Returns the names of tensors of another shape, or of another kind of numbers."""
+        """Returns the tensors whose shape or kind of dtype differs, with both shapes."""
         pairs = [(name, self.state[name], self.expected[name]) for name in sorted(self.state.keys() & self.expected)]
         return [
             f"{name} {_kind(found, wanted)} in the file, {_kind(wanted, found)} in the network"
@@ -109,18 +109,18 @@ class Fit:
 
     @property
     def matches(self) -> bool:
-        """Checks whether the part is the network's state."""
+        """Checks whether the part matches the network's state."""
         return not (self.missing or self.extra or self.different)
 
     @property
     def place(self) -> str:
-        """Returns the part's key and prefix in the file; empty for the whole file."""
+        """Returns the part's key and prefix in the file as text; empty for the whole file."""
         parts = [f"key {self.key!r}"] * bool(self.key) + [f"prefix {self.prefix!r}"] * bool(self.prefix)
         return ", ".join(parts)
 
     @property
     def description(self) -> str:
-        """``place``, and how much of the file is left out."""
+        """Returns ``place`` and the number of tensors that are not used."""
         return self.place + (f"; {self.unused} other tensors are not used" if self.unused else "")
 
     def options(self, others: "list[Fit]") -> str:
@@ -130,10 +130,10 @@ class Fit:
         return " ".join(named)
 
     def complaint(self) -> str:
-        """Returns what does not match, the first ten names of each kind."""
+        """Returns the mismatches as text, the first ten names of each kind."""
         lines = [
             _list("missing from the file", self.missing),
-            _list("left over in the file", self.extra),
+            _list("unexpected in the file", self.extra),
             _list("of another shape", self.different),
         ]
         if self.missing and self.extra:
@@ -149,22 +149,22 @@ def fit(
     key: str | None = None,
     prefix: str | None = None,
 ) -> Fit:
-    """Returns the one part of a file that is a network's state.
+    """Returns the part of a file that matches a network's state.
 
     Args:
-        states: of the file, by key.
+        states: the file's state dicts by key.
         expected: the network's state.
-        path: what errors call the file.
-        name: what errors call the network.
-        key: the only state dict to look into; by default all.
-        prefix: the only one to look under, with or without its last dot; by default all.
+        path: the file, for messages.
+        name: name of the network, for messages.
+        key: the only state dict to search; by default all.
+        prefix: the only prefix to search, with or without its last dot; by default all.
 
     Raises:
-        TutelageError: no part fits, which is told of the one that is nearest; or several do, with different weights.
+        TutelageError: no part matches (with the mismatches of the nearest one), or several with different weights do.
     """
     looked = dict(states) if key is None else {key: one_state(states, path, key)}
     wanted = None if prefix is None else f"{prefix.removesuffix('.')}." if prefix else ""
-    for wrapper in _WRAPPERS:  # what torch.compile and FSDP put into names, anywhere in them
+    for wrapper in _WRAPPERS:  # inserted into names by torch.compile and FSDP
         if not any(wrapper in one for one in expected):
             looked = {at: {n.replace(wrapper, ""): x for n, x in state.items()} for at, state in looked.items()}
             wanted = wanted and wanted.replace(wrapper, "")
@@ -176,8 +176,8 @@ def fit(
     if not all(_equal(part.state, chosen.state) for part in fitting):
         options = [part.options(fitting) for part in fitting]
         raise TutelageError(
-            f"{path} holds {len(fitting)} sets of weights that fit {name}, and they differ. Say beside `checkpoint` "
-            f"which is meant: {' or '.join(options)}; for one teacher that is sources.teacher.{options[0].split()[0]}"
+            f"{path} has {len(fitting)} different sets of weights that fit {name}. Choose one by an option beside "
+            f"`checkpoint`: {' or '.join(options)}; for a single teacher: sources.teacher.{options[0].split()[0]}"
         )
     return chosen
 
@@ -192,7 +192,7 @@ def _no_fit(parts: list[Fit], path: Path, name: str, prefix: str | None, states:
 
 
 def _parts(key: str, state: State, expected: Mapping[str, Tensor], prefix: str | None) -> list[Fit]:
-    """Returns the part under every prefix that the network's first name has in ``state``, or under the wanted one."""
+    """Returns the part under ``prefix``, or under every prefix that the network's first name has in ``state``."""
     first = next(iter(expected), "")
     found = {name.removesuffix(first) for name in state if name == first or name.endswith(f".{first}")}
     tried = sorted(found) or [""]
@@ -241,7 +241,7 @@ def _is_module(node: Any) -> bool:
 
 
 def _of_module(node: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
-    """Yields what ``state_dict()`` of a pickled module would hold, from its ``__dict__``."""
+    """Yields the items of a pickled module's ``state_dict()``, from its ``__dict__``."""
     own = vars(node)
     left_out = own.get("_non_persistent_buffers_set", ())
     buffers = {name: tensor for name, tensor in own["_buffers"].items() if name not in left_out}
@@ -254,7 +254,7 @@ def _of_module(node: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
 
 
 class _Called:
-    """Base of the stand-ins for what a function or class of a file would have made."""
+    """Stands in for the results of a file's functions and classes."""
 
     def __setstate__(self, state: Any) -> None:
         pass
@@ -266,9 +266,9 @@ class _Calls(type):
 
 
 class _StandIn(metaclass=_Calls):
-    """Stands for a class or function that a file names; its instances hold state and do nothing."""
+    """Stands in for a class or function that a file names; its instances have state and do nothing."""
 
-    def __new__(cls, *args: Any) -> Any:  # how objects are unpickled; this type may be filled with items and state
+    def __new__(cls, *args: Any) -> Any:  # called by unpickling; an OrderedDict accepts items and state
         return OrderedDict()
 
 

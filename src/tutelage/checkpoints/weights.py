@@ -1,8 +1,8 @@
-"""Files of network weights: one self-describing format of ours, and the plain state dicts of others.
+"""Reads and writes files of network weights: our self-describing format, and plain state dicts of third parties.
 
-Ours is safetensors: it cannot run code, and its header carries what made the network (model and data configs, seed,
-stage, epoch), a SHA-256 over the tensors, and one over the header. It appears under its final name whole or not at all,
-and equal networks with equal headers have equal bytes.
+Our format is safetensors: it cannot run code, and its header has the network's origin (model and data configs, seed,
+stage, epoch), a SHA-256 over the tensors, and one over the header. It is written atomically, and equal networks with
+equal headers have equal bytes.
 """
 
 import hashlib
@@ -25,20 +25,20 @@ from tutelage.runtime.masking import hidden
 
 
 def is_shard(tensor: Tensor | None) -> bool:
-    """Checks whether ``tensor`` is a ``DTensor``, whose class takes a second to import."""
+    """Checks whether ``tensor`` is a ``DTensor``, without importing its class, which takes a second."""
     return hasattr(tensor, "full_tensor")
 
 
 def gather_full(tensor: Tensor) -> Tensor:
-    """Returns ``tensor``, gathered from all ranks where they hold shards of it: each of them must call this."""
+    """Returns ``tensor``, gathered from all ranks if it is sharded; then every rank must call this."""
     return tensor.full_tensor() if is_shard(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def shard_like(tensor: Tensor, expected: Tensor | None) -> Tensor:
-    """Returns ``tensor``, or this rank's shard of it where ``expected`` is in shards; every rank has the whole."""
+    """Returns ``tensor``, which every rank has in full, or this rank's shard of it if ``expected`` is sharded."""
     if not is_shard(expected):
         return tensor
-    from torch.distributed.tensor import distribute_tensor  # a second to import
+    from torch.distributed.tensor import distribute_tensor  # takes a second to import
 
     mesh, placements = expected.device_mesh, expected.placements  # type: ignore[union-attr]
     return distribute_tensor(tensor.to(mesh.device_type), mesh, placements, src_data_rank=None)
@@ -58,7 +58,7 @@ def digest(state: nn.Module | Mapping[str, Tensor]) -> str:
 def save_network(net: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
     """Writes ``net`` atomically, with ``about`` (plain JSON values) and the digest in the file's header.
 
-    Rank 0 writes. Of a network in shards every rank must call this; after it the file is there for all of them.
+    Rank 0 writes. For a sharded network every rank must call this, and returns once the file exists.
     """
     tensors, state = net.state_dict(), {}
     shards = any(is_shard(tensor) for tensor in tensors.values())
@@ -76,52 +76,54 @@ def save_network(net: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
 
 
 def serialise(tensors: dict[str, Tensor], header: dict[str, str] | None = None) -> bytes:
-    """Returns a safetensors file with its keys in order: the library's own order differs between processes."""
+    """Returns a safetensors file with sorted keys, as the library's own order differs between processes."""
     content = save(tensors, metadata=header)
     length = int.from_bytes(content[:8], "little")
     fields = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
-    fields += b" " * (-len(fields) % 8)  # tensors begin at a multiple of 8
+    fields += b" " * (-len(fields) % 8)  # tensors start at a multiple of 8
     return len(fields).to_bytes(8, "little") + fields + content[8 + length :]
 
 
 def about(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Returns the header of one of our files: facts of the network.
+    """Returns the network's description in the header of one of our files.
 
     Raises:
-        TutelageError: no such file, none of ours, or its header was changed since it was written.
+        TutelageError: no such file, not one of ours, or its header has been changed.
     """
     header = _open(Path(path))[1]
     if "about" not in header:
-        raise TutelageError(f"{path}: no file of Tutelage's (its header does not say which model it holds)")
+        raise TutelageError(f"{path}: not written by Tutelage (its header does not describe a model)")
     _check_header(header, path)
     return json.loads(header["about"])
 
 
 def _check_header(header: Mapping[str, str], path: object) -> None:
-    """Checks the digest of the header of one of our own files; files of others have none."""
+    """Checks the digest of the header of one of our own files."""
     expected = recipe_digest({key: header.get(key) for key in ("about", "digest")})
     if (found := header.get("header_digest")) != expected:
-        raise TutelageError(f"{path}: its header has digest {expected}, and says {found}: it is damaged or was changed")
+        raise TutelageError(
+            f"{path}: its header has digest {expected}, recorded was {found}: it is damaged or was changed"
+        )
 
 
 def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise TutelageError(f"checkpoint: no file {path.absolute()}")
     try:
-        path.open("rb").close()  # safetensors says of a file that may not be read that it is not there
+        path.open("rb").close()  # safetensors would report an unreadable file as missing
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except OSError as error:
-        raise TutelageError(f"{path} can't be read: {error.strerror or error}") from error
+        raise TutelageError(f"{path} cannot be read: {error.strerror or error}") from error
     except SafetensorError as error:
-        raise TutelageError(f"{path}: truncated, damaged or no safetensors file ({error})") from error
+        raise TutelageError(f"{path}: truncated, damaged or not a safetensors file ({error})") from error
 
 
 def read_states(path: str | os.PathLike[str]) -> dict[str, dict[str, Tensor]]:
     """Reads the state dicts, by key, of a safetensors file (ours or not) or a PyTorch file.
 
     Raises:
-        TutelageError: missing, damaged, changed since it was written, not a state dict, or needing to run code.
+        TutelageError: the file is missing, damaged, changed, not a state dict, or would run code.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
@@ -137,28 +139,30 @@ def read_states(path: str | os.PathLike[str]) -> dict[str, dict[str, Tensor]]:
 
 
 def read_state(path: str | os.PathLike[str], key: str | None = None, option: str = "key") -> dict[str, Tensor]:
-    """Returns the state dict of a file that has one, or the one under ``key``, which errors call ``option``.
+    """Returns the only state dict of a file, or the one under ``key``; messages call the key ``option``.
 
     Raises:
-        TutelageError: as :func:`read_states`; nothing under this key, or several to choose from.
+        TutelageError: as :func:`read_states`; nothing under this key, or several state dicts and no key.
     """
     return state_dicts.one_state(read_states(path), Path(path), key, option)
 
 
 def load_into(net: nn.Module, path: str | os.PathLike[str], key: str | None = None, prefix: str | None = None) -> str:
-    """Loads a file's weights into ``net``, wherever in it they are: :func:`tutelage.checkpoints.state_dicts.fit`.
+    """Loads weights into ``net`` from the part of a file that matches it.
+
+    See :func:`tutelage.checkpoints.state_dicts.fit`.
 
     Args:
-        net: what they must fit, all names and shapes.
+        net: the network; all names and shapes must match.
         path: the file.
-        key: of the state dict in it, where several fit.
-        prefix: before all names, such as ``teacher.``, where several fit.
+        key: key of the state dict in it, if several match.
+        prefix: prefix of all names, such as ``teacher.``, if several match.
 
     Returns:
-        Where in the file they were, for a log; empty where they are all that it holds.
+        The part of the file that was loaded, for a log; empty for all of it.
 
     Raises:
-        TutelageError: names that are missing, left over or of another shape; several weights that fit.
+        TutelageError: names are missing, unexpected or of another shape, or several different weights match.
     """
     expected = net.state_dict()
     found = state_dicts.fit(read_states(path), expected, Path(path), type(net).__name__, key, prefix)

@@ -46,7 +46,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_two_networks_in_a_file_are_refused_until_it_is_said_which(file):
     torch.save({"state_dict": under("student.", Body(1)) | under("teacher.net.", Body(2))}, file)
-    told = r"2 sets of weights that fit Body.*prefix=student\. or prefix=teacher\.net\..*sources\.teacher\.prefix="
+    told = r"2 different sets of weights that fit.*prefix=student\. or prefix=teacher\.net\..*sources\.teacher\.prefix="
     with pytest.raises(TutelageError, match=told):
         loaded(file)
     assert loaded(file, prefix="teacher.net.") == loaded(file, prefix="teacher.net") == digest(Body(2))
@@ -69,7 +69,7 @@ def test_two_entries_of_a_checkpoint_are_refused_until_it_is_said_which(file):
         loaded(file)
     assert loaded(file, key="ema.shadow") == digest(Body(2))
     assert digest(read_state(file, "model")) == digest(Body(1))
-    with pytest.raises(TutelageError, match=r"holds 2 state dicts; say which: key=model or key=ema\.shadow"):
+    with pytest.raises(TutelageError, match=r"has 2 state dicts; choose one: key=model or key=ema\.shadow"):
         read_state(file)
     with pytest.raises(TutelageError, match=r"no state dict under key=modl; did you mean 'model'"):
         loaded(file, key="modl")
@@ -154,14 +154,14 @@ def test_what_does_not_fit_is_listed(file):
     message = str(told.value)
     assert f"{file} (key 'model', prefix 'module.') does not fit Body:" in message
     assert "missing from the file (1): head.weight" in message
-    assert "left over in the file (1): head.wieght" in message
+    assert "unexpected in the file (1): head.wieght" in message
     assert "layers.0.weight [5, 2] in the file, [3, 2] in the network" in message
     assert "did you mean 'head.wieght'?" in message
 
 
 def test_ten_of_many_are_listed(file):
     torch.save({f"other.{number}": torch.ones(1) for number in range(30)}, file)
-    with pytest.raises(TutelageError, match=r"left over in the file \(30\): .*, and 20 more"):
+    with pytest.raises(TutelageError, match=r"unexpected in the file \(30\): .*, and 20 more"):
         loaded(file)
 
 

@@ -114,7 +114,7 @@ def test_state_dicts_of_others(tmp_path, prefix, wrapper):
 def test_safetensors_of_others(tmp_path):
     save_file(net().state_dict(), tmp_path / "w.safetensors")
     load_into(net(), tmp_path / "w.safetensors")
-    with pytest.raises(TutelageError, match="no file of Tutelage's"):
+    with pytest.raises(TutelageError, match="not written by Tutelage"):
         about(tmp_path / "w.safetensors")
 
 
@@ -147,7 +147,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
     state = net().state_dict()
     state["0.wieght"] = state.pop("0.weight")
     torch.save(state, tmp_path / "typo.pt")
-    told = r"missing from the file \(1\): 0.weight\n  left over in the file \(1\): 0.wieght\n  .*did you mean"
+    told = r"missing from the file \(1\): 0.weight\n  unexpected in the file \(1\): 0.wieght\n  .*did you mean"
     with pytest.raises(TutelageError, match=told):
         load_into(net(), tmp_path / "typo.pt")
 
