@@ -83,7 +83,7 @@ def main() -> None:
 
     def all_of_them() -> None:
         batch = next(many)
-        masks = stack.chance.draw(0, 0, batch["input"].shape[1], batch["input"])
+        masks = stack.dropout.draw(0, 0, batch["input"].shape[1], batch["input"])
         update(together, stack.losses(batch, masks)[0].sum())
 
     threads = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""``launcher=stacked``: Hydra's sequential launcher, after those jobs that can have trained together."""
+"""``launcher=stacked``: trains stackable jobs together, then runs all as Hydra's sequential launcher does."""
 
 import logging
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class StackedLauncherConf:
     _target_: str = "hydra_plugins.tutelage_stacked.StackedLauncher"
     max_jobs: int | None = None
     max_macs: float | None = 2e7
-    most_jobs: Any = UNSET  # the names of the last release
+    most_jobs: Any = UNSET  # names of the previous release
     most_work: Any = UNSET
 
 
@@ -36,16 +36,16 @@ ConfigStore.instance().store(
 
 
 class StackedLauncher(Launcher):
-    """Jobs that differ in seed, temperature, weights of losses, learning rate, weight decay or dropout train as one.
+    """Trains jobs that differ only in seed, temperature, loss weights, learning rate, weight decay or dropout as one.
 
-    After that each runs as under Hydra's basic launcher and finds its student trained.
+    Then each job runs as under Hydra's basic launcher and reuses its trained student.
 
     Args:
-        max_jobs: in a stack; None: as many as fit into memory.
-        max_macs: multiply-adds of a student's batch, those of convolutions twice, above which a CPU trains jobs one by
-            one; None: no limit.
-        most_jobs: old name of ``max_jobs``, with a warning; in this release only.
-        most_work: old name of ``max_macs``, likewise.
+        max_jobs: greatest number of jobs in a stack; None: as many as fit into memory.
+        max_macs: multiply-adds of a student's batch, counting those of convolutions twice, above which a CPU trains
+            jobs one by one; None: no limit.
+        most_jobs: deprecated name of ``max_jobs``.
+        most_work: deprecated name of ``max_macs``.
     """
 
     def __init__(self, max_jobs: int | None, max_macs: float | None, most_jobs: Any = UNSET, most_work: Any = UNSET):
@@ -56,13 +56,12 @@ class StackedLauncher(Launcher):
         self.task_function: TaskFunction | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keeps what the sweeper composes of every job, to see whether it is legal, for the launch."""
-        kept = _Kept(hydra_context.config_loader)
-        hydra_context.config_loader = cast(ConfigLoader, kept)
+        """Prepares the launch; configs that the sweeper composes to validate the jobs are kept for it."""
+        hydra_context.config_loader = cast(ConfigLoader, _CachedConfigs(hydra_context.config_loader))
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Trains what goes together, then runs the jobs one by one."""
+        """Trains the stackable jobs together, then runs all jobs one by one."""
         from tutelage.stacked.owner import only_owner
 
         setup_globals()
@@ -107,7 +106,7 @@ class StackedLauncher(Launcher):
 
 
 def _renamed(old: str, new: str, value: Any) -> Any:
-    """Returns the value of an option that was given by its old name, with a warning."""
+    """Returns the value of an option that was given by its deprecated name, with a warning."""
     from tutelage.errors import TutelageError
 
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
@@ -116,8 +115,8 @@ def _renamed(old: str, new: str, value: Any) -> Any:
     return value
 
 
-class _Kept:
-    """A config loader that gives out a job's config a second time: composing one takes as long as many steps."""
+class _CachedConfigs:
+    """A config loader that returns each job's config a second time without composing it again, which is slow."""
 
     def __init__(self, loader: ConfigLoader):
         self._loader = loader
@@ -135,12 +134,12 @@ class _Kept:
 
 
 def _job(config: DictConfig) -> Any:
-    """The job as :func:`hydra.core.utils.run_job` will run it: its plan, folder and overrides; None if it's refused."""
+    """Returns the job as :func:`hydra.core.utils.run_job` will run it; None if its config is invalid."""
     from tutelage.config.moved import update_targets
     from tutelage.pipeline.sweep import given
     from tutelage.stacked.launch import planned
 
-    update_targets(config)  # here, that a name of the last release is warned of once
+    update_targets(config)  # here, so that names of the previous release cause one warning only
     plain = deepcopy(config)
     folder = Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
     with read_write(plain), open_dict(plain):

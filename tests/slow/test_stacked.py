@@ -161,9 +161,9 @@ def test_jobs_that_differ_in_more_train_by_themselves_and_it_says_why(main, tmp_
     quick = (*EVERYTHING, "logger=none")
     _, answer = sweep(main, tmp_path, "stacked", *quick, "student.net.widths=[8],[9]", "loss=soft_target")
     assert answer.code == 0
-    assert "2 trainings each by itself: no other job differs from it in stackable values alone" in answer.out
+    assert "2 trainings not stacked: no other job differs in stackable values only" in answer.out
     _, answer = sweep(main, tmp_path / "most", "stacked", *quick, "seed=0,1", "hydra.launcher.max_macs=1000")
-    assert "a stack does not pay on a CPU" in answer.out
+    assert "stacking is no faster on a CPU" in answer.out
     _, answer = sweep(main, tmp_path / "parts", "stacked", *quick, "seed=range(0,4)", "hydra.launcher.max_jobs=2")
     assert (
         answer.out.count("training 2 students as one") + answer.out.count("training 1 student, 1 control as one") == 4

@@ -1,1 +1,1 @@
-"""Trains many small students as one module. Knows nothing of the report."""
+"""Trains many small students as one module. Does not import the report."""

@@ -1,4 +1,4 @@
-"""Batches for many jobs at once: every job's own order and augmentation, one fetch for all."""
+"""Batches for many jobs at once, with each job's own order and augmentation."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,7 +17,7 @@ from tutelage.types import Batch
 
 
 class _Orders(EpochOrder):
-    """The orders of several seeds beside each other: an index is [B, S]."""
+    """The orders of S seeds side by side: an index is [B, S]."""
 
     def __init__(self, seeds: Sequence[int], size: int, batch_size: int, drop_last: bool):
         super().__init__(size, batch_size, seeds[0], shuffle=True, drop_last=drop_last)
@@ -29,10 +29,10 @@ class _Orders(EpochOrder):
 
 
 class _Sets(Dataset[Batch]):
-    """The training images as every seed's augmentation shows them: batches are [S, B, …].
+    """The training images with each seed's augmentation: batches are [S, B, …].
 
     Args:
-        by_seed: of each seed, or one for all.
+        by_seed: the images for each seed, or once for all.
     """
 
     batch_dim = 1
@@ -61,11 +61,11 @@ class _Sets(Dataset[Batch]):
 
 
 class StackedData(L.LightningDataModule):
-    """Training batches of all ``seeds`` together, and the validation that they share.
+    """Training batches of all ``seeds`` together, and the shared validation batches.
 
     Args:
-        data: loaded; its own seed plays no part.
-        seeds: of the orders and augmentations.
+        data: loaded data; its own seed is not used.
+        seeds: seeds of the orders and augmentations.
     """
 
     def __init__(self, data: Data, seeds: Sequence[int]):
@@ -73,7 +73,7 @@ class StackedData(L.LightningDataModule):
         self.data, self.seeds = data, list(seeds)
 
     def train_dataloader(self) -> EpochLoader:
-        """Batches {"input": [S, B, C, H, W], "label": [S, B], "key": [S, B]}."""
+        """Returns a loader of batches {"input": [S, B, C, H, W], "label": [S, B], "key": [S, B]}."""
         own = (self.data.with_seed(seed) for seed in (self.seeds if self.data.augment else self.seeds[:1]))
         sets = _Sets([one.transfer.epoch(one.splits["train"], one.split_seed) for one in own])
         order = _Orders(self.seeds, len(sets), self.data.batch_size, self.data.drop_last)
@@ -81,11 +81,11 @@ class StackedData(L.LightningDataModule):
         return EpochLoader(sets, order, self.data.num_workers, where, residence_of(self))
 
     def val_dataloader(self) -> EpochLoader:
-        """Returns the validation loader that one job alone has."""
+        """Returns the validation loader of a single job."""
         self.data.trainer = self.trainer
         return self.data.val_dataloader()
 
     def teardown(self, stage: str) -> None:
-        """Leaves the device."""
+        """Frees the data's memory on the device."""
         leave(self)
         leave(self.data)

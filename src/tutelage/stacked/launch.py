@@ -1,4 +1,4 @@
-"""Trains the jobs of a multirun together where that is possible; each then runs and finds its student trained."""
+"""Trains stackable jobs of a multirun together; each job then runs and reuses its trained student."""
 
 import logging
 import shutil
@@ -31,7 +31,7 @@ from tutelage.stacked.memory import most_that_fit
 from tutelage.stacked.module import Learner
 from tutelage.stacked.owner import free
 from tutelage.stacked.plan import Job
-from tutelage.stacked.train import NotAlikeError, in_order, place, train
+from tutelage.stacked.train import MismatchError, place, sort_learners, train
 from tutelage.training import loggers
 from tutelage.training.module import SupervisedModule
 
@@ -43,7 +43,7 @@ class Limits:
     """Limits of the size of a stack.
 
     Attributes:
-        max_jobs: in one stack; None: as many as fit into memory.
+        max_jobs: greatest number of jobs in a stack; None: as many as fit into memory.
         max_macs: multiply-adds of a student's batch above which a CPU trains jobs one by one; None: no limit.
     """
 
@@ -52,9 +52,9 @@ class Limits:
 
 
 def train_together(jobs: Sequence[Job], limits: Limits) -> None:
-    """Trains stackable controls and students and leaves them where their jobs will look for them.
+    """Trains stackable controls and students together and stores them where their jobs look for them.
 
-    Says which trainings are stacked, and of all others why not.
+    Logs which trainings were stacked and why the rest were not.
     """
     quiet()
     reasons: Counter[str] = Counter()
@@ -62,33 +62,33 @@ def train_together(jobs: Sequence[Job], limits: Limits) -> None:
         if reason := plan.refusal(group[0].plan):
             reasons[reason] += len(group)
         elif len(group) == 1:
-            reasons["no other job differs from it in stackable values alone"] += 1
+            reasons["no other job differs in stackable values only"] += 1
         else:
             with free(group) as own:
                 if others := len(group) - len(own):
-                    reasons["another process is at work in its folder"] += others
+                    reasons["another process is running in its folder"] += others
                 if own:
                     _train_group(own, limits, reasons)
     for reason, count in reasons.items():
-        log.info("%d training%s by itself: %s", count, "s each" if count > 1 else "", reason)
+        log.info("%d training%s not stacked: %s", count, "s" if count > 1 else "", reason)
 
 
 def _train_group(jobs: Sequence[Job], limits: Limits, reasons: Counter[str]) -> None:
     with track_status([init_run_dir(job.plan.config, job.folder, job.overrides) for job in jobs], "WAITING"):
         try:
             _Group(jobs, limits, reasons).train()
-        except (TutelageError, CompactHydraException) as error:  # each job meets it, and says so
+        except (TutelageError, CompactHydraException) as error:  # each job will report it itself
             reasons[str(error).splitlines()[0]] += len(jobs)
 
 
 def planned(cfg: DictConfig, hydra: Any, folder: Path, overrides: list[str]) -> Job | None:
-    """Returns a job with its plan; None where its config is refused, which it reports when it runs itself.
+    """Returns a job with its plan; None if its config is invalid, which it reports when it runs itself.
 
     Args:
-        cfg: its config, without Hydra's part.
+        cfg: the job's config, without Hydra's part.
         hydra: Hydra's part.
-        folder: where the job is to be.
-        overrides: its command line.
+        folder: the job's folder.
+        overrides: the job's overrides.
     """
     try:
         cfg = settled(cfg, hydra)
@@ -98,7 +98,7 @@ def planned(cfg: DictConfig, hydra: Any, folder: Path, overrides: list[str]) -> 
 
 
 class _Group:
-    """Jobs whose configs are alike."""
+    """Jobs whose configs differ in stackable values only."""
 
     def __init__(self, jobs: Sequence[Job], limits: Limits, reasons: Counter[str]):
         self.jobs, self.limits, self.reasons = jobs, limits, reasons
@@ -114,7 +114,7 @@ class _Group:
         for job in self.jobs:
             identity.hold(job.folder, identity.of_run(job.plan.config, data.fingerprint(), teaching.digests()))
         whole = identity.of_run(self.plan.config, data.fingerprint(), teaching.digests())
-        self.states /= recipe_digest(whole)  # a stack that began with other teachers does not go on
+        self.states /= recipe_digest(whole)  # a stack that began with other teachers is not resumed
         teachers = factory.sources(_with(self.plan.student, sources))
         students = [self._student(job, sources, teachers, data) for job in self.jobs]
         controls = self._missing_controls(data)
@@ -126,7 +126,7 @@ class _Group:
                 self._publish(controls[where][1], folder)
         stacks = self.states.parent
         if stacks.is_dir() and not any(path.is_file() for path in stacks.rglob("*")):
-            shutil.rmtree(stacks)  # every stack took its own away
+            shutil.rmtree(stacks)  # every stack has removed its own files
 
     def _missing_controls(self, data: Data) -> dict[Path, tuple[Job, dict[str, Any]]]:
         """Returns the folder of each missing control → the first job that needs it, and its recipe."""
@@ -147,7 +147,7 @@ class _Group:
 
     def _student(self, job: Job, sources: DictConfig, teachers: Mapping[str, Source], data: Data) -> Learner:
         stage = _with(job.plan.student, sources)
-        module = _met(factory.distillation_module(stage, data.num_classes, teachers, None), data)
+        module = _dry_run(factory.distillation_module(stage, data.num_classes, teachers, None), data)
         return _learner(stage, module, "student", job.folder / "checkpoints", job.folder / "tensorboard")
 
     def _control(
@@ -159,35 +159,35 @@ class _Group:
         teachers: Mapping[str, Source],
         data: Data,
     ) -> Learner:
-        """Returns the control; where possible as a student whose teachers have weight 0, to join their stack."""
+        """Returns the control; if possible as a student whose teachers have weight 0, so that it joins their stack."""
         stage = job.plan.control
-        module = _met(factory.supervised_module(stage, "control", data.num_classes, None), data)
-        beside, silent = _with(job.plan.student, sources), frozenset[str]()
+        module = _dry_run(factory.supervised_module(stage, "control", data.num_classes, None), data)
+        beside, zeroed = _with(job.plan.student, sources), frozenset[str]()
         if all(stage[part] == beside[part] for part in ("network", "data", "scheduler", "trainer")):
-            student = _met(factory.distillation_module(beside, data.num_classes, teachers, None), data)
+            student = _dry_run(factory.distillation_module(beside, data.num_classes, teachers, None), data)
             if (extra := plan.zero_teacher_terms(student, module)) is not None:
                 student.about, student.optimizer = module.about, module.optimizer
-                module, silent = student, extra
-        return _learner(stage, module, "control", folder, folder / "tensorboard", silent)
+                module, zeroed = student, extra
+        return _learner(stage, module, "control", folder, folder / "tensorboard", zeroed)
 
     def _train(
         self, learners: Sequence[Learner], teachers: Mapping[str, Source], teaching: TeacherSetup, data: Data
     ) -> None:
-        by_make: dict[str, list[Learner]] = {}
+        by_key: dict[str, list[Learner]] = {}
         for learner in learners:
-            by_make.setdefault(plan.make(learner.module, learner.stage), []).append(learner)
-        for same in by_make.values():
+            by_key.setdefault(plan.stack_key(learner.module, learner.stage), []).append(learner)
+        for same in by_key.values():
             one = same[0].module
-            if reason := plan.unfit(one, teachers, data) or plan.too_much_work(one, data, self.limits.max_macs):
+            if reason := plan.unfit(one, teachers, data) or plan.too_large(one, data, self.limits.max_macs):
                 self.reasons[f"{_named(same)}: {reason}"] += len(same)
                 continue
             for stack in self._stacks(same, data):
                 self._one_stack(stack, teachers, teaching, data)
 
     def _stacks(self, learners: Sequence[Learner], data: Data) -> Iterator[list[Learner]]:
-        """Yields the unfinished learners in stacks that fit; a stack that was begun keeps its members."""
+        """Yields the unfinished learners in stacks that fit into memory; a stack that was begun keeps its members."""
         most = self.limits.max_jobs or most_that_fit(learners[0].module, data)
-        for stack in plan.cut(in_order(learners), most):
+        for stack in plan.cut(sort_learners(learners), most):
             if not place(self.states, stack).is_dir():
                 stack = [one for one in stack if not (one.folder / manifest.NAME).is_file()]
             if stack:
@@ -198,19 +198,19 @@ class _Group:
     ) -> None:
         name = _named(stack)
         if len(stack) == 1:
-            self.reasons[f"{name}: there is one of its make"] += 1
+            self.reasons[f"{name}: no other training can be stacked with it"] += 1
             return
         log.info("training %s as one", name)
         try:
             broken = train(stack[0].stage, stack, teachers, teaching.record(), data, self.states)
-        except (NotAlikeError, TutelageError) as error:
+        except (MismatchError, TutelageError) as error:
             self.reasons[f"{name}: {error}"] += len(stack)
             return
         if broken:
             self.reasons[f"{name}: its loss is not finite"] += broken
 
 
-def _met(module: SupervisedModule, data: Data) -> SupervisedModule:
+def _dry_run(module: SupervisedModule, data: Data) -> SupervisedModule:
     module.dry_run(data)
     return module
 
@@ -225,14 +225,14 @@ def _learner(
     name: str,
     folder: Path,
     tensorboard_dir: Path,
-    silent: frozenset[str] = frozenset(),
+    zeroed: frozenset[str] = frozenset(),
 ) -> Learner:
     at = loggers.place(stage, name, folder, tensorboard_dir)
-    return Learner(stage, module, at, loggers.make(stage, at), silent)
+    return Learner(stage, module, at, loggers.make(stage, at), zeroed)
 
 
 def _named(learners: Sequence[Learner]) -> str:
-    """Such as ``64 students, 4 controls``."""
+    """Returns a text such as ``64 students, 4 controls``."""
     counts = Counter(learner.module.about["stage"] for learner in learners)
     return ", ".join(
         f"{count} {name}{'s' if count > 1 else ''}" for name, count in sorted(counts.items(), reverse=True)

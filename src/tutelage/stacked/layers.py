@@ -1,7 +1,7 @@
-"""Layers of many networks at once: linear maps as one product, dropout by masks drawn before.
+"""Layers of many networks at once: linear maps as one product, dropout by masks drawn beforehand.
 
-Under ``torch.func.vmap`` torch's own linear layer copies an input that all networks share once for each of them; and
-its dropout would draw from one generator for all, where every job has its own chance.
+Under ``torch.func.vmap`` torch's linear layer would copy a shared input once for each network, and its dropout would
+draw from one generator for all, instead of from each job's own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from tutelage.seeding import reseed
 
 
 class _Product(Function):
-    """``x wᵀ + b`` of x [*, B, I], w [*, O, I], b [*, O], and gradients laid out like the weights."""
+    """``x wᵀ + b`` of x [*, B, I], w [*, O, I], b [*, O], with gradients in the weights' memory layout."""
 
     @staticmethod
     def forward(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
@@ -67,14 +67,14 @@ class _Dropout(nn.Dropout):
 
 
 class DropoutMasks:
-    """The dropout of many networks of one make: every job's masks are those that it would draw alone.
+    """Draws the dropout masks of many equal networks, for each job the same as if it were trained alone.
 
     Alone, a job seeds its generator with (seed, "step", epoch, batch, rank) and draws in the order of its layers.
 
     Args:
-        nets: one a job.
-        seeds: of the jobs.
-        example: a batch that any of them can take.
+        nets: one network per job.
+        seeds: seeds of the jobs.
+        example: a batch that the networks accept.
     """
 
     def __init__(self, nets: Sequence[nn.Module], seeds: Sequence[int], example: Tensor):
@@ -86,7 +86,7 @@ class DropoutMasks:
         self.shapes = [shape for _, shape in calls]
 
     def install(self, net: nn.Module) -> list[Tensor]:
-        """Gives ``net`` layers of this file, which take their masks from the list that is returned, in turn."""
+        """Replaces layers of ``net`` by those of this file, which take their masks from the returned list in order."""
         masks: list[Tensor] = []
         for module in net.modules():
             if type(module) is nn.Linear:
@@ -98,7 +98,7 @@ class DropoutMasks:
         return masks
 
     def draw(self, epoch: int, batch: int, rows: int, like: Tensor) -> list[Tensor]:
-        """The masks of all jobs by call, [K, rows, …], 1/(1 − p) where a unit stays; on the device of ``like``."""
+        """Returns the masks of all jobs by call, [K, rows, …], 1/(1 − p) for kept units; on the device of ``like``."""
         if not self.shapes:
             return []
         known: dict[tuple[int, tuple[float, ...]], list[Tensor]] = {}

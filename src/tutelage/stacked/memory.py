@@ -9,12 +9,12 @@ from tutelage.data.module import Data
 from tutelage.runtime.file_sizes import free_memory
 from tutelage.training.module import SupervisedModule
 
-_COPIES = 6  # of the weights: themselves, gradients, two moments, the best so far, room
+_COPIES = 6  # of the weights: themselves, gradients, two moments, the best so far, a reserve
 _SHARE = 0.5  # of what is free
 
 
 def most_that_fit(module: SupervisedModule, data: Data) -> int:
-    """Returns how many of ``module`` fit into half of the free memory, at least one."""
+    """Returns how many copies of ``module`` fit into half of the free memory, at least one."""
     weights = sum(tensor.nbytes for tensor in module.state_dict().values())
     batch = data.batch_size * 4 * torch.Size(data.input_shape).numel()
     own = _COPIES * weights + 2 * batch + 3 * _kept_for_backward(module, data)
@@ -22,7 +22,7 @@ def most_that_fit(module: SupervisedModule, data: Data) -> int:
 
 
 def _kept_for_backward(module: SupervisedModule, data: Data) -> int:
-    """Returns the bytes that autograd keeps for a student's batch."""
+    """Returns the bytes that autograd saves for a student's batch."""
     seen: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:

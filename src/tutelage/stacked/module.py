@@ -1,4 +1,4 @@
-"""The LightningModule of many students that train as one; each gets its own curves, figures and best weights."""
+"""The LightningModule of many students that train as one; each has its own curves, metrics and best weights."""
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -27,42 +27,45 @@ from tutelage.types import Batch
 
 @dataclass(frozen=True)
 class Learner:
-    """One training among those that go together.
+    """One training of a stack.
 
     Attributes:
         stage: its config.
-        module: as it would be trained alone, having met its data.
-        at: its place; ``folder`` is for its weights, predictions and ``stage.json``.
-        loggers: of its curves.
-        silent: terms that it does not have and that are there with weight 0.
+        module: the module for training it alone, after its dry run.
+        at: its folders; ``at.folder`` is for its weights, predictions and ``stage.json``.
+        loggers: loggers of its curves.
+        zeroed: terms that it has with weight 0 only because the stack has them.
     """
 
     stage: DictConfig
     module: SupervisedModule
     at: LoggedRun
     loggers: Sequence[Logger]
-    silent: frozenset[str] = frozenset()
+    zeroed: frozenset[str] = frozenset()
 
     @property
     def folder(self) -> Path:
         """Returns the folder of its weights."""
         return self.at.folder
 
-    def has(self, figure: str) -> bool:
-        """Checks whether it would have this figure alone: of its own terms, and gradients only of several."""
-        return not self.silent or not (figure.startswith("grad_") or figure.rpartition("/")[2] in self.silent)
+    def has(self, metric: str) -> bool:
+        """Checks whether it would log this metric if trained alone: of its own terms, gradients only of several."""
+        return not self.zeroed or not (metric.startswith("grad_") or metric.rpartition("/")[2] in self.zeroed)
 
 
 class StackedModule(L.LightningModule):
     """Trains K students at once, each as :class:`~tutelage.training.module.SupervisedModule` would alone.
 
-    A job whose loss is not finite is left out from then on (:attr:`sound`).
+    A job whose loss is not finite is excluded from then on.
 
     Args:
-        learners: one a job, sorted by :func:`~tutelage.stacked.train.in_order`.
-        teaching: name → source, the same for all; none of them learns.
-        reference: whose logits they are compared with on validation.
+        learners: one per job, sorted by :func:`~tutelage.stacked.train.sort_learners`.
+        teaching: name → source, shared by all and not trained.
+        reference: source of the logits for fidelity on validation.
         example: a batch of images.
+
+    Attributes:
+        sound: [K] bool, the jobs whose losses have been finite.
     """
 
     sound: Tensor
@@ -91,19 +94,19 @@ class StackedModule(L.LightningModule):
     # -- training -----------------------------------------------------------------------------------------------------
 
     def make_optimizer(self) -> torch.optim.Optimizer:
-        """Returns one optimizer; a parameter group for every setting that jobs have, such as a learning rate."""
+        """Returns one optimizer with a parameter group for every distinct setting, such as a learning rate."""
         groups, self._group_of = self.stack.parameter_groups([settings_of(module) for module in self.modules_alone])
         return self.modules_alone[0].optimizer(groups)
 
     def configure_optimizers(self) -> Any:
-        """Returns the optimizer, and the schedule that all share."""
+        """Returns the optimizer and the shared scheduler."""
         first, optimizer = self.modules_alone[0], self.make_optimizer()
         if first.scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": first.schedule(optimizer, self.trainer)}
 
     def on_train_start(self) -> None:
-        """Gives the heartbeat of every job its figures."""
+        """Connects every job's heartbeat to its metrics."""
         [beat] = [one for one in self.trainer.callbacks if isinstance(one, Heartbeat)]  # type: ignore[attr-defined]
         index = {learner.folder.parent: i for i, learner in enumerate(self.learners)}  # a student's is in its job's
         job.sign_of_life.show(
@@ -116,13 +119,13 @@ class StackedModule(L.LightningModule):
         return abs(float(self.best_value[index])) if known else None
 
     def on_train_epoch_start(self) -> None:
-        """Tells every job's terms and losses that have a schedule which epoch it is."""
+        """Starts the epoch for every job's scheduled terms and losses."""
         self.stack.begin_epoch(self.modules_alone, self.current_epoch, int(self.trainer.max_epochs or 0))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Returns the sum of all objectives: each depends on its own weights alone, so each gets its own gradient."""
+        """Returns the sum of all objectives; as each depends only on its own weights, each gets its own gradient."""
         images = batch["input"]
-        masks = self.stack.chance.draw(self.current_epoch, batch_idx, images.shape[1], images)
+        masks = self.stack.dropout.draw(self.current_epoch, batch_idx, images.shape[1], images)
         losses, parts = self.stack.losses(batch, masks)
         if len(parts) > 1 and is_due(self.trainer, batch_idx, len(parts)):
             self._measure(parts)
@@ -138,9 +141,9 @@ class StackedModule(L.LightningModule):
         return torch.where(self.sound, losses, 0.0).sum()
 
     def _measure(self, parts: Mapping[str, Tensor]) -> None:
-        """Records the norm and the cosine of each term's gradient at every student.
+        """Records the norm and the cosine of each term's gradient for every student.
 
-        One student has :class:`~tutelage.training.callbacks.gradient_norms.GradientNorms` for it.
+        As :class:`~tutelage.training.callbacks.gradient_norms.GradientNorms` does for a single one.
         """
         figures: dict[str, Tensor] = {}
         for name, (norm, cosine) in compared(self.stack.gradients_of_terms(parts)).items():
@@ -150,7 +153,7 @@ class StackedModule(L.LightningModule):
     def gradient_norms_of(self, index: int) -> dict[int, dict[str, list[float]]]:
         """Returns one job's recorded gradients: epoch → term → [norm, cosine]."""
         terms = list(self.modules_alone[0].objective.terms)
-        if self.learners[index].silent:
+        if self.learners[index].zeroed:
             return {}
         return {
             epoch: {
@@ -161,7 +164,7 @@ class StackedModule(L.LightningModule):
         }
 
     def on_train_epoch_end(self) -> None:
-        """Writes what was measured in this epoch, where Lightning would."""
+        """Writes this epoch's gradient norms at the step where Lightning would."""
         if self.current_epoch in self.gradient_norms:
             self._write(self.gradient_norms[self.current_epoch], -1)
 
@@ -174,7 +177,7 @@ class StackedModule(L.LightningModule):
         self.gradient_norms = checkpoint["gradient_norms"]
 
     def _write(self, figures: Mapping[str, Tensor], shift: int = 0) -> None:
-        """Every job's own curves, as Lightning would write them for it alone; at an epoch's end one step earlier."""
+        """Writes every job's curves as Lightning would for it alone; at an epoch's end with ``shift`` −1."""
         step = logging_step(self.trainer) + shift
         by_job = {name: values.tolist() for name, values in figures.items()}
         for i, learner in enumerate(self.learners):
@@ -191,8 +194,8 @@ class StackedModule(L.LightningModule):
         self._sums = {}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Sums over examples of accuracy, NLL and fidelity, for every job."""
-        parts = batch["input"].split(64)  # the activations of all students are there at once
+        """Adds up accuracy, NLL and fidelity over examples, for every job."""
+        parts = batch["input"].split(64)  # limits the memory of all students' activations
         logits, label = torch.cat([self.stack.logits(part) for part in parts], 1).float(), batch["label"]
         log_p, choice = logits.log_softmax(-1), logits.argmax(-1)
         true = label.expand(len(logits), -1)
@@ -214,14 +217,14 @@ class StackedModule(L.LightningModule):
         return found[0] if found and found[0].supports_validation else None
 
     def on_validation_epoch_end(self) -> None:
-        """Logs every job's figures, and keeps its best weights so far; ties keep the earlier epoch."""
+        """Logs every job's metrics and keeps its best weights so far; ties keep the earlier epoch."""
         count = self._sums.pop("count")
         figures = {name: total / count for name, total in self._sums.items()}
         finite = torch.stack([values.isfinite() for values in figures.values()]).all(0)
         self.sound &= finite
         monitor, mode = (str(self.learners[0].stage.callbacks.best[key]) for key in ("monitor", "mode"))
         if monitor not in figures:
-            raise TutelageError(f"callbacks.best.monitor: no figure {monitor!r}; {nearest(monitor, figures)}")
+            raise TutelageError(f"callbacks.best.monitor: no metric {monitor!r}; {nearest(monitor, figures)}")
         value = figures[monitor] if mode == "max" else -figures[monitor]
         better = finite & (value > self.best_value)
         self.best_value.copy_(torch.where(better, value, self.best_value))

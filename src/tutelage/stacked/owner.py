@@ -1,4 +1,4 @@
-"""Locks for stacked training: one process a sweep's folder, and none in the folder of a running job."""
+"""Locks for stacked training: one process per sweep folder, and none in the folder of a running job."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,7 +13,7 @@ from tutelage.stacked.plan import Job
 
 @contextmanager
 def only_owner(folder: Path) -> Iterator[None]:
-    """Context manager in which no other process trains stacks of the sweep in ``folder``, where they share files.
+    """Context manager that keeps other processes from training stacks of the sweep in ``folder``.
 
     Raises:
         TutelageError: another process does.
@@ -30,7 +30,7 @@ def only_owner(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def free(jobs: Sequence[Job]) -> Iterator[list[Job]]:
-    """Context manager that yields those of ``jobs`` that no other process runs, and keeps others from running them."""
+    """Context manager that locks and yields those of ``jobs`` that no other process runs."""
     with ExitStack() as held:
         for job in jobs:
             job.folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Decides which jobs of a multirun can train as one, and why others can't."""
+"""Decides which jobs of a multirun can train as one, and why others cannot."""
 
 import json
 import re
@@ -28,8 +28,8 @@ from tutelage.sources.base import Source
 from tutelage.training.module import SupervisedModule
 
 _PRECISIONS = ("32-true", "64-true", "bf16-mixed")
-_CALLBACKS = ("progress", "recovery", "best", "finite")  # those that a stack has, or does itself
-# Each element by itself; others would mix the jobs.
+_CALLBACKS = ("progress", "recovery", "best", "finite")  # those that a stack has or implements itself
+# These update every element independently; others would mix the jobs.
 _ELEMENTWISE = (
     optim.Adam,
     optim.AdamW,
@@ -50,8 +50,8 @@ class Job:
 
     Attributes:
         plan: its resolved configs.
-        folder: where it is to be.
-        overrides: its command line.
+        folder: its folder.
+        overrides: its overrides on the command line.
     """
 
     plan: JobPlan
@@ -68,7 +68,7 @@ def group_stackable(jobs: Iterable[Job]) -> list[list[Job]]:
 
 
 def _key(plan: JobPlan) -> str:
-    """Returns the config of teacher and student, with the values that may differ taken out."""
+    """Returns a key of the teacher's and student's configs without the values that may differ."""
     student, teacher = _plain(plan.student), _plain(plan.stages["teacher"])
     parts = ("network", "data", "loss", "optimizer", "scheduler", "trainer", "callbacks")
     of_teacher = {part: teacher[part] for part in parts}
@@ -76,7 +76,7 @@ def _key(plan: JobPlan) -> str:
     of_student["loss"] = _without_numbers(of_student["loss"])
     of_student["optimizer"] = _without_numbers(of_student["optimizer"])
     of_student["network"] = _without_rates(of_student["network"])
-    if not _pictures_on_disk(of_student):
+    if not _reads_augmented_cache(of_student):
         of_student["data"].pop("seed", None)
     whole = [of_student, of_teacher, teacher["seed"], teacher["stages"]["teacher"]["weights"], student["assistants"]]
     specialist = student["stages"].get("specialist")
@@ -84,8 +84,8 @@ def _key(plan: JobPlan) -> str:
     return canonical([*whole, specialist, student["generations"], paths])
 
 
-def _pictures_on_disk(stage: dict[str, Any]) -> bool:
-    """Checks whether signals of augmented images are read from disk: each seed has pictures of its own."""
+def _reads_augmented_cache(stage: dict[str, Any]) -> bool:
+    """Checks whether cached signals of augmented images are read, which differ from seed to seed."""
     on_disk = any(node.get("_target_") == CACHED for node in stage["sources"].values())
     return on_disk and bool(stage["data"].get("augment"))
 
@@ -95,7 +95,7 @@ def _plain(stage: DictConfig) -> Any:
 
 
 def _without_numbers(node: Any) -> Any:
-    """Numbers are tensors of a loss or settings of an optimizer's group; :func:`make` finds those that are neither."""
+    """Removes numbers (a loss's tensors, an optimizer's settings); :func:`stack_key` compares all others."""
     if isinstance(node, dict):
         return {key: _without_numbers(value) for key, value in node.items()}
     if isinstance(node, list):
@@ -110,32 +110,32 @@ def _without_rates(node: Any) -> Any:
 
 
 def refusal(plan: JobPlan) -> str:
-    """Returns why jobs like this one can't be stacked, whatever they consist of; empty if they may."""
+    """Returns why the config rules out stacking; empty if it does not."""
     stage = plan.student
     trainer = stage.trainer
     if plan.assistants:
-        return "assistants and generations learn with the student's temperature and weights"
+        return "assistants and generations are trained with the student's temperature and loss weights"
     if trainer.devices not in (1, [0], "1") or trainer.strategy != "auto":
         return f"trainer.devices={trainer.devices} trainer.strategy={trainer.strategy}: a stack trains on one device"
     if str(trainer.precision) not in _PRECISIONS:
-        return f"trainer.precision={trainer.precision}: a stack has {', '.join(_PRECISIONS)}"
+        return f"trainer.precision={trainer.precision}: a stack supports {', '.join(_PRECISIONS)}"
     if trainer.get("gradient_clip_val"):
         return "trainer.gradient_clip_val: the norm would be that of all jobs"
     if stage.scheduler.get("monitor"):
-        return "scheduler.monitor: a schedule that watches a figure is one network's"
+        return "scheduler.monitor: the schedule would depend on the metric of a single network"
     if stage.callbacks.get("best") is None:
-        return "callbacks.best is not there"
+        return "callbacks.best is missing"
     for name, node in stage.callbacks.items():
         if node is not None and name not in _CALLBACKS:
-            return f"callbacks.{name} is made for one network"
+            return f"callbacks.{name} supports a single network only"
     return ""
 
 
-def too_much_work(module: SupervisedModule, data: Data, most: float | None) -> str:
-    """Returns why stacking would not pay on a CPU; empty if it would.
+def too_large(module: SupervisedModule, data: Data, most: float | None) -> str:
+    """Returns why stacking would not be faster on a CPU; empty if it would.
 
-    One student's matrices that fill the processor by themselves gain nothing from company. Convolutions count twice:
-    those of many networks become one in groups, which a CPU does less well.
+    A student whose matrix products use the whole processor gains nothing. Convolutions count twice, since stacked ones
+    become grouped convolutions, which are slower on a CPU.
     """
     if torch.cuda.is_available() or most is None:
         return ""
@@ -146,11 +146,11 @@ def too_much_work(module: SupervisedModule, data: Data, most: float | None) -> s
     work *= 2 if any(isinstance(layer, nn.Conv2d) for layer in net.modules()) else 1
     if work <= most:
         return ""
-    return f"a stack does not pay on a CPU: a batch is {work:.2g} multiply-adds, hydra.launcher.max_macs={most:.2g}"
+    return f"stacking is no faster on a CPU: a batch has {work:.2g} multiply-adds, hydra.launcher.max_macs={most:.2g}"
 
 
-def make(module: SupervisedModule, stage: DictConfig) -> str:
-    """Returns a key of what must be equal in stacked trainings: all but tensors, dropout rates and seeds."""
+def stack_key(module: SupervisedModule, stage: DictConfig) -> str:
+    """Returns a key of everything that stacked trainings must share: all but tensors, dropout rates and seeds."""
     optimizer = module.optimizer
     assert isinstance(optimizer, partial)
     group = {"lr", "weight_decay", "betas", "eps", "momentum", "alpha", "rho", "lambd", "initial_accumulator_value"}
@@ -161,10 +161,11 @@ def make(module: SupervisedModule, stage: DictConfig) -> str:
 
 
 def zero_teacher_terms(student: SupervisedModule, control: SupervisedModule) -> frozenset[str] | None:
-    """Makes the student's objective the control's: its weights, and 0 where the control has no such term.
+    """Sets the weights of the student's objective to the control's, and to 0 for terms that the control lacks.
 
     Returns:
-        The names of those; None, nothing being changed, where there is more to it: a loss that learns, another term.
+        The names of these terms. None, without any change, if weights cannot make the objectives equal: a loss has
+        parameters, or a term differs.
     """
     own, wanted = student.objective.terms, control.objective.terms
     if any(True for _ in student.objective.parameters()) or not wanted.keys() <= own.keys():
@@ -190,25 +191,25 @@ def _facts(module: nn.Module) -> Iterator[str]:
 
 
 def unfit(module: SupervisedModule, teaching: Mapping[str, Source], data: Data) -> str:
-    """Returns why trainings made like this one can't be stacked; empty if they may."""
+    """Returns why trainings with such a module cannot be stacked; empty if they can."""
     if not isinstance(data, ImageData) or data.sampler is not None:
-        return "images of one size in the plain order are needed" + " (data.sampler)" * (data.sampler is not None)
+        return "it needs images of one size without a sampler" + " (data.sampler)" * (data.sampler is not None)
     optimizer = getattr(module.optimizer, "func", module.optimizer)
     if optimizer not in _ELEMENTWISE:
-        return f"{optimizer} is not known to treat each weight by itself"
+        return f"{optimizer} is not known to update each weight independently"
     net, objective = module.student.net.net, module.objective
     if isinstance(net, ReadsSources):
-        return f"{type(net).__name__} takes a part of its teacher"
+        return f"{type(net).__name__} reuses a part of its teacher"
     if len(list(net.named_parameters(remove_duplicate=False))) != len(list(net.parameters())):
-        return f"{type(net).__name__} has weights that two layers share"
+        return f"{type(net).__name__} has layers that share weights"
     for name, source in teaching.items():
         if name in module.needs and (_learns(source) or source.trained_network() is not None):
-            return f"the source {name!r} changes while students train"
+            return f"the source {name!r} changes during training"
     if any(cast(Term, term).chooses_rows for term in objective.terms.values()):
         return "some training images have no label, or a term has a mask (where)"
     for _, loss in objective.losses():
         if hooks(loss) & {"bind", "prepare"}:
-            return f"{type(loss).__name__} keeps something by example, or learns before the student"
+            return f"{type(loss).__name__} stores something by example, or is trained before the student"
     return _unfit_step(module, teaching, data)
 
 
@@ -218,13 +219,13 @@ def _learns(source: Source) -> bool:
 
 
 def _unfit_step(module: SupervisedModule, teaching: Mapping[str, Source], data: Data) -> str:
-    """Returns why a step can't be stacked: it draws more than dropout, or replaces tensors instead of filling them."""
+    """Returns why a step cannot be stacked: it draws random numbers beside dropout's, or replaces buffers."""
     student, objective = deepcopy(module.student), deepcopy(module.objective)
     for one in student.modules():
         if type(one) is nn.Dropout:
             one.p = 0.0
     batch = data.sample(min(8, data.batch_size))
-    random = "draws at random in a step, and only dropout's draws can be made for every job"
+    random = "draws random numbers in a step, and only dropout's can be drawn for each job"
     with seeded("chance"), torch.no_grad():
         signals_of_teachers = {name: source(batch) for name, source in teaching.items() if name in module.needs}
         before = torch.get_rng_state()
@@ -237,11 +238,11 @@ def _unfit_step(module: SupervisedModule, teaching: Mapping[str, Source], data: 
             return f"the objective {random}"
     now = {**dict(student.named_buffers()), **dict(objective.named_buffers())}
     replaced = [name for name in now if now[name] is not kept.get(name)]
-    return f"a step replaces {replaced[0]} instead of filling it" if replaced else ""
+    return f"a step replaces the buffer {replaced[0]} instead of changing it in place" if replaced else ""
 
 
 def cut(learners: Sequence[T], most: int) -> Iterator[list[T]]:
-    """Yields as few stacks as hold all, at most ``most`` in each, as equal as can be."""
+    """Splits ``learners`` into the fewest stacks of at most ``most``, as equal in size as possible."""
     for rows in np.array_split(np.arange(len(learners)), max(1, -(-len(learners) // most))):
         if len(rows):
             yield [learners[row] for row in rows]

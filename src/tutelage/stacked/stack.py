@@ -1,4 +1,4 @@
-"""Many networks and their objectives as one module: tensors with a leading dimension K, one pass for all."""
+"""Many networks and their objectives as one module: tensors with a leading dimension K, one forward pass for all."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -31,16 +31,16 @@ class _One(nn.Module):
 class Stack(nn.Module):
     """K students, their objectives and their teachers, under ``torch.func.vmap`` over (seed, cell).
 
-    Jobs that share a seed share their batch: where every seed has equally many jobs, an image is fetched and multiplied
-    once a seed, else once a job. The optimizer sees the tensors in runs of jobs with equal settings; as it works
-    element by element, each job gets its own updates.
+    Jobs with the same seed share their batches: if every seed has the same number of jobs, an image is fetched once per
+    seed, else once per job. The optimizer sees the tensors in runs of jobs with equal settings; as it works element by
+    element, each job gets its own updates.
 
     Args:
-        modules: one a job as it would train alone, sorted by :func:`~tutelage.stacked.train.in_order`; alike but for
-            tensors, dropout rates and seeds.
-        data_seeds: of their orders and augmentations.
-        teaching: name → source, the same for all; none of them learns.
-        example: a batch of images, to learn where dropout is called.
+        modules: one per job as it would train alone, sorted by :func:`~tutelage.stacked.train.sort_learners`; equal up
+            to tensors, dropout rates and seeds.
+        data_seeds: seeds of their orders and augmentations.
+        teaching: name → source, shared by all and not trained.
+        example: a batch of images, to find the calls of dropout.
     """
 
     def __init__(
@@ -53,9 +53,9 @@ class Stack(nn.Module):
         super().__init__()
         self.teaching = nn.ModuleDict({name: source for name, source in teaching.items() if name in modules[0].needs})
         self.seeds, self.cells = layout(data_seeds)
-        self.chance = DropoutMasks([module.student.net for module in modules], [m.seed for m in modules], example)
+        self.dropout = DropoutMasks([module.student.net for module in modules], [m.seed for m in modules], example)
         self.one = stacked([_One(module) for module in modules])
-        self.masks = self.chance.install(self.one.student)
+        self.masks = self.dropout.install(self.one.student)
         self._parts: dict[str, list[nn.Parameter]] = {}
 
     @property
@@ -64,11 +64,11 @@ class Stack(nn.Module):
         return self.one.student.net.net
 
     def _split(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """[K, …] → [S, K / S, …]."""
+        """Reshapes [K, …] to [S, K / S, …]."""
         return {name: tensor.unflatten(0, (len(self.seeds), self.cells)) for name, tensor in tensors.items()}
 
     def losses(self, batch: Batch, masks: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns totals [K] and unweighted parts [K] by term, of a batch [S, B, …] and masks [K, B, …]."""
+        """Returns losses [K] and unweighted terms [K] by name, for a batch [S, B, …] and masks [K, B, …]."""
         state = {**dict(self.one.named_buffers()), **{name: joined(whole, self._parts[name])
                  for name, whole in self.one.named_parameters()}}  # fmt: skip
         rows, constant = self._teachers(batch)
@@ -103,10 +103,10 @@ class Stack(nn.Module):
         return vmap(one)(state).flatten(0, 1)
 
     def parameter_groups(self, settings: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[int]]:
-        """Returns an optimizer's groups, one for every setting that jobs have; and the group of each job.
+        """Returns an optimizer's parameter groups, one per distinct setting, and the index of each job's group.
 
         Args:
-            settings: of every job, such as its learning rate.
+            settings: each job's settings, such as its learning rate.
         """
         runs = [(setting, len(list(same))) for setting, same in groupby(settings)]
         self._parts = {name: parts_of(whole, [n for _, n in runs]) for name, whole in self.one.named_parameters()}
@@ -125,7 +125,7 @@ class Stack(nn.Module):
         return {name: torch.cat(own) for name, own in grads.items() if all(grad is not None for grad in own)}  # type: ignore[arg-type]
 
     def gradients_of_terms(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns every weighted term's gradient at the students, name → [K, P]; keeps the graph of ``parts``."""
+        """Returns the gradient of every weighted term for the students, name → [K, P]; retains the graph."""
         leaves = [own for name, own in self._parts.items() if name.startswith("student.")]
         gradients: dict[str, Tensor] = {}
         for name, part in parts.items():
@@ -136,22 +136,22 @@ class Stack(nn.Module):
         return gradients
 
     def begin_epoch(self, modules: Sequence[SupervisedModule], epoch: int, epochs: int) -> None:
-        """Tells every job's terms and losses that have a schedule which epoch it is."""
-        listening = [module.objective.on_epoch_start(epoch, epochs) for module in modules]
-        for path in listening[0]:
+        """Starts the epoch for every job's scheduled terms and losses."""
+        scheduled = [module.objective.on_epoch_start(epoch, epochs) for module in modules]
+        for path in scheduled[0]:
             own = [module.objective.get_submodule(path) for module in modules]
             for key, whole in self.one.objective.get_submodule(path).named_buffers(recurse=False):
                 whole.copy_(torch.stack([one.get_buffer(key) for one in own]))
 
 
 def settings_of(module: SupervisedModule) -> dict[str, Any]:
-    """Returns the settings that a module's partial optimizer gives its parameter groups."""
+    """Returns the settings of a module's optimizer, a partial, for its parameter groups."""
     assert isinstance(module.optimizer, partial)
     return dict(module.optimizer.keywords)
 
 
 def layout(data_seeds: Sequence[int]) -> tuple[list[int], int]:
-    """Returns the seeds of the outer dimension and the jobs of each; a seed a job where their numbers differ."""
+    """Returns the seeds of the outer dimension and the number of jobs for each; one seed per job if numbers differ."""
     runs = [(seed, len(list(same))) for seed, same in groupby(data_seeds)]
     if len({count for _, count in runs}) == 1 and len({seed for seed, _ in runs}) == len(runs):
         return [seed for seed, _ in runs], runs[0][1]

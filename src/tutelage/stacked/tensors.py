@@ -13,7 +13,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def stacked(modules: Sequence[Module]) -> Module:
-    """Returns a copy of the first module whose every parameter and buffer is that of all: [K, …]."""
+    """Returns a copy of the first module whose parameters and buffers are stacked from all modules: [K, …]."""
     made = deepcopy(modules[0])
     for path, module in made.named_modules():
         own = [one.get_submodule(path) for one in modules]
@@ -26,12 +26,12 @@ def stacked(modules: Sequence[Module]) -> Module:
 
 
 def state_of(whole: nn.Module, index: int) -> dict[str, Tensor]:
-    """Returns one module's state out of a stacked one."""
+    """Returns the state dict of one module of a stacked one."""
     return {name: tensor[index].detach().clone() for name, tensor in whole.state_dict().items()}
 
 
 def parts_of(whole: Tensor, runs: Sequence[int]) -> list[nn.Parameter]:
-    """Returns leaves that share the memory of ``whole`` [K, …]: a run of jobs each, for an optimizer to change."""
+    """Returns parameters that share the memory of ``whole`` [K, …], one per run of jobs, for an optimizer to update."""
     ends = torch.tensor([0, *runs]).cumsum(0).tolist()
     return [nn.Parameter(whole.detach()[start:end]) for start, end in pairwise(ends)]
 
@@ -48,7 +48,7 @@ class _Joined(Function):
 
 
 def joined(whole: Tensor, parts: Sequence[nn.Parameter]) -> Tensor:
-    """Returns ``whole`` as a function of its ``parts``: the gradient goes to them, and nothing is copied."""
+    """Returns ``whole`` as a function of its ``parts``, which receive the gradient; nothing is copied."""
     if len(parts) == 1:
         return parts[0]
     made: Tensor = _Joined.apply(whole.detach(), *parts)

@@ -30,11 +30,11 @@ from tutelage.types import Batch
 
 log = logging.getLogger(__name__)
 
-_TOLERANCE = 1e-3  # relative to a gradient's greatest element, in float32: far above rounding, far below any fault
-_FLOOR = 1e-2  # of the greatest of all: the gradient of a bias before a batch norm is rounding alone
+_TOLERANCE = 1e-3  # relative to a gradient's greatest element, in float32: far above rounding, far below any error
+_FLOOR = 1e-2  # of the greatest gradient: that of a bias before a batch norm is only rounding noise
 
 
-def in_order(learners: Sequence[Learner]) -> list[Learner]:
+def sort_learners(learners: Sequence[Learner]) -> list[Learner]:
     """Sorts by seed, and within a seed by the optimizer's settings, as :class:`~tutelage.stacked.stack.Stack` needs."""
     return sorted(learners, key=lambda one: (one.stage.data.seed, str(settings_of(one.module))))
 
@@ -47,25 +47,25 @@ def train(
     data: Data,
     root: Path,
 ) -> int:
-    """Trains all, or goes on where an earlier attempt was stopped, and finishes the folder of each.
+    """Trains a stack, or resumes an interrupted one, and finishes the folder of each training.
 
     Args:
-        stage: the config of any of them.
-        learners: what goes together.
+        stage: the config of any of the trainings.
+        learners: the trainings.
         teaching: name → source.
-        reference: whose logits they are compared with on validation.
-        data: loaded.
-        root: where stacks keep their states.
+        reference: source of the logits for fidelity on validation.
+        data: loaded data.
+        root: folder of the stacks' recovery states.
 
     Returns:
-        How many could not be finished, their losses not being finite.
+        The number of trainings that could not be finished because their losses were not finite.
 
     Raises:
-        NotAlikeError: the stack does not compute what each of them would alone.
+        MismatchError: the stack does not compute what each training would compute alone.
     """
     folder = place(root, learners)
     module = StackedModule(learners, teaching, reference, data.sample(2)["input"])
-    check_alike(module, learners, teaching, data)
+    check_equivalence(module, learners, teaching, data)
     trainer = _trainer(stage, folder, len(data.train_dataloader()))
     state = newest_intact(folder / "states")
     with sigterm_saves(), ExitStack() as runs:
@@ -85,7 +85,7 @@ def train(
 
 
 def place(root: Path, learners: Sequence[Learner]) -> Path:
-    """Returns the folder of the states of a stack, by the folders of its learners."""
+    """Returns the folder of a stack's recovery states, named by a digest of its learners' folders."""
     names = "\n".join(str(learner.folder) for learner in learners)
     return root / hashlib.sha256(names.encode()).hexdigest()[:20]
 
@@ -120,26 +120,29 @@ def _finish(module: StackedModule, index: int, trainer: L.Trainer, data: Data) -
     )
 
 
-class NotAlikeError(Exception):
-    """A stack would not compute what its jobs would alone."""
+class MismatchError(Exception):
+    """A stack would not compute what its jobs would compute alone."""
 
 
-def check_alike(module: StackedModule, learners: Sequence[Learner], teaching: Mapping[str, Source], data: Data) -> None:
-    """Compares the first step of the first and the last job with the same step alone: loss and gradients.
+def check_equivalence(
+    module: StackedModule, learners: Sequence[Learner], teaching: Mapping[str, Source], data: Data
+) -> None:
+    """Compares the loss and the gradients of the first and the last job's first step with the same step alone.
 
     Raises:
-        NotAlikeError: they differ by more than rounding, or the stack can't be computed at all.
+        MismatchError: they differ by more than rounding, or the stack cannot be computed.
     """
     batch = next(iter(StackedData(data, module.stack.seeds).train_dataloader()))
     state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     try:
         module.train()
         module.make_optimizer()
-        losses, _ = module.stack.losses(batch, module.stack.chance.draw(0, 0, batch["input"].shape[1], batch["input"]))
+        masks = module.stack.dropout.draw(0, 0, batch["input"].shape[1], batch["input"])
+        losses, _ = module.stack.losses(batch, masks)
         losses.sum().backward()
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise NotAlikeError(f"vmap can't take this network or objective: {reason}") from error
+        raise MismatchError(f"torch.func.vmap fails on this network or objective: {reason}") from error
     together = module.stack.gradients()
     module.load_state_dict(state)
     for index in {0, len(learners) - 1}:
@@ -150,7 +153,7 @@ def check_alike(module: StackedModule, learners: Sequence[Learner], teaching: Ma
         floor = _FLOOR * max(float(gradient.abs().max()) for gradient in alone.values())
         for a, b in pairs:
             if not torch.allclose(a, b, rtol=_TOLERANCE, atol=_TOLERANCE * max(float(b.abs().max()), floor)):
-                raise NotAlikeError("a step of the stack gives other gradients than a step alone")
+                raise MismatchError("a step of the stack gives other gradients than a step alone")
 
 
 def _alone(learner: Learner, batch: Batch, teaching: Mapping[str, Source]) -> tuple[Tensor, dict[str, Tensor]]:

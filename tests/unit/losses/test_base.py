@@ -119,7 +119,7 @@ def test_hooks_without_the_base_class_are_called_as_well(training):
     assert loss.calls[0] == "bind"
     assert set(loss.calls) == {"bind", "on_epoch_start"}
     assert graph_arguments(module, data) == {"find_unused_parameters": True}
-    assert "WithoutTheBase keeps something by example" in unfit(module, {"teacher": module.sources()["teacher"]}, data)
+    assert "WithoutTheBase stores something by example" in unfit(module, {"teacher": module.sources()["teacher"]}, data)
 
 
 @pytest.mark.parametrize("loss", [nn.MSELoss(), Named()], ids=["torch's", "children with the hooks' names"])

@@ -39,7 +39,7 @@ def module(compose):
 @pytest.fixture
 def form(module, compose):
     """``form(*overrides)`` → what must be the same."""
-    return lambda *own: plan.make(module(*own)[0], factory.stage_config(compose(*DENSE, *own), "student"))
+    return lambda *own: plan.stack_key(module(*own)[0], factory.stage_config(compose(*DENSE, *own), "student"))
 
 
 @pytest.mark.parametrize(
@@ -100,13 +100,13 @@ def test_nothing_is_said_of_what_it_can(compose):
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
-        (["loss=crd"], "CRD keeps something by example"),
-        (["loss=mgd", "model@student=cnn", "model@teacher=cnn"], "draws at random"),
-        (["sources=ema_teacher"], "'teacher' changes while students train"),
+        (["loss=crd"], "CRD stores something by example"),
+        (["loss=mgd", "model@student=cnn", "model@teacher=cnn"], "draws random numbers"),
+        (["sources=ema_teacher"], "'teacher' changes during training"),
         (["data.labelled=100"], "no label"),
         (
             ["optimizer._target_=torch.optim.Adafactor", "~optimizer.fused"],
-            "is not known to treat each weight by itself",
+            "is not known to update each weight independently",
         ),
     ],
 )
@@ -130,7 +130,7 @@ def test_a_step_that_replaces_a_tensor_would_lose_it(module):
     made, teaching, data = module()
     made.objective.terms["soft"].loss = Replaces()
     made.objective.terms["soft"].inputs, made.objective.terms["soft"].targets = {"x": "student.logits"}, {}
-    assert plan.unfit(made, teaching, data) == "a step replaces terms.soft.loss.mean instead of filling it"
+    assert "replaces the buffer terms.soft.loss.mean" in plan.unfit(made, teaching, data)
 
 
 @pytest.mark.parametrize("loss", ["soft_target", "[soft_target,fitnet]", "dkd", "ctkd", "dist"])
@@ -169,9 +169,9 @@ def test_a_control_that_is_more_than_that_trains_by_itself(module, compose, over
 
 def test_a_network_that_fills_the_processor_trains_alone(module):
     made, _, data = module("student.net.widths=[800]")
-    reason = plan.too_much_work(made, data, 1e6)
-    assert ("does not pay" in reason) == (not torch.cuda.is_available())
-    assert plan.too_much_work(made, data, None) == ""
+    reason = plan.too_large(made, data, 1e6)
+    assert ("no faster" in reason) == (not torch.cuda.is_available())
+    assert plan.too_large(made, data, None) == ""
 
 
 @pytest.mark.parametrize(("count", "most", "sizes"), [(7, 3, [3, 2, 2]), (6, 100, [6]), (4, 1, [1] * 4), (0, 3, [])])
