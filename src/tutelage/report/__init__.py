@@ -1,1 +1,1 @@
-"""Reads finished runs and writes what they say together: one page, markdown and CSV. Trains nothing."""
+"""Reads finished runs and writes a report on them: an HTML page, markdown and CSV. Trains nothing."""

@@ -22,29 +22,29 @@ from tutelage.report.charts import Bin
 from tutelage.report.runs import Run
 
 BINS = 15
-_FEW = 10  # examples of a bin, over all seeds
-_KEPT = 64  # of a network and a split, in memory
+_FEW = 10  # examples in a bin, over all seeds, below which it is marked as uncertain
+_KEPT = 64  # predictions in memory, each of a network and a split
 
 
 class Answers:
-    """Reads predictions, with a cache of the last ones.
+    """Reads predictions and caches the most recent ones.
 
     Args:
-        weights: of control and student.
+        weights: which weights of control and student: ``last`` or ``best``.
     """
 
     def __init__(self, weights: str):
         self.weights = weights
-        self.problems: dict[Path, str] = {}  # folder → why its answers are not shown
+        self.problems: dict[Path, str] = {}  # folder → why its predictions are not shown
         self._read = lru_cache(maxsize=_KEPT)(self._look)
 
     def of(self, run: Run, role: str, split: str) -> SavedPredictions | None:
-        """Returns the predictions of a finished network; None where its folder is gone, unreadable or without them."""
+        """Returns the predictions of a finished network; None if its folder is missing, unreadable or has none."""
         place = run.place(role)
         return self._read(place, run.weights(role, self.weights), split) if place else None
 
     def figures(self, run: Run, role: str, split: str) -> dict[str, float] | None:
-        """Returns a network's figures on a split, compared with the teacher on the examples that both have."""
+        """Returns a network's metrics on a split, with fidelity on the examples that it and the teacher share."""
         if (own := self.of(run, role, split)) is None:
             return None
         return figures_of_own(own, None if role == "teacher" else self.of(run, "teacher", split))
@@ -58,17 +58,17 @@ class Answers:
 
 
 def both(p: SavedPredictions, q: SavedPredictions) -> tuple[SavedPredictions, SavedPredictions] | None:
-    """Returns the two on their common examples."""
+    """Returns two networks' predictions on their common examples; None if there are none."""
     return (p, q) if np.array_equal(p.key, q.key) else shared(p, q)
 
 
 def total_confusion(found: Sequence[SavedPredictions]) -> np.ndarray:
-    """[C, C] float64: mean counts over runs."""
+    """Returns the confusion matrix [C, C] float64, mean counts over runs."""
     return np.mean([confusion(p) for p in found], axis=0)
 
 
 def per_class(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns precision, recall and F1 [C] of counts [C, C]; 0 where a class was never predicted or never there."""
+    """Returns precision, recall and F1 [C] of counts [C, C]; 0 for a class without predictions or examples."""
     right = matrix.diagonal()
     precision = right / matrix.sum(0).clip(1e-12)
     recall = right / matrix.sum(1).clip(1e-12)
@@ -76,7 +76,7 @@ def per_class(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def reliability_bins(found: Sequence[Labelled], bins: int = BINS) -> list[Bin | None]:
-    """Bins of :func:`~tutelage.evaluation.metrics.expected_calibration_error`, over all runs together."""
+    """Returns the bins of :func:`~tutelage.evaluation.metrics.expected_calibration_error`, pooled over all runs."""
     each = [arrays(p) for p in found]
     sure = np.concatenate([confidence(p) for p in each])
     right = np.concatenate([p.choice == p.label for p in each])

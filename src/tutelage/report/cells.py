@@ -1,4 +1,4 @@
-"""Sorts runs into cells: all that was varied, seed apart."""
+"""Groups runs into cells: combinations of the varied values, except the seed."""
 
 import itertools
 import json
@@ -12,7 +12,7 @@ import yaml
 from tutelage.report.runs import Run
 from tutelage.runtime.identity import is_cosmetic
 
-_OF_HYDRA = {"hydra", "launcher", "sweeper"}  # groups and keys of a multirun, not of its jobs
+_OF_HYDRA = {"hydra", "launcher", "sweeper"}  # settings of a multirun, not of its jobs
 _LARGEST_GRID = 1000
 _FEW_KEYS = 2
 _SHORT = {"loss.temperature": "T", "loss.alpha": "α"}
@@ -21,12 +21,12 @@ TEMPERATURE, ALPHA = "loss.temperature", "loss.alpha"
 
 @dataclass(frozen=True)
 class Cell:
-    """One combination of what was varied.
+    """One combination of the varied values.
 
     Attributes:
         values: key → value.
-        runs: seed → the run, those with figures alone.
-        named: the keys that its name has; by default all.
+        runs: seed → run, only those with metrics.
+        named: the keys in its name; by default all.
     """
 
     values: Mapping[str, Any]
@@ -35,27 +35,27 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Such as ``T = 4, α = 0.9``."""
+        """Returns a name such as ``T = 4, α = 0.9``."""
         keys = self.values if self.named is None else self.named
         settings = [f"{_SHORT.get(key, key)} = {show(self.values[key])}" for key in keys]
         return ", ".join(settings) or ("the defaults" if self.values else "the only setting")
 
     def setting(self, key: str) -> Any:
-        """Returns its runs' config value at a dotted key; None where it has none."""
+        """Returns the value at a dotted key of its runs' config; None if there is none."""
         return select(next(iter(self.runs.values())).config, key)
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Runs in order.
+    """Runs grouped into cells.
 
     Attributes:
-        cells: with at least one run with figures.
-        keys: what was varied.
-        failed: distillations without figures.
-        missing: (cell's name, seed) of which there is no figure, though there is of others.
-        never: names of combinations of the values found that no run has tried.
-        repeated: runs that were left out because a later one has the same cell and seed.
+        cells: those with at least one run with metrics.
+        keys: the varied keys.
+        failed: distillations without metrics.
+        missing: (cell's name, seed) without metrics although other cells have that seed.
+        never: names of combinations of these values without any run.
+        repeated: runs left out because a later one has the same cell and seed.
         others: evaluations.
     """
 
@@ -69,12 +69,12 @@ class Sweep:
 
     @property
     def runs(self) -> list[Run]:
-        """Every run with figures."""
+        """Returns every run with metrics."""
         return [run for cell in self.cells for run in cell.runs.values()]
 
 
 def sort_runs(runs: Iterable[Run]) -> Sweep:
-    """Sorts runs into cells, and finds what is missing."""
+    """Groups runs into cells and lists what is missing."""
     everyone = list(runs)
     trained = [run for run in everyone if run.verb == "distill"]
     keys = varied(trained)
@@ -103,9 +103,9 @@ def sort_runs(runs: Iterable[Run]) -> Sweep:
 
 
 def by_data(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """Groups runs by the data that they are tested on.
+    """Groups runs by their test data.
 
-    A run whose config doesn't say which (``evaluate`` has them from the checkpoint, or it is damaged) joins the first.
+    A run whose config does not name its data (``evaluate`` takes them from the checkpoint) joins the first group.
     """
     groups: dict[str, list[Run]] = {}
     without: list[Run] = []
@@ -122,12 +122,12 @@ def by_data(runs: Iterable[Run]) -> dict[str, list[Run]]:
 
 
 def _named(group: Sequence[Run], keys: Sequence[str]) -> list[str]:
-    """Returns the keys that tell a cell from others: of many keys those that its own runs override."""
+    """Returns the keys that distinguish a cell from others: of many keys those that its runs override."""
     return [key for key in keys if len(keys) <= _FEW_KEYS or any(key in run.overrides for run in group)]
 
 
 def varied(runs: Sequence[Run]) -> list[str]:
-    """Returns the keys of overrides whose value is not the same in all runs; temperature and alpha first."""
+    """Returns the overridden keys whose values differ between runs; temperature and alpha first."""
     keys = dict.fromkeys(key for run in runs for key in run.overrides)
     chosen = [key for key in keys if key != "seed" and not is_cosmetic(key) and key.split(".")[0] not in _OF_HYDRA]
     differ = [key for key in chosen if len({json.dumps(value_of(run, key), default=str) for run in runs}) > 1]
@@ -135,9 +135,9 @@ def varied(runs: Sequence[Run]) -> list[str]:
 
 
 def value_of(run: Run, key: str) -> Any:
-    """Returns the value of ``key`` in a run, overridden there or not: a group's choice, or the config's value.
+    """Returns the value of ``key`` in a run, overridden or not: a group's choice, or the config's value.
 
-    An override that points elsewhere (``${seed}``) is what it says, not what came of it.
+    An override that is an interpolation (``${seed}``) is returned as written, not resolved.
     """
     text = run.overrides.get(key)
     if text is not None and "${" in text:
@@ -149,7 +149,7 @@ def value_of(run: Run, key: str) -> Any:
 
 
 def parsed(text: str) -> Any:
-    """An override's value, as YAML where it is that: of a run that never got as far as a config."""
+    """Parses an override's value as YAML if possible, for runs that failed before they had a config."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
@@ -167,7 +167,7 @@ def select(config: Mapping[str, Any], key: str) -> Any:
 
 
 def show(value: Any) -> str:
-    """A value in a few characters."""
+    """Returns a short text for a value."""
     if value is None:
         return "–"
     if isinstance(value, float):
@@ -179,19 +179,19 @@ def show(value: Any) -> str:
 
 
 def _rank(value: Any) -> tuple[int, float, str]:
-    """Numbers by size, then the rest by name."""
+    """Returns a sort key: numbers by size, then everything else by name."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return 0, float(value), ""
     return 1, 0.0, str(value)
 
 
 def _never(found: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:
-    """Combinations that a full grid of these values would have."""
+    """Returns the names of untried combinations of a full grid of the values found."""
     if len(keys) < 2:
         return []
     tried = {json.dumps(values, sort_keys=True) for values in found}
     levels = [{json.dumps(values[key]): values[key] for values in found}.values() for key in keys]
-    if math.prod(map(len, levels)) > _LARGEST_GRID:  # no grid was meant
+    if math.prod(map(len, levels)) > _LARGEST_GRID:  # not meant as a grid
         return []
     grid = (dict(zip(keys, combination, strict=True)) for combination in itertools.product(*levels))
     untried = [values for values in grid if json.dumps(values, sort_keys=True) not in tried]

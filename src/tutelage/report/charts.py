@@ -1,4 +1,4 @@
-"""Lines, points and bars: curves over epochs, gains with intervals, accuracy against cost, reliability."""
+"""Draws curves over epochs, gains with intervals, accuracy against cost, and reliability."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ def epoch_chart(
     Args:
         name: of the drawing.
         title: of it.
-        bands: role → its band.
-        faint: means of other cells, drawn thin behind.
-        y_name: what is shown.
-        y_text: how it is written.
+        bands: role → band.
+        faint: means of other cells, drawn as thin lines behind.
+        y_name: name of the quantity.
+        y_text: formats its values.
     """
     last = max(max(one.epochs) for one in (*bands.values(), *faint))
     values = [*_late(bands.values(), last, edges=True), *_late(faint, last)]
@@ -58,7 +58,7 @@ def epoch_chart(
 
 
 def _late(found: Iterable[Band], last: int, edges: bool = False) -> list[float]:
-    """Returns the values after the first fifth of the epochs, where curves differ; the steep start is cut off."""
+    """Returns the values after the first fifth of the epochs, without the steep start, to set the axis."""
     values = []
     for one in found:
         for place, epoch in enumerate(one.epochs):
@@ -100,7 +100,7 @@ def forest(name: str, title: str, rows: Sequence[Row], others: Sequence[Row] = (
     Args:
         name: of the drawing.
         title: of it.
-        rows: to be drawn.
+        rows: rows to draw.
         others: rows of further drawings on the same scale.
     """
     step, top = 36.0, 6.0
@@ -137,7 +137,7 @@ def forest(name: str, title: str, rows: Sequence[Row], others: Sequence[Row] = (
 
 @dataclass(frozen=True)
 class Point:
-    """A network in :func:`against_cost`: its cost, its accuracy, and one sd of that over seeds."""
+    """A network in :func:`against_cost`: its cost, its accuracy, and the accuracy's sd over seeds."""
 
     role: str
     label: str
@@ -147,7 +147,7 @@ class Point:
 
 
 def against_cost(name: str, title: str, x_name: str, found: Sequence[Point]) -> str:
-    """Draws test accuracy over the logarithm of a cost."""
+    """Draws test accuracy against the logarithm of a cost."""
     height = 270.0
     description = "; ".join(f"{one.label}: {percent(one.accuracy)} % at {short(one.cost)}" for one in found[:12])
     on = Drawing(name, WIDTH, height + 26, title, description)
@@ -177,7 +177,7 @@ def _percent_tick(axes: Axes) -> Callable[[float], str]:
 
 @dataclass(frozen=True)
 class Bin:
-    """Examples of similar confidence: mean confidence, accuracy, share of all; few: too few to tell."""
+    """Examples of similar confidence: mean confidence, accuracy, share of all; ``few``: too few to be reliable."""
 
     confidence: float
     accuracy: float
@@ -186,13 +186,13 @@ class Bin:
 
 
 def reliability(name: str, title: str, role: str, bins: Sequence[Bin | None], ece: float) -> str:
-    """Draws accuracy by confidence, beside the diagonal where both are equal; below, the number of examples a bin.
+    """Draws accuracy against confidence with the diagonal of perfect calibration, and the examples per bin below.
 
     Args:
         name: of the drawing.
         title: of it.
-        role: whose.
-        bins: of equal width over [0, 1]; None where no example is.
+        role: role of the network.
+        bins: bins of equal width over [0, 1]; None for empty ones.
         ece: expected calibration error, written into the drawing.
     """
     width, height, strip = WIDTH, 340.0, 40.0

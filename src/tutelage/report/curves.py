@@ -1,4 +1,4 @@
-"""Curves over epochs, from TensorBoard's event files, whose checksums are compared."""
+"""Reads curves over epochs from TensorBoard's event files and verifies their checksums."""
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,21 +15,21 @@ from tutelage.errors import TutelageError
 TAGS = ("val/accuracy", "val/nll", "val/agreement", "train/loss")
 _HEAD = struct.Struct("<QI")
 _CHECKSUM = struct.Struct("<I")
-_LONGEST = 4096  # bytes of a scalar's record; longer ones are pictures
+_LONGEST = 4096  # bytes of a scalar's record; longer ones are images
 Curve = Mapping[int, float]  # epoch → value
 
 
 def read_curves(folder: Path) -> dict[str, Curve]:
-    """Tag → curve of one training; several files of it (a run that went on) are one, later ones win.
+    """Reads the curves of one training by tag; of several files (a resumed run) later values win.
 
     Args:
-        folder: of one stage's event files; it may be missing.
+        folder: folder of one stage's event files; may be missing.
 
     Returns:
-        Of each of :data:`TAGS` that was logged, the last value of every epoch.
+        For each of :data:`TAGS` that was logged, the last value of every epoch.
 
     Raises:
-        TutelageError: a file is damaged; of one that was cut short, as by a kill, its whole records count.
+        TutelageError: a file is damaged. Of a truncated file, as after a kill, the complete records are used.
     """
     values: dict[str, dict[int, float]] = {}
     epochs: dict[int, int] = {}
@@ -46,7 +46,7 @@ def read_curves(folder: Path) -> dict[str, Curve]:
 
 
 def _scalars(file: Path) -> Iterator[tuple[str, int, float]]:
-    """(tag, step, value) of every scalar up to where the file ends or was cut."""
+    """Yields (tag, step, value) of every scalar in the complete records of a file."""
     try:
         content = file.read_bytes()
     except OSError:
@@ -62,9 +62,9 @@ def _scalars(file: Path) -> Iterator[tuple[str, int, float]]:
 
 
 def _records(content: bytes, file: Path) -> list[bytes]:
-    """The whole records, without pictures, of a TFRecord file: length (8 bytes), checksum (4), record, checksum (4).
+    """Returns the complete records of a TFRecord file, images left out: length (8 bytes), checksum, record, checksum.
 
-    TensorBoard's own readers take twenty times as long, which for the curves of 120 runs is 20 seconds.
+    TensorBoard's own readers take twenty times as long: 20 seconds for the curves of 120 runs.
     """
     parts: list[bytes] = []
     expected: list[int] = []
@@ -91,7 +91,7 @@ def _records(content: bytes, file: Path) -> list[bytes]:
 
 
 def checksums(parts: Sequence[bytes]) -> np.ndarray:
-    """[N] uint32: the masked CRC-32C of each part, as TFRecord files have it; all parts at once, byte by byte."""
+    """Returns the masked CRC-32C of each part, [N] uint32, as in TFRecord files; vectorised over the parts."""
     lengths = np.array([len(part) for part in parts], dtype=np.int64)
     order = np.argsort(-lengths, kind="stable")
     starts = (np.cumsum(lengths) - lengths)[order]
@@ -108,7 +108,7 @@ def checksums(parts: Sequence[bytes]) -> np.ndarray:
 
 @cache
 def _table() -> np.ndarray:
-    """[256] uint32: the CRC-32C (Castagnoli) of each byte."""
+    """Returns the CRC-32C (Castagnoli) of each byte, [256] uint32."""
     crc = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         crc = np.where(crc & 1, (crc >> 1) ^ np.uint32(0x82F63B78), crc >> 1)
@@ -117,14 +117,14 @@ def _table() -> np.ndarray:
 
 @dataclass(frozen=True)
 class Band:
-    """Several curves as one: their mean, and one standard deviation to both sides.
+    """The mean of several curves and one standard deviation to both sides.
 
     Attributes:
-        epochs: those that every curve has.
-        mean: one an epoch.
-        low: mean − sd; the mean itself of one curve.
+        epochs: the epochs that all curves have.
+        mean: one value per epoch.
+        low: mean − sd; equal to the mean for a single curve.
         high: mean + sd.
-        count: how many curves.
+        count: number of curves.
     """
 
     epochs: Sequence[int]
@@ -135,7 +135,7 @@ class Band:
 
 
 def band(curves: Iterable[Curve]) -> Band | None:
-    """The band of those that are not empty; None without one, or where they have no epoch in common."""
+    """Returns the band of the non-empty curves; None if there are none or they have no epoch in common."""
     full = [curve for curve in curves if curve]
     epochs = sorted(set.intersection(*(set(curve) for curve in full))) if full else []
     if not epochs:

@@ -1,10 +1,10 @@
-"""Dark knowledge: a network's probabilities of the classes that it does not choose, at several temperatures.
+"""Draws dark knowledge: a network's probabilities of the classes that it does not choose, at several temperatures.
 
     python -m tutelage.report.dark_knowledge answers outputs/distill/… --temperatures 1 2 4 8 20
     python -m tutelage.report.dark_knowledge curve --logits -1 0 4 3
 
-The first writes ``answers.svg`` and prints how much the answers to a whole split say at each temperature; the second
-writes ``curve.svg``, softmax(z / T) of given logits. Each is one file that needs nothing else.
+The first writes ``answers.svg`` and prints the outputs' mean entropy on a split at each temperature; the second
+writes ``curve.svg``, softmax(z / T) of given logits. Both files are self-contained.
 """
 
 import argparse
@@ -35,8 +35,8 @@ class Softened:
     Attributes:
         temperature: T.
         entropy: in bits.
-        first: probability of the likeliest class.
-        second: of the one after it.
+        first: probability of the most probable class.
+        second: probability of the second most probable class.
     """
 
     temperature: float
@@ -46,7 +46,7 @@ class Softened:
 
 
 def softened(logits: Tensor, temperature: float) -> Softened:
-    """Measures [N, C] logits, C at least 2, at a temperature."""
+    """Computes the measures of logits [N, C], C at least 2, at a temperature."""
     log_p = (logits.double() / temperature).log_softmax(1)
     p = log_p.exp()
     entropy = -(p * log_p).sum(1).mean() / torch.tensor(2.0).log()
@@ -55,7 +55,7 @@ def softened(logits: Tensor, temperature: float) -> Softened:
 
 
 def find(place: Path) -> Path:
-    """Returns the file of weights: ``place`` itself, the last of an artifact's folder, or a run's teacher weights.
+    """Returns the file of weights: ``place`` itself, the last weights of an artifact, or those of a run's teacher.
 
     Raises:
         TutelageError: there is none.
@@ -66,9 +66,9 @@ def find(place: Path) -> Path:
         return place / "last.safetensors"
     run = read_run(place.absolute())
     if "teacher" not in run.artifacts:
-        raise TutelageError(f"{made}: no network stands behind this run's teacher")
+        raise TutelageError(f"{made}: this run's teacher is not a network")
     if (folder := run.place("teacher")) is None:
-        raise TutelageError(f"{made}: its teacher's folder {run.artifacts['teacher']['folder']} is not there")
+        raise TutelageError(f"{made}: its teacher's folder {run.artifacts['teacher']['folder']} is missing")
     return folder / f"{run.weights('teacher', 'last')}.safetensors"
 
 
@@ -80,15 +80,15 @@ def draw(
     changes: Sequence[str],
     trusted: Sequence[str] = (),
 ) -> tuple[str, list[Softened]]:
-    """Draws a network's predictions on a few examples, and measures those of the whole split.
+    """Draws a network's predictions for a few examples, and measures those for the whole split.
 
     Args:
-        place: a file that Tutelage wrote, an artifact's folder, or a run's, whose teacher is taken.
-        split: ``train``, ``val`` or ``test``; :func:`tutelage.evaluation.pictures.interesting` chooses from it.
-        count: how many examples are drawn.
-        temperatures: of the columns.
-        changes: ``key=value`` over the data config that the file carries, such as ``root=/elsewhere``.
-        trusted: packages, beside Tutelage's own, whose code the file may run.
+        place: a file that Tutelage wrote, an artifact's folder, or a run's folder for its teacher.
+        split: ``train``, ``val`` or ``test``, from which :func:`tutelage.evaluation.pictures.interesting` chooses.
+        count: number of examples.
+        temperatures: one per column.
+        changes: ``key=value`` overrides of the data config in the file, such as ``root=/elsewhere``.
+        trusted: packages, beside Tutelage, whose classes the file may name.
 
     Raises:
         TutelageError: no such file, a count below 1, a temperature that is not positive, or examples without a label.
@@ -109,10 +109,10 @@ def draw(
 
 
 def _pixels(data: Data, split: str, rows: Tensor) -> Tensor:
-    """[n, C, H, W] in [0, 1]."""
+    """Returns the images [n, C, H, W] in [0, 1]."""
     images = data.pictures(data.whole(split).dataset[0, rows]["input"])
     if images is None:
-        raise TutelageError(f"{data.name}: its inputs are no pictures that could be drawn")
+        raise TutelageError(f"{data.name}: its inputs are not images that can be drawn")
     return images
 
 
@@ -135,8 +135,8 @@ def _check(temperatures: Sequence[float]) -> None:
 
 
 def table(found: Sequence[Softened]) -> str:
-    """Returns the measures as a table of markdown."""
-    lines = ["| T | mean entropy, bits | likeliest class | second |", "|---|---|---|---|"]
+    """Returns the measures as a markdown table."""
+    lines = ["| T | mean entropy, bits | most probable class | second |", "|---|---|---|---|"]
     lines += [
         f"| {one.temperature:g} | {one.entropy:.3f} | {100 * one.first:.2f} % | {100 * one.second:.2f} % |"
         for one in found
@@ -147,7 +147,7 @@ def table(found: Sequence[Softened]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tutelage.report.dark_knowledge", description=__doc__)
     kinds = parser.add_subparsers(dest="kind", required=True)
-    answers = kinds.add_parser("answers", help="a network's softened answers to a few examples")
+    answers = kinds.add_parser("answers", help="a network's softened predictions for a few examples")
     answers.add_argument("place", type=Path, help="a file that tutelage wrote, an artifact's folder or a run's")
     answers.add_argument("data", nargs="*", metavar="KEY=VALUE", help="of the data config, such as root=/elsewhere")
     answers.add_argument("--split", choices=("train", "val", "test"), default="val")
@@ -163,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Draws, writes and prints."""
+    """Runs the command line: draws, writes and prints."""
     parser = _parser()
     given = parser.parse_args()
     try:

@@ -1,4 +1,4 @@
-"""The parts of a report, before it is a page, markdown or CSV: sections, tables, texts, figures."""
+"""Defines the parts of a report, independent of its format: sections, tables, texts, figures."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ Format = Callable[[Any], str]
 
 @dataclass(frozen=True)
 class Text:
-    """A sentence or more; ``kind``: plain, lead (the answer), note (a caveat); ``label`` says what it is about."""
+    """One or more sentences; ``kind``: plain, lead (the answer) or note (a caveat); ``label``: their topic."""
 
     text: str
     kind: str = "plain"
@@ -24,7 +24,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing, as the HTML of an ``<svg>`` or of pictures with descriptions."""
+    """A drawing, as the HTML of an ``<svg>`` or of images with descriptions."""
 
     name: str
     title: str
@@ -35,15 +35,15 @@ class Figure:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of plain values; its name is its CSV file's and its anchor.
+    """A table of plain values.
 
     Args:
-        name: lower case, no spaces.
+        name: name of its CSV file and anchor on the page; lower case, no spaces.
         caption: what it shows.
-        columns: heading → how a value is written on the page; the CSV has it as it is.
-        rows: as many values as columns; None is written as a dash. The first is the row's heading.
-        shown: so many rows are on the page; the CSV has all.
-        folded: whether the page shows it on request.
+        columns: heading → format of values on the page; the CSV has them unformatted.
+        rows: one value per column, the first being the row's heading; None is written as a dash.
+        shown: greatest number of rows on the page; the CSV has all.
+        folded: whether the page shows it collapsed.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Table:
         ]
 
     def words(self) -> list[bool]:
-        """Returns for each column whether it holds words rather than numbers."""
+        """Returns for each column whether it has text rather than numbers."""
         return [any(isinstance(value, str) for value in column) for column in zip(*self.rows, strict=True)]
 
     @property
@@ -72,7 +72,7 @@ class Table:
         return f"{plural(more, 'more row')} in tables/{self.name}.csv." if more > 0 else ""
 
     def csv(self) -> str:
-        """Returns all rows as CSV, values as they are."""
+        """Returns all rows as CSV, unformatted."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow([csv_cell(name) for name in self.columns])
@@ -85,7 +85,7 @@ Block = Text | Figure | Table
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it."""
+    """A heading and the blocks below it."""
 
     name: str
     title: str
@@ -94,47 +94,47 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """All of it."""
+    """A whole report."""
 
     title: str
     subtitle: str
     sections: Sequence[Section]
 
     def tables(self) -> list[Table]:
-        """Every table, in order."""
+        """Returns every table, in order."""
         return [block for section in self.sections for block in section.blocks if isinstance(block, Table)]
 
 
 def plural(count: int, what: str) -> str:
-    """``1 run``, ``2 runs``."""
+    """Returns a count with its noun: ``1 run``, ``2 runs``."""
     return f"{count:,} {what}{'s' * (count != 1)}"
 
 
-# -- how values are written ------------------------------------------------------------------------------------------
+# -- formats of values -----------------------------------------------------------------------------------------------
 
 
 def text(value: Any) -> str:
-    """Returns a value as text; a whole number with commas."""
+    """Returns a value as text; integers with thousands separators."""
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def percent(value: float) -> str:
-    """A fraction, as 98.76."""
+    """Formats a fraction in percent: 98.76."""
     return f"{100 * value:.2f}"
 
 
 def points(value: float) -> str:
-    """A difference of fractions in percentage points, signed, with a true minus."""
+    """Formats a difference of fractions in percentage points, with a sign."""
     return f"{round(100 * value, 2) + 0.0:+.2f}".replace("-", "−")
 
 
 def spread(value: float) -> str:
-    """A standard deviation of fractions, in points."""
+    """Formats a standard deviation of fractions in percentage points."""
     return f"{100 * value:.2f}"
 
 
 def number(value: float) -> str:
-    """Three significant digits or four decimals, whichever is shorter."""
+    """Formats a number with four decimals, or four significant digits from 10 on."""
     if not math.isfinite(value):
         return str(value)
     shown = f"{value:.4f}" if abs(value) < 10 else f"{value:.4g}"
@@ -142,7 +142,7 @@ def number(value: float) -> str:
 
 
 def probability(p: float) -> str:
-    """A p-value."""
+    """Formats a p-value."""
     return "< 0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.1 else f"{p:.2f}"
 
 
@@ -150,7 +150,7 @@ def probability(p: float) -> str:
 
 
 def markdown(report: Report) -> str:
-    """Returns the report as markdown without its drawings, whose titles stand in their place."""
+    """Returns the report as markdown, with the titles of drawings in their place."""
     parts = [f"# {report.title}", markdown_text(report.subtitle)]
     for section in report.sections:
         parts.append(f"## {section.title}")

@@ -1,4 +1,4 @@
-"""Reads the JSON and YAML files of runs: plain values, of which equal parts of many runs are in memory once."""
+"""Reads the JSON and YAML files of runs as plain values; equal parts of many runs share memory."""
 
 import json
 import re
@@ -12,28 +12,28 @@ from tutelage.errors import TutelageError
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEEPEST = _BRACKETS = 60
-_ALIASES = 20  # unfolded they are a thousand times as much at most
+_ALIASES = 20  # expand to at most about a thousand times the size
 _SUSPICIOUS = re.compile(r"(?:^|[\s\[{,:-])\*\w|^ {60}|(?:[-?:]\s+){60}", re.M)
 
 
 class Documents:
-    """Reads files; what two documents have alike, down to a single text, is one object.
+    """Reads files; equal parts of documents, down to single strings, are one object.
 
-    A thousand runs of a sweep differ in a few values. The documents must not be changed.
+    The runs of a sweep differ in a few values only. The documents must not be modified.
     """
 
     def __init__(self) -> None:
         self._parts: dict[Hashable, Any] = {}
 
     def read(self, path: Path, kind: type) -> Any:
-        """The document in a file, with keys that are texts and no values but those of JSON.
+        """Reads a document with string keys and JSON values.
 
         Raises:
-            TutelageError: it can't be read, or is of another kind.
+            TutelageError: it cannot be read, or is not a ``kind``.
         """
         try:
             if not path.is_file():
-                raise TutelageError("it is no file")
+                raise TutelageError("it is not a file")
             text = path.read_text(encoding="utf-8")
             document = json.loads(text) if path.suffix == ".json" else _yaml(text)
             document = self._shared(document, 0)
@@ -64,9 +64,9 @@ class Documents:
 
 
 def _yaml(text: str) -> Any:
-    """A YAML document, neither with many aliases, which may be small on disk and fill the memory, nor too deep.
+    """Loads a YAML document; refuses many aliases, which can expand to fill the memory, and deep nesting.
 
-    The C loader is recursive: what is nested a hundred thousand times ends the process.
+    The C loader is recursive: a nesting of a hundred thousand levels would crash the process.
     """
     if text.count("[") + text.count("{") > _BRACKETS or _SUSPICIOUS.search(text):
         depth = aliases = 0

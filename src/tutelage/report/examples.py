@@ -1,6 +1,6 @@
-"""Test images on which teacher and student disagree.
+"""Shows test images on which teacher and student disagree.
 
-Only these images need the data, and with them PyTorch, which is imported for them alone.
+Only these need the data and therefore PyTorch, which is imported here only.
 """
 
 import warnings
@@ -23,12 +23,12 @@ from tutelage.runtime.text import html_text
 if TYPE_CHECKING:
     from tutelage.data.module import Data
 
-MOST = 8  # pictures of a kind
-_SIDE = 160  # pixels; a larger image is made smaller
+MOST = 8  # images of each kind
+_SIDE = 160  # pixels; larger images are scaled down
 
 
 def class_names(run: Run, count: int) -> list[str]:
-    """The names of the classes, or their numbers."""
+    """Returns the names of the classes, or their numbers."""
     names = select(run.config, "data.class_names")
     return (
         [str(name) for name in names]
@@ -38,11 +38,11 @@ def class_names(run: Run, count: int) -> list[str]:
 
 
 def examples(cell: Cell, answers: Answers, names: Sequence[str], trusted: Iterable[str] = ()) -> list[Block]:
-    """Pictures of one seed's disagreements, those of which both are surest first; or why there are none."""
+    """Returns images of one seed's disagreements, the most confident first; or a note why there are none."""
     seed, run = next(iter(cell.runs.items()))
     student, teacher = (answers.of(run, role, "test") for role in ("student", "teacher"))
     if student is None or teacher is None or (pair := both(student, teacher)) is None:
-        return [Text("No pictures of disagreements: predictions of teacher and student are needed.", "note")]
+        return [Text("No images of disagreements: predictions of teacher and student are needed.", "note")]
     try:
         if not (kinds := disagreements(*pair)):
             return []
@@ -50,16 +50,16 @@ def examples(cell: Cell, answers: Answers, names: Sequence[str], trusted: Iterab
         return [
             _figure(name, f"{title} (seed {seed})", rows, *pair, data, names) for name, (title, rows) in kinds.items()
         ]
-    except Exception as error:  # a data set is anyone's code
+    except Exception as error:  # a data set may run any code
         return [
-            Text(f"No pictures of disagreements: the test images can't be read: {str(error).splitlines()[0]}", "note")
+            Text(f"No images of disagreements: the test images cannot be read: {str(error).splitlines()[0]}", "note")
         ]
 
 
 def disagreements(student: SavedPredictions, teacher: SavedPredictions) -> dict[str, tuple[str, np.ndarray]]:
-    """Name → (title, row numbers): the teacher right and the student not, and the other way round.
+    """Returns name → (title, row numbers) for: only the teacher is right, only the student is right.
 
-    First where both are surest of their own answer: the smaller of the two probabilities decides.
+    Sorted by the smaller of the two networks' confidences, the greatest first.
     """
     sure = np.minimum(confidence(student), confidence(teacher))
     good, taught = student.choice == student.label, teacher.choice == student.label
@@ -75,7 +75,7 @@ def disagreements(student: SavedPredictions, teacher: SavedPredictions) -> dict[
 
 
 def _data(run: Run, trusted: Iterable[str]) -> "Data":
-    """The run's data, read and not fetched, and the same as then."""
+    """Returns the run's data, read from disk without downloading."""
     root = select(run.config, "data.root")
     changes = {"root": str(run.cwd / root)} if isinstance(root, str) else {}
     vetted(run.config.get("data"), f"{run.folder / 'config.yaml'}, data", trusted)  # before the imports
@@ -103,7 +103,7 @@ def _figure(
     if not np.array_equal(batch["label"], student.label[rows]):
         raise TutelageError("the data are not those of the run: labels differ")
     if (images := data.pictures(batch["input"])) is None:
-        raise TutelageError("they are no pictures")
+        raise TutelageError("they are not images")
     shown = []
     pixels = (images * 255).round().byte().permute(0, 2, 3, 1).numpy()
     for row, image in zip(rows.tolist(), pixels, strict=True):
@@ -114,7 +114,7 @@ def _figure(
         alt = html_text(f"Test image {int(student.key[row])}; {'; '.join(lines)}")
         picture = f'<img src="{_picture(image)}" alt="{alt}" title="{alt}" width="96" height="96">'
         shown.append(f"<li>{picture}<span>{'<br>'.join(map(html_text, lines))}</span></li>")
-    caption = "The percentage is what each gives its own answer; the surest disagreements come first."
+    caption = "The percentage is each network's confidence; the most confident disagreements come first."
     return Figure(name, title, f'<ul class="pictures">{"".join(shown)}</ul>', caption, wide=True)
 
 

@@ -14,7 +14,7 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Mean:
-    """Mean and sd of a figure over seeds; no sd of one."""
+    """Mean and sd of a metric over seeds; no sd for a single one."""
 
     mean: float
     sd: float | None
@@ -23,15 +23,15 @@ class Mean:
 
 @dataclass(frozen=True)
 class CellStatistics:
-    """One cell's figures.
+    """Statistics of a cell.
 
     Attributes:
-        cell: which.
-        val: the student's validation accuracy, what is chosen by.
-        val_gain: over the control, paired by seed.
-        test_gain: the same on test.
-        holm_t: its t-test's p, corrected over the cells.
-        holm_wilcoxon: that of the signed-rank test.
+        cell: the cell.
+        val: the student's validation accuracy, by which a cell is chosen.
+        val_gain: gain over the control on validation, paired by seed.
+        test_gain: the same on test data.
+        holm_t: p of the t-test, corrected over the cells.
+        holm_wilcoxon: p of the signed-rank test, likewise.
         complete: whether it has as many seeds as any cell.
         unpaired: seeds without a control of the same seed.
     """
@@ -52,7 +52,7 @@ class CellStatistics:
 
 
 def figure(run: Run, role: str, weights: str, split: str, name: str) -> float | None:
-    """Returns a number of ``metrics.json`` (:meth:`Run.weights`); None where it is not there."""
+    """Returns a metric of ``metrics.json`` (:meth:`Run.weights`); None if it is missing."""
     node: Any = run.metrics
     for part in (role, run.weights(role, weights), split, name):
         node = node.get(part) if isinstance(node, Mapping) else None
@@ -60,7 +60,7 @@ def figure(run: Run, role: str, weights: str, split: str, name: str) -> float | 
 
 
 def mean(cell: Cell, role: str, weights: str, split: str, name: str) -> Mean | None:
-    """Returns the mean of a figure over the cell's seeds; a network that several runs share counts once for each."""
+    """Returns the mean of a metric over the cell's runs; a network shared by several runs counts once for each."""
     found = [figure(run, role, weights, split, name) for run in cell.runs.values()]
     values = [value for value in found if value is not None]
     if not values:
@@ -75,7 +75,7 @@ def is_paired(run: Run) -> bool:
 
 
 def gains(cell: Cell, weights: str, split: str) -> dict[int, float]:
-    """Returns seed → accuracy of the student − accuracy of its control."""
+    """Returns by seed the accuracy of the student − that of its control."""
     found = {}
     for seed, run in cell.runs.items():
         pair = [figure(run, role, weights, split, "accuracy") for role in ("student", "control")]
@@ -105,5 +105,5 @@ def standings(sweep: Sweep, weights: str) -> list[CellStatistics]:
 
 
 def choose(found: Sequence[CellStatistics]) -> CellStatistics | None:
-    """Returns the complete cell with the highest mean validation accuracy; ties: the first. Test is not used."""
+    """Returns the first complete cell with the highest mean validation accuracy. Test data are not used."""
     return max((one for one in found if one.complete), key=lambda one: one.val.mean, default=None)

@@ -1,4 +1,4 @@
-"""Heat maps: gain over two keys, confusion matrices and their difference."""
+"""Draws heat maps: gain over two keys, confusion matrices and their difference."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from PIL import Image
 from tutelage.report.document import points
 from tutelage.report.svg import Drawing, data_uri
 
-MOST_WRITTEN = 20  # classes; with more, a confusion matrix is a picture without text
+MOST_WRITTEN = 20  # classes; with more, a confusion matrix is an image without text
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One field of :func:`heat_map`."""
+    """One tile of :func:`heat_map`."""
 
     value: float
     text: str
@@ -33,16 +33,16 @@ def heat_map(
     rows: Sequence[str],
     tiles: Sequence[Sequence[Tile | None]],
 ) -> str:
-    """Draws fields shaded by size: gains plain, losses hatched, so that it can be read without colours.
+    """Draws tiles shaded by value: gains plain, losses hatched, so that it is readable without colours.
 
     Args:
         name: of the drawing.
         title: of it.
         x_name: key of the columns.
         y_name: key of the rows.
-        columns: their values.
-        rows: theirs.
-        tiles: by row; None where there is no cell.
+        columns: values of the columns.
+        rows: values of the rows.
+        tiles: tiles by row; None where there is no cell.
     """
     left, top, high = 20 + 7.5 * max(map(len, (*rows, ""))) + 18, 6.0, 46.0
     wide = max(76.0, 7.2 * max(map(len, columns)) + 12, (400 - left - 8) / max(len(columns), 4))
@@ -89,7 +89,7 @@ def _tile(on: Drawing, x: float, y: float, wide: float, high: float, tile: Tile 
 
 
 def _hatch(on: Drawing, x: float, y: float, wide: float, high: float, offset: float) -> None:
-    """One stroke x' + y' = offset, cut to the box."""
+    """Draws one stroke x' + y' = offset, clipped to the box."""
     a = (min(offset, wide), max(0.0, offset - wide))
     b = (max(0.0, offset - high), min(offset, high))
     on.line(x + a[0], y + a[1], x + b[0], y + b[1], "hatch")
@@ -102,15 +102,15 @@ def confusion(name: str, title: str, matrix: np.ndarray, names: Sequence[str], d
         name: of the drawing.
         title: of it.
         matrix: [C, C] counts, or their differences.
-        names: of the classes.
-        difference: whether it is one: signed, and what is good (more on the diagonal, less beside it) is plain.
+        names: names of the classes.
+        difference: whether it is a difference: signed; improvements (more on, less off the diagonal) are plain.
     """
     classes = len(names)
     if classes > MOST_WRITTEN:
         return _pixels(name, title, matrix, difference)
     left = 24 + 6.6 * min(max(map(len, names)), 12)
     cell = max(26.0, (400 - left - 4) / classes)
-    long = max(map(len, names)) > 3  # these stand upright
+    long = max(map(len, names)) > 3  # long names are rotated
     top = 30 + (6.0 * min(max(map(len, names)), 12) if long else 14)
     on = Drawing(
         name, left + cell * classes + 4, top + cell * classes + 6, title, _described(matrix, names, difference)
@@ -144,7 +144,7 @@ def _count(value: float, signed: bool) -> str:
 
 
 def _described(matrix: np.ndarray, names: Sequence[str], difference: bool) -> str:
-    """The largest entries beside the diagonal, in words."""
+    """Describes the largest entries off the diagonal in words."""
     beside = matrix * (1 - np.eye(len(matrix)))
     order = (-np.abs(beside)).argsort(axis=None, kind="stable")[:3].tolist()
     pairs = [(k // len(names), k % len(names)) for k in order]
@@ -155,7 +155,7 @@ def _described(matrix: np.ndarray, names: Sequence[str], difference: bool) -> st
 
 
 def _pixels(name: str, title: str, matrix: np.ndarray, difference: bool) -> str:
-    """Many classes: one pixel a field, dark where there is much; of a difference, mid-grey is none."""
+    """Draws many classes as one pixel per entry, darker for larger values; mid-grey is 0 in a difference."""
     size = np.abs(matrix)
     shade = np.sqrt(size / (size.max() if difference else size.sum(1, keepdims=True)).clip(1e-12))
     grey = 128 - 127 * shade * np.sign(matrix) if difference else 255 * (1 - shade)
@@ -169,5 +169,5 @@ def _pixels(name: str, title: str, matrix: np.ndarray, difference: bool) -> str:
 
 
 def gain_tile(mean: float, tip: str, significant: bool, chosen: bool) -> Tile:
-    """Returns a field that shows a gain in points."""
+    """Returns a tile that shows a gain in points."""
     return Tile(mean, points(mean), tip, significant, chosen)

@@ -1,4 +1,4 @@
-"""The report as one page: HTML with its style inside, no script, nothing from elsewhere."""
+"""Renders the report as one self-contained HTML page without scripts."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ _HERE = Path(__file__).parent
 
 
 def page(report: Report) -> str:
-    """The document."""
+    """Returns the report as HTML."""
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True, finalize=_shown,

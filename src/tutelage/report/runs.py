@@ -1,4 +1,4 @@
-"""Reads the folders of runs. An unreadable run is still listed, with its problem in words."""
+"""Reads the folders of runs. An unreadable run is still listed, with its problem as text."""
 
 import math
 import os
@@ -15,7 +15,7 @@ from tutelage.runtime.files import is_missing
 from tutelage.runtime.json_shape import Form, check
 from tutelage.runtime.status import JobStatus
 
-_INSIDE = {"checkpoints", "tensorboard", "artifacts", ".hydra", "report"}  # no run's folder is below these
+_INSIDE = {"checkpoints", "tensorboard", "artifacts", ".hydra", "report"}  # contain no folders of runs
 ROLES = ("teacher", "control", "student")
 _FORMS: Mapping[str, Form] = {
     "status.json": {"state?": "a text", "why?": "a text", "ended?": "a text"},
@@ -43,17 +43,17 @@ class Run:
     Attributes:
         folder: absolute.
         verb: distill, evaluate, cache …
-        state: as `tutelage status` says it, or UNKNOWN.
-        problem: why there are no figures of it; None where there are.
+        state: as in `tutelage status`, or UNKNOWN.
+        problem: why it has no metrics; None if it has.
         overrides: key → text, without + and ~.
-        choices: group → choice, as Hydra has made them.
-        config: resolved.
+        choices: group → choice, as resolved by Hydra.
+        config: the resolved config.
         metrics: ``metrics.json``.
         provenance: ``provenance.json``.
         artifacts: ``artifacts.json``.
-        ended: as in ``status.json``.
-        cwd: where it was started.
-        verified: its files have checksums.
+        ended: time of its end, as in ``status.json``.
+        cwd: the folder where it was started.
+        verified: whether its files have checksums.
     """
 
     folder: Path
@@ -77,21 +77,21 @@ class Run:
         return int(found) if re.fullmatch(r"-?[0-9]{1,18}", str(found)) else None
 
     def weights(self, role: str, chosen: str) -> str:
-        """Returns which weights of a role are reported: a teacher's used ones, else the report's, last or best."""
+        """Returns which weights of a role are reported: those that a teacher taught with, else ``chosen``."""
         if role != "teacher":
             return chosen
         stages = self.config.get("stages") or {}
         return "best" if (stages.get("teacher") or {}).get("weights") == "best" else "last"
 
     def place(self, role: str) -> Path | None:
-        """Returns the folder of a role's weights and predictions, also where the sweep was moved."""
+        """Returns the folder of a role's weights and predictions, even if the sweep was moved."""
         if role == "student":
             return self.folder / "checkpoints"
         if not (recorded := _inner(self.artifacts, role).get("folder")):
             return None
         told = Path(str(recorded))
         below = [above / "artifacts" / told.parent.name / told.name for above in self.folder.parents]
-        within = self.folder / "checkpoints" / role  # a moving average came to be with the student
+        within = self.folder / "checkpoints" / role  # a moving average is saved with the student
         return next((path for path in (self.cwd / told, *below, within) if path.is_dir()), None)
 
 
@@ -99,7 +99,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     """Reads every run in or below the folders, each once, in the order of their paths.
 
     Raises:
-        TutelageError: a folder is not there, or no run is in any.
+        TutelageError: a folder does not exist, or none has a run.
     """
     found: dict[Path, None] = {}
     for folder in folders:
@@ -116,7 +116,7 @@ def _below(folder: Path) -> Iterator[Path]:
     try:
         inside = [entry.name for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
         is_run = os.path.lexists(folder / "status.json") or (folder / ".hydra" / "overrides.yaml").is_file()
-    except OSError:  # it may be a run, and says why there are no figures of it
+    except OSError:  # it may be a run, which is then listed with its problem
         inside, is_run = [], True
     if is_run:
         yield folder
@@ -127,13 +127,13 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _natural(name: str) -> tuple[int, str]:
-    """Jobs 2 and 10 of a sweep in this order."""
+    """Returns a sort key that puts job 2 of a sweep before job 10."""
     number = name.partition("-")[0]
     return (int(number), name) if number.isdecimal() and len(number) < 9 else (-1, name)
 
 
 def read_run(folder: Path, documents: Documents | None = None) -> Run:
-    """Reads the run of one folder; unreadable files become its problem, never an exception."""
+    """Reads the run of one folder; unreadable files are recorded as its problem, never raised."""
     problems: list[str] = []
     documents = documents or Documents()
 
@@ -175,7 +175,7 @@ def read_run(folder: Path, documents: Documents | None = None) -> Run:
 
 
 def _begun(provenance: Mapping[str, Any], read: Callable[[str, type], Any]) -> dict[str, Any]:
-    """Returns how the run was started, from ``provenance.json``, which has a checksum; without one from Hydra."""
+    """Returns how the run was started, from ``provenance.json``, which has a checksum, else from Hydra's files."""
     keys = {"verb": str, "overrides": list, "choices": dict, "cwd": str}
     if all(isinstance(provenance.get(key), kind) for key, kind in keys.items()):
         return {key: provenance[key] for key in keys}
@@ -190,7 +190,7 @@ def _inner(node: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def parse_overrides(lines: Iterable[Any]) -> dict[str, str]:
-    """``["+a.b=1", "~c"]`` → ``{"a.b": "1", "c": ""}``."""
+    """Parses overrides: ``["+a.b=1", "~c"]`` → ``{"a.b": "1", "c": ""}``."""
     parts = (str(line).partition("=") for line in lines)
     return {key.lstrip("+~"): value for key, _, value in parts}
 
@@ -211,7 +211,7 @@ def _problem(run: Run, why: str | None, problems: list[str]) -> str | None:
     if "student" not in run.metrics:
         return "metrics.json has no student"
     if run.seed is None:
-        return "its seed is no whole number"
+        return "its seed is not an integer"
     if bad := next(_not_finite({role: run.metrics.get(role) for role in ROLES}), None):
         return f"metrics.json: {bad} is not finite"
     return _odd(run.metrics, _DISTILLED)
@@ -226,7 +226,7 @@ def _odd(metrics: Mapping[str, Any], form: Form) -> str | None:
 
 
 def _not_finite(node: Any, path: str = "") -> Iterator[str]:
-    """The paths of numbers that are NaN or infinite."""
+    """Yields the paths of numbers that are NaN or infinite."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             yield from _not_finite(value, f"{path}.{key}" if path else str(key))

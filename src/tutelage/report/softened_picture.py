@@ -1,4 +1,4 @@
-"""Pictures of softened distributions: a network's answers to a few images, and softmax(z / T) of given logits."""
+"""Draws softened distributions: a network's outputs for a few images, and softmax(z / T) of given logits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ _STYLE = (
 
 @dataclass(frozen=True)
 class SoftenedExamples:
-    """Examples and what a network says of them.
+    """Examples and a network's logits for them.
 
     Attributes:
         images: [n, 1 or 3, H, W] in [0, 1].
-        labels: [n].
+        labels: labels [n].
         logits: [n, C].
-        names: of the C classes.
+        names: names of the C classes.
     """
 
     images: Tensor
@@ -39,14 +39,14 @@ class SoftenedExamples:
 
 
 def answers_picture(shown: SoftenedExamples, temperatures: Sequence[float], title: str) -> str:
-    """Each example beside its probabilities at every temperature, a bar a class, the true one dark.
+    """Draws each example with its probabilities at every temperature, a bar per class, the true class dark.
 
-    Of more than ten classes those ten of an example are drawn that the network finds likeliest.
+    Of more than ten classes, each example's ten most probable ones are drawn.
 
     Args:
         shown: the examples.
-        temperatures: one a column.
-        title: whose answers these are.
+        temperatures: one per column.
+        title: title of the drawing.
 
     Returns:
         A whole SVG document.
@@ -57,12 +57,12 @@ def answers_picture(shown: SoftenedExamples, temperatures: Sequence[float], titl
     height = _HEAD + _STEP * len(shown.images) + _MARGIN / 2
     columns = ", ".join(f"{t:g}" for t in temperatures)
     description = (
-        f"A column a temperature (T = {columns}), a bar a class; full height is probability 1; dark is the true class."
+        f"A column per temperature (T = {columns}), a bar per class; full height is probability 1; dark: true class."
     )
     on = Drawing("answers", max(width, 560.0), height, title, description)
     on.add("rect", width=on.width, height=height, fill="#fff")
     on.text(_MARGIN, 34, title, "title")
-    on.text(_MARGIN, 56, "A bar a class, full height is probability 1, the true class is dark.", "muted")
+    on.text(_MARGIN, 56, "A bar per class, full height is probability 1, the true class is dark.", "muted")
     lefts = [_MARGIN + _SIDE + _GAP + column * k for k in range(len(temperatures))]
     for left, temperature in zip(lefts, temperatures, strict=True):
         on.text(left, _HEAD - 8, f"T = {temperature:g}")
@@ -85,24 +85,24 @@ def _example(on: Drawing, shown: SoftenedExamples, row: int, top: float) -> None
 def _bars(
     on: Drawing, shown: SoftenedExamples, row: int, classes: Sequence[int], temperature: float, left: float, top: float
 ) -> None:
-    """One example at one temperature; below each bar the beginning of its class's name."""
+    """Draws one example at one temperature, with the first letters of the classes' names below the bars."""
     p = (shown.logits[row].double() / temperature).softmax(0).tolist()
     on.add("rect", x=left, y=top, width=_BAR * len(classes), height=_HIGH, class_="track")
     for place, c in enumerate(classes):
         x, high = left + _BAR * place, _HIGH * p[c]
         look = "true" if c == int(shown.labels[row]) else "other"
         tip = f"{shown.names[c]}: {p[c]:.2%} at T = {temperature:g}"
-        if high >= 0.05:  # what one decimal of the drawing can hold
+        if high >= 0.05:  # smaller heights would be rounded to 0
             on.add("rect", x=x + 1, y=top + _HIGH - high, width=_BAR - 2, height=high, class_=look, tip=tip)
         on.text(x + _BAR / 2, top + _HIGH + 13, shown.names[c][:2], "small", "middle")
 
 
 def curve_picture(logits: Tensor, temperatures: Sequence[float]) -> str:
-    """A line a temperature through softmax(z / T), the way the classes stand in ``logits``.
+    """Draws softmax(z / T) as a line per temperature, classes in the order of ``logits``.
 
     Args:
         logits: [C], C at least 2, float64.
-        temperatures: of the lines.
+        temperatures: one per line.
 
     Returns:
         A whole SVG document.
@@ -132,5 +132,5 @@ def curve_picture(logits: Tensor, temperatures: Sequence[float]) -> str:
 
 
 def document(on: Drawing) -> str:
-    """A drawing as a file of its own."""
+    """Returns a drawing as a self-contained SVG document."""
     return on.alone(_STYLE)

@@ -1,4 +1,4 @@
-"""Differences that are paired by seed: interval, tests, correction over several, and how many seeds would be needed."""
+"""Statistics of differences paired by seed: interval, tests, multiple-testing correction, number of seeds needed."""
 
 import math
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from scipy import stats
 LEVEL = 0.95
 POWER = 0.8
 MOST_SEEDS = 10_000
-_NO_SPREAD = 1e-12  # what is left of equal differences in floating point
-_EXACT = 13  # up to so many pairs all 2^n signs are tried
+_NO_SPREAD = 1e-12  # rounding error of equal differences
+_EXACT = 13  # number of pairs up to which all 2^n signs are tried
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,13 @@ class Paired:
     """Statistics of n paired differences: mean, interval and tests.
 
     Attributes:
-        n: how many.
-        mean: of them; None of none.
+        n: number of differences.
+        mean: their mean; None for n = 0.
         sd: their standard deviation (n − 1); None below two.
-        low: of the interval; this and all that follows is None below two differences, or where they are all equal.
-        high: of the interval.
-        p_t: of the paired t-test, two-sided.
-        p_wilcoxon: of the signed-rank test, two-sided.
+        low: lower end of the interval; like all below, None for n < 2 or if all differences are equal.
+        high: upper end of the interval.
+        p_t: p of the paired t-test, two-sided.
+        p_wilcoxon: p of the signed-rank test, two-sided.
     """
 
     n: int
@@ -44,15 +44,15 @@ class Paired:
 
     @cached_property
     def seeds(self) -> int | None:
-        """Returns the seeds needed to resolve such a mean; None without spread, and above ``MOST_SEEDS``."""
+        """Returns the number of seeds needed to detect such a mean; None without spread or above ``MOST_SEEDS``."""
         return seeds_needed(self.mean, self.sd) if self.mean is not None and self.sd else None
 
 
 def paired(differences: Sequence[float]) -> Paired:
-    """Mean, interval mean ± t·sd/√n with n − 1 degrees of freedom, paired t-test and Wilcoxon's signed-rank test.
+    """Computes mean, interval mean ± t·sd/√n (n − 1 degrees of freedom), paired t-test and Wilcoxon signed-rank test.
 
     Args:
-        differences: one a pair.
+        differences: one per pair.
     """
     d = np.asarray(differences, dtype=float)
     n = len(d)
@@ -70,14 +70,14 @@ def paired(differences: Sequence[float]) -> Paired:
 
 
 def wilcoxon(differences: Sequence[float] | np.ndarray) -> float:
-    """Two-sided p of the signed-rank test, zeros left out.
+    """Returns the two-sided p of the signed-rank test, without zero differences.
 
-    Exact, ties included, up to 13 differences; above, exact up to 50 without ties, else by the normal approximation.
-    The smallest p that n differences can give is 2^(1 − n): with five seeds 0.0625.
+    Exact, also with ties, up to 13 differences; without ties exact up to 50; else by the normal approximation.
+    The smallest possible p for n differences is 2^(1 − n): 0.0625 for five seeds.
     """
-    d = np.round(np.asarray(differences, dtype=float), 12)  # equal differences of accuracies are to be ties
+    d = np.round(np.asarray(differences, dtype=float), 12)  # so that equal differences of accuracies are ties
     d = d[d != 0]
-    if len(d) < 2:  # one has either sign as likely
+    if len(d) < 2:  # for one difference both signs are equally likely
         return 1.0
     tied = len(np.unique(np.abs(d))) < len(d)
     method = stats.PermutationMethod(n_resamples=2**_EXACT) if len(d) <= _EXACT else "asymptotic" if tied else "auto"
@@ -85,9 +85,9 @@ def wilcoxon(differences: Sequence[float] | np.ndarray) -> float:
 
 
 def holm(p: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down correction: the k-th smallest of m is multiplied by m − k + 1, and never below the one before.
+    """Applies Holm's step-down correction: the k-th smallest of m is multiplied by m − k + 1 and kept monotone.
 
-    Where there was no test (None) there is no correction, and it does not count. Holm 1979, Scand. J. Statistics 6.
+    None (no test) stays None and is not counted. Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979.
     """
     order = sorted((value, place) for place, value in enumerate(p) if value is not None)
     found: list[float | None] = [None] * len(p)
@@ -99,7 +99,7 @@ def holm(p: Sequence[float | None]) -> list[float | None]:
 
 
 def power(n: int, mean: float, sd: float) -> float:
-    """Chance that a two-sided paired t-test of ``n`` pairs at 5 % sees a true mean difference.
+    """Returns the power of a two-sided paired t-test of ``n`` pairs at 5 % for a true mean difference.
 
     P(|T| > t(0.975, n − 1)), T noncentral t with n − 1 degrees of freedom and noncentrality √n·mean/sd.
     """
@@ -109,9 +109,9 @@ def power(n: int, mean: float, sd: float) -> float:
 
 
 def seeds_needed(mean: float, sd: float) -> int | None:
-    """The smallest n whose :func:`power` is 80 %; None above ``MOST_SEEDS``.
+    """Returns the smallest n whose :func:`power` is 80 %; None above ``MOST_SEEDS``.
 
-    About (1.96 + 0.84)²·(sd/mean)², which is where the search begins: the t-test never needs fewer.
+    About (1.96 + 0.84)²·(sd/mean)², where the search begins, as the t-test never needs fewer.
     """
     z = stats.norm.ppf((1 + LEVEL) / 2) + stats.norm.ppf(POWER)
     start = MOST_SEEDS + 1 if abs(mean) * math.sqrt(MOST_SEEDS) < z * sd else math.floor((z * sd / mean) ** 2)

@@ -1,4 +1,4 @@
-"""Drawings as SVG: coloured by a style sheet, named by a title, described in words."""
+"""Draws SVG with a title and a description, coloured by a style sheet."""
 
 import base64
 import io
@@ -10,18 +10,18 @@ from PIL import Image
 
 from tutelage.runtime.text import html_text
 
-_WIDEST = 480  # units that a phone shows at a readable size
+_WIDEST = 480  # width that is readable on a phone
 
 
 class Drawing:
-    """Elements in the order in which they are painted.
+    """An SVG drawing: elements in the order in which they are painted.
 
     Args:
         name: unique on the page.
-        width: in units; on the page it is as wide as its column, at most 1.6 times as much.
+        width: in units; on the page it fills its column, up to 1.6 times this width.
         height: in units.
-        title: what it shows.
-        description: what can be read from it, for who does not see it.
+        title: title of the drawing.
+        description: its content as text, for screen readers.
     """
 
     def __init__(self, name: str, width: float, height: float, title: str, description: str):
@@ -30,7 +30,7 @@ class Drawing:
         self.parts: list[str] = []
 
     def add(self, tag: str, content: str = "", tip: str = "", **attributes: str | float | None) -> None:
-        """One element; ``class_`` is class, ``stroke_width`` stroke-width; ``tip`` is its own title."""
+        """Adds an element; ``class_`` stands for class, ``stroke_width`` for stroke-width; ``tip`` is its tooltip."""
         written = "".join(
             f' {key.rstrip("_").replace("_", "-")}="{_value(value)}"'
             for key, value in attributes.items()
@@ -48,21 +48,21 @@ class Drawing:
         anchor: str | None = None,
         turned: bool = False,
     ) -> None:
-        """Text whose base line begins (or ends, or has its middle) at (x, y)."""
+        """Adds text whose base line starts (or, by ``anchor``, ends or has its middle) at (x, y)."""
         transform = f"rotate(-90 {_value(x)} {_value(y)})" if turned else None
         self.add("text", content, x=x, y=y, class_=class_, text_anchor=anchor, transform=transform)
 
     def line(self, x1: float, y1: float, x2: float, y2: float, class_: str) -> None:
-        """A straight line."""
+        """Adds a straight line."""
         self.add("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
 
     def path(self, points: Sequence[tuple[float, float]], class_: str, closed: bool = False) -> None:
-        """A line through points."""
+        """Adds a line through points."""
         written = "L".join(f"{_value(x)} {_value(y)}" for x, y in points)
         self.add("path", d=f"M{written}{'Z' if closed else ''}", class_=class_)
 
     def mark(self, x: float, y: float, role: str, size: float = 4.5, tip: str = "", open_: bool = False) -> None:
-        """A role's sign: a shape of its own, so that no colour is needed."""
+        """Adds a role's marker; each role has its own shape, so that colours are not needed."""
         class_ = f"mark {role}" + " open" * open_
         s = size
         corners = {
@@ -77,7 +77,7 @@ class Drawing:
             self.add("polygon", tip=tip, points=written, class_=class_)
 
     def alone(self, style: str) -> str:
-        """A file of its own, with its style sheet."""
+        """Returns a self-contained document with its style sheet."""
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width:.0f} {self.height:.0f}" role="img">'
             f"<title>{html_text(self.title)}</title><desc>{html_text(self.description)}</desc>"
@@ -85,7 +85,7 @@ class Drawing:
         )
 
     def __str__(self) -> str:
-        """The element on a page; a wide one in a region that scrolls where the page is narrow."""
+        """Returns the element for a page; a wide one in a scrollable region."""
         narrow = self.width <= _WIDEST
         least = "" if narrow else f";min-width:{_value(self.width * 0.8)}px"
         drawn = (
@@ -105,7 +105,7 @@ def _value(value: str | float) -> str:
 
 @dataclass(frozen=True)
 class Scale:
-    """Maps values to places, evenly or by their logarithm."""
+    """Maps values to positions, linearly or logarithmically."""
 
     low: float
     high: float
@@ -114,12 +114,12 @@ class Scale:
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        """The place of a value."""
+        """Returns the position of a value."""
         low, high, at = (math.log(x) if self.log else x for x in (self.low, self.high, value))
         return self.start + (at - low) / (high - low) * (self.end - self.start)
 
     def ticks(self, count: int = 5) -> list[float]:
-        """Round values inside."""
+        """Returns round values within the range."""
         if not self.log:
             return linear_ticks(self.low, self.high, count)
         tens = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
@@ -131,7 +131,7 @@ class Scale:
 
 
 def linear_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About ``count`` multiples of 1, 2 or 5 times a power of ten in [low, high]."""
+    """Returns about ``count`` multiples of 1, 2 or 5 times a power of ten in [low, high]."""
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(f * power for f in (1, 2, 5, 10) if f * power >= rough * 0.85)
@@ -140,7 +140,7 @@ def linear_ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def around(values: Sequence[float], log: bool = False, share: float = 0.06, least: float = 1e-3) -> tuple[float, float]:
-    """A range that holds all values and a little more."""
+    """Returns a range that contains all values, with a margin."""
     low, high = min(values), max(values)
     if log:
         factor = max((high / low) ** (2 * share), 1.5)
@@ -160,7 +160,7 @@ class Axes:
         self, on: Drawing, x_name: str, y_name: str, x_text: Callable[[float], str], y_text: Callable[[float], str],
         x_ticks: int = 5,
     ) -> None:  # fmt: skip
-        """Grid lines, their values and both names."""
+        """Draws grid lines, their values and both names."""
         left, bottom, top = self.x.start, self.y.start, self.y.end
         for value in self.y.ticks():
             on.line(left, self.y(value), self.x.end, self.y(value), "grid")
@@ -174,7 +174,7 @@ class Axes:
 
 
 def short(value: float) -> str:
-    """25450 → 25k."""
+    """Formats a number with a unit prefix: 25450 → 25.4k."""
     for scale, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= scale:
             return f"{value / scale:.3g}{unit}"
@@ -182,7 +182,7 @@ def short(value: float) -> str:
 
 
 def data_uri(picture: Image.Image) -> str:
-    """A picture as a PNG inside an address."""
+    """Returns an image as a data URI with a PNG."""
     out = io.BytesIO()
     picture.save(out, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()

@@ -1,8 +1,8 @@
-"""A trained soft decision tree: what it does with a split, and its picture with the way of one example.
+"""Draws a trained soft decision tree with the path of one example, and evaluates it on a split.
 
     python -m tutelage.report.tree outputs/distill/…/checkpoints/last.safetensors --example 3
 
-writes ``tree.svg``, one file that needs nothing else, and prints what the tree gets right by either of its answers.
+writes the self-contained ``tree.svg`` and prints the accuracy by the most probable leaf and by the mean of all leaves.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from tutelage.report.tree_picture import Seen, tree_picture
 
 
 def watch(net: SoftTree, data: Data, split: str) -> Seen:
-    """Runs a tree on a split."""
+    """Runs a tree on a split and counts the examples at each node."""
     found, labels, right = [], [], torch.zeros(2)
     with eval_mode(net), torch.no_grad():
         each = net.leaves.logits.argmax(1)
@@ -43,16 +43,16 @@ def watch(net: SoftTree, data: Data, split: str) -> Seen:
 
 
 def draw(checkpoint: Path, split: str, example: int, changes: Sequence[str]) -> tuple[str, Seen]:
-    """The drawing of a file that Tutelage wrote.
+    """Draws the tree in a file that Tutelage wrote.
 
     Args:
-        checkpoint: the file; of a run's folder its student's last weights are taken.
-        split: which examples go through it.
-        example: whose way is marked, by its place in the split.
-        changes: ``key=value`` over the data config that the file carries, such as ``root=/elsewhere``.
+        checkpoint: the file, or a run's folder for its student's last weights.
+        split: the split whose examples are counted.
+        example: index in the split of the example whose path is marked.
+        changes: ``key=value`` overrides of the data config in the file, such as ``root=/elsewhere``.
 
     Raises:
-        TutelageError: no soft tree, or no such example.
+        TutelageError: the network is not a soft tree, or there is no such example.
     """
     path = checkpoint / "checkpoints" / "last.safetensors" if checkpoint.is_dir() else checkpoint
     net, header = network_of(path)
@@ -63,20 +63,20 @@ def draw(checkpoint: Path, split: str, example: int, changes: Sequence[str]) -> 
         raise TutelageError(f"example must be in 0 … {size - 1}; found {example}")
     batch = data.splits[split][0, torch.tensor([example])]
     if (pixels := data.pictures(batch["input"])) is None:
-        raise TutelageError(f"{path}: its data are no pictures, which the drawing of a tree is made of")
+        raise TutelageError(f"{path}: its data are not images, which the drawing needs")
     seen = watch(net, data, split)
     title = f"Soft decision tree: {header['stage']}, seed {header['seed']}, {data.name} {split}"
     return tree_picture(net, seen, batch["input"][0], pixels[0], int(batch["label"]), data.class_names, title), seen
 
 
 def main() -> None:
-    """Draws, writes and prints."""
+    """Runs the command line: draws, writes and prints."""
     parser = argparse.ArgumentParser(prog="python -m tutelage.report.tree", description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="a file that tutelage wrote, or a run's folder")
     parser.add_argument("data", nargs="*", metavar="KEY=VALUE", help="of the data config, such as root=/elsewhere")
     parser.add_argument("--out", type=Path, default=Path("tree.svg"))
     parser.add_argument("--split", choices=("train", "val", "test"), default="test")
-    parser.add_argument("--example", type=int, default=0, help="whose way is marked")
+    parser.add_argument("--example", type=int, default=0, help="the example whose path is marked")
     given = parser.parse_args()
     try:
         drawn, seen = draw(given.checkpoint, given.split, given.example, given.data)
@@ -84,9 +84,7 @@ def main() -> None:
         sys.exit(f"{parser.prog}: {error}")
     given.out.write_text(drawn, encoding="utf-8")
     by_leaf, by_mean = (f"{100 * one:.2f} %" for one in seen.accuracy)
-    print(
-        f"{given.split}: {by_leaf} by the likeliest leaf, {by_mean} by the mean of all leaves\n{given.out.absolute()}"
-    )
+    print(f"{given.split}: {by_leaf} by the most probable leaf, {by_mean} by the mean of all\n{given.out.absolute()}")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from tutelage.evaluation.predictions import eval_mode
 from tutelage.models.soft_tree import SoftTree
 from tutelage.report.svg import Drawing, data_uri
 
-_SIDE, _LEAST, _STEP = 86.0, 25.0, 105.0  # sides of the filters, at most and at least; from ring to ring
-_APART = 1.45  # of the sides of neighbours in a ring: upright squares at 45° touch at √2
+_SIDE, _LEAST, _STEP = 86.0, 25.0, 105.0  # greatest and least side of a filter; distance of the rings
+_APART = 1.45  # distance of neighbours in a ring over their side: upright squares at 45° touch at √2
 _BAR, _MARGIN, _HEAD, _STRIP, _ANSWER, _NARROWEST = 64.0, 30.0, 150.0, 235.0, 270.0, 1400.0
 _GREYS = 16
 _STYLE = (
@@ -30,8 +30,8 @@ _STYLE = (
 _LEGEND = (
     "From the middle outwards: white in a filter sends an image to the right (clockwise), black to the left. "
     "Lines: how many images go there.",
-    "At the rim each leaf's likeliest class, and a bar of the images that end there, dark where it is right. "
-    "Pale: no image comes there.",
+    "At the rim each leaf's most probable class, and a bar of the images that end there, dark if it is right. "
+    "Pale: no image gets there.",
 )
 
 
@@ -40,10 +40,10 @@ class Seen:
     """Results of a tree on a split: each example's leaf, each node's share of examples, accuracy.
 
     Attributes:
-        leaf: [N] of each example the leaf of greatest path probability.
-        label: [N].
-        shares: of every node breadth first, leaves included, the share of the examples whose leaf lies below it.
-        accuracy: by that leaf, and by the mean of all leaves.
+        leaf: [N], each example's leaf of greatest path probability.
+        label: labels [N].
+        shares: for every node breadth first, leaves included, the share of the examples whose leaf is below it.
+        accuracy: accuracy by that leaf, and by the mean of all leaves.
     """
 
     leaf: Tensor
@@ -55,10 +55,10 @@ class Seen:
 class Ring:
     """Positions of the nodes: the root in the middle, each level a ring, leaves clockwise from the bottom.
 
-    So a child stands to the left or right of who looks outwards from its parent.
+    Seen outwards from its parent, a left child is on the left and a right child on the right.
 
     Args:
-        depth: of the leaves.
+        depth: depth of the leaves.
     """
 
     def __init__(self, depth: int):
@@ -73,7 +73,7 @@ class Ring:
         self.width = max(self.size, _NARROWEST)
 
     def at(self, node: int, further: float = 0.0) -> tuple[float, float]:
-        """The place of a node, or ``further`` out from there."""
+        """Returns the position of a node, or a position ``further`` outwards."""
         level = _level(node)
         turn = math.tau * (node + 1 - 2**level + 0.5) / 2**level
         radius = self.radii[level] + further
@@ -91,9 +91,9 @@ def way(leaf: int, leaves: int) -> list[int]:
 
 
 def grey(filters: Tensor) -> list[str]:
-    """Filters [n, H, W] as addresses of pictures: white sends to the right, black to the left, mid-grey does not mind.
+    """Returns filters [n, H, W] as data URIs: white sends to the right, black to the left, mid-grey neither.
 
-    Each has its own scale, which its largest hundredth exceeds.
+    Each is scaled by its own 99th percentile.
     """
     scale = filters.abs().flatten(1).quantile(0.99, dim=1).clamp_min(1e-12)[:, None, None]
     level = ((filters / scale).clamp(-1, 1) + 1) / 2 * (_GREYS - 1)
@@ -111,16 +111,16 @@ def tree_picture(
     """Returns the drawing, a whole SVG document.
 
     Args:
-        net: on the CPU.
-        seen: of the examples whose shares the lines and bars show.
-        image: [C, H, W], normalised: the example whose way is marked.
-        pixels: [C, H, W] in [0, 1], the same to be seen.
-        label: of it.
-        names: of the classes.
-        title: what tree this is.
+        net: the tree, on the CPU.
+        seen: results on the examples whose shares the lines and bars show.
+        image: [C, H, W], normalised: the example whose path is marked.
+        pixels: [C, H, W] in [0, 1], the same for display.
+        label: its label.
+        names: names of the classes.
+        title: title of the drawing.
     """
     leaves = len(net.leaves.logits)
-    accuracy = f"{100 * seen.accuracy[0]:.2f} % by the likeliest leaf, {100 * seen.accuracy[1]:.2f} % by the mean"
+    accuracy = f"{100 * seen.accuracy[0]:.2f} % by the most probable leaf, {100 * seen.accuracy[1]:.2f} % by the mean"
     used = sum(share > 0 for share in seen.shares[leaves - 1 :])
     found = f"{leaves - 1} filters, {used} of {leaves} leaves reached; {len(seen.leaf):,} images: {accuracy}"
     drawn = _Picture(net, seen, image, names)
@@ -154,7 +154,7 @@ class _Picture:
         self.pictures = grey(net.filters.weight.detach().view(-1, *image.shape).mean(1))
 
     def edges(self, on: Drawing) -> None:
-        """From every node to its parent, as thick as many examples take it; last those of the way."""
+        """Draws the edges, with a width by their number of examples; those of the path last."""
         shares = self.seen.shares
         ends = {node: (*self.ring.at((node - 1) // 2), *self.ring.at(node)) for node in range(1, len(shares))}
         bare = "".join(f"M{x1:.0f} {y1:.0f}L{x2:.0f} {y2:.0f}" for n, (x1, y1, x2, y2) in ends.items() if not shares[n])
@@ -167,7 +167,7 @@ class _Picture:
             on.add("line", x1=x1, y1=y1, x2=x2, y2=y2, class_="way", stroke_width=max(4.0, _wide(shares[node])))
 
     def filters(self, on: Drawing) -> None:
-        """The inner nodes; below those of the first levels the classes that come there."""
+        """Draws the inner nodes, those of the first levels with their classes."""
         for node, picture in enumerate(self.pictures):
             level, share, (x, y) = _level(node), self.seen.shares[node], self.ring.at(node)
             side = self.ring.sides[level]
@@ -180,14 +180,14 @@ class _Picture:
                 on.text(x, y + side / 2 + 17, " ".join(self._coming(node)), "small halo", "middle")
 
     def _coming(self, node: int) -> list[str]:
-        """The classes that the tree says of at least a twentieth of what comes to a node."""
+        """Returns the classes that the tree predicts for at least a twentieth of a node's examples."""
         level = _level(node)
         here = self.seen.leaf[self.seen.leaf >> (self.ring.depth - level) == node + 1 - 2**level]
         counts = self.probabilities.argmax(1)[here].bincount(minlength=len(self.names)).tolist()
         return [name for name, n in zip(self.names, counts, strict=True) if n and n >= len(here) / 20]
 
     def leaves(self, on: Drawing) -> None:
-        """The likeliest class of each, and a bar of what comes there: dark where the class is right."""
+        """Draws each leaf's most probable class and a bar of its examples, dark for correct ones."""
         leaf, size = self.seen.leaf, len(self.probabilities)
         comes = leaf.bincount(minlength=size).tolist()
         right = leaf[self.probabilities.argmax(1)[leaf] == self.seen.label].bincount(minlength=size).tolist()
@@ -209,7 +209,7 @@ class _Picture:
         top, step = _HEAD + self.ring.size, (on.width - 2 * _MARGIN - _ANSWER) / len(self.way)
         side = min(104.0, step - 34)
         box: dict[str, Any] = {"width": side, "height": side, "y": top + 40}
-        on.text(_MARGIN, top + 20, f"The likeliest path of one example, P = {self.probability:.3f}", "muted")
+        on.text(_MARGIN, top + 20, f"The most probable path of one example, P =  {self.probability:.3f}", "muted")
         example = data_uri(Image.fromarray((pixels.mean(0) * 255).round().byte().numpy()))
         on.add("image", href=example, x=_MARGIN, **box)
         on.text(_MARGIN, top + side + 66, f"true: {self.names[label]}", "small")
@@ -221,7 +221,7 @@ class _Picture:
             on.text(x, top + side + 66, turn, "small")
 
     def answer(self, on: Drawing) -> None:
-        """Draws beside the steps the leaf's likeliest classes, ten at most."""
+        """Draws beside the steps the leaf's most probable classes, ten at most."""
         x, top = on.width - _MARGIN - _ANSWER + 20, _HEAD + self.ring.size + 24
         probabilities = self.probabilities[self.leaf]
         for row, c in enumerate(sorted(probabilities.topk(min(10, len(self.names))).indices.tolist())):

@@ -27,14 +27,14 @@ def write_report(
     """Writes ``index.html``, ``report.md`` and ``tables/``: a CSV file for every table, and no other ones.
 
     Args:
-        runs: as they were read.
-        output: where to.
-        weights: last or best: of which weights of control and student.
-        trusted: packages of the user's own whose data the runs' configs may name (:mod:`tutelage.config.trust`).
-        images: whether to show test images, for which alone the data and PyTorch are loaded.
+        runs: the runs to report.
+        output: folder of the report.
+        weights: which weights of control and student: ``last`` or ``best``.
+        trusted: the user's packages whose data sets the runs' configs may name (:mod:`tutelage.config.trust`).
+        images: whether to show test images; only they need the data and PyTorch.
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
         TutelageError: there is nothing to report.
@@ -49,7 +49,7 @@ def write_report(
 def _write_each(
     groups: Sequence[Sequence[Run]], output: Path, weights: str, trusted: Iterable[str], images: bool
 ) -> Path:
-    """Writes a report for each data set into a folder of its own, as their runs can't be ranked together."""
+    """Writes a report for each data set into its own folder, as their runs cannot be ranked together."""
     rows: list[list[str]] = []
     for number, group in enumerate(groups, 1):
         choice = re.sub(r"[^\w-]+", "_", str(group[0].choices.get("data", "data")))
@@ -82,7 +82,7 @@ def make_report(runs: Sequence[Run], weights: str, trusted: Iterable[str] = (), 
     """Returns the report of runs.
 
     Raises:
-        TutelageError: no run, or none with figures.
+        TutelageError: there is no run, or none with metrics.
     """
     sweep = sort_runs(runs)
     found = standings(sweep, weights)
@@ -102,7 +102,7 @@ def make_report(runs: Sequence[Run], weights: str, trusted: Iterable[str] = (), 
 
 
 def subtitle(sweep: Sweep) -> str:
-    """Returns what was trained on what, and what was varied."""
+    """Returns the networks, the data, the seeds and what was varied, as text."""
     choices = sweep.runs[0].choices
     same = [group for group in _GROUPS if group in choices and group not in sweep.keys]
     parts = [f"{group.rpartition('@')[2]} {show(choices[group])}" for group in same]

@@ -73,7 +73,7 @@ def test_a_run_shows_the_weights_that_taught_wherever_one_looks(tmp_path, monkey
     for one in (run, Path("run")):
         assert dark_knowledge.find(one) == place / f"{file}.safetensors"
     place.rename(tmp_path / "gone")
-    with pytest.raises(dark_knowledge.TutelageError, match="its teacher's folder teacher is not there"):
+    with pytest.raises(dark_knowledge.TutelageError, match="its teacher's folder teacher is missing"):
         dark_knowledge.find(run)
 
 
@@ -127,7 +127,7 @@ def test_answers_that_cannot_be_drawn_are_refused(tmp_path: Path, monkeypatch, a
 
 def test_a_run_without_a_network_behind_its_teacher_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "artifacts.json", {"control": {"folder": "x"}})
-    with pytest.raises(dark_knowledge.TutelageError, match="no network stands behind"):
+    with pytest.raises(dark_knowledge.TutelageError, match="teacher is not a network"):
         dark_knowledge.find(tmp_path)
 
 

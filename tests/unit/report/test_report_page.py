@@ -196,13 +196,13 @@ def test_without_control_teacher_or_predictions_it_says_so(tmp_path):
     text = " ".join(text for _, text in report(tmp_path, tmp_path / "report").texts)
     assert "No gain can be told" in text
     assert "No predictions could be read of: teacher, student alone, distilled student" in text
-    assert "No figures of a teacher or of a control" in text
+    assert "there are no metrics of a teacher or of a control" in text
 
 
 def test_older_runs_without_answers_to_training_images(tmp_path):
     made_runs.run(tmp_path, 0, splits={"val": 60, "test": 120})
     text = " ".join(text for _, text in report(tmp_path, tmp_path / "report").texts)
-    assert "Not measured: no answers of the teacher to training images were kept" in text
+    assert "Not measured: no predictions of the teacher for training images were stored" in text
     assert "On validation images" in text
 
 
@@ -242,7 +242,7 @@ def test_best_weights_are_another_report(tmp_path):
             "is that of soft, 3.0000: that of hint is 0.0000. The cosine between that of soft and the sum of the "
             "rest is 0.0000: at right angles.",
         ),
-        ({}, "Not measured: a loss of one term; or older runs, stacked ones"),
+        ({}, "Not measured: the loss has one term, or the runs are older, stacked"),
     ],
     ids=["labels", "three", "one-vanishes", "none"],
 )

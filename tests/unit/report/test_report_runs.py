@@ -46,7 +46,7 @@ def test_artifacts_are_found_after_a_move(tmp_path):
         (lambda f: (f / "config.yaml").write_text("a: [1"), "config.yaml can't be read"),
         (lambda f: (f / "metrics.json").write_text("[]"), "metrics.json can't be read: expected dict"),
         (lambda f: edit(f / "metrics.json", schema=2), "expected schema 1, found 2"),
-        (lambda f: edit(f / "metrics.json", seed="x"), "its seed is no whole number"),
+        (lambda f: edit(f / "metrics.json", seed="x"), "its seed is not an integer"),
         (lambda f: edit(f / "status.json", state="RUNNING", pid=2**22 + 1, host=socket.gethostname()), "is gone"),
         (lambda f: edit(f / "status.json", state="WAITING", pid=2**22 + 1, host=socket.gethostname()), "is gone"),
         (lambda f: edit(f / "metrics.json", student={"last": {"nll": float("nan")}}), "student.last.nll is not finite"),

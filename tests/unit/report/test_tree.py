@@ -125,7 +125,7 @@ def test_the_command_writes_the_file_and_says_both_accuracies(tmp_path: Path, mo
     monkeypatch.setattr(sys, "argv", ["tree", str(saved(tmp_path)), "--out", str(out), "--split", "val"])
     tree.main()
     assert re.match(
-        r"val: \d+\.\d\d % by the likeliest leaf, \d+\.\d\d % by the mean of all leaves\n", capsys.readouterr().out
+        r"val: \d+\.\d\d % by the most probable leaf, \d+\.\d\d % by the mean of all\n", capsys.readouterr().out
     )
     assert out.stat().st_size < 100_000
 

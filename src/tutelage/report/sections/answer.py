@@ -22,13 +22,13 @@ from tutelage.report.gains import CellStatistics, Mean, figure, gains, mean
 from tutelage.report.matrices import Tile, gain_tile, heat_map
 from tutelage.report.statistics import LEVEL, MOST_SEEDS, Paired
 
-MOST_ROWS = 42  # of all forests
-_ROWS = 14  # of one
+MOST_ROWS = 42  # of all forest plots
+_ROWS = 14  # of one plot
 _STAR = "Star: the t-test's p is below 5 % after Holm's correction."
 
 
 def answer(sweep: Sweep, found: Sequence[CellStatistics], best: CellStatistics, weights: str) -> Section:
-    """The section; ``best`` is what :func:`~tutelage.report.gains.choose` chose."""
+    """Returns the section; ``best`` is the cell chosen by :func:`~tutelage.report.gains.choose`."""
     blocks: list[Block] = [
         Text(sentence(sweep, best), "lead"),
         side_by_side(best, weights),
@@ -58,11 +58,11 @@ def side_by_side(best: CellStatistics, weights: str) -> Table:
 
 
 def _forests(found: Sequence[CellStatistics], best: CellStatistics) -> Iterable[Figure]:
-    """Gains with intervals, in as many columns as fit a wide page."""
+    """Yields forest plots of the gains with intervals, split so that they fit side by side."""
     rows = [Row(one.cell.name, one.test_gain, one.significant, one is best) for one in _ordered(found)[:MOST_ROWS]]
     if not any(row.found.mean is not None for row in rows):
         return
-    if len(rows) == 1 and rows[0].found.low is None:  # one dot says no more than the sentence above it
+    if len(rows) == 1 and rows[0].found.low is None:  # a single dot would repeat the sentence above it
         return
     count = -(-len(rows) // _ROWS)
     size = -(-len(rows) // count)

@@ -24,21 +24,21 @@ def behaviour(cell: Cell, answers: Answers, trusted: Iterable[str] = (), images:
     """Returns the section, from the predictions of the cell's runs.
 
     Args:
-        cell: the chosen one.
+        cell: the chosen cell.
         answers: its predictions.
-        trusted: packages of which data may be built.
+        trusted: packages whose data sets may be built.
         images: whether to show test images on which teacher and student disagree.
     """
     predictions = {
         role: [found for run in cell.runs.values() if (found := answers.of(run, role, "test"))] for role in ROLES
     }
     blocks: list[Block] = [
-        Text(f"Of the chosen cell, {cell.name}, over its seeds; on test data where nothing else is said.")
+        Text(f"For the chosen cell, {cell.name}, over its seeds; on test data unless stated otherwise.")
     ]
     blocks.append(_fidelity(cell, answers))
     if absent := [NAMES[role] for role in ROLES if not predictions[role]]:
         blocks.append(
-            Text(f"No predictions could be read of: {', '.join(absent)}. What needs them is left out.", "note")
+            Text(f"No predictions could be read of: {', '.join(absent)}. Parts that need them are left out.", "note")
         )
     known = {role: found for role, found in predictions.items() if found}
     names = class_names(next(iter(cell.runs.values())), next(iter(known.values()))[0].logits.shape[1]) if known else []
@@ -54,7 +54,7 @@ def behaviour(cell: Cell, answers: Answers, trusted: Iterable[str] = (), images:
 
 
 def _fidelity(cell: Cell, answers: Answers) -> Table:
-    """Accuracy, NLL, ECE, agreement and KL on training, validation and test data."""
+    """Returns a table of accuracy, NLL, ECE, agreement and KL on training, validation and test data."""
     rows = []
     for split in SPLITS:
         for role in ROLES:
@@ -92,7 +92,7 @@ def _calibration(predictions: Mapping[str, Sequence[SavedPredictions]]) -> Itera
         name = f"reliability-{role}"
         drawn = reliability(name, title, role, reliability_bins(found), ece)
         yield Figure(
-            name, title, drawn, "A bar below the dashed diagonal: surer than right. Dashed: fewer than 10 examples."
+            name, title, drawn, "A bar below the dashed diagonal: overconfident. Dashed bars: fewer than 10 examples."
         )
 
 
@@ -125,12 +125,12 @@ def _confusions(matrices: Mapping[str, np.ndarray], names: Sequence[str]) -> Ite
         drawn = confusion(
             "confusion-difference", title, matrices["student"] - matrices["control"], names, difference=True
         )
-        caption = "Examples more or fewer; good is more on the diagonal and fewer beside it."
+        caption = "Change in the number of examples; an improvement is more on the diagonal and fewer off it."
         yield Figure("confusion-difference", title, drawn, caption)
 
 
 def _who_is_right(cell: Cell, answers: Answers) -> Iterable[Block]:
-    """Yields how teacher and student, and teacher and control, share the test examples, mean over seeds."""
+    """Yields a table of which of teacher and student (and control) is right on test, mean over seeds."""
     rows = []
     for role in ("control", "student"):
         shares = []
@@ -147,10 +147,10 @@ def _who_is_right(cell: Cell, answers: Answers) -> Iterable[Block]:
     if rows:
         kinds = (
             "both right",
-            "teacher alone right",
-            "network alone right",
-            "both wrong alike",
-            "both wrong, otherwise",
+            "only the teacher right",
+            "only the network right",
+            "both wrong, same class",
+            "both wrong, different classes",
         )
         columns = {"network": text} | dict.fromkeys(kinds, percent)
         yield Table("right", "Who is right, % of test examples, beside the teacher", columns, rows)

@@ -13,17 +13,17 @@ from tutelage.report.gains import CellStatistics, gains, mean
 from tutelage.report.sections.gradients import gradients
 from tutelage.report.statistics import paired
 
-_LITTLE, _FLAT = 0.05, 0.9  # shares of the highest entropy there is
+_LITTLE, _FLAT = 0.05, 0.9  # shares of the maximum entropy
 _SURE = 0.995  # accuracy
 
 
 def diagnosis(sweep: Sweep, found: Sequence[CellStatistics], best: CellStatistics, answers: Answers) -> Section:
-    """One item a question, each a number and what it means."""
+    """Returns the section: one item per question, each a measurement and its meaning."""
     cell = best.cell
     blocks: list[Block] = [
         Text(
-            "Each item is a number measured on these runs and what it would explain; none of them is a proof. "
-            f"They are about the chosen cell, {cell.name}."
+            "Each item is a measurement on these runs and what it may explain; none of them is a proof. "
+            f"All are for the chosen cell, {cell.name}."
         ),
         *_advantage(cell, answers.weights),
         *_dark_knowledge(sweep, cell, answers),
@@ -40,13 +40,13 @@ def _advantage(cell: Cell, weights: str) -> Iterable[Block]:
     label = "Is the teacher better?"
     teacher, control = (mean(cell, role, weights, "test", "accuracy") for role in ("teacher", "control"))
     if teacher is None or control is None:
-        yield Text("No figures of a teacher or of a control: this can't be said.", label=label)
+        yield Text("Not measured: there are no metrics of a teacher or of a control.", label=label)
         return
     ahead = teacher.mean - control.mean
     sentence = f"On test it is right for {percent(teacher.mean)} %, the student alone for {percent(control.mean)} %: "
     sentence += f"{points(ahead)} points. "
     if ahead <= 0:
-        sentence += "There is no better answer to imitate."
+        sentence += "There is nothing better to imitate."
     elif own := [*gains(cell, weights, "test").values()]:
         share, tested = 100 * fmean(own) / ahead, paired(own)
         if tested.low is not None and tested.high is not None and tested.low <= 0 <= tested.high:
@@ -67,12 +67,12 @@ def _advantage(cell: Cell, weights: str) -> Iterable[Block]:
 
 
 def _dark_knowledge(sweep: Sweep, cell: Cell, answers: Answers) -> Iterable[Block]:
-    """Entropy of the teacher's outputs at every temperature that was used."""
-    label = "How much does the teacher say beyond the label?"
+    """Yields the entropy of the teacher's outputs at every temperature of the sweep."""
+    label = "How much information beyond the label do the teacher's outputs have?"
     run = next(iter(cell.runs.values()))
     split, teacher = _first(answers, cell, "teacher")
     if teacher is None:
-        yield Text("The teacher's predictions can't be read.", label=label)
+        yield Text("The teacher's predictions cannot be read.", label=label)
         return
     used = {t for one in sweep.cells if (t := _temperature(one)) is not None}
     most = math.log(teacher.logits.shape[1])
@@ -84,10 +84,10 @@ def _dark_knowledge(sweep: Sweep, cell: Cell, answers: Answers) -> Iterable[Bloc
     at = next(row for row in rows if row[0] == own)
     plain = f"{number(entropy(teacher.logits, 1.0))} nats of entropy at T = 1"
     plain += f" and {number(at[1])} at the T = {at[0]:g} used" if at[0] != 1 else ""
-    sentence = f"On {_of(split)} its outputs have {plain}: {percent(at[2])} % of the most there could be "
+    sentence = f"On {_of(split)} its outputs have {plain}: {percent(at[2])} % of the maximum "
     sentence += f"(ln {teacher.logits.shape[1]}). "
     if at[2] < _LITTLE:
-        sentence += f"Below {_LITTLE:.0%}: it says hardly more than the label."
+        sentence += f"Below {_LITTLE:.0%}: hardly more than the label."
     elif at[2] > _FLAT:
         sentence += f"Above {_FLAT:.0%}: near the limit of a high T, where the student matches centred logits."
     yield Text(sentence, label=label)
@@ -102,15 +102,15 @@ def _dark_knowledge(sweep: Sweep, cell: Cell, answers: Answers) -> Iterable[Bloc
 
 
 def _temperature(cell: Cell) -> float | None:
-    """The one of its loss; None where that has none."""
+    """Returns the temperature of the cell's loss; None if it has none."""
     found = cell.setting(TEMPERATURE)
     is_one = isinstance(found, int | float) and not isinstance(found, bool) and 0 < found < math.inf
     return float(found) if is_one else None
 
 
 def _train_and_test(cell: Cell, answers: Answers) -> Iterable[Block]:
-    """A teacher that is always right where it teaches says little there."""
-    label = "Does the teacher know its training images by heart?"
+    """Yields the teacher's accuracy on training and test data: one that is always right on the former adds little."""
+    label = "Has the teacher memorised its training images?"
     train, test = (_mean_figures(cell, answers, "teacher", split) for split in ("train", "test"))
     if train is None or test is None:
         yield Text(_unmeasured("the teacher"), label=label)
@@ -120,16 +120,16 @@ def _train_and_test(cell: Cell, answers: Answers) -> Iterable[Block]:
         f"It is right for {percent(train['accuracy'])} % of training images and {percent(test['accuracy'])} % of "
     )
     sentence += f"test images ({points(gap)} points), with NLL {number(train['nll'])} and {number(test['nll'])}. "
-    sentence += "The student sees its answers to training images alone."
-    sentence += " There it is all but always right, and adds to the label only its doubts." * (
+    sentence += "The student sees its outputs for training images only."
+    sentence += " There it is almost always right, so that only its uncertainty adds to the label." * (
         train["accuracy"] > _SURE
     )
     yield Text(sentence, label=label)
 
 
 def _capacity(cell: Cell, answers: Answers) -> Iterable[Block]:
-    """Training loss of student and teacher."""
-    label = "Can the student follow the teacher?"
+    """Yields the training loss of student and teacher."""
+    label = "Can the student match the teacher?"
     found = {role: _mean_figures(cell, answers, role, "train") for role in ("teacher", "control", "student")}
     teacher, control, student = (found[role] for role in ("teacher", "control", "student"))
     if teacher is None or student is None:
@@ -142,7 +142,7 @@ def _capacity(cell: Cell, answers: Answers) -> Iterable[Block]:
     tested = _mean_figures(cell, answers, "student", "test") or {}
     for one, where in ((student, "training"), (tested, "test")):
         if "kl_teacher" in one:
-            sentence += f"On {where} images its answers are {number(one['kl_teacher'])} nats (KL) from the teacher's. "
+            sentence += f"On {where} images the KL from the teacher's outputs is {number(one['kl_teacher'])} nats. "
     yield Text(sentence.strip(), label=label)
 
 
@@ -178,7 +178,7 @@ def _first(answers: Answers, cell: Cell, role: str) -> tuple[str, SavedPredictio
 
 
 def _mean_figures(cell: Cell, answers: Answers, role: str, split: str) -> Mapping[str, float] | None:
-    """Mean over seeds of the figures on a split, with fidelity where there is a teacher."""
+    """Returns the mean over seeds of the metrics on a split, with fidelity if there is a teacher."""
     found = [one for run in cell.runs.values() if (one := answers.figures(run, role, split))]
     return {name: fmean(one[name] for one in found) for name in found[0]} if found else None
 
@@ -188,4 +188,4 @@ def _of(split: str) -> str:
 
 
 def _unmeasured(whose: str) -> str:
-    return f"Not measured: no answers of {whose} to training images were kept (older runs, ensembles)."
+    return f"Not measured: no predictions of {whose} for training images were stored (older runs, ensembles)."

@@ -15,17 +15,17 @@ _HOW = (
     "gradients with respect to the student's parameters, weights and schedules included."
 )
 _FORM = {"*": {"*": "two numbers"}}
-_STAGE = {"gradient_norms?": _FORM, "pulls?": _FORM}  # pulls: in runs of the last release
+_STAGE = {"gradient_norms?": _FORM, "pulls?": _FORM}  # pulls: in runs of the previous release
 Norms = list[dict[str, list[float]]]  # measurements: term → [norm, cosine with all other terms together]
 
 
 def gradients(sweep: Sweep, chosen: Cell) -> Iterable[Block]:
-    """A table over cells and terms, and a sentence on the chosen cell."""
+    """Yields a sentence on the chosen cell and a table over cells and terms."""
     label = "Which term of the loss has the largest gradient?"
     found = {id(cell): [norms for run in cell.runs.values() if (norms := _norms(run))] for cell in sweep.cells}
     rows = [row for cell in sweep.cells if found[id(cell)] for row in _rows(cell, found[id(cell)])]
     if not rows:
-        yield Text("Not measured: a loss of one term; or older runs, stacked ones or runs in shards.", label=label)
+        yield Text("Not measured: the loss has one term, or the runs are older, stacked or sharded.", label=label)
         return
     own = found.get(id(chosen))
     sentence = _sentence(own) if own else "Not measured in the chosen cell, whose loss has one term."
@@ -46,7 +46,7 @@ def _rows(cell: Cell, runs: list[Norms]) -> Iterable[list]:
 
 
 def _sentence(runs: list[Norms]) -> str:
-    """Returns one cell's norms, the ratio of the strongest to the labels' (or the weakest), and the cosine."""
+    """Describes one cell's norms, the ratio of the largest to the labels' (or the smallest), and the cosine."""
     norms, cosines = _means(runs, 0), _means(runs, 1)
     if len(norms) < 2:
         return "Not measured in the chosen cell, whose runs have no two terms in common."
@@ -64,7 +64,7 @@ def _sentence(runs: list[Norms]) -> str:
 
 
 def _means(runs: list[Norms], place: int) -> dict[str, float]:
-    """Term → mean over the measurements of each run, then over runs; of terms that all have."""
+    """Returns by term, for terms of all runs, the mean over each run's measurements and then over runs."""
     names = [name for name in runs[0][0] if all(name in one for measured in runs for one in measured)]
     return {name: fmean(fmean(one[name][place] for one in measured) for measured in runs) for name in names}
 

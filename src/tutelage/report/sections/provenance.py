@@ -13,7 +13,7 @@ _MOST = 200  # rows of a table on the page
 
 
 def provenance(sweep: Sweep, damaged: Mapping[Path, str]) -> Section:
-    """Commands, versions, digests, failures, missing cells; ``damaged``: whose answers are not shown, and why."""
+    """Returns the section: commands, versions, digests, failures, missing cells, and ``damaged`` predictions."""
     tables = [_commands(sweep), _versions(sweep), *_digests(sweep), _runs(sweep)]
     blocks: list[Block] = [*_missing(sweep), *_unverified(sweep, damaged), *tables]
     return Section("provenance", "Provenance", blocks)
@@ -23,9 +23,9 @@ def _unverified(sweep: Sweep, damaged: Mapping[Path, str]) -> Iterable[Block]:
     if damaged:
         rows = [[str(folder), why] for folder, why in sorted(damaged.items())]
         columns = dict.fromkeys(["folder", "why"], text)
-        yield Table("damaged", "Damaged: what these networks answered is not shown", columns, rows, shown=_MOST)
+        yield Table("damaged", "Damaged: these networks' predictions are not shown", columns, rows, shown=_MOST)
     if bare := sum(not run.verified for run in sweep.runs):
-        yield Text(f"{plural(bare, 'run')} without manifest.json: nothing says whether the files are what was written.")
+        yield Text(f"{plural(bare, 'run')} without manifest.json: their files cannot be verified.")
 
 
 def _missing(sweep: Sweep) -> Iterable[Block]:
@@ -49,7 +49,7 @@ def _missing(sweep: Sweep) -> Iterable[Block]:
 
 
 def _commands(sweep: Sweep) -> Table:
-    """Each distinct command line, with how many runs it made."""
+    """Returns a table of distinct command lines with their numbers of runs."""
     counts = Counter(command(run) for run in [*sweep.runs, *sweep.failed] if run.provenance)
     rows = [[line, count] for line, count in counts.most_common()]
     return Table("commands", "Command lines", {"command": text, "runs": text}, rows, shown=20)
@@ -63,7 +63,7 @@ def command(run: Run) -> str:
 
 
 def _versions(sweep: Sweep) -> Table:
-    """Everything that was run on; more than one row of a name is a warning by itself."""
+    """Returns a table of versions and machines; several rows of a name show a mixture."""
     counts: Counter[tuple[str, str]] = Counter()
     for run in sweep.runs:
         versions = {**(run.provenance.get("versions") or {})}
@@ -74,7 +74,7 @@ def _versions(sweep: Sweep) -> Table:
 
 
 def _digests(sweep: Sweep) -> Iterable[Table]:
-    """Every artifact by its digest, and the content of the data."""
+    """Yields a table of artifacts by digest, and of the data's content."""
     counts: Counter[tuple[str, str, str, str]] = Counter()
     for run in sweep.runs:
         for role, entry in run.artifacts.items():
@@ -89,7 +89,7 @@ def _digests(sweep: Sweep) -> Iterable[Table]:
 
 
 def _runs(sweep: Sweep) -> Table:
-    """Every run with figures."""
+    """Returns a table of every run with metrics."""
     rows = []
     for cell in sweep.cells:
         for seed, run in cell.runs.items():

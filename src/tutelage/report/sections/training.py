@@ -23,7 +23,7 @@ _SHOWN = {
 
 
 def training(sweep: Sweep, best: CellStatistics, weights: str) -> Section:
-    """Curves of teacher, control and the chosen cell's students; accuracy against cost."""
+    """Returns the section: curves of teacher, control and the chosen cell's students; accuracy against cost."""
     blocks = [*_curves(sweep, best.cell), *_cost(sweep, best.cell, weights)]
     return Section("training", "Training and cost", blocks)
 
@@ -52,7 +52,7 @@ def _curves(sweep: Sweep, cell: Cell) -> Iterable[Block]:
 
 
 def _of_role(runs: Iterable[Run], role: str, damaged: list[str]) -> list[dict[str, Curve]]:
-    """Returns the curves of a role's networks, each network once; adds to ``damaged`` why some are left out."""
+    """Returns the curves of a role's networks, each once; appends to ``damaged`` why some are left out."""
     places: dict[str, Path] = {}
     for run in runs:
         recorded = run.artifacts.get(role, {}).get("folder") or run.folder
@@ -94,12 +94,12 @@ def _cost(sweep: Sweep, cell: Cell, weights: str) -> Iterable[Block]:
             yield Figure(f"cost-{name}", title, against_cost(f"cost-{name}", title, axis, points), caption)
     columns = {"network": text, "parameters": text, "multiply-adds": text, "test accuracy, %": percent, "sd": spread,
                "training, s": number, "runs": text}  # fmt: skip
-    caption = "What each network costs and how right it is"
+    caption = "Cost and accuracy of each network"
     yield Table("cost", caption, columns, [row[1:] for row in rows], shown=20, folded=len(rows) > 12)
 
 
 def _of_networks(sweep: Sweep, role: str, weights: str) -> list[list[Any]]:
-    """Rows of a role's networks, those of one cost together."""
+    """Returns rows of a role's networks, grouped by cost."""
     groups: dict[tuple, dict[str, Run]] = {}
     for run in sweep.runs:
         if entry := run.metrics.get(role):
@@ -115,7 +115,7 @@ def _of_networks(sweep: Sweep, role: str, weights: str) -> list[list[Any]]:
 
 
 def _of_chain(sweep: Sweep, weights: str) -> list[list[Any]]:
-    """Returns the networks that taught before the last teacher (assistants, generations, a generalist), with cost."""
+    """Returns rows of the earlier teachers in a chain (assistants, generations, a generalist), with cost."""
     groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for run in sweep.runs:
         for name, entry in (run.metrics.get("chain") or {}).items():
