@@ -17,6 +17,7 @@ from tutelage.errors import TutelageError
 from tutelage.evaluation.results import WEIGHTS
 from tutelage.pipeline.distill import run_job
 from tutelage.pipeline.plan import Plan, plan_jobs
+from tutelage.pipeline.tensorboard_runs import SweepRuns, cell_name
 from tutelage.report.cells import sort_runs
 from tutelage.report.gains import CellStatistics, mean, standings
 from tutelage.report.runs import Run, read_runs
@@ -252,6 +253,7 @@ def compare(
         for seed in numbers:
             place = root / resolvers.folder_name(",".join(words)) / f"seed={seed}"
             distill(*overrides, *words, folder=place, seed=seed, **values)
+            SweepRuns(root.absolute(), place.absolute(), cell_name([*words, f"seed={seed}"])).finish()
     return Comparison(root, read_runs([root]), weights)
 
 

@@ -28,7 +28,7 @@ from tutelage.errors import TutelageError, tried_out
 from tutelage.evaluation.cost import multiply_adds
 from tutelage.evaluation.results import Trained
 from tutelage.evaluation.table import comparison, short_line
-from tutelage.pipeline import artifacts, fit, sweep
+from tutelage.pipeline import artifacts, fit, sweep, tensorboard_runs
 from tutelage.pipeline.class_checks import warn_of_classes
 from tutelage.pipeline.extension import extends
 from tutelage.pipeline.metrics import metrics_document
@@ -162,6 +162,9 @@ def distill(plan: JobPlan, folder: Path) -> dict[str, Any]:
     control = _control(plan, data, reference)
     if distributed.is_main():
         write_plan(folder, plan, teaching, control, student)
+    runs = tensorboard_runs.of_job(HydraConfig.get(), folder) if loggers.has_tensorboard(config) else None
+    if runs and distributed.is_main():
+        runs.begin()
     fit.run(
         student, "student", folder / "checkpoints", folder / "tensorboard", data,
         lambda: factory.distillation_module(student, data.num_classes, factory.sources(student), reference),
@@ -176,6 +179,8 @@ def distill(plan: JobPlan, folder: Path) -> dict[str, Any]:
         _collect(config, folder, {**chain, **found}, metrics)
         if loggers.has_tensorboard(config):
             write_board(folder / "tensorboard", plan.composed, found, metrics, data, teaching.weights)
+        if runs:
+            runs.finish()
     return metrics
 
 

@@ -53,14 +53,15 @@ def write_board(
     if (teacher := found["teacher"]) is not None:
         drawn = _dark_knowledge(teacher.predictions[taught, "val"], found["student"], cfg, data)
         if drawn is not None:
-            student.experiment.add_image("dark_knowledge", np.asarray(drawn), step, dataformats="HWC")
+            student.experiment.add_image("visual/dark_knowledge", np.asarray(drawn), step, dataformats="HWC")
     matrices = []
     for role, trained in found.items():
         if trained is not None:
             weights = taught if role == "teacher" else "last"
             counts = torch.from_numpy(confusion(trained.predictions[weights, "test"]))
             matrices.append(np.asarray(confusion_picture(counts, data.class_names)))
-    name = "confusion/test_" + "_".join(role for role, trained in found.items() if trained is not None)
+    # TensorBoard sorts by name: after "train" and "val"
+    name = "visual/confusion_test_" + "_".join(role for role, trained in found.items() if trained is not None)
     student.experiment.add_image(name, np.concatenate(matrices, axis=1), step, dataformats="HWC")  # one card a run
     student.finalize("success")
 

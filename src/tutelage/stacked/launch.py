@@ -17,7 +17,7 @@ from tutelage.config.plan import replaced, settled
 from tutelage.config.validate import check
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
-from tutelage.pipeline import artifacts, fit
+from tutelage.pipeline import artifacts, fit, tensorboard_runs
 from tutelage.pipeline.supervised import recipe
 from tutelage.pipeline.teacher_cache import cached
 from tutelage.pipeline.teachers import TeacherSetup, prepare_teachers
@@ -92,7 +92,7 @@ def planned(cfg: DictConfig, hydra: Any, folder: Path, overrides: list[str]) -> 
     """
     try:
         cfg = settled(cfg, hydra)
-        return Job(check(cfg, overrides), folder, overrides)
+        return Job(check(cfg, overrides), folder, overrides, tensorboard_runs.of_job(hydra, folder))
     except (TutelageError, OmegaConfBaseException):
         return None
 
@@ -148,6 +148,8 @@ class _Group:
     def _student(self, job: Job, sources: DictConfig, teachers: Mapping[str, Source], data: Data) -> Learner:
         stage = _with(job.plan.student, sources)
         module = _dry_run(factory.distillation_module(stage, data.num_classes, teachers, None), data)
+        if job.runs and loggers.has_tensorboard(stage):
+            job.runs.begin()
         return _learner(stage, module, "student", job.folder / "checkpoints", job.folder / "tensorboard")
 
     def _control(

@@ -22,6 +22,7 @@ from tutelage.losses.base import hooks
 from tutelage.models.tapped import ReadsSources
 from tutelage.objective import Term
 from tutelage.pipeline.teacher_cache import CACHED
+from tutelage.pipeline.tensorboard_runs import SweepRuns
 from tutelage.runtime.files import canonical
 from tutelage.seeding import seeded
 from tutelage.sources.base import Source
@@ -52,11 +53,13 @@ class Job:
         plan: its resolved configs.
         folder: its folder.
         overrides: its overrides on the command line.
+        runs: its names in TensorBoard.
     """
 
     plan: JobPlan
     folder: Path
     overrides: list[str]
+    runs: SweepRuns | None = None
 
 
 def group_stackable(jobs: Iterable[Job]) -> list[list[Job]]:
