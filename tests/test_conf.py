@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tutelage.config.paths import conf_dir
 from tutelage.config.validate import check, targets
+from tutelage.training.parameter_groups import OPTIONS
 
 CONF = Path(conf_dir())
 CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/[!_]*.yaml") if path.parent.name != "hydra")
@@ -40,6 +41,7 @@ def examine(cfg: DictConfig) -> int:
     for path, node in found:
         target = get_object(node._target_)
         given = {str(key) for key in node if not str(key).startswith("_")} | GIVEN_IN_CODE.get(node._target_, set())
+        given -= set(OPTIONS) if path.endswith("optimizer") else set()
         signature = inspect.signature(target)
         bind = signature.bind_partial if node.get("_partial_") else signature.bind
         try:

@@ -30,7 +30,10 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TEXT = {str(page.relative_to(ROOT)): page.read_text() for page in PAGES}
 INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
-NO_KEYS = {"teacher.pt", "student.about", "student.logits", "teacher.embedding"}  # files, attributes, signals
+NO_KEYS = {  # files, attributes, signals, parameters
+    "teacher.pt", "student.about", "student.logits", "teacher.embedding", "student.stage1.0.weight",
+    "loss.fitnet.regressor.weight", "teacher.weights",
+}  # fmt: skip
 TABLES = {"loss": "docs/losses.md", "sources": "docs/teachers.md", "data": "docs/data.md"}  # with a row for each choice
 COMMAND = re.compile(r"(?:PYTHONPATH=\. )?tutelage (\w+.*)")
 CHOICES = {group: sorted(Path(conf_dir(), group).glob("[!_]*.yaml")) for group in TABLES}

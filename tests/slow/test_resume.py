@@ -20,7 +20,7 @@ EVERYTHING = (
     "trainer.max_epochs=3", *SPLITS,
     "model@teacher=mlp", "model@student=mlp",
     "teacher.net={widths: [24], dropout: 0.2}", "student.net={widths: [12], dropout: 0.3}",
-    "scheduler=cosine",
+    "scheduler=cosine", "optimizer.layer_decay=0.5", "optimizer.no_decay=norm_and_bias",
     "data.augment=[{_target_: tutelage.data.augment.Shift, pixels: 1}]", "data.num_workers=1",
     "trainer.log_every_n_steps=5", "callbacks.recovery.every_n_steps=6",
 )  # fmt: skip

@@ -31,8 +31,9 @@ from tutelage.training.callbacks.recovery import VerifiedIO
 from tutelage.training.distillation import DistillationModule
 from tutelage.training.fast_loop import LeanEpochLoop
 from tutelage.training.module import SupervisedModule
+from tutelage.training.parameter_groups import OPTIONS, GroupRules, rules_of
 from tutelage.training.replicas import Replicated
-from tutelage.training.schedule_length import check_kind, check_length, filled, length
+from tutelage.training.schedule_length import check_keeps_rates, check_kind, check_length, filled, length
 
 STAGES = ("teacher", "control", "student")
 SPEED = {"compile": False, "graph": "never"}  # options of speed, off by default
@@ -154,11 +155,17 @@ def try_optimizer(stage: DictConfig, name: str, batches: int | None) -> None:
     interval, schedule = stage.scheduler.interval, instantiate(stage.scheduler.scheduler)
     check_kind(stage.scheduler, schedule, figures_of(name))
     whole = length(interval, stage.trainer, batches or 1)
+    rules, alone = group_rules(stage), torch.nn.Parameter(torch.zeros(2, 2))
     try:
-        optimizer = instantiate(stage.optimizer)([torch.nn.Parameter(torch.zeros(2, 2))])
+        optimizer = _optimizer(stage)([alone])
+        if rules is not None:  # some refuse groups
+            other = {"lr": optimizer.defaults["lr"] / 2} if rules.varies_rates else {}
+            optimizer = _optimizer(stage)([{"params": alone}, {"params": torch.nn.Parameter(alone.detach()), **other}])
         made = None if schedule is None else filled(schedule, lambda: whole)(optimizer)
     except (ArithmeticError, TypeError, ValueError) as error:
         raise TutelageError(f"optimizer or scheduler of the {name}: {error}") from error
+    if rules is not None and rules.varies_rates:
+        check_keeps_rates(made, optimizer)
     if made is not None and (batches is not None or interval == "epoch"):
         check_length(made, stage.scheduler, whole, stage.trainer.max_epochs, name)
 
@@ -179,7 +186,14 @@ def _optimizer(stage: DictConfig) -> Any:
     """
     mixed = str(stage.trainer.precision) not in ("32-true", "64-true", "32", "64")
     refused = stage.trainer.get("gradient_clip_val") and mixed and stage.optimizer.get("fused")
-    return instantiate(stage.optimizer, **({"fused": False} if refused else {}))
+    node = {key: value for key, value in stage.optimizer.items() if key not in OPTIONS}
+    return instantiate(node, **({"fused": False} if refused else {}))
+
+
+def group_rules(stage: DictConfig) -> GroupRules | None:
+    """Returns the rules of a stage's optimizer that give some parameters settings of their own; None without any."""
+    options = {name: stage.optimizer.get(name) for name in OPTIONS}
+    return rules_of(OmegaConf.to_container(OmegaConf.create(options), resolve=True))  # type: ignore[arg-type]
 
 
 def _learning(stage: DictConfig, name: str, classes: int) -> dict[str, Any]:
@@ -195,6 +209,7 @@ def _learning(stage: DictConfig, name: str, classes: int) -> dict[str, Any]:
         "scheduler": instantiate(stage.scheduler.scheduler),
         "interval": stage.scheduler.interval,
         "monitor": stage.scheduler.get("monitor"),
+        "rules": group_rules(stage),
         "num_classes": classes,
         "seed": stage.seed,
         "about": about(stage, name),

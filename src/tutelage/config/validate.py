@@ -1,6 +1,7 @@
 """Checks the whole config before anything is built."""
 
 import math
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
@@ -18,8 +19,10 @@ from tutelage.runtime.signatures import parameters
 from tutelage.training.callbacks.ema import refuse_others
 from tutelage.training.compiled import check_compile
 from tutelage.training.graphs import check_option
+from tutelage.training.parameter_groups import OPTIONS
 
 _ABSENT = object()
+_OPTIMIZER = re.compile(r"(stages\.\w+\.)?optimizer")
 # Data settings that may differ between teacher and student: examples and their order, not the split or pixel range.
 _OWN_DATA = {
     "augment", "batch_size", "classes", "drop_last", "eval_batch_size", "focus", "labelled", "num_workers",
@@ -110,6 +113,8 @@ def _check_arguments(path: str, node: DictConfig) -> None:
     except Exception as error:
         raise TutelageError(f"{path}._target_: cannot find {node._target_!r} ({error})") from error
     known, takes_others = parameters(target)
+    if _OPTIMIZER.fullmatch(path):
+        known |= set(OPTIONS)
     for key in map(str, node):
         if not takes_others and key not in known and key not in _HYDRA:
             near = nearest(key, _HYDRA if key.startswith("_") else known)

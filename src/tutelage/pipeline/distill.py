@@ -210,6 +210,10 @@ def try_out(plan: JobPlan, data: Data) -> None:
     check_given(plan, data)
     teaching = factory.sources(stage)
     factory.distillation_module(stage, data.num_classes, teaching, None).dry_run(data)
+    for one in [plan.control, *(teacher.training for teacher in plan.teachers if not teacher.is_given)]:
+        if factory.group_rules(one) is not None:  # patterns fit one network and not another
+            name = "control" if one is plan.control else "teacher"
+            factory.supervised_module(one, name, data.num_classes, None).dry_run(data)
     check_views(stage, data)
     for name, source in teaching.items():
         for split, (logits, labels) in source.graded(data).items():

@@ -23,6 +23,7 @@ from tutelage.sources.ema_teacher import EMATeacher
 from tutelage.sources.live import Live
 from tutelage.training.fsdp import Sharded
 from tutelage.training.gradient_checks import check_gradients
+from tutelage.training.parameter_groups import GroupRules, public_name
 from tutelage.training.schedule_length import filled, length
 from tutelage.types import Batch, Signals
 
@@ -44,6 +45,7 @@ class SupervisedModule(L.LightningModule):
         scheduler: optimizer → learning-rate schedule, or None.
         interval: what one step of the schedule is: ``epoch`` or ``step``.
         monitor: the figure on validation that the schedule watches, of ``ReduceLROnPlateau`` alone.
+        rules: which parameters have settings of their own in the optimizer.
         num_classes: classes of the data.
         seed: what dropout and every other chance of a step is drawn from, with epoch, batch and rank.
         reference: whose logits the student is compared with on validation, where that is not the source ``teacher``.
@@ -68,11 +70,12 @@ class SupervisedModule(L.LightningModule):
         about: Mapping[str, Any] | None = None,
         teaching: Mapping[str, Source] = MappingProxyType({}),
         monitor: str | None = None,
+        rules: GroupRules | None = None,
     ):
         super().__init__()
         self.student, self.objective = student, objective
         self.optimizer, self.scheduler, self.interval = optimizer, scheduler, interval
-        self.monitor = monitor
+        self.monitor, self.rules = monitor, rules
         self.num_classes, self.seed, self.reference = num_classes, seed, reference
         self.needs = objective.needs()
         self.teaching = nn.ModuleDict({name: source for name, source in teaching.items() if name in self.needs})
@@ -164,6 +167,7 @@ class SupervisedModule(L.LightningModule):
                 raise TutelageError(f"the networks or the objective can't take a batch of {shape}: {why}") from error
         check_gradients(self.objective, parts, signals, self.student)
         self.train(training)
+        self.parameter_groups()
 
     def configure_model(self) -> None:
         """Shards the network for `trainer=fsdp`, once its shapes are known and before the optimizer is made."""
@@ -236,12 +240,24 @@ class SupervisedModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Returns one optimizer for all parameters of networks and losses."""
-        learning = [p for p in self.parameters() if p.requires_grad]
-        groups = [[p for p in learning if is_shard(p) == shards] for shards in (True, False)]
-        optimizer = self.optimizer([{"params": group} for group in groups] if all(groups) else learning)
+        optimizer = self.optimizer(self.parameter_groups())
         if self.scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self.schedule(optimizer, self.trainer)}
+
+    def parameter_groups(self) -> Any:
+        """Returns what learns as an optimizer takes it: parameters, or groups of them where settings differ.
+
+        Raises:
+            TutelageError: a rule that does not fit these parameters.
+        """
+        if self.rules is not None:
+            named = {public_name(name): p for name, p in self.named_parameters() if p.requires_grad}
+            elsewhere = None if self._offered == ["student"] else {"loss", *self._offered}
+            return self.rules.grouped(named, self.student.net.net, self.optimizer, elsewhere)
+        learning = [p for p in self.parameters() if p.requires_grad]
+        groups = [[p for p in learning if is_shard(p) == shards] for shards in (True, False)]
+        return [{"params": group} for group in groups] if all(groups) else learning
 
     def schedule(self, optimizer: torch.optim.Optimizer, trainer: L.Trainer) -> dict[str, Any]:
         """Returns Lightning's config of the schedule; lengths that are null become the training's."""

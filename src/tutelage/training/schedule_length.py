@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -86,3 +87,21 @@ def check_length(made: Any, scheduler: DictConfig, whole: int, epochs: int, name
         )
     if (total := getattr(made, "total_steps", None)) is not None and total < whole:
         raise TutelageError(f"scheduler.scheduler: it ends after {total} steps, before the training: {has}")
+
+
+def check_keeps_rates(made: Any, optimizer: torch.optim.Optimizer) -> None:
+    """Checks that a schedule multiplies the learning rates of parameter groups, instead of giving all the same.
+
+    Args:
+        made: the schedule of ``optimizer``, or None.
+        optimizer: of two groups with different rates.
+
+    Raises:
+        TutelageError: names the schedule.
+    """
+    first, second = (group.get("initial_lr", group["lr"]) for group in optimizer.param_groups)
+    if made is not None and first == second:
+        raise TutelageError(
+            f"scheduler.scheduler: {type(made).__name__} gives every group of parameters the same learning rate, which "
+            "undoes optimizer.layer_decay and optimizer.groups; choose another schedule"
+        )
