@@ -178,6 +178,7 @@ def main() -> int:
     parser.add_argument("--per-file", type=int, default=5, help="mutants a file, drawn at random")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     parser.add_argument("--least", type=float, default=0.95, help="share that must be killed")
+    parser.add_argument("--tests", type=int, help="the most files of tests for a module, its own first; all by default")
     parser.add_argument("--files", nargs="*", default=[""], help="parts of the paths of the files to take")
     chosen = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -194,7 +195,7 @@ def main() -> int:
                 own = file.relative_to(PACKAGE)
                 if not any(part in str(own) for part in chosen.files):
                     continue
-                found, tests = list(mutants(file)), tests_of(own)
+                found, tests = list(mutants(file)), tests_of(own)[: chosen.tests]
                 if found and tests and not passes(overlay, tests):
                     sys.exit(f"{own}: its tests fail without a mutant, so nothing can be said: {' '.join(tests)}")
                 before = killed, total

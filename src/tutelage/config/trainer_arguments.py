@@ -1,6 +1,5 @@
 """Checks arguments of Lightning's Trainer and callbacks that would be overridden or change a training's length."""
 
-import math
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
@@ -22,6 +21,7 @@ from omegaconf import DictConfig
 
 from tutelage.errors import TutelageError, nearest
 from tutelage.training import loggers
+from tutelage.training.schedule_length import batches_a_step, steps_and_batches
 
 # Arguments that Tutelage sets itself, and the key to use instead. Null and False agree with it.
 _INSTEAD = {
@@ -123,7 +123,18 @@ def _check_kind(kind: type, node: DictConfig, path: str, stage: DictConfig) -> N
         )
 
 
-def check_lengths(trainer: Mapping[str, Any], name: str, batches: int, val_batches: int) -> None:
+def accumulation(callbacks: Mapping[str, Any]) -> dict[int, int] | None:
+    """Returns epoch → batches a step of a ``GradientAccumulationScheduler`` among callbacks' configs; None without."""
+    for node in callbacks.values():
+        kind = None if node is None else get_object(node["_target_"])
+        if isinstance(kind, type) and issubclass(kind, GradientAccumulationScheduler) and node.get("scheduling"):
+            return {int(epoch): int(factor) for epoch, factor in node["scheduling"].items()}
+    return None
+
+
+def check_lengths(
+    trainer: Mapping[str, Any], name: str, batches: int, val_batches: int, callbacks: Mapping[str, Any] | None = None
+) -> None:
     """Refuses numbers of batches for which nothing would be trained or validated.
 
     Args:
@@ -131,6 +142,7 @@ def check_lengths(trainer: Mapping[str, Any], name: str, batches: int, val_batch
         name: of the training.
         batches: of an epoch.
         val_batches: of a validation.
+        callbacks: their configs, one of which may accumulate batches.
 
     Raises:
         TutelageError: names the argument, its value and how many batches there are.
@@ -152,12 +164,12 @@ def check_lengths(trainer: Mapping[str, Any], name: str, batches: int, val_batch
             f"trainer.check_val_every_n_epoch={epochs}: the {name} trains for {trainer['max_epochs']} epochs and "
             "would never be validated"
         )
-    _check_steps(trainer, name, batches)
+    _check_steps(trainer, name, batches, accumulation(callbacks or {}))
 
 
-def _check_steps(trainer: Mapping[str, Any], name: str, batches: int) -> None:
+def _check_steps(trainer: Mapping[str, Any], name: str, batches: int, accumulated: Mapping[int, int] | None) -> None:
     """Refuses a number of steps that ends a training before its first validation."""
-    most, accumulate = trainer.get("max_steps"), trainer.get("accumulate_grad_batches") or 1
+    most = trainer.get("max_steps")
     if most is None or most == -1:
         return
     every, epochs = trainer.get("val_check_interval"), trainer.get("check_val_every_n_epoch", 1)
@@ -167,7 +179,9 @@ def _check_steps(trainer: Mapping[str, Any], name: str, batches: int) -> None:
         every = batches if every is None else 0
     before = ((epochs or 1) - 1) * batches
     in_epochs, rest = divmod(before + every, batches)
-    least = max(1, in_epochs * math.ceil(batches / accumulate) + rest // accumulate)
+    whole = {"max_epochs": in_epochs, "accumulate_grad_batches": trainer.get("accumulate_grad_batches")}
+    steps, _ = steps_and_batches(whole, batches, accumulated)
+    least = max(1, steps + rest // batches_a_step(trainer, accumulated, in_epochs))
     if most < least:
         raise TutelageError(
             f"trainer.max_steps={most}: the {name} is validated for the first time after {least} optimizer steps, and "

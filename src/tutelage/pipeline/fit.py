@@ -65,7 +65,7 @@ def run(
     """
     if not distributed.broadcast(_is_finished(folder, stage.trainer.max_epochs)):
         factory.try_optimizer(stage, name, len(data.train_dataloader()))
-        check_lengths(stage.trainer, name, len(data.train_dataloader()), len(data.val_dataloader()))
+        check_lengths(stage.trainer, name, len(data.train_dataloader()), len(data.val_dataloader()), stage.callbacks)
         try:
             _train(stage, name, folder, tensorboard_dir, data, module())
         except BestLostError as error:  # the epochs before the state must be trained again
@@ -97,7 +97,7 @@ def check_stages(plan: JobPlan, data: Data) -> None:
         known = len(data.train_dataloader()) if own.data == plan.student.data else None  # else when it begins
         factory.try_optimizer(own, name, known)
         if known is not None:
-            check_lengths(own.trainer, name, known, len(data.val_dataloader()))
+            check_lengths(own.trainer, name, known, len(data.val_dataloader()), own.callbacks)
         factory.try_trainer(own)
 
 

@@ -12,6 +12,7 @@ from tutelage.checkpoints.weights import load_into
 from tutelage.config import factory
 from tutelage.config.factory import networks, without_files
 from tutelage.config.plan import JobPlan, TeacherPlan, replaced, writable
+from tutelage.config.trainer_arguments import accumulation
 from tutelage.data.module import Data
 from tutelage.evaluation.cost import multiply_adds, parameters, total
 from tutelage.evaluation.results import SPLITS, read_answers
@@ -33,7 +34,7 @@ from tutelage.runtime import manifest
 from tutelage.runtime.files import recipe_digest
 from tutelage.runtime.job import is_complete
 from tutelage.runtime.json_files import read_json
-from tutelage.training.schedule_length import length
+from tutelage.training.schedule_length import steps_and_batches
 
 _SAMPLE = 10_000  # training examples of which predictions are kept
 _BACKWARD = 3  # forward and backward of a step are three forward passes
@@ -257,10 +258,11 @@ class _Survey:
 
     def _cost(self, stage: DictConfig, data: Data, teachers: Iterable[DictConfig]) -> dict[str, Any]:
         """Returns epochs, steps, multiply-adds and bytes of a training."""
-        steps = length("step", stage.trainer, len(data.train_dataloader()))
+        batches_of = len(data.train_dataloader())
+        steps, batches = steps_and_batches(stage.trainer, batches_of, accumulation(stage.callbacks))
         forward, asked = self._macs(stage.network), total(map(self._macs, teachers))
         known = forward is not None and asked is not None
-        examples = steps * (stage.trainer.get("accumulate_grad_batches") or 1) * data.batch_size
+        examples = batches * data.batch_size
         return {
             "epochs": int(stage.trainer.max_epochs),
             "steps": steps,

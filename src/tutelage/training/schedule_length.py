@@ -19,18 +19,42 @@ def length(interval: str, trainer: Mapping[str, Any], batches: int) -> int:
 
     Args:
         interval: ``epoch`` or ``step``.
+        trainer: as for :func:`steps_and_batches`.
+        batches: of an epoch.
+    """
+    return int(trainer["max_epochs"]) if interval == "epoch" else steps_and_batches(trainer, batches)[0]
+
+
+def steps_and_batches(
+    trainer: Mapping[str, Any], batches: int, accumulation: Mapping[int, int] | None = None
+) -> tuple[int, int]:
+    """Returns the number of optimizer steps of a training, and of the batches that it trains on.
+
+    Args:
         trainer: ``max_epochs`` and, where they are set, ``max_steps``, ``limit_train_batches`` (a number, or a fraction
             as a float) and ``accumulate_grad_batches`` of the Trainer.
         batches: of an epoch.
+        accumulation: epoch → batches a step from then on, in place of ``accumulate_grad_batches``.
     """
-    if interval == "epoch":
-        return int(trainer["max_epochs"])
-    limit, accumulate = trainer.get("limit_train_batches"), trainer.get("accumulate_grad_batches") or 1
+    limit, most = trainer.get("limit_train_batches"), trainer.get("max_steps")
     if limit is not None:
         batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
-    steps = int(trainer["max_epochs"]) * math.ceil(batches / accumulate)
-    most = trainer.get("max_steps")
-    return steps if most is None or most < 0 else min(steps, most)
+    steps = seen = 0
+    for epoch in range(int(trainer["max_epochs"])):
+        factor = batches_a_step(trainer, accumulation, epoch)
+        own = math.ceil(batches / factor)
+        if most is not None and 0 <= most < steps + own:
+            return most, seen + min(batches, (most - steps) * factor)
+        steps, seen = steps + own, seen + batches
+    return steps, seen
+
+
+def batches_a_step(trainer: Mapping[str, Any], accumulation: Mapping[int, int] | None, epoch: int) -> int:
+    """Returns how many batches an optimizer step of an epoch accumulates; arguments as above."""
+    if accumulation is None:
+        return int(trainer.get("accumulate_grad_batches") or 1)
+    begun = [first for first in accumulation if first <= epoch]
+    return accumulation[max(begun)] if begun else 1
 
 
 def follows_length(schedule: Mapping[str, Any] | None) -> str | None:

@@ -59,6 +59,24 @@ def test_lengths_that_do_not(trainer, said):
         check_lengths({"max_epochs": 2, **trainer}, "student", 18, 2)
 
 
+@pytest.mark.parametrize(
+    ("trainer", "scheduling", "least"),
+    [
+        ({}, {0: 4}, 5),
+        ({}, {1: 4}, 18),
+        ({"check_val_every_n_epoch": 2}, {1: 4}, 23),
+        ({"val_check_interval": 0.5}, {0: 4}, 2),
+        ({"val_check_interval": 27, "check_val_every_n_epoch": None}, {1: 4}, 20),
+        ({"val_check_interval": 3}, {0: 4}, 1),
+    ],
+)
+def test_steps_to_the_first_validation_where_a_callback_accumulates(trainer, scheduling, least):
+    callbacks = {"grow": {"_target_": f"{LIGHTNING}.GradientAccumulationScheduler", "scheduling": scheduling}}
+    check_lengths({"max_epochs": 2, "max_steps": least, **trainer}, "student", 18, 2, {**callbacks, "none": None})
+    with pytest.raises(TutelageError, match=f"validated for the first time after {least} optimizer steps"):
+        check_lengths({"max_epochs": 2, "max_steps": least - 1, **trainer}, "student", 18, 2, callbacks)
+
+
 def test_a_user_s_checkpoints_are_in_the_training_s_folder_under_the_user_s_names(compose, tmp_path):
     ours = f"{{_target_: {LIGHTNING}.ModelCheckpoint"
     cfg = compose(

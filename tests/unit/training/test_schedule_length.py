@@ -2,11 +2,12 @@ import math
 
 import lightning as L
 import pytest
+import torch
 from command import TINY
 
 from tutelage.config import factory
 from tutelage.errors import TutelageError
-from tutelage.training.schedule_length import length
+from tutelage.training.schedule_length import length, steps_and_batches
 
 STEP = ("scheduler=cosine", "scheduler.interval=step")
 ONE_CYCLE = "scheduler.scheduler={_target_: torch.optim.lr_scheduler.OneCycleLR, _partial_: true, max_lr: 0.1"
@@ -30,6 +31,55 @@ def test_the_length_of_a_training(trainer, steps):
     """Of 3 epochs of 10 batches."""
     assert length("step", {"max_epochs": 3, **trainer}, 10) == steps
     assert length("epoch", {"max_epochs": 3, **trainer}, 10) == 3
+
+
+@pytest.mark.parametrize(
+    ("trainer", "accumulation", "steps", "batches"),
+    [
+        ({}, None, 30, 30),
+        ({}, {0: 4}, 9, 30),
+        ({}, {1: 4}, 10 + 3 + 3, 30),
+        ({}, {0: 5, 2: 1}, 2 + 2 + 10, 30),
+        ({"max_steps": 11}, {1: 4}, 11, 14),
+        ({"max_steps": 13}, {1: 4}, 13, 20),
+        ({"max_steps": 0}, {1: 4}, 0, 0),
+        ({"max_steps": 4, "accumulate_grad_batches": 4}, None, 4, 14),
+        ({"limit_train_batches": 0.5}, {0: 2}, 9, 15),
+    ],
+)
+def test_steps_where_batches_are_accumulated_by_epoch(trainer, accumulation, steps, batches):
+    """Of 3 epochs of 10 batches."""
+    assert steps_and_batches({"max_epochs": 3, **trainer}, 10, accumulation) == (steps, batches)
+
+
+@pytest.mark.parametrize("most", [-1, 11, 5])
+@pytest.mark.parametrize("scheduling", [{0: 4}, {1: 3}, {0: 7, 2: 2}])
+def test_lightning_counts_the_same(scheduling, most):
+    data = torch.utils.data.DataLoader(torch.zeros(10, 2))
+    trainer = L.Trainer(
+        max_epochs=3, max_steps=most, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+        callbacks=[L.pytorch.callbacks.GradientAccumulationScheduler(scheduling)],
+    )  # fmt: skip
+    net = Counting()
+    trainer.fit(net, data)
+    expected = steps_and_batches({"max_epochs": 3, "max_steps": most}, 10, scheduling)
+    assert (trainer.global_step, net.batches) == expected
+
+
+class Counting(L.LightningModule):
+    """Counts the batches that it is trained on."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.batches = torch.nn.Linear(2, 1), 0
+
+    def training_step(self, batch, batch_idx):
+        self.batches += 1
+        return self.net(batch).sum()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
 
 
 class Rates(L.Callback):
