@@ -98,14 +98,14 @@ def test_a_network_reads_further_fields_of_data_of_one_s_own(main, tmp_path, min
     assert found["nll"] == metrics["student"]["best"]["test"]["nll"]
     refused = main("distill", *given, FIELDS.replace(", ink: ink", ""), "hydra.run.dir=without")
     assert refused.code == 1
-    assert "Several reads the field 'ink', which a batch has not" in refused.message
+    assert "Several reads the field 'ink', which a batch does not have" in refused.message
 
 
 def test_a_network_that_returns_several_things_is_told_how_to_name_its_logits(main, tmp_path, mine):
     (tmp_path / "mine" / "model" / "several.yaml").write_text(SEVERAL.replace("outputs: scores\n", ""))
     answer = main("distill", *mine, *SHORT, "model@student=several", "hydra.run.dir=run")
     assert answer.code == 1
-    assert "Several gives a Output with scores, states; say where its logits are with outputs" in answer.message
+    assert "Several returns a Output with scores, states; set where its logits are by outputs" in answer.message
 
 
 def test_an_experiment_of_loss_and_model(main, tmp_path, mine):

@@ -1,1 +1,1 @@
-"""Networks, one family a file, and the wrapper that reads their inner activations. Import no source."""
+"""Networks, one family per file, and the wrapper that reads their inner activations. Does not import sources."""

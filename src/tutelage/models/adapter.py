@@ -1,11 +1,11 @@
-"""Adapts the loader's images to a network that was made for other ones: size, normalisation.
+"""Adapts the loader's images to a network for images of another size or normalisation.
 
-One loader serves both networks; the ``adapter`` of :class:`tutelage.models.tapped.Tapped` gives its own network the
-images as it knows them. Several go one after the other by ``torch.nn.Sequential``:
+Both networks receive the same batches; the ``adapter`` of :class:`tutelage.models.tapped.Tapped` converts the
+images for its network. Combine several by ``torch.nn.Sequential``:
 ``+teacher.adapter='{_target_: torch.nn.Sequential, _args_: [{…Resize…}, {…Renormalise…}]}'``. A network that is built
-for a size is told its own: ``teacher.net.input_shape=[1,16,16]``.
+for a fixed size needs its own: ``teacher.net.input_shape=[1,16,16]``.
 
-Any other module without a state serves as well; what tensors it has must follow its input (``constant.to(x)``).
+Any other module without a state can be used; its tensors must follow the input's device and dtype (``constant.to(x)``).
 """
 
 from collections.abc import Sequence
@@ -18,16 +18,16 @@ from tutelage.errors import TutelageError, nearest
 
 
 class Renormalise(nn.Module):
-    """Converts images from one normalisation to another: y = (x·std + mean − to_mean) / to_std, in one step.
+    """Converts images from one normalisation to another: y = (x·std + mean − to_mean) / to_std.
 
     Args:
-        mean: of the images that come in, one number a channel.
+        mean: mean that the input was normalised with, one number per channel.
         std: the same.
-        to_mean: what the network was trained with.
+        to_mean: mean that the network was trained with.
         to_std: the same.
 
     Raises:
-        TutelageError: lengths that differ, or a deviation that is not above 0.
+        TutelageError: the lengths differ, or a standard deviation is not above 0.
     """
 
     scale: Tensor
@@ -37,7 +37,7 @@ class Renormalise(nn.Module):
         super().__init__()
         given = {"mean": list(mean), "std": list(std), "to_mean": list(to_mean), "to_std": list(to_std)}
         if len({len(values) for values in given.values()}) != 1 or not given["mean"]:
-            raise TutelageError(f"adapter: expected four times one number a channel, found {given}")
+            raise TutelageError(f"adapter: expected one number per channel for each of the four, found {given}")
         if min(given["std"] + given["to_std"]) <= 0:
             raise TutelageError(f"adapter: std and to_std must be above 0; found {given}")
         here, deviation, there, wanted = (
@@ -47,10 +47,10 @@ class Renormalise(nn.Module):
         self.register_buffer("shift", ((here - there) / wanted).float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] → the same shape."""
+        """Returns the converted images [B, C, H, W]."""
         if x.shape[-3] != len(self.scale):  # one channel would broadcast
             raise TutelageError(f"adapter: statistics of {len(self.scale)} channels for images {list(x.shape)}")
-        return torch.addcmul(self.shift.to(x), x, self.scale.to(x))  # `to`: costs are counted on the meta device
+        return torch.addcmul(self.shift.to(x), x, self.scale.to(x))  # `to`, as costs are counted on the meta device
 
 
 _SMOOTH = ("bilinear", "bicubic")
@@ -58,7 +58,7 @@ _MODES = (*_SMOOTH, "nearest", "nearest-exact", "area")
 
 
 class Resize(nn.Module):
-    """Resizes images. Bilinear and bicubic are antialiased, which matters where they shrink.
+    """Resizes images. Bilinear and bicubic interpolation are antialiased, which matters for downscaling.
 
     Args:
         size: [height, width], or one number for both.
@@ -75,9 +75,9 @@ class Resize(nn.Module):
         if len(self.size) != 2 or min(self.size) < 1:
             raise TutelageError(f"adapter: size must be [height, width] of at least 1; found {list(self.size)}")
         if mode not in _MODES:
-            raise TutelageError(f"adapter: no way to resize is called {mode!r}; {nearest(mode, _MODES)}")
+            raise TutelageError(f"adapter: unknown mode {mode!r}; {nearest(mode, _MODES)}")
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] → [B, C, *size], computed in float32, which all modes have on every device."""
+        """Returns [B, C, *size], computed in float32, which all modes support on every device."""
         smooth = {"antialias": True, "align_corners": False} if self.mode in _SMOOTH else {}
         return F.interpolate(x.float(), self.size, mode=self.mode, **smooth).to(x.dtype)

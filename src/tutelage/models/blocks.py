@@ -1,8 +1,8 @@
 """Shared parts of the model families: stages, heads, initialisation, checks of arguments.
 
-Every network of this package is a chain (an ``nn.Sequential`` with named parts), so its tap paths read like its layers:
-``stage1`` …, ``embedding`` (the vector that enters the classifier), ``classifier`` (the last Linear). No ReLU works in
-place, for it would overwrite what a tap has just captured.
+Every network of this package is an ``nn.Sequential`` with named parts, so that tap paths are names of its layers:
+``stage1`` …, ``embedding`` (the input of the classifier), ``classifier`` (the last Linear). No ReLU is
+in-place, as it would overwrite the output that a tap has captured.
 """
 
 from collections import OrderedDict
@@ -19,33 +19,33 @@ def chain(**parts: nn.Module) -> "OrderedDict[str, nn.Module]":
 
 
 def stage(*layers: nn.Module) -> nn.Sequential:
-    """Returns ``layers`` as ``preact``, then ``relu``: taps can name the signal on either side of the last ReLU."""
+    """Returns ``layers`` as ``preact``, then ``relu``, so that taps can read before or after the last ReLU."""
     return nn.Sequential(chain(preact=nn.Sequential(*layers), relu=nn.ReLU()))
 
 
 def stage_of_blocks(blocks: Sequence[nn.Module]) -> nn.Sequential:
-    """A :func:`stage` of blocks that leave their own last ReLU out: it is put between them, and after the last one."""
+    """Returns a :func:`stage` of blocks without a final ReLU, adding one after each of them."""
     layers = [layer for block in blocks for layer in (block, nn.ReLU())]
     return stage(*layers[:-1])
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1, groups: int = 1, bias: bool = False) -> nn.Conv2d:
-    """A 3×3 convolution that keeps the size, or divides it by ``stride``."""
+    """Returns a 3×3 convolution that keeps the size, or divides it by ``stride``."""
     return nn.Conv2d(inputs, outputs, 3, stride, padding=1, groups=groups, bias=bias)
 
 
 def conv1x1(inputs: int, outputs: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    """A 1×1 convolution without bias."""
+    """Returns a 1×1 convolution without bias."""
     return nn.Conv2d(inputs, outputs, 1, stride, groups=groups, bias=False)
 
 
 def normalised(conv: nn.Conv2d) -> list[nn.Module]:
-    """``conv`` and its batch normalisation."""
+    """Returns ``conv`` and its batch normalisation."""
     return [conv, nn.BatchNorm2d(conv.out_channels)]
 
 
 def global_average() -> nn.Sequential:
-    """[B, C, H, W] → [B, C]."""
+    """Returns a module that averages [B, C, H, W] to [B, C]."""
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 

@@ -10,16 +10,16 @@ from tutelage.models.blocks import chain, check_positive, conv3x3, image_size, s
 class CNN(nn.Sequential):
     """Two 3×3 convolutions, each with ReLU and 2×2 max pooling, a hidden layer, classifier.
 
-    26,698 parameters at 1×28×28 and 10 classes with the default widths, which are those of the slides "Knowledge
-    Distillation Doesn't Really Work". They show a dropout layer without a rate; 0.2 is our choice, and so is torch's
-    uniform draw of the weights. Pooling opens the next part, so ``stage1`` is unpooled.
+    26,698 parameters at 1×28×28 and 10 classes with the default widths, those of the talk "Knowledge Distillation
+    Doesn't Really Work". It gives no rate for its dropout layer: 0.2 is our choice, as is torch's uniform
+    initialisation. Pooling is at the start of the next part, so ``stage1`` is unpooled.
 
     Args:
         input_shape: [channels, height, width], sides of at least 4.
         num_classes: number of logits.
         widths: channels of the two convolutions.
         hidden: units of the hidden layer.
-        dropout: chance that a hidden unit is dropped.
+        dropout: probability that a hidden unit is dropped.
 
     Raises:
         TutelageError: ``input_shape`` is not an image of that size, or there is no class.

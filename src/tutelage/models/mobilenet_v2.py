@@ -22,7 +22,7 @@ _STAGES = (
     ((True, 64, 4, 2), (True, 96, 3, 1)),
     ((True, 160, 3, 2), (True, 320, 1, 1)),
 )
-_HEAD = 1280  # not narrowed with the rest
+_HEAD = 1280  # not scaled by width
 
 
 class InvertedResidual(nn.Module):
@@ -31,7 +31,7 @@ class InvertedResidual(nn.Module):
     Args:
         inputs: channels of x.
         outputs: channels of the result.
-        stride: of the depthwise convolution.
+        stride: stride of the depthwise convolution.
         expansion: inner channels per input channel.
     """
 
@@ -48,21 +48,21 @@ class InvertedResidual(nn.Module):
         self.keeps_shape = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, inputs, H, W] → [B, outputs, H / stride, W / stride]."""
+        """Returns [B, outputs, H / stride, W / stride]."""
         return x + self.residual(x) if self.keeps_shape else self.residual(x)
 
 
 class MobileNetV2(nn.Sequential):
-    """MobileNetV2 as the published CIFAR-100 table has it (Tian et al. 2020, arXiv:1910.10699).
+    """MobileNetV2 as in the published CIFAR-100 table (Tian et al. 2020, arXiv:1910.10699).
 
-    It differs from the original: the second row keeps the image's size, ReLU stands for ReLU6, the first block has a
-    1×1 convolution too, there is no dropout. A stage ends in a linear bottleneck, so its output is signed: it is its
-    own pre-activation. Convolutions are drawn with fan-out, the classifier from N(0, 0.01²).
+    It differs from the original: the second row keeps the image's size, ReLU replaces ReLU6, the first block has a
+    1×1 convolution too, and there is no dropout. A stage ends in a linear bottleneck, so its output is also its
+    pre-activation. Convolutions are initialised with fan-out, the classifier from N(0, 0.01²).
 
     Args:
         in_channels: channels of the image.
         num_classes: number of logits.
-        width: factor of all channels but the last 1280; 0.5 is the published student.
+        width: factor of all channels except the last 1280; 0.5 is the published student.
         expansion: inner channels per input channel of every block after the first.
 
     Raises:

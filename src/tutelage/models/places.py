@@ -1,4 +1,4 @@
-"""Places in a network and in what it returns: ``layer.2[0]``, ``head.input``, ``[1]``, ``logits``, ``blocks.{}``."""
+"""Paths to tensors of a network or its output: ``layer.2[0]``, ``head.input``, ``[1]``, ``logits``, ``blocks.{}``."""
 
 import re
 from collections.abc import Mapping
@@ -16,16 +16,16 @@ _INPUT = ".input"
 
 
 def element(value: Any, path: str, what: str) -> Tensor:
-    """Returns the tensor at ``path`` in what a module returned: ``logits``, ``[0]``, ``hidden_states[-1]``.
+    """Returns the tensor at ``path`` in the output of a module: ``logits``, ``[0]``, ``hidden_states[-1]``.
 
     Args:
         value: a tuple, list, mapping, dataclass or object with attributes, nested in any way; with an empty path a
             tensor.
         path: indices and keys in brackets, names of keys or attributes with dots between them.
-        what: of whom an error speaks.
+        what: name of the module, for messages.
 
     Raises:
-        TutelageError: nothing is there, or no tensor; names what there is.
+        TutelageError: there is no tensor at ``path``; names what there is.
     """
     for index, name in _STEP.findall(path):
         value = _step(value, index or name, path, what)
@@ -46,7 +46,7 @@ def _step(value: Any, name: str, path: str, what: str) -> Any:
 
 
 def described(value: Any) -> str:
-    """Returns the type of what a module returned and the names of its parts."""
+    """Returns a text for a module's output: its type and the names of its parts."""
     if isinstance(value, Tensor):
         return f"a tensor {list(value.shape)}"
     if names := _names(value):
@@ -65,7 +65,7 @@ def _names(value: Any) -> list[str]:
 
 
 def example(value: Any) -> str:
-    """Returns a path that may lead on in ``value``, as a message says it."""
+    """Returns a possible path in ``value``, as text for a message."""
     names = _names(value)
     if not names:
         return "such as [0]"
@@ -74,12 +74,12 @@ def example(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Place:
-    """A tensor that a network computes on its way.
+    """The location of an intermediate tensor of a network.
 
     Attributes:
         module: path of the submodule.
-        of_input: whether it is what the submodule gets (its first argument), and not what it gives.
-        elements: where in that: ``[0]``, ``[0][1]``, ``[hidden]``; empty for all of it.
+        of_input: whether it is the submodule's input (its first argument) rather than its output.
+        elements: path within it: ``[0]``, ``[0][1]``, ``[hidden]``; empty for all of it.
     """
 
     module: str
@@ -88,12 +88,12 @@ class Place:
 
 
 def place(net: nn.Module, path: str) -> Place:
-    """Returns the place that ``path`` names: a submodule, then perhaps ``.input``, then perhaps elements in brackets.
+    """Parses a path: a submodule, optionally ``.input``, optionally elements in brackets.
 
-    A submodule may be counted from the last one: ``blocks.-1``. A submodule that is itself called ``input`` goes first.
+    A submodule may be counted from the last one: ``blocks.-1``. A submodule named ``input`` has precedence.
     """
     elements = _ELEMENTS.search(path)
-    assert elements is not None  # it matches nothing, too
+    assert elements is not None  # it also matches the empty string
     rest = path[: elements.start()]
     of_input = rest.endswith(_INPUT) and not _has(net, counted(net, rest))
     return Place(counted(net, rest.removesuffix(_INPUT) if of_input else rest), of_input, elements[1])
@@ -108,7 +108,7 @@ def _has(net: nn.Module, path: str) -> bool:
 
 
 def counted(net: nn.Module, path: str) -> str:
-    """Returns ``path`` with the name of a child wherever it counts from the last one."""
+    """Replaces negative indices in ``path`` by the names of the children."""
     module, names = net, []
     for part in path.split("."):
         children = list(dict(module.named_children()))
@@ -118,10 +118,10 @@ def counted(net: nn.Module, path: str) -> str:
 
 
 def expanded(net: nn.Module, taps: Mapping[str, str]) -> dict[str, str]:
-    """Returns the taps with ``{"layer{}": "encoder.layer.{}"}`` replaced by one for each child: layer0, layer1, ….
+    """Expands ``{"layer{}": "encoder.layer.{}"}`` to one tap for each child: layer0, layer1, ….
 
     Raises:
-        TutelageError: a pattern without its counterpart, or for a module that has no children.
+        TutelageError: ``{}`` is missing in the tap or the path, or the module has no children.
     """
     found: dict[str, str] = {}
     for name, path in taps.items():
@@ -129,15 +129,16 @@ def expanded(net: nn.Module, taps: Mapping[str, str]) -> dict[str, str]:
             found[name] = path
             continue
         if name.count("{}") != 1 or path.count("{}") != 1:
-            raise TutelageError(f"tap {name!r}: {path!r}: a pattern has {{}} once in the tap and once in the path")
+            raise TutelageError(f"tap {name!r}: {path!r}: a pattern needs {{}} once in the tap and once in the path")
         before = path.split("{}")[0].rstrip(".")
         if not _has(net, counted(net, before)):
             known = [one for one, _ in net.named_modules() if one]
             raise TutelageError(
-                f"tap {name!r} names submodule {before!r}, which {type(net).__name__} has not; {nearest(before, known)}"
+                f"tap {name!r} names submodule {before!r}, which {type(net).__name__} does not have; "
+                + nearest(before, known)
             )
         children = [child for child, _ in net.get_submodule(counted(net, before)).named_children()]
         if not children:
-            raise TutelageError(f"tap {name!r}: {before!r} of {type(net).__name__} has no children to go through")
+            raise TutelageError(f"tap {name!r}: {before!r} of {type(net).__name__} has no children to expand to")
         found |= {name.replace("{}", child): path.replace("{}", child) for child in children}
     return found

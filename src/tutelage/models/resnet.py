@@ -23,7 +23,7 @@ class Residual(nn.Module):
     Args:
         inputs: channels of x.
         width: channels inside; outside they are ``width``, or 4·``width`` of a bottleneck.
-        stride: of the first 3×3 convolution.
+        stride: stride of the first 3×3 convolution.
         bottleneck: 1×1, 3×3, 1×1 convolutions instead of two 3×3.
     """
 
@@ -40,7 +40,7 @@ class Residual(nn.Module):
         self.shortcut = nn.Identity() if same else nn.Sequential(*normalised(conv1x1(inputs, outputs, stride)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, inputs, H, W] → [B, outputs, H / stride, W / stride]."""
+        """Returns [B, outputs, H / stride, W / stride]."""
         return self.shortcut(x) + self.residual(x)
 
 
@@ -48,17 +48,17 @@ class ResNet(nn.Sequential):
     """A 3×3 stem, stages of residual blocks that halve the image from the second on, average pooling, classifier.
 
     ResNet-(6n + 2) of CIFAR has n blocks in each of three stages of 16, 32 and 64 channels; "x4" multiplies these by 4
-    behind a stem of 32. Shortcuts are projections where shapes differ, as in Tian et al. 2020 (arXiv:1910.10699), whose
-    table most distillation papers repeat; the original pads with zeros. Four stages from 64 channels give the CIFAR
-    forms of ResNet-18, 34 and, with bottlenecks, 50. Convolutions are drawn with fan-out, the classifier by torch.
+    after a stem of 32. Shortcuts are projections if shapes differ, as in Tian et al. 2020 (arXiv:1910.10699), whose
+    table most distillation papers use; the original pads with zeros. Four stages from 64 channels give the CIFAR
+    forms of ResNet-18, 34 and, with bottlenecks, 50. Convolutions are initialised with fan-out.
 
     Args:
         in_channels: channels of the image.
         num_classes: number of logits.
-        blocks: how many a stage has.
-        widths: channels of each stage; of a bottleneck's inside, and four times as many outside.
+        blocks: number of blocks of each stage.
+        widths: channels of each stage; for bottlenecks the inner ones, a quarter of the outer ones.
         stem: channels of the first convolution.
-        bottleneck: blocks of three convolutions instead of two.
+        bottleneck: whether blocks have three convolutions instead of two.
 
     Raises:
         TutelageError: a size is not positive, or ``blocks`` and ``widths`` differ in length.

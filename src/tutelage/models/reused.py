@@ -1,4 +1,4 @@
-"""A student that answers with its teacher's classifier (SimKD, Chen et al. 2022, arXiv:2203.14001)."""
+"""A student that uses its teacher's classifier (SimKD, Chen et al. 2022, arXiv:2203.14001)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from tutelage.models.tapped import Tapped, tapped
 
 
 def reused(student: nn.Module, teacher: nn.Module, tap: str, input_shape: Sequence[int], reduction: int = 2) -> Tapped:
-    """:class:`ReusedClassifier` with the taps ``projected`` and ``classifier`` and, by their names, the student's."""
+    """Returns a :class:`ReusedClassifier` with the student's taps and ``projected`` and ``classifier``."""
     own = tapped(student)
     taps = {name: f"backbone.{path}" for name, path in own.taps.items()}
     net = ReusedClassifier(own, tapped(teacher), tap, input_shape, reduction)
@@ -23,22 +23,22 @@ class ReusedClassifier(nn.Module):
     """``W_t · mean_HW P(f_s) + b_t``: the student's feature, projected to the teacher's width, and its classifier.
 
     For maps P is a bottleneck of convolutions, 1×1, 3×3, 1×1, the inner width ``C_t // reduction``, each followed by
-    batch normalisation and ReLU; for vectors it is a linear layer. A map larger than the teacher's is average-pooled to
-    its size first. The classifier is the teacher's and does not learn; of the student, what the feature does not depend
-    on learns nothing either, and its own classifier is left out.
+    batch normalisation and ReLU; for vectors it is a linear layer. A map larger than the teacher's is first pooled to
+    its size. The classifier is the teacher's and frozen. Student parameters that do not affect the feature are
+    frozen too, and the student's own classifier is removed.
 
     Args:
         student: the tapped student.
-        teacher: a network like the teacher's, for its shapes.
-        tap: the feature, of both.
-        input_shape: [C, H, W] of the images.
-        reduction: what the teacher's width is divided by inside the bottleneck; 2 is the authors'.
+        teacher: a network with the teacher's shapes.
+        tap: tap of the feature, in both networks.
+        input_shape: shape of the images, [C, H, W].
+        reduction: the bottleneck's inner width is the teacher's divided by this; the authors use 2.
 
     Shape:
         [B, C, H, W] → [B, K] logits.
 
     Raises:
-        TutelageError: no tap of this name; features that do not fit one another, or the teacher's classifier.
+        TutelageError: there is no such tap, or the features or the teacher's classifier do not match.
     """
 
     def __init__(self, student: Tapped, teacher: Tapped, tap: str, input_shape: Sequence[int], reduction: int = 2):
@@ -51,7 +51,7 @@ class ReusedClassifier(nn.Module):
             target = _output(teacher, tap, images)
         check_pair(feature, target, "SimKD", (MAPS, VECTORS))
         if "classifier" not in teacher.taps:
-            raise TutelageError(f"SimKD: the teacher {type(teacher.net).__name__} has no tap 'classifier' to take")
+            raise TutelageError(f"SimKD: the teacher {type(teacher.net).__name__} has no tap 'classifier' to reuse")
         theirs: nn.Linear = teacher.net.get_submodule(teacher.taps["classifier"])  # type: ignore[assignment]
         if theirs.weight.shape[1:] != (width(target),):
             raise TutelageError(
@@ -70,10 +70,10 @@ class ReusedClassifier(nn.Module):
         self.backbone.get_submodule(self.path).register_forward_hook(_keep)
 
     def on_sources_ready(self, sources: Mapping[str, Any]) -> None:
-        """Takes the classifier of the source ``teacher``.
+        """Copies the classifier of the source ``teacher``.
 
         Raises:
-            TutelageError: that source has no network to take it from.
+            TutelageError: that source is not a network.
         """
         net = sources["teacher"].network() if "teacher" in sources else None
         if net is None:
@@ -81,7 +81,7 @@ class ReusedClassifier(nn.Module):
         self.classifier.load_state_dict(net.net.get_submodule(net.taps["classifier"]).state_dict())
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, K] logits."""
+        """Returns logits [B, K]."""
         self.backbone(x)
         feature = self.backbone.get_submodule(self.path).__dict__.pop("_feature")
         if self.size is None:
@@ -90,7 +90,7 @@ class ReusedClassifier(nn.Module):
 
 
 def projector(feature: Tensor, channels: int, reduction: int) -> nn.Module:
-    """P from a feature like this one to ``channels``."""
+    """Returns the projector P from a feature of this shape to ``channels``."""
     if feature.ndim != MAPS:
         return nn.Linear(width(feature), channels)
     inner = max(1, channels // reduction)
@@ -105,7 +105,7 @@ def _block(width_in: int, width_out: int, kernel: int) -> tuple[nn.Module, ...]:
 
 
 def _keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    module.__dict__["_feature"] = output  # apart from a tap's, which may sit on the same module
+    module.__dict__["_feature"] = output  # separate from a tap's output, which may be of the same module
 
 
 def _output(tapped: Tapped, tap: str, images: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class ShuffleUnit(nn.Module):
         inputs: channels of x.
         outputs: channels of the result.
         stride: 1 (needs as many outputs as inputs) or 2.
-        groups: of the 1×1 convolutions; the first is ungrouped behind the narrow stem.
+        groups: groups of the 1×1 convolutions; the first one after the narrow stem is ungrouped.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, groups: int):
@@ -47,22 +47,22 @@ class ShuffleUnit(nn.Module):
         self.average = nn.AvgPool2d(3, 2, padding=1) if stride == 2 else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, inputs, H, W] → [B, outputs, H / stride, W / stride]."""
+        """Returns [B, outputs, H / stride, W / stride]."""
         if self.average is None:
             return x + self.residual(x)
         return torch.cat([self.residual(x), self.average(x)], dim=1)
 
 
 class ShuffleNetV1(nn.Sequential):
-    """ShuffleNet as the published CIFAR-100 table has it (Tian et al. 2020, arXiv:1910.10699).
+    """ShuffleNet as in the published CIFAR-100 table (Tian et al. 2020, arXiv:1910.10699).
 
-    It differs from the original: a 1×1 stem that keeps the image's size, no max pooling, a ReLU behind the depthwise
-    convolution. Weights are torch's uniform draw.
+    It differs from the original: a 1×1 stem that keeps the image's size, no max pooling, a ReLU after the depthwise
+    convolution. Weights have torch's default initialisation.
 
     Args:
         in_channels: channels of the image.
         num_classes: number of logits.
-        groups: of the 1×1 convolutions.
+        groups: groups of the 1×1 convolutions.
         widths: channels of each stage.
         blocks: units of each stage; the first one halves the image.
 

@@ -21,7 +21,7 @@ _STEM = 24
 
 
 def _right(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    """1×1, 3×3 depthwise, 1×1, before the last ReLU."""
+    """Returns 1×1, 3×3 depthwise and 1×1 convolutions, without the last ReLU."""
     return nn.Sequential(
         *normalised(conv1x1(inputs, outputs)),
         nn.ReLU(),
@@ -31,12 +31,12 @@ def _right(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 class SplitUnit(nn.Module):
-    """The first half of the channels passes, the second is convolved; both are concatenated and shuffled.
+    """Passes the first half of the channels through, convolves the second, concatenates and shuffles both.
 
-    The result is before the ReLU. The half that passes is never negative, so the ReLU that follows leaves it as it is.
+    The result is before the ReLU, which does not change the first half, as it is never negative.
 
     Args:
-        channels: of input and result.
+        channels: channels of input and result.
 
     Shape:
         [B, channels, H, W] → the same.
@@ -47,7 +47,7 @@ class SplitUnit(nn.Module):
         self.right, self.shuffle = _right(channels // 2, channels // 2, stride=1), nn.ChannelShuffle(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] → [B, C, H, W]."""
+        """Returns [B, C, H, W]."""
         left, right = x.chunk(2, dim=1)
         return self.shuffle(torch.cat([left, self.right(right)], dim=1))
 
@@ -72,20 +72,20 @@ class DownUnit(nn.Module):
         self.right, self.shuffle = _right(inputs, half, stride=2), nn.ChannelShuffle(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, inputs, H, W] → [B, outputs, H / 2, W / 2]."""
+        """Returns [B, outputs, H / 2, W / 2]."""
         return self.shuffle(torch.cat([self.left(x), self.right(x)], dim=1))
 
 
 class ShuffleNetV2(nn.Sequential):
-    """ShuffleNetV2 as the published CIFAR-100 table has it (Tian et al. 2020, arXiv:1910.10699).
+    """ShuffleNetV2 as in the published CIFAR-100 table (Tian et al. 2020, arXiv:1910.10699).
 
-    It differs from the original: a 1×1 stem that keeps the image's size, and no max pooling. Weights are torch's
-    uniform draw.
+    It differs from the original: a 1×1 stem that keeps the image's size, and no max pooling. Weights have torch's
+    default initialisation.
 
     Args:
         in_channels: channels of the image.
         num_classes: number of logits.
-        widths: channels of each stage, even; the default is the size called ×1.
+        widths: channels of each stage, even; the default is the size ×1.
         blocks: units of each stage; the first one halves the image.
         head: channels of the last 1×1 convolution.
 

@@ -15,31 +15,31 @@ ANSWERS = ("leaf", "mean")
 
 
 class SoftTree(nn.Sequential):
-    """A complete binary tree whose nodes turn with a probability and whose leaves know no input.
+    """A complete binary tree with probabilistic decisions at inner nodes and fixed distributions at leaves.
 
     Inner node i goes right with ``p_i(x) = σ(β (x·w_i + b_i))``; leaf l is reached with ``P^l(x)``, the product along
-    its path, and says ``Q^l = softmax(φ^l)`` whatever x is. All inner nodes are one Linear, ``filters``, breadth first
-    from the root: the children of node i are 2i + 1 (left) and 2i + 2 (right). ``paths`` gives ``log P`` [B, 2^depth],
-    leaves from left to right; ``leaves.logits`` is φ [2^depth, C]. A loss that reads these two, as
+    its path, and has the distribution ``Q^l = softmax(φ^l)`` for every x. All inner nodes are one Linear, ``filters``,
+    breadth first from the root: the children of node i are 2i + 1 (left) and 2i + 2 (right). ``paths`` gives ``log P``
+    [B, 2^depth], leaves from left to right; ``leaves.logits`` is φ [2^depth, C]. A loss that reads these two, as
     :mod:`tutelage.losses.logit.soft_tree` does, trains the tree as the paper does.
 
-    Its logits are logarithms of probabilities. In training they are ``log Σ_l P^l Q^l``, the mean of all leaves, so
-    that any loss on logits reaches every parameter; in evaluation what ``answer`` says. β scales the start and the step
-    of w and b, and is nothing that they could not learn. Filters are torch's uniform draw; φ is drawn from N(0, 1), for
-    equal leaves give the filters no gradient. The paper says nothing of either.
+    The logits are log-probabilities. In training they are ``log Σ_l P^l Q^l``, the mean of all leaves, so
+    that any loss on logits has a gradient for every parameter; in evaluation ``answer`` decides. β scales the
+    initial values and the steps of w and b. Filters have torch's initialisation; φ is drawn from N(0, 1), since
+    equal leaves would give the filters no gradient. The paper specifies neither.
 
     Args:
         input_shape: the shape of one example, such as [1, 28, 28].
         num_classes: number of logits.
-        depth: of the leaves; 1 is a single decision.
+        depth: depth of the leaves; 1 is a single decision.
         beta: β, the inverse temperature of every decision.
-        answer: in evaluation ``leaf``, the distribution of the leaf of greatest path probability, which one path
-            explains; or ``mean``, that of all leaves by their path probabilities. The paper names both.
+        answer: in evaluation ``leaf``, the distribution of the leaf of greatest path probability, explained by
+            one path; or ``mean``, the mean of all leaves by path probability. The paper describes both.
 
     Raises:
-        TutelageError: a size or β is not positive, or there is no such answer.
+        TutelageError: a size or β is not positive, or ``answer`` is unknown.
 
-    Distilling a Neural Network Into a Soft Decision Tree, arXiv:1711.09784.
+    Frosst & Hinton, "Distilling a Neural Network Into a Soft Decision Tree", 2017, arXiv:1711.09784.
     """
 
     flatten: nn.Flatten
@@ -64,12 +64,12 @@ class SoftTree(nn.Sequential):
 
 
 class Paths(nn.Module):
-    """Activations of the inner nodes [B, 2^d − 1], breadth first → log path probabilities of the leaves [B, 2^d].
+    """Maps activations of the inner nodes [B, 2^d − 1], breadth first, to the leaves' log path probabilities [B, 2^d].
 
-    In float32 or better: every level adds its own rounding.
+    Computes in float32 or better, since rounding errors accumulate over the levels.
 
     Args:
-        beta: what activations are multiplied by.
+        beta: factor of the activations.
     """
 
     def __init__(self, beta: float):
@@ -77,7 +77,7 @@ class Paths(nn.Module):
         self.beta = beta
 
     def forward(self, activation: Tensor) -> Tensor:
-        """Level by level: two children for every node, the left one first."""
+        """Returns the log path probabilities, computed level by level, left children first."""
         z = self.beta * at_least_float32(activation)
         turns = torch.stack([F.logsigmoid(-z), F.logsigmoid(z)], -1)
         reached = turns.new_zeros(len(z), 1)
@@ -87,12 +87,12 @@ class Paths(nn.Module):
 
 
 class Leaves(nn.Module):
-    """Log path probabilities [B, L] → logits [B, C]: what the leaves say of the classes.
+    """Maps log path probabilities [B, L] to logits [B, C] by the leaves' distributions.
 
     Args:
         leaves: L.
         num_classes: C.
-        answer: ``leaf`` or ``mean``, as of :class:`SoftTree`.
+        answer: ``leaf`` or ``mean``, as for :class:`SoftTree`.
 
     Attributes:
         logits: φ [L, C].
@@ -109,7 +109,7 @@ class Leaves(nn.Module):
         self.logits = nn.Parameter(torch.randn(leaves, num_classes))
 
     def forward(self, paths: Tensor) -> Tensor:
-        """Log probabilities, at least the logarithm of the smallest normal number (−87 in float32)."""
+        """Returns log-probabilities, at least the logarithm of the smallest normal number (−87 in float32)."""
         if self.answer == "leaf" and not self.training:
             return at_least_float32(self.logits)[paths.argmax(1)].log_softmax(1)
         highest = paths.amax(1, keepdim=True).detach()

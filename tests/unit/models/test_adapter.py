@@ -64,12 +64,12 @@ def test_shrinking_is_antialiased():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Renormalise([0.5], [0.5, 0.5], [0.5], [0.5]), "expected four times one number a channel"),
-        (lambda: Renormalise([], [], [], []), "expected four times one number a channel"),
+        (lambda: Renormalise([0.5], [0.5, 0.5], [0.5], [0.5]), "expected one number per channel"),
+        (lambda: Renormalise([], [], [], []), "expected one number per channel"),
         (lambda: Renormalise([0.5], [0.5], [0.5], [0.0]), "std and to_std must be above 0"),
         (lambda: Resize([4, 4, 4]), r"size must be \[height, width\] of at least 1; found \[4, 4, 4\]"),
         (lambda: Resize(0), "size must be"),
-        (lambda: Resize(4, "bilinaer"), "no way to resize is called 'bilinaer'; did you mean 'bilinear'"),
+        (lambda: Resize(4, "bilinaer"), "unknown mode 'bilinaer'; did you mean 'bilinear'"),
         (lambda: Renormalise(*IMAGENET, *HALF)(PIXELS[:, :1]), r"statistics of 3 channels for images \[4, 1, 8, 6\]"),
         (lambda: Renormalise([0.5], [0.5], [0.0], [1.0])(PIXELS), r"of 1 channels for images \[4, 3, 8, 6\]"),
         (lambda: Tapped(nn.Flatten(), adapter=nn.Conv2d(3, 3, 1)), r"must have no state; found \['bias', 'weight'\]"),

@@ -84,7 +84,9 @@ def test_a_compiled_network_has_its_taps():
 
 
 def test_names_that_are_no_signal_are_refused_with_near_ones():
-    with pytest.raises(TutelageError, match=r"tap 'stage' names submodule 'boody', which Sequential has not; .*'body'"):
+    with pytest.raises(
+        TutelageError, match=r"tap 'stage' names submodule 'boody', which Sequential does not have; .*'body'"
+    ):
         tapped(stage="boody")
     one = tapped()
     with pytest.raises(TutelageError, match="no tap 'embeding' in Sequential; did you mean 'embedding'"):
@@ -192,8 +194,8 @@ def test_logits_among_several_things(outputs, net, expected):
 @pytest.mark.parametrize(
     ("outputs", "net", "message"),
     [
-        (None, Masked, r"Masked gives a Output with logits, hidden; say where its logits are .* such as logits"),
-        (None, Pair, r"Pair gives a tuple of 2; say where its logits are with outputs of .* such as \[0\]"),
+        (None, Masked, r"Masked returns a Output with logits, hidden; set where its logits are .* such as logits"),
+        (None, Pair, r"Pair returns a tuple of 2; set where its logits are by outputs of .* such as \[0\]"),
         ("[0].logits", Pair, r"Pair gives a tensor \[2, 3\], which has no 'logits'"),
         ("[2]", Pair, r"Pair gives a tuple of 2, which has no '2'"),
         ("logit", Masked, r"Masked gives a Output with logits, hidden, which has no 'logit'"),
@@ -227,7 +229,7 @@ def test_an_argument_that_forward_does_not_take_is_named():
 def test_a_field_that_a_batch_lacks_is_named():
     one = Tapped(Masked(), reads={"values": "input", "mask": "mask"}, outputs="logits")
     with pytest.raises(
-        TutelageError, match="Masked reads the field 'mask', which a batch has not; did you mean 'mark'"
+        TutelageError, match="Masked reads the field 'mask', which a batch does not have; did you mean 'mark'"
     ):
         one({"input": X, "mark": X})
 
@@ -235,11 +237,14 @@ def test_a_field_that_a_batch_lacks_is_named():
 @pytest.mark.parametrize(
     ("taps", "message"),
     [
-        ({"layer{}": "head"}, r"a pattern has \{\} once in the tap and once in the path"),
-        ({"layer": "pair.{}"}, r"a pattern has \{\} once in the tap and once in the path"),
-        ({"layer{}": "pear.{}"}, r"tap 'layer\{\}' names submodule 'pear', which Masked has not; did you mean 'pair'"),
+        ({"layer{}": "head"}, r"a pattern needs \{\} once in the tap and once in the path"),
+        ({"layer": "pair.{}"}, r"a pattern needs \{\} once in the tap and once in the path"),
+        (
+            {"layer{}": "pear.{}"},
+            r"tap 'layer\{\}' names submodule 'pear', which Masked does not have; did you mean 'pair'",
+        ),
         ({"layer{}": "head.{}"}, r"'head' of Masked has no children"),
-        ({"layer": "pear[0]"}, r"tap 'layer' names submodule 'pear', which Masked has not"),
+        ({"layer": "pear[0]"}, r"tap 'layer' names submodule 'pear', which Masked does not have"),
     ],
 )
 def test_patterns_and_places_that_are_not_there(taps, message):
@@ -262,7 +267,7 @@ def test_probabilities_of_several_classes_add_up():
 
 @pytest.mark.parametrize("classes", [[0, 0], [[0, 1], 1], [-1, 0], [[], 1]])
 def test_classes_that_are_not_each_once(classes):
-    with pytest.raises(TutelageError, match="classes must be indices of the network's own, from 0 on and each once"):
+    with pytest.raises(TutelageError, match="classes must be distinct indices of the network"):
         Tapped(nn.Linear(4, 6), classes=classes)
 
 

@@ -110,7 +110,7 @@ def test_weights_for_other_classes_and_channels(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         net = create("resnet10t", 9, 1, pretrained=str(file))
-    assert "original.pth has 6 classes, the network 9: its classifier starts anew" in caplog.text
+    assert "original.pth has 6 classes, the network 9: its classifier is not loaded" in caplog.text
     assert net.fc.weight.shape == (9, 512)
     theirs, ours = original.state_dict(), net.state_dict()
     torch.testing.assert_close(ours.pop("conv1.0.weight"), theirs["conv1.0.weight"].sum(1, keepdim=True))
@@ -147,7 +147,7 @@ def test_weights_of_a_package(original: nn.Module, file: Path, tmp_path: Path, m
     (folder / "models").mkdir(parents=True)
     (folder / "__init__.py").write_text("raise RuntimeError('imported')")  # it is only looked into
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(TutelageError, match=r"'some_weights_model' should hold one weights file .*; found none"):
+    with pytest.raises(TutelageError, match=r"'some_weights_model' should contain one weights file .*; found none"):
         create("resnet10t", 6, 3, pretrained="some_weights_model")
     (folder / "models" / "a.pth").write_bytes(file.read_bytes())
     net = create("resnet10t", 6, 3, pretrained="some_weights_model")
