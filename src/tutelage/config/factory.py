@@ -154,7 +154,7 @@ def try_optimizer(stage: DictConfig, name: str, batches: int | None) -> None:
     """
     interval, schedule = stage.scheduler.interval, instantiate(stage.scheduler.scheduler)
     check_kind(stage.scheduler, schedule, figures_of(name))
-    whole = length(interval, stage.trainer, batches or 1)
+    whole = length(interval, stage.trainer, batches or 10**6)  # unknown: longer than any warm-up
     rules, alone = group_rules(stage), torch.nn.Parameter(torch.zeros(2, 2))
     try:
         optimizer = _optimizer(stage)([alone])
@@ -162,6 +162,8 @@ def try_optimizer(stage: DictConfig, name: str, batches: int | None) -> None:
             other = {"lr": optimizer.defaults["lr"] / 2} if rules.varies_rates else {}
             optimizer = _optimizer(stage)([{"params": alone}, {"params": torch.nn.Parameter(alone.detach()), **other}])
         made = None if schedule is None else filled(schedule, lambda: whole)(optimizer)
+    except TutelageError as error:
+        raise TutelageError(f"{error} ({name})") from error
     except (ArithmeticError, TypeError, ValueError) as error:
         raise TutelageError(f"optimizer or scheduler of the {name}: {error}") from error
     if rules is not None and rules.varies_rates:

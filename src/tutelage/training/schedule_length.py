@@ -109,7 +109,8 @@ def check_length(made: Any, scheduler: DictConfig, whole: int, epochs: int, name
         raise TutelageError(
             f"scheduler.scheduler.T_max={epochs} counts epochs, but {has}; null means the whole training"
         )
-    if (total := getattr(made, "total_steps", None)) is not None and total < whole:
+    total = getattr(made, "total_steps", None) or node.get("total_steps")
+    if total is not None and total < whole:
         raise TutelageError(f"scheduler.scheduler: it ends after {total} steps, before the training: {has}")
 
 
