@@ -34,7 +34,9 @@ NO_KEYS = {  # files, attributes, signals, parameters
     "teacher.pt", "student.about", "student.logits", "teacher.embedding", "student.stage1.0.weight",
     "loss.fitnet.regressor.weight", "teacher.weights",
 }  # fmt: skip
-TABLES = {"loss": "docs/losses.md", "sources": "docs/teachers.md", "data": "docs/data.md"}  # with a row for each choice
+TABLES = {  # with a row for each choice
+    "loss": "docs/losses.md", "sources": "docs/teachers.md", "data": "docs/data.md", "scheduler": "docs/optimizers.md",
+}  # fmt: skip
 COMMAND = re.compile(r"(?:PYTHONPATH=\. )?tutelage (\w+.*)")
 CHOICES = {group: sorted(Path(conf_dir(), group).glob("[!_]*.yaml")) for group in TABLES}
 
