@@ -10,6 +10,7 @@ from torch import Tensor, distributed, nn
 from tutelage.errors import TutelageError, nearest
 from tutelage.losses.base import contract, hooks
 from tutelage.losses.precision import in_float32
+from tutelage.losses.ranks import mean_over_ranks
 from tutelage.types import Signals
 
 Path = str | list[str]  # "<source>.<signal>", or several
@@ -169,9 +170,7 @@ def _share(rows: int, device: torch.device) -> float | Tensor:
     """Returns the factor that makes the mean over ranks of means over ``rows`` the mean over all rows; 0 if none."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return float(rows > 0)
-    total = torch.tensor(float(rows), device=device)
-    distributed.all_reduce(total)
-    return rows * distributed.get_world_size() / total.clamp(min=1)
+    return rows / mean_over_ranks(torch.tensor(float(rows), device=device))
 
 
 def _plain(bound: Mapping[str, Path]) -> dict[str, Path]:

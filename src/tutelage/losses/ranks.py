@@ -1,4 +1,4 @@
-"""Gathers tensors of all ranks, for losses that store something for each example."""
+"""Gathers tensors of all ranks, and counts over all ranks, for losses that need more than their own share."""
 
 import torch
 import torch.distributed as dist
@@ -16,3 +16,19 @@ def all_ranks(x: Tensor) -> Tensor:
     parts = [torch.empty_like(padded) for _ in sizes]
     dist.all_gather(parts, padded)
     return torch.cat([part[:, : int(size)] for part, size in zip(parts, sizes, strict=True)], 1)
+
+
+def mean_over_ranks(count: Tensor) -> Tensor:
+    """Returns the mean of a count over all ranks, with a total of at least 1.
+
+    Each rank divides its own sum by it: averaged over ranks, as gradients are, that is the sum of all divided by the
+    total count.
+
+    Args:
+        count: this rank's count, a scalar of floats.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return count.clamp(min=1)
+    total = count.clone()
+    dist.all_reduce(total)
+    return total.clamp(min=1) / dist.get_world_size()

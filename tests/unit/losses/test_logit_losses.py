@@ -2,94 +2,20 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.losses import oracles_logit as oracle
+from tests.unit.losses.cases_logit import CASES, Case, Signals
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from tutelage.errors import TutelageError
-from tutelage.losses.logit.ctkd import CTKD
 from tutelage.losses.logit.dist import DIST
-from tutelage.losses.logit.dkd import DKD
-from tutelage.losses.logit.dtkd import DTKD
-from tutelage.losses.logit.logit_mse import LogitMSE
 from tutelage.losses.logit.lskd import LSKD
 from tutelage.losses.logit.mlkd import MLKD
-from tutelage.losses.logit.nkd import NKD
-from tutelage.losses.logit.soft_target import SoftTarget
-from tutelage.losses.logit.tfkd import TfKDReg
-from tutelage.losses.logit.ttm import TTM, WTTM
-from tutelage.losses.logit.wsld import WSLD
-
-Signals = dict[str, Tensor]
-
-TEMPERATURE = {"temperature": (1.0, 4.0, 20.0)}
-
-
-@dataclass(frozen=True)
-class Case:
-    make: Callable[..., nn.Module]
-    formula: Callable[..., float]
-    options: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # values to try of each hyperparameter
-    inputs: tuple[str, ...] = ("student", "teacher")
-    zero: bool = True  # 0 with a gradient of 0 where student and teacher agree
-    shift: bool = True  # unchanged by a constant added to a row
-    scale: float = 10.0  # the widest logits to try
-    classes: int = 2  # the fewest that it takes
-    drop: bool = True  # a class that is masked in both is as good as absent
-    gradient: tuple[str, ...] = ("student", "teacher")  # what no detach hides from finite differences; see test_wsld.py
-
-    def middle(self) -> dict[str, Any]:
-        return {name: values[len(values) // 2] for name, values in self.options.items()}
-
-    def value(self, signals: Signals, **options: Any) -> float:
-        arrays = {name: x.numpy() if name == "label" else x.double().numpy() for name, x in signals.items()}
-        return self.formula(**arrays, **options)
-
-
-LABELLED = ("student", "teacher", "label")
-CASES = {
-    "SoftTarget": Case(SoftTarget, oracle.soft_target, TEMPERATURE),
-    "LogitMSE": Case(LogitMSE, oracle.logit_mse, shift=False),
-    "DKD": Case(DKD, oracle.dkd, {"alpha": (0.0, 1.0, 2.5), "beta": (0.0, 8.0, 0.5), **TEMPERATURE}, LABELLED),
-    "NKD": Case(NKD, oracle.nkd, {"gamma": (0.0, 1.5), **TEMPERATURE}, LABELLED, zero=False, gradient=("student",)),
-    "DIST": Case(
-        DIST,
-        oracle.dist,
-        {"beta": (0.0, 1.0, 2.0), "gamma": (2.0, 1.0, 0.0), **TEMPERATURE},
-        scale=3.0,
-        drop=False,
-        classes=3,
-    ),
-    "DTKD": Case(DTKD, oracle.dtkd, {"alpha": (0.0, 3.0), "beta": (0.0, 1.0), **TEMPERATURE}, shift=False),
-    "LSKD": Case(LSKD, oracle.lskd, TEMPERATURE, classes=3),
-    "CTKD": Case(CTKD, oracle.ctkd, {"start": (1.0, 2.0), "span": (0.0, 20.0)}),
-    "MLKD": Case(
-        MLKD,
-        oracle.mlkd,
-        {"temperatures": ((1.0,), (2.0, 5.0), (20.0,))}
-        | dict.fromkeys(("instance", "batch", "classes"), (0.0, 1.0, 3.0)),
-        drop=False,
-    ),
-    "TTM": Case(TTM, oracle.ttm, TEMPERATURE, zero=False),
-    "WTTM": Case(WTTM, oracle.wttm, TEMPERATURE, zero=False),
-    "WSLD": Case(WSLD, oracle.wsld, TEMPERATURE, LABELLED, zero=False, gradient=()),
-    "TfKDReg": Case(
-        TfKDReg,
-        oracle.tfkd,
-        {"correct": (0.3, 0.99), **TEMPERATURE},
-        ("student", "label"),
-        zero=False,
-        drop=False,
-        gradient=("student",),
-    ),
-}
 
 
 def over(**properties: bool) -> pytest.MarkDecorator:
@@ -199,7 +125,9 @@ def test_dist_of_classes_alone_takes_two() -> None:
     assert number(found) == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("name", ["SoftTarget", "DKD", "DTKD", "TTM", "WTTM"])
+@pytest.mark.parametrize(
+    "name", ["SoftTarget", "DKD", "DTKD", "TTM", "WTTM", "ReverseKL", "JSD", "SkewKL", "SkewReverseKL", "AKL"]
+)
 @pytest.mark.parametrize("gap", [3e-2, 3e-3, 3e-4])
 def test_between_near_equals_float32_keeps_its_digits_and_its_sign(name: str, gap: float) -> None:
     """Σ q log(q/p) alone is rounding there: negative as often as not, and a student that is nearly right sees noise."""
@@ -207,7 +135,7 @@ def test_between_near_equals_float32_keeps_its_digits_and_its_sign(name: str, ga
     signals = draw(case, 64, 100)
     noise = torch.randn(64, 100, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     signals = logits_only(signals | {"student": signals["teacher"] + gap * noise}, Tensor.float)
-    options = {key: {"alpha": 1.0, "beta": 8.0}.get(key, temperature) for key in case.options}
+    options = case.middle() | {"temperature": temperature}
     found, expected = number(case.make(**options)(**signals)), case.value(signals, **options)
     assert found > 0
     assert found == pytest.approx(expected, rel=3e-7 * (1 + 4 * temperature / gap))

@@ -1,0 +1,1 @@
+"""Losses of dense prediction: maps of features or of logits."""

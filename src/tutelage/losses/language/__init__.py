@@ -1,0 +1,1 @@
+"""Losses of language models: distributions over a vocabulary, a row a token."""

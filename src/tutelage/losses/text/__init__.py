@@ -1,0 +1,1 @@
+"""Losses of text encoders: states and attention of transformers."""

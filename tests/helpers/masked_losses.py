@@ -1,0 +1,86 @@
+"""Losses that take masks themselves, on a batch whose examples are unlike long, alone and as two ranks."""
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, distributed, nn
+
+from tutelage import losses
+
+LENGTHS = (1, 5, 3, 2)
+Signals = dict[str, Tensor]
+
+
+def _draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def _tokens() -> Tensor:
+    return torch.arange(5) < torch.tensor(LENGTHS)[:, None]
+
+
+def _states(*names: str) -> Signals:
+    return {name: _draw(4, 5, 6, seed=i) for i, name in enumerate(names)} | {"mask": _tokens()}
+
+
+def _answers() -> Signals:
+    label = torch.where(_tokens(), 1.0, math.nan).double()
+    return {"student": _draw(4, 5, seed=1), "teacher": _draw(4, 5, seed=2), "label": label}
+
+
+def _maps() -> Signals:
+    mask = _tokens()[:, None].expand(4, 6, 5)
+    return {"student": _draw(4, 3, 6, 5, seed=1), "teacher": _draw(4, 3, 6, 5, seed=2), "mask": mask}
+
+
+def _own_masks() -> Signals:
+    found = {"student": _draw(4, 5, 6, seed=1), "teacher": _draw(4, 5, 6, seed=2)}
+    return found | {"student_mask": _tokens(), "teacher_mask": _tokens().flip(1)}
+
+
+_ATTENTION = tuple(f"{whose}_{what}" for whose in ("student", "teacher") for what in ("query", "key", "value"))
+CASES: dict[str, tuple[Callable[[], nn.Module], Signals]] = {
+    "BernoulliKL": (losses.BernoulliKL, _answers()),
+    "CWD": (losses.CWD, _maps()),
+    "PairWise": (losses.PairWise, _maps()),
+    "MiniLM": (lambda: losses.MiniLM(2), _states(*_ATTENTION)),
+    "MiniLMv2": (lambda: losses.MiniLMv2(2), _states(*_ATTENTION)),
+    "TinyBERTAttention": (
+        lambda: losses.TinyBERTAttention(2),
+        _states(*(name for name in _ATTENTION if "value" not in name)),
+    ),
+    "TinyBERTStates": (losses.TinyBERTStates, _states("student", "teacher")),
+    "ULD": (losses.ULD, _own_masks()),
+}
+
+
+def gradient(name: str, share: slice) -> Tensor:
+    """Returns the loss on a share of the examples and its derivative along a change of the student's signals, [2]."""
+    make, signals = CASES[name]
+    torch.manual_seed(0)
+    loss = make().double()
+    factor = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    given = {key: x[share] for key, x in signals.items()}
+    given |= {
+        key: x + factor * x.sin() for key, x in given.items() if key.startswith("student") and x.is_floating_point()
+    }
+    value = loss(**given)
+    return torch.stack([value.detach(), torch.autograd.grad(value, factor)[0]])
+
+
+def rank(number: int, folder: str) -> None:
+    """One of two processes: every loss on its half of the examples; rank 0 writes the means of both."""
+    torch.set_num_threads(1)
+    store = distributed.FileStore(os.path.join(folder, "store"), 2)
+    distributed.init_process_group("gloo", store=store, rank=number, world_size=2)
+    found = {}
+    for name in CASES:
+        found[name] = gradient(name, slice(2 * number, 2 * number + 2))
+        distributed.all_reduce(found[name])
+        found[name] /= 2
+    if number == 0:
+        torch.save(found, Path(folder) / "found.pt")
+    distributed.destroy_process_group()

@@ -1,0 +1,20 @@
+"""What two ranks make of a loss with a mask of its own is what one process makes of all examples."""
+
+import pytest
+import torch
+import torch.multiprocessing
+from masked_losses import CASES, gradient, rank
+
+pytestmark = pytest.mark.slow
+
+
+def test_padding_is_spread_over_ranks_without_a_trace(tmp_path):
+    torch.multiprocessing.spawn(rank, (str(tmp_path),), nprocs=2)
+    found = torch.load(tmp_path / "found.pt", weights_only=True)
+    for name in CASES:
+        expected = gradient(name, slice(0, 4))
+        assert (expected != 0).all(), name
+        torch.testing.assert_close(found[name], expected, rtol=1e-10, atol=0, msg=lambda m, name=name: f"{name}: {m}")
+        halves = (gradient(name, slice(0, 2)) + gradient(name, slice(2, 4))) / 2
+        by_element = name in ("BernoulliKL", "TinyBERTAttention", "TinyBERTStates")
+        assert torch.allclose(halves, expected) != by_element, name
