@@ -17,6 +17,14 @@ PROJECT = {
     "CONTRIBUTING.md": "project/contributing.md",
     "README.md": "index.md",
 }
+HEADINGS = {  # package of losses → heading in the navigation
+    "feature": "Features",
+    "relation": "Relations",
+    "dense": "Dense prediction",
+    "regression": "Regression",
+    "text": "Text encoders",
+    "language": "Language models",
+}
 LINK = re.compile(r"\[([^\[\]]*)\]\(([^()\s]+)\)")
 ROLE = re.compile(r":(?:func|class|mod|meth|data):<code>~?([\w.]+)</code>")
 
@@ -60,7 +68,8 @@ def method_page(name: str) -> str:
         pairs = [pair for pair in zip(row.heads[1:], row.cells[1:], strict=False) if pair[1] not in ("", "–")]
         parts.append("\n".join(f"* {head}: {cell}" for head, cell in pairs))
     parts.append(f"```\ntutelage distill loss={name}\n```")
-    targets = dict.fromkeys(re.findall(r"_target_: (tutelage\.losses\.(?:logit|feature|relation)\.[\w.]+)", config))
+    packages = "|".join(["logit", *HEADINGS])
+    targets = dict.fromkeys(re.findall(rf"_target_: (tutelage\.losses\.(?:{packages})\.[\w.]+)", config))
     options = "    options: {members: false, show_root_full_path: false}"
     parts += [f"::: {target}\n{options}" for target in targets]
     parts.append(f"## conf/loss/{name}.yaml\n\n```yaml\n{config}```")
@@ -74,8 +83,9 @@ def methods() -> list[str]:
 
 def kind(name: str) -> str:
     """Returns the heading of the navigation under which ``loss=<name>`` stands."""
-    found = re.search(r"tutelage\.losses\.(feature|relation)\.", (ROOT / "conf" / "loss" / f"{name}.yaml").read_text())
-    return {"feature": "Features", "relation": "Relations"}[found[1]] if found else "Logits"
+    config = (ROOT / "conf" / "loss" / f"{name}.yaml").read_text()
+    found = re.search(rf"tutelage\.losses\.({'|'.join(HEADINGS)})\.", config)
+    return HEADINGS[found[1]] if found else "Logits"
 
 
 def relink(text: str, source: str, at: str) -> str:
@@ -105,9 +115,10 @@ def on_config(config: Any) -> Any:
     """Lists the methods in the navigation."""
     for entry in config["nav"]:
         if "Methods" in entry:
-            for heading in ("Logits", "Features", "Relations"):
+            for heading in ("Logits", *HEADINGS.values()):
                 names = [name for name in methods() if kind(name) == heading]
-                entry["Methods"].append({heading: [{name: f"methods/{name}.md"} for name in names]})
+                if names:
+                    entry["Methods"].append({heading: [{name: f"methods/{name}.md"} for name in names]})
     return config
 
 
