@@ -1,1 +1,1 @@
-"""Sources of data, one a file; order and augmentation as pure functions. Import no model."""
+"""Data sets, one per file; order and augmentation as pure functions. Does not import models."""

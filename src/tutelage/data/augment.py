@@ -18,12 +18,12 @@ from tutelage.runtime import devices
 
 @runtime_checkable
 class Step(Protocol):
-    """One augmentation: chance comes in as numbers, so a step has none of its own."""
+    """One augmentation; its random numbers are an argument, so it draws none itself."""
 
-    draws: int  # how many uniform numbers it needs for each example
+    draws: int  # number of uniform random numbers per example
 
     def __call__(self, images: Tensor, chance: Tensor) -> Tensor:
-        """Row i of the result depends on ``images[i]`` and ``chance[i]`` alone.
+        """Augments images; row i of the result depends only on ``images[i]`` and ``chance[i]``.
 
         Args:
             images: [B, C, H, W] float32 in [0, 1].
@@ -35,12 +35,12 @@ class Step(Protocol):
 
 
 class Augment:
-    """Steps one after the other.
+    """Applies augmentations one after the other.
 
     Args:
-        steps: what to do.
+        steps: the augmentations.
         seed: the run's seed.
-        views: how many different pictures an example has, view v and view v + views being the same; None: no limit.
+        views: number of views of an example, view v + views being equal to view v; None: no limit.
 
     Raises:
         TutelageError: something else than a step, or no view.
@@ -55,15 +55,15 @@ class Augment:
                 raise TutelageError(f"data.augment: {type(step).__name__} is not a tutelage.data.augment.Step")
 
     def with_seed(self, seed: int) -> "Augment":
-        """Returns the same steps with the chance of another seed."""
+        """Returns the same augmentations with another seed."""
         return Augment(self.steps, seed, self.views)
 
     def view(self, epoch: int) -> int:
-        """Returns the number of the augmented view that an epoch shows."""
+        """Returns the number of the view that an epoch uses."""
         return epoch % self.views if self.views else epoch
 
     def __call__(self, images: Tensor, keys: Tensor, view: int) -> Tensor:
-        """The pictures that the examples ``keys`` [B] are in ``view``: [B, C, H, W]."""
+        """Returns view ``view`` of the examples ``keys`` [B]: [B, C, H, W]."""
         draws = [step.draws for step in self.steps]
         chance = seeding.uniform(seeding.derive_seed(self.seed, "augment", view), keys, sum(draws))
         for step, columns in zip(self.steps, chance.split(draws, dim=1), strict=True):
@@ -79,7 +79,7 @@ class Shift:
 
     Args:
         pixels: the largest offset.
-        fill: the grey level, from 0 to 1, that comes in at the edge.
+        fill: the grey level, from 0 to 1, that is filled in at the edge.
 
     Raises:
         TutelageError: ``pixels`` is below 1.
@@ -93,7 +93,7 @@ class Shift:
         self.pixels, self.fill = pixels, fill
 
     def __call__(self, images: Tensor, chance: Tensor) -> Tensor:
-        """[B, C, H, W], [B, 2] → [B, C, H, W]."""
+        """Returns the shifted images [B, C, H, W], from random numbers [B, 2]."""
         height, width = images.shape[-2:]
         padded = F.pad(images, [self.pixels] * 4, value=self.fill)
         windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [B, C, 2p+1, 2p+1, H, W], no copy
@@ -106,7 +106,7 @@ class Flip:
     """Mirrors the image left to right.
 
     Args:
-        probability: how often.
+        probability: probability of mirroring an image.
 
     Raises:
         TutelageError: ``probability`` is outside [0, 1].
@@ -120,7 +120,7 @@ class Flip:
         self.probability = probability
 
     def __call__(self, images: Tensor, chance: Tensor) -> Tensor:
-        """[B, C, H, W], [B, 1] → [B, C, H, W]."""
+        """Returns the images [B, C, H, W], some mirrored, from random numbers [B, 1]."""
         mirrored = chance[:, 0] < self.probability
         if devices.waits(images.device):  # their number is not known here
             return torch.where(mirrored[:, None, None, None], images.flip(-1), images)

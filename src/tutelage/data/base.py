@@ -24,15 +24,15 @@ from tutelage.errors import TutelageError
 class ImageData(Data):
     """Images with labels, as batches ``{"input": [B, C, H, W] float32 normalised, "label": [B], "key": [B]}``.
 
-    A subclass says in :meth:`load` what the examples are.
+    A subclass returns the examples in :meth:`load`.
 
     Args:
         input_shape: (C, H, W).
-        mean: of a pixel in [0, 1], one number a channel.
+        mean: mean of pixels in [0, 1], one number per channel.
         std: the same.
-        augment: steps (:mod:`tutelage.data.augment`) on training images.
-        views: how many different pictures augmentation makes of an example; epoch e shows number e mod views.
-        check_finite: whether to refuse NaN and ±∞ among pixels that are given as floats.
+        augment: augmentations (:mod:`tutelage.data.augment`) of training images.
+        views: number of augmented views of an example; epoch e uses number e mod views.
+        check_finite: whether to refuse NaN and ±∞ in pixels that are floats.
         seed: of the order and the augmentation.
         **common: arguments of :class:`~tutelage.data.module.Data`.
 
@@ -61,10 +61,10 @@ class ImageData(Data):
         self.normalise = Normalise(*(torch.tensor([*x], dtype=torch.float32)[:, None, None] for x in (mean, std)))
 
     def checked(self, part: str, examples: Examples) -> Examples:
-        """Labels are classes, images in memory of the shape that was given.
+        """Checks that labels are classes and that images in memory have the given shape.
 
         Raises:
-            TutelageError: they are not; names the first that is not.
+            TutelageError: they do not; names the first.
         """
         name = f"{self.name} {part}"
         check_labels(name, examples.labels, self.num_classes)
@@ -73,17 +73,17 @@ class ImageData(Data):
         return replace(examples, labels=examples.labels.long())
 
     def as_set(self, examples: Examples, keys: Tensor) -> ImageSet:
-        """Images in memory are normalised once and for all."""
+        """Returns some of the examples; images in memory are normalised once."""
         if isinstance(examples.pixels, MemoryPixels):
             return ImageSet(normalised(examples, self.normalise), keys)
         return ImageSet(examples, keys, self.normalise)
 
     def for_training(self, plain: ImageSet, examples: Examples) -> ImageSet:
-        """Augmented, where so configured."""
+        """Returns the training set, augmented if configured."""
         return ImageSet(examples, plain.keys, self.normalise, self.augment) if self.augment else plain
 
     def pictures(self, inputs: Tensor) -> Tensor:
-        """[B, C, H, W], before normalisation."""
+        """Returns the images [B, C, H, W] in [0, 1], before normalisation."""
         return (inputs * self.normalise.std + self.normalise.mean).clamp(0, 1)
 
     def _check_pixels(self, mean: Sequence[float], std: Sequence[float]) -> None:

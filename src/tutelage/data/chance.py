@@ -1,4 +1,4 @@
-"""Chance of code that is not ours as a function of (seed, view, key): transforms, and datasets that draw at random."""
+"""Makes the random numbers of users' transforms and datasets a function of (seed, view, key)."""
 
 import inspect
 import random
@@ -18,7 +18,7 @@ from tutelage.errors import TutelageError
 
 @contextmanager
 def own_generators() -> Iterator[None]:
-    """Context manager that leaves python's, NumPy's and torch's global generators as they were."""
+    """Context manager that restores the states of Python's, NumPy's and torch's global generators."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     try:
         yield
@@ -29,7 +29,7 @@ def own_generators() -> Iterator[None]:
 
 
 def seed_generators(*parts: int | str) -> int:
-    """Seeds python's, NumPy's and torch's global generators with a function of ``parts``; returns 32 bits of it."""
+    """Seeds Python's, NumPy's and torch's global generators with a function of ``parts``; returns 32 bits of it."""
     seed = seeding.derive_seed(*parts)
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002
@@ -39,12 +39,12 @@ def seed_generators(*parts: int | str) -> int:
 
 @dataclass(frozen=True)
 class Chance:
-    """Chooses the view of an example that an epoch shows.
+    """Chooses the view of an example that an epoch uses.
 
     Args:
         seed: the run's.
-        views: how many different ones an example has; None: no limit.
-        times: how often an epoch has each example.
+        views: number of views of an example; None: no limit.
+        times: how often each example occurs in an epoch.
     """
 
     seed: int
@@ -52,11 +52,11 @@ class Chance:
     times: int = 1
 
     def with_seed(self, seed: int) -> "Chance":
-        """Returns the chance of another seed."""
+        """Returns the same with another seed."""
         return Chance(seed, self.views, self.times)
 
     def view(self, epoch: int, turn: int = 0) -> int:
-        """Returns the number of the view that an example has in an epoch, when it comes for the ``turn``-th time."""
+        """Returns the number of the view of an example in an epoch, at its ``turn``-th occurrence."""
         view = epoch * self.times + turn
         return view % self.views if self.views else view
 
@@ -65,16 +65,16 @@ Transform = Callable[..., Any]
 
 
 class Transforms:
-    """Transforms of anyone's, one after the other, on the fields of a sample before these are tensors.
+    """Applies a user's transforms one after the other to the fields of a sample, before these are tensors.
 
-    Called as torchvision's and timm's are, ``transform(input)``; as albumentations' are,
-    ``transform(image=array)["image"]``, where a transform takes its arguments by name alone; on several fields where
-    ``fields`` names them.
+    They are called as ``transform(input)``, as torchvision's and timm's; as
+    ``transform(image=array)["image"]``, as albumentations', if a transform takes keyword arguments only; with several
+    fields if ``fields`` lists them.
 
     Args:
         steps: one or several.
-        fields: null: the input; a list: positional arguments, a tuple comes back; a dict, argument → field: by name.
-        key: what the config calls it.
+        fields: null: the input; a list: positional arguments, returning a tuple; a dict, argument → field: by name.
+        key: key of the config, for messages.
 
     Raises:
         TutelageError: a step is not callable.
@@ -94,15 +94,15 @@ class Transforms:
         self._by_name = [isinstance(fields, Mapping) or _takes_names_alone(step) for step in self.steps]
 
     def __call__(self, sample: Mapping[str, Any], seed: int, where: str) -> dict[str, Any]:
-        """The fields that were changed.
+        """Returns the changed fields.
 
         Args:
             sample: all fields.
-            seed: of 32 bits, for a transform with generators of its own (``set_random_seed``).
-            where: what errors call the sample.
+            seed: 32 bits, for a transform with its own generators (``set_random_seed``).
+            where: the sample, for messages.
 
         Raises:
-            TutelageError: a step can't be applied.
+            TutelageError: a transform fails.
         """
         names = self.fields if isinstance(self.fields, Mapping) else None
         chosen = list(names.values() if names else self.fields or ["input"])

@@ -36,7 +36,7 @@ class Published(NamedTuple):
 
     @property
     def files(self) -> dict[str, str]:
-        """All that are read."""
+        """Returns all files that are read, with their checksums."""
         return self.train | self.test | self.meta
 
 
@@ -120,10 +120,10 @@ class CifarImages(ImageData):
         self.mirrors = list(mirrors or self.published.mirrors)
 
     def load(self) -> tuple[Examples, Examples]:
-        """The 50,000 training images, batch after batch, and the 10,000 test images, as uint8.
+        """Reads the 50,000 training images, batch after batch, and the 10,000 test images, as uint8.
 
         Raises:
-            TutelageError: files are missing and can't be fetched, are damaged, or hold something else.
+            TutelageError: files are missing and cannot be downloaded, are damaged, or have other content.
         """
         if tables := self._tables():
             return self._from_tables(*tables)

@@ -20,11 +20,11 @@ _MOST = 1 << 29  # bytes of a file or an unpacked archive: more than twice the p
 
 
 def read_archive(path: Path, folder: str, names: Collection[str]) -> dict[str, bytes]:
-    """Files of a tar.gz, in memory.
+    """Reads files of a tar.gz into memory.
 
     Args:
         path: the archive.
-        folder: what all members must be below.
+        folder: the folder that all members must be in.
         names: the files to read in that folder.
 
     Returns:
@@ -53,7 +53,7 @@ def read_archive(path: Path, folder: str, names: Collection[str]) -> dict[str, b
 
 
 def read_file(path: Path) -> bytes:
-    """The content of one file.
+    """Reads one file.
 
     Raises:
         TutelageError: it is far larger than any of CIFAR's.
@@ -64,7 +64,7 @@ def read_file(path: Path) -> bytes:
 
 
 def _unpack(path: Path) -> bytes:
-    """All of a gzip file, so that it gets to its checksum."""
+    """Unpacks a whole gzip file, including the check of its checksum."""
     unpacked = bytearray()
     with gzip.open(path) as file:
         while block := file.read(1 << 20):
@@ -77,7 +77,7 @@ def _unpack(path: Path) -> bytes:
 
 
 def check_md5(path: Path, content: bytes, md5: str) -> None:
-    """Refuses a file that is not the published one.
+    """Checks that a file is the published one.
 
     Raises:
         TutelageError: both checksums, and the size.
@@ -91,7 +91,7 @@ def check_md5(path: Path, content: bytes, md5: str) -> None:
 
 
 class _Call:
-    """A call that a pickle asks for, kept as data and not executed."""
+    """A call in a pickle, kept as data instead of being executed."""
 
     def __init__(self, *arguments: Any):
         self.arguments = arguments
@@ -122,7 +122,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def unpickle(path: Path, content: bytes) -> dict:
-    """A pickled dictionary, with strings of Python 2 as bytes. Nothing that the pickle names is imported or called.
+    """Loads a pickled dictionary, with strings of Python 2 as bytes, without importing or calling what it names.
 
     Args:
         path: what errors call it.
@@ -143,7 +143,7 @@ def unpickle(path: Path, content: bytes) -> dict:
 
 
 def batch(path: Path, content: dict, key: bytes, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of one file.
+    """Returns the images and labels of one file.
 
     Args:
         path: what errors call it.
@@ -179,7 +179,7 @@ def batch(path: Path, content: dict, key: bytes, num_classes: int) -> tuple[np.n
 
 
 def class_names(path: Path, content: dict, key: bytes, num_classes: int) -> list[str]:
-    """The names of the classes, from the file that has them.
+    """Returns the names of the classes from the file that has them.
 
     Args:
         path: what errors call it.

@@ -1,4 +1,4 @@
-"""A LightningDataModule of anyone's: the datasets of its loaders, under our keys, order and chance."""
+"""A user's LightningDataModule: the datasets of its loaders, with our keys, order and random numbers."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,14 +15,14 @@ _LOADERS = {"train": "train_dataloader", "val": "val_dataloader", "test": "test_
 
 
 class ModuleData(DatasetData):
-    """Takes the datasets, and a ``collate_fn`` of their own, from the loaders of a LightningDataModule.
+    """Uses the datasets and custom ``collate_fn``s of a LightningDataModule's loaders.
 
-    The module is prepared and set up once, its chance being a function of ``split_seed``. A loader's batch size, order
+    The module is prepared and set up once, with random numbers seeded by ``split_seed``. A loader's batch size, order
     and workers are not used: they are ``data``'s own. Without ``val_dataloader`` or ``test_dataloader`` that part is
     drawn from the training set.
 
     Args:
-        datamodule: the module, or what makes one.
+        datamodule: the module, or a function that returns one.
         split_seed: see :class:`~tutelage.data.module.Data`.
         **common: arguments of :class:`~tutelage.data.dataset.DatasetData`.
 

@@ -1,4 +1,4 @@
-"""Data of one's own: any map-style Dataset for training, validation and test."""
+"""A user's data: any map-style Dataset for training, validation and test."""
 
 import logging
 import pickle
@@ -22,12 +22,12 @@ from tutelage.types import NO_LABEL
 
 log = logging.getLogger(__name__)
 
-_COPIES = 4  # of a sample that are compared, to find out whether its dataset draws at random
+_COPIES = 4  # number of samples that are read twice, to detect datasets that draw random numbers
 
 
 @dataclass(frozen=True)
 class Part:
-    """One split as it was given: ``dataset`` has ``len`` and ``[row]``; ``collate`` is its loader's own, or None."""
+    """One split: ``dataset`` has ``len`` and ``[row]``; ``collate`` is the loader's custom one, or None."""
 
     name: str
     dataset: Any
@@ -35,38 +35,38 @@ class Part:
 
 
 class DatasetData(Data):
-    """Any map-style Datasets, or functions that make them; a DataLoader gives its dataset and its ``collate_fn``.
+    """Any map-style Datasets, functions that return them, or DataLoaders (their dataset and ``collate_fn`` are used).
 
-    Samples are tuples, dicts or dataclasses. Order and chance are Tutelage's: the order of an epoch is a function of
-    (seed, epoch), and whatever draws at random in a dataset or a transform draws a function of (seed, view, key). So
-    keys, splits, transfer sets, caches, ranks and exact resumption work as for data of ours.
+    Samples are tuples, dicts or dataclasses. Order and random numbers are ours: the order of an epoch is a function of
+    (seed, epoch), and random numbers in a dataset or a transform are a function of (seed, view, key). So
+    keys, splits, transfer sets, caches, ranks and exact resumption work as for the built-in data sets.
 
     Args:
         train: the training set.
-        val: of validation; null: drawn from the training set (``val_size``, ``split_seed``).
+        val: the validation set; null: drawn from the training set (``val_size``, ``split_seed``).
         test: the test set; null: drawn from the training set first (``test_size``).
-        test_size: how many samples, or what fraction, are for the test where there is no ``test``.
-        num_classes: labels are 0 to num_classes − 1; null: as the dataset says, or the largest label + 1.
+        test_size: number (below 1: fraction) of test samples if there is no ``test``.
+        num_classes: labels are 0 to num_classes − 1; null: from the dataset, or the largest label + 1.
         class_names: by default the dataset's ``classes`` or features.
-        input_shape: of one example's ``input``; null: the first's.
+        input_shape: shape of one example's ``input``; null: that of the first.
         fields: field of the batch → key, attribute or position in a sample (:class:`~tutelage.data.fields.Fields`).
-        transform: one or several, on every sample's input before it is a tensor (:mod:`tutelage.data.chance`).
-        train_transform: the same on training samples, in place of ``transform``; it may draw at random.
-        transform_fields: what a transform is called with, where that is more than the input.
+        transform: one or several, applied to every sample's input before it is a tensor (:mod:`tutelage.data.chance`).
+        train_transform: replaces ``transform`` for training samples; it may draw random numbers.
+        transform_fields: arguments of a transform, if not just the input.
         collate: list of samples → batch; null: samples are stacked.
-        mean: of the input, one number a channel, taken off after transforms; null leaves it as it is.
+        mean: mean of the input by channel, subtracted after transforms; null: not normalised.
         std: the same.
-        views: how many different pictures of an example there are; epoch e shows number e mod views. Null: no limit.
-        repeat: how often an epoch has each example, each time in another view.
-        check: how many samples of each set are looked at before training, and make up its fingerprint with the labels;
+        views: number of views of an example; epoch e uses number e mod views. Null: no limit.
+        repeat: how often each example occurs in an epoch, each time in another view.
+        check: number of samples of each set that are checked before training and form its fingerprint with the labels;
             null for all.
-        seed: of the order and of all chance.
+        seed: seed of the order and all random numbers.
         val_size: see :class:`~tutelage.data.module.Data`.
-        unlabelled: further datasets, of samples without a label.
+        unlabelled: additional datasets of unlabelled samples.
         **common: arguments of :class:`~tutelage.data.module.Data`.
 
     Raises:
-        TutelageError: a set is empty, a field is missing, a label is none; names the sample.
+        TutelageError: a set is empty, a field is missing or a label is invalid; names the sample.
     """
 
     seen_through: ClassVar[tuple[str, ...]] = (
@@ -119,10 +119,10 @@ class DatasetData(Data):
         self.augment = self._chance if train_transform is not None else None
 
     def load(self) -> tuple[Examples, Examples]:
-        """All samples by key; nothing is read but a few, to see whether a dataset draws at random.
+        """Returns all samples by key; reads only a few, to detect datasets that draw random numbers.
 
         Raises:
-            TutelageError: a sample can't be read.
+            TutelageError: a sample cannot be read.
         """
         train, labels = self._parts["train"].dataset, self._labels["train"]
         if "test" in self._parts:
@@ -140,14 +140,14 @@ class DatasetData(Data):
         return Examples(pool, labels), Examples(Samples([("data.test", test)], self.fields, self.check), test_labels)
 
     def split(self, count: int) -> tuple[Tensor, Tensor]:
-        """The ``val`` set is for validation; without one it is drawn."""
+        """Uses the ``val`` set for validation, or draws it from the training set."""
         if "val" not in self._parts:
             return super().split(count)
         first = count - len(self._labels["val"])
         return torch.arange(first), torch.arange(first, count)
 
     def checked(self, part: str, examples: Examples) -> Examples:
-        """Labels are classes (or ``NO_LABEL`` in training), samples have one shape, a mask is true somewhere.
+        """Checks that labels are classes (or ``NO_LABEL`` in training), shapes are equal and masks not all false.
 
         Raises:
             TutelageError: they are not; names the sample.
@@ -165,21 +165,21 @@ class DatasetData(Data):
         return examples
 
     def as_set(self, examples: Examples, keys: Tensor) -> SampleSet:
-        """One and the same view of each."""
+        """Returns some of the examples, each in a fixed view."""
         return SampleSet(examples, keys, self._reading)
 
     def for_training(self, plain: SampleSet, examples: Examples) -> SampleSet:
-        """Another view in each epoch, as far as anything draws at random."""
+        """Returns the training set with another view in each epoch, if anything draws random numbers."""
         chance = replace(self._chance, seed=self.seed)
         return SampleSet(examples, plain.keys, self._training, chance, shows_views=self.augment is not None)
 
     def per_epoch(self, train: SampleSet) -> SampleSet:
-        """With ``repeat`` as well."""
+        """Returns the training set for an epoch, repeated ``repeat`` times."""
         own: SampleSet = super().per_epoch(train)
         return own if self.repeat == 1 else own.repeated(self.repeat)
 
     def pictures(self, inputs: Tensor) -> Tensor | None:
-        """[B, 1 or 3, H, W], before normalisation where that is known, else from the least to the largest value."""
+        """Returns [B, 1 or 3, H, W] in [0, 1], with the normalisation undone if known, else rescaled by min and max."""
         if inputs.ndim != 4 or inputs.shape[1] not in (1, 3) or not inputs.is_floating_point():
             return None
         if self._reading.mean is not None:
@@ -203,7 +203,7 @@ class DatasetData(Data):
         return SampleSet(examples, torch.arange(len(examples)), reading)
 
     def _look(self, found: SampleSet, part: str) -> list[int]:
-        """Makes batches of a few samples of each dataset; returns the shape of an input."""
+        """Checks batches of a few samples of each dataset; returns the shape of an input."""
         shape: list[int] = []
         for rows in torch.tensor(found.samples.spread(self.check)).split(64):
             batch = found[0, rows]
@@ -224,7 +224,7 @@ class DatasetData(Data):
         return shape
 
     def _look_for_chance(self, pool: Samples) -> None:
-        """Finds out whether the training set draws at random by itself, and whether that can be had again."""
+        """Detects whether the training set draws random numbers, and whether these are reproducible."""
         rows = pool.spread(_COPIES)[:_COPIES]
         found = SampleSet(Examples(pool, torch.zeros(len(pool), dtype=torch.long)), torch.arange(len(pool)),
                           self._training, self._chance)  # fmt: skip
@@ -241,10 +241,10 @@ class DatasetData(Data):
 
 
 def as_part(name: str, given: Any) -> Part:
-    """A dataset as it was given: itself, what a function makes, or a loader's.
+    """Returns a split from a dataset, a function that returns one, or a loader.
 
     Raises:
-        TutelageError: it is none, or it is empty.
+        TutelageError: it is not a dataset, or it is empty.
     """
     collate = None
     if isinstance(given, type) or (callable(given) and not hasattr(given, "__len__")):
@@ -266,7 +266,7 @@ def as_part(name: str, given: Any) -> Part:
 
 
 def _tell_of_order(name: str, loader: DataLoader[Any]) -> None:
-    """Logs that a loader's own order is not used: it could not be had again, by another rank or after a resumption."""
+    """Warns that a loader's own order is not used, as it would not be reproducible on other ranks or after resuming."""
     own = loader.batch_sampler if type(loader.batch_sampler) is not BatchSampler else loader.sampler
     known = isinstance(loader.dataset, IterableDataset) or own is None
     if name == "data.train" and not known and not isinstance(own, RandomSampler | SequentialSampler):
@@ -278,7 +278,7 @@ def _tell_of_order(name: str, loader: DataLoader[Any]) -> None:
 
 
 def _read(name: str, stream: Iterable[Any]) -> list[Any]:
-    """All samples of a stream, which has no numbers by which an order, a key or a cache could ask for one.
+    """Reads all samples of an iterable dataset, which has no indices for orders, keys and caches.
 
     Raises:
         TutelageError: they would take more than half of the free memory.

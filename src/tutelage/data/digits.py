@@ -12,11 +12,11 @@ from tutelage.data.examples import Examples, MemoryPixels, divide
 class Digits(ImageData):
     """Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", the copy inside scikit-learn.
 
-    The set has no test part. One is drawn once and for all: the first ``test_size`` of the permutation seeded with
-    ("digits", "test"), in ascending order; what is left, in ascending order, is the training set.
+    The set has no test split. A fixed one is drawn: the first ``test_size`` of the permutation seeded with
+    ("digits", "test"), in ascending order; the rest, in ascending order, is the training set.
 
     Args:
-        test_size: how many of the 1,797 images are for the test, or what fraction.
+        test_size: number (below 1: fraction) of the 1,797 images for the test.
         **common: arguments of :class:`~tutelage.data.base.ImageData`.
     """
 
@@ -25,7 +25,7 @@ class Digits(ImageData):
         self.test_size = test_size
 
     def load(self) -> tuple[Examples, Examples]:
-        """Images in [0, 1] from the levels 0 to 16."""
+        """Returns images in [0, 1], scaled from the levels 0 to 16."""
         digits = load_digits()
         images, labels = torch.tensor(digits.images[:, None] / 16, dtype=torch.float32), torch.tensor(digits.target)
         rest, test = (

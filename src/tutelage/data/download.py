@@ -1,4 +1,4 @@
-"""Fetches a file from the first mirror that has the right one."""
+"""Downloads a file from the first mirror that has the right one."""
 
 import hashlib
 import os
@@ -15,22 +15,22 @@ _MOST = 1 << 30  # bytes
 
 
 def download(name: str, md5: str, mirrors: Iterable[str], folder: Path, timeout: float = 30.0) -> Path:
-    """Puts ``name`` into ``folder`` unless it is there; a process that comes second waits for the first.
+    """Downloads ``name`` to ``folder`` unless it exists; concurrent processes wait for the first.
 
-    The file appears under its name only when it is complete and its checksum is right.
+    The file gets its name only when it is complete and its checksum is correct.
 
     Args:
-        name: of the file, on the mirrors and here.
-        md5: of the whole file, in hexadecimal.
+        name: name of the file, on the mirrors and locally.
+        md5: MD5 checksum of the file, in hexadecimal.
         mirrors: addresses of folders, tried in turn.
-        folder: where to; made if need be.
-        timeout: seconds without an answer, after which a mirror is given up.
+        folder: target folder; created if missing.
+        timeout: seconds without an answer after which the next mirror is tried.
 
     Returns:
         The path.
 
     Raises:
-        TutelageError: what each mirror did, when none had the file with this checksum.
+        TutelageError: no mirror has the file with this checksum; lists the failures.
     """
     folder.mkdir(parents=True, exist_ok=True)
     target, failures = folder / name, []

@@ -17,13 +17,13 @@ from tutelage.types import Batch
 
 
 class Pixels(Protocol):
-    """Gives images by index: from one tensor in memory or from files."""
+    """Images by index, from one tensor in memory or from files."""
 
     def __getitem__(self, rows: Tensor) -> Tensor:
-        """The images ``rows`` [B] int64, as new float32 in [0, 1]: [B, C, H, W]."""
+        """Returns the images ``rows`` [B] int64 as a new float32 tensor in [0, 1]: [B, C, H, W]."""
 
     def content(self) -> bytes:
-        """Bytes that differ when the images do."""
+        """Returns bytes that identify the images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class MemoryPixels:
     """All images in one tensor.
 
     Args:
-        images: [N, C, H, W], uint8 of 0…255, or float32 that is taken as it is.
+        images: [N, C, H, W], uint8 of 0…255, or float32, used unchanged.
     """
 
     images: Tensor
@@ -44,17 +44,17 @@ class MemoryPixels:
         return images.float().div_(torch.full((), 255.0, device=images.device))
 
     def content(self) -> bytes:
-        """Type, shape and a digest of all pixels."""
+        """Returns dtype, shape and a digest of all pixels."""
         return repr((self.images.dtype, self.images.shape)).encode() + _sha256(self.images)
 
 
 @dataclass(frozen=True, eq=False)
 class JoinedPixels:
-    """Images of several origins, numbered through.
+    """Images of several origins with consecutive indices.
 
     Args:
-        parts: where they come from.
-        counts: how many each has.
+        parts: the images of each origin.
+        counts: number of images of each.
     """
 
     parts: tuple[Pixels, ...]
@@ -73,7 +73,7 @@ class JoinedPixels:
 
 @dataclass(frozen=True, eq=False)
 class Normalise:
-    """(image − mean) / std, by channel and in place.
+    """Computes (image − mean) / std by channel, in place.
 
     Args:
         mean: [C, 1, 1].
@@ -84,7 +84,7 @@ class Normalise:
     std: Tensor
 
     def __call__(self, images: Tensor) -> Tensor:
-        """[B, C, H, W] → the same tensor."""
+        """Normalises [B, C, H, W] in place and returns it."""
         return images.sub_(self.mean).div_(self.std)
 
 
@@ -94,7 +94,7 @@ class Examples:
 
     Args:
         pixels: N images.
-        labels: [N], any integer type; ``NO_LABEL`` of :mod:`tutelage.objective` where there is none.
+        labels: [N], any integer type; ``NO_LABEL`` of :mod:`tutelage.types` for unlabelled ones.
     """
 
     pixels: Pixels
@@ -104,19 +104,19 @@ class Examples:
         return len(self.labels)
 
     def fingerprint(self) -> bytes:
-        """A digest of all images and labels."""
+        """Returns a digest of all images and labels."""
         return hashlib.sha256(self.pixels.content() + _sha256(self.labels.long())).digest()
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet(Dataset[Batch]):
-    """Some of the examples, fetched by the batch.
+    """A subset of the examples, fetched batch by batch.
 
     Args:
         examples: all of them.
         keys: [n] int64, which of them belong to this set; one may come more than once.
-        normalise: what is done to pixels last; None where they are already normalised.
-        augment: what is done to pixels first.
+        normalise: normalisation, applied last; None if pixels are normalised already.
+        augment: augmentation, applied first.
     """
 
     examples: Examples
@@ -134,7 +134,7 @@ class ImageSet(Dataset[Batch]):
         return isinstance(self.examples.pixels, MemoryPixels)
 
     def moved(self, to: Callable[[Tensor], Tensor]) -> "ImageSet":
-        """The same set with ``to`` applied to each of its tensors; of images in memory."""
+        """Returns the same set with ``to`` applied to each of its tensors; for images in memory."""
         assert isinstance(self.examples.pixels, MemoryPixels)
         examples = Examples(MemoryPixels(to(self.examples.pixels.images)), to(self.examples.labels))
         normalise = self.normalise and Normalise(to(self.normalise.mean), to(self.normalise.std))
@@ -142,11 +142,11 @@ class ImageSet(Dataset[Batch]):
 
     @property
     def labels(self) -> Tensor:
-        """[n] int64, by place in this set."""
+        """Returns the labels [n] int64, by index in this set."""
         return self.examples.labels.index_select(0, self.keys)
 
     def __getitem__(self, request: Request) -> Batch:
-        """``{"input": [B, C, H, W] float32, "label": [B], "key": [B]}`` for (epoch, indices into this set).
+        """Returns ``{"input": [B, C, H, W] float32, "label": [B], "key": [B]}`` for (epoch, indices into this set).
 
         Augmented images also say which ``view`` [B] they are.
         """
@@ -163,21 +163,21 @@ class ImageSet(Dataset[Batch]):
 
 
 def normalised(examples: Examples, normalise: Normalise) -> Examples:
-    """The same examples with pixels that are float32 in memory and normalised once and for all."""
+    """Returns the examples with pixels as normalised float32 in memory."""
     pixels = examples.pixels[torch.arange(len(examples))]
     return replace(examples, pixels=MemoryPixels(normalise(pixels)))
 
 
 @runtime_checkable
 class Joinable(Protocol):
-    """Pixels that know how to be followed by others."""
+    """Pixels that can be concatenated with others."""
 
     def joined(self, others: Sequence[Any]) -> Any:
-        """Returns these and all of ``others``, one after the other."""
+        """Returns these and all of ``others``, concatenated."""
 
 
 def joined(parts: Sequence[Examples]) -> Examples:
-    """All examples one after the other, in memory where all parts are."""
+    """Concatenates examples, in memory if all parts are."""
     labels = torch.cat([part.labels for part in parts])
     pixels = [part.pixels for part in parts]
     if isinstance(first := pixels[0], Joinable):
@@ -194,16 +194,16 @@ def divide(count: int, size: float, key: str, *parts: int | str) -> tuple[Tensor
     """Splits 0 … count − 1 at random, as a function of ``parts``.
 
     Args:
-        count: how many there are.
-        size: how many are taken; below 1 it is a fraction.
-        key: what the config calls ``size``.
+        count: number of examples.
+        size: number (below 1: fraction) of examples to take.
+        key: key of ``size`` in the config, for messages.
         parts: see :func:`tutelage.seeding.derive_seed`.
 
     Returns:
-        What is left and what is taken, each in ascending order.
+        The remaining and the taken indices, each in ascending order.
 
     Raises:
-        TutelageError: ``size`` takes nothing or everything, or isn't a whole number.
+        TutelageError: ``size`` takes none or all, or is not an integer.
     """
     taken = size if size >= 1 else round(size * count, 0)
     if not (0 < taken < count and float(taken).is_integer()):

@@ -1,4 +1,4 @@
-"""From a sample of anyone's dataset to the named tensors of a batch."""
+"""Converts samples of a user's dataset to the named tensors of a batch."""
 
 import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
@@ -12,7 +12,7 @@ from torch import Tensor
 from tutelage.errors import TutelageError, nearest
 
 INPUT, LABEL = "input", "label"
-_OURS = ("key", "view")  # fields of a batch that say which example it is
+_OURS = ("key", "view")  # fields of a batch that identify the example
 _USUAL = {
     INPUT: ("input", "image", "img", "inputs", "pixel_values", "x", "data"),
     LABEL: ("label", "labels", "target", "targets", "y", "fine_label", "class"),
@@ -25,10 +25,10 @@ class Fields:
 
     Args:
         places: field → key of a dict, attribute of a dataclass, or position in a tuple. Without it a tuple is (input,
-            label); of a dict the usual names are found, and all other entries that are numbers travel under their own.
+            label); for a dict the usual names are recognised, and other numeric entries keep their names.
 
     Raises:
-        TutelageError: a field is called ``key`` or ``view``, or there is no ``input``.
+        TutelageError: a field is named ``key`` or ``view``, or there is no ``input``.
     """
 
     def __init__(self, places: Mapping[str, Hashable] | None = None):
@@ -42,10 +42,10 @@ class Fields:
 
         Args:
             sample: a tuple, dict, dataclass, or an input alone.
-            where: what errors call it.
+            where: the sample, for messages.
 
         Raises:
-            TutelageError: a field is missing; names those that there are.
+            TutelageError: a field is missing; lists the existing ones.
         """
         parts = entries(sample)
         if self.places is None:
@@ -54,7 +54,7 @@ class Fields:
         return {field: self._at(parts, place, field, where) for field, place in wanted.items()}
 
     def label(self, sample: Any, where: str) -> Any:
-        """Returns the label of a sample, and nothing else of it.
+        """Returns the label of a sample.
 
         Raises:
             TutelageError: it has none.
@@ -137,9 +137,9 @@ def is_numeric(value: Any) -> bool:
 def as_tensor(name: str, value: Any, where: str) -> Tensor:
     """Returns a field's value as a tensor.
 
-    A picture becomes [C, H, W] with levels from 0 to 1: a PIL image, and in the field ``input`` uint8 of three
+    Images become [C, H, W] with levels from 0 to 1: PIL images, and in the field ``input`` uint8 of three
     dimensions (a tensor [C, H, W]; an array [H, W, C] or [C, H, W]) or an array [H, W] of uint8. Other floats become
-    float32, all else stays what it is.
+    float32, everything else is unchanged.
 
     Raises:
         TutelageError: it is none of these.
@@ -180,7 +180,7 @@ def _levels(pixels: Tensor) -> Tensor:
 
 
 def stacked(samples: Sequence[Mapping[str, Tensor]], keys: Sequence[int], where: str) -> dict[str, Tensor]:
-    """One tensor a field.
+    """Stacks samples to one tensor per field.
 
     Raises:
         TutelageError: two samples have other fields or shapes; names them.

@@ -1,4 +1,4 @@
-"""Lists the images of a folder without opening any. Files left out are counted, with the reason."""
+"""Lists the images of a folder without opening any. Ignored files are counted, with the reason."""
 
 import logging
 import os
@@ -21,12 +21,12 @@ _told: set[str] = set()
 
 @dataclass
 class Listing:
-    """Images found in a folder, and what was left out.
+    """Images found in a folder, and ignored files.
 
     Attributes:
         images: paths below the folder, in ascending order.
-        nested: how many of them are not in the folder itself.
-        ignored: reason → paths left out for it.
+        nested: number of them in subfolders.
+        ignored: reason → ignored paths.
     """
 
     images: list[str] = field(default_factory=list)
@@ -34,25 +34,25 @@ class Listing:
     ignored: dict[str, list[str]] = field(default_factory=dict)
 
     def leave(self, reason: str, path: str) -> None:
-        """Counts ``path`` as left out."""
+        """Counts ``path`` as ignored."""
         self.ignored.setdefault(reason, []).append(path)
 
     def take_over(self, other: "Listing", below: str) -> None:
-        """Counts what another listing, of the folder ``below`` this one, left out."""
+        """Adds the ignored files of another listing, of the subfolder ``below``."""
         self.nested += other.nested
         for reason, paths in other.ignored.items():
             self.ignored.setdefault(reason, []).extend(os.path.join(below, path) for path in paths)
 
     def reasons(self) -> str:
-        """Returns what was left out and why, as text; empty where nothing was."""
+        """Returns the ignored files with reasons as text; empty if there are none."""
         return "; ".join(f"{len(paths)} {reason} ({paths[0]})" for reason, paths in sorted(self.ignored.items()))
 
 
 def list_images(folder: Path) -> Listing:
-    """All images in a folder at any depth, told by their suffix; links are followed, but not in circles.
+    """Lists all images in a folder at any depth, by suffix; links are followed, but not in cycles.
 
     Raises:
-        TutelageError: the folder can't be listed.
+        TutelageError: the folder cannot be listed.
     """
     found = Listing()
     waiting: list[tuple[str, tuple[str, ...]]] = [("", (os.path.realpath(folder),))]
@@ -94,25 +94,25 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def is_hidden(name: str) -> bool:
-    """Checks whether a file or folder is the system's, such as ``.DS_Store``, ``._x.png`` or ``Thumbs.db``."""
+    """Checks whether a file or folder is hidden or the system's, such as ``.DS_Store`` or ``Thumbs.db``."""
     return name.startswith(".") or name.lower() in _SYSTEM
 
 
 def subfolders(folder: Path) -> list[str]:
-    """The folders in a folder, without hidden ones, in ascending order."""
+    """Lists the subfolders of a folder, without hidden ones, in ascending order."""
     return sorted(entry.name for entry in _entries(folder) if entry.is_dir() and not is_hidden(entry.name))
 
 
 def files_of(folder: Path) -> list[str]:
-    """The files in a folder itself, without hidden ones, in ascending order."""
+    """Lists the files directly in a folder, without hidden ones, in ascending order."""
     return sorted(entry.name for entry in _entries(folder) if not entry.is_dir() and not is_hidden(entry.name))
 
 
 def split_folders(root: Path) -> dict[str, str]:
-    """``train``, ``val`` and ``test`` → the folder below ``root``; where there are none, ``train`` is ``root`` itself.
+    """Returns the folders of ``train``, ``val`` and ``test`` below ``root``; without any, ``train`` is ``root`` itself.
 
     Raises:
-        TutelageError: no such folder, several for validation, or others without ``train``.
+        TutelageError: there is no such folder, several for validation, or no ``train`` beside others.
     """
     if not root.is_dir():
         raise TutelageError(f"data.root={root} is not a folder")
@@ -129,7 +129,7 @@ def split_folders(root: Path) -> dict[str, str]:
 
 
 def class_folders(root: Path) -> list[str]:
-    """The names of the classes: the folders of the training images, in ascending order.
+    """Returns the names of the classes: the folders of the training images, in ascending order.
 
     Raises:
         TutelageError: there are fewer than two, or they look like splits.
@@ -149,7 +149,7 @@ def class_folders(root: Path) -> list[str]:
 
 
 def by_class(names: Sequence[str], labels: Iterable[int]) -> str:
-    """Returns the number of labels of each class as text: of few classes all, of many the smallest and largest."""
+    """Returns the number of labels of each class as text; of many classes only the smallest and largest."""
     counts = dict.fromkeys(names, 0)
     for label in labels:
         counts[names[label]] += 1
@@ -160,7 +160,7 @@ def by_class(names: Sequence[str], labels: Iterable[int]) -> str:
 
 
 def tell(root: Path, counts: Mapping[str, str], listing: Listing) -> None:
-    """Logs once in a process what a folder holds, by split, and warns of what is left out."""
+    """Logs a folder's content by split, once in a process, and warns of ignored files."""
     lines = [f"{root}: {split}: {text}" for split, text in counts.items()]
     if listing.nested:
         lines.append(f"{root}: {listing.nested} of the images are in folders within their class's")

@@ -1,4 +1,4 @@
-"""The labels of anyone's dataset, and the names of its classes, found without reading every sample where possible."""
+"""Finds the labels and class names of a user's dataset, without reading every sample if possible."""
 
 import logging
 from collections.abc import Sequence
@@ -17,23 +17,23 @@ from tutelage.errors import TutelageError
 log = logging.getLogger(__name__)
 
 _ATTRIBUTES = ("targets", "labels", "y")
-_COMPARED = 16  # samples that must have the label that a column says
-_MANY = 20_000  # samples that take a while to read
+_COMPARED = 16  # number of samples whose labels are compared with a column
+_MANY = 20_000  # number of samples that takes a while to read
 
 
 def labels_of(name: str, dataset: Any, fields: Fields) -> Tensor:
-    """One label a sample: [N], whole numbers.
+    """Returns the labels of a dataset, one integer per sample, [N].
 
-    A column (``targets``, ``labels``, ``y``, that of a table, a tensor of a TensorDataset) is taken where a few samples
-    agree with it; else each sample is read once.
+    Uses a column (``targets``, ``labels``, ``y``, that of a table, a tensor of a TensorDataset) if a few samples agree
+    with it; else reads each sample once.
 
     Args:
-        name: what errors call the dataset.
+        name: name of the dataset, for messages.
         dataset: has ``len`` and ``[row]``.
-        fields: what a sample consists of.
+        fields: the fields of a sample.
 
     Raises:
-        TutelageError: a label is missing or is no single whole number; names the sample.
+        TutelageError: a label is missing or is not a single integer; names the sample.
     """
     samples = Samples([(name, dataset)], fields, _COMPARED)
     with own_generators():
@@ -98,7 +98,7 @@ def _whole(values: Any) -> Tensor | None:
 
 
 def class_names_of(dataset: Any, fields: Fields) -> list[str] | None:
-    """The names of the classes: ``classes``, ``class_names`` or a feature of the dataset's, or None."""
+    """Returns the dataset's ``classes``, ``class_names`` or those of a feature; None without any."""
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
     place = (fields.places or {}).get("label")

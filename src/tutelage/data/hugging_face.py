@@ -1,4 +1,4 @@
-"""Datasets of Hugging Face's on disk: a folder that ``save_to_disk`` wrote, or parquet files."""
+"""Reads Hugging Face datasets from disk: a folder written by ``save_to_disk``, or parquet files."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,16 +11,16 @@ _USUAL = {"train": ("train",), "val": ("validation", "valid", "val", "dev"), "te
 
 
 class HuggingFaceData(DatasetData):
-    """Reads ``<path>/{train,validation,test}-*.parquet`` (extra ``parquet``), or what ``save_to_disk`` wrote (``hf``).
+    """Reads ``<path>/{train,validation,test}-*.parquet`` (extra ``parquet``), or output of ``save_to_disk`` (``hf``).
 
-    Nothing is fetched. Number and names of the classes are those of the label's feature.
+    Nothing is downloaded. Number and names of the classes are those of the label's feature.
 
     Args:
         path: the folder.
-        train: name of the split that is trained on.
-        val: of the one for validation; null: ``validation``, ``valid``, ``val`` or ``dev`` if there is one, else it is
+        train: name of the training split.
+        val: name of the validation split; null: ``validation``, ``valid``, ``val`` or ``dev`` if it exists, else it is
             drawn from the training set.
-        test: the same, ``test``.
+        test: likewise for test; null: ``test`` if it exists.
         **common: arguments of :class:`~tutelage.data.dataset.DatasetData`.
 
     Raises:

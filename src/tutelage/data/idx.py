@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST from their raw IDX files."""
+"""Reads MNIST and Fashion-MNIST from their raw IDX files."""
 
 import math
 import zlib
@@ -55,8 +55,8 @@ class IdxImages(ImageData):
     Args:
         root: the folder of all data.
         dataset: ``MNIST`` or ``FashionMNIST``.
-        download: whether to fetch files that are missing.
-        mirrors: addresses of folders to fetch from, instead of the known ones.
+        download: whether to download missing files.
+        mirrors: addresses of folders to download from, instead of the default ones.
         **common: arguments of :class:`~tutelage.data.base.ImageData`.
 
     Raises:
@@ -80,10 +80,10 @@ class IdxImages(ImageData):
         self.mirrors = list(mirrors or MIRRORS[dataset])
 
     def load(self) -> tuple[Examples, Examples]:
-        """The 60,000 training and 10,000 test images, as uint8.
+        """Reads the 60,000 training and 10,000 test images, as uint8.
 
         Raises:
-            TutelageError: files are missing and can't be fetched, or are damaged.
+            TutelageError: files are missing and cannot be downloaded, or are damaged.
         """
         self._complete()
         train, test = (
@@ -114,14 +114,14 @@ class IdxImages(ImageData):
 
 
 def read_idx(path: Path, dimensions: int) -> Tensor:
-    """An IDX file of unsigned bytes, packed with gzip if its name ends so.
+    """Reads an IDX file of unsigned bytes, unpacking it if its name ends in .gz.
 
     The format: two zero bytes, 8 (unsigned byte), the number of dimensions, then each dimension as a big-endian 32-bit
     integer, then the values.
 
     Args:
         path: the file.
-        dimensions: how many it must have: 3 for images, 1 for labels.
+        dimensions: expected number of dimensions: 3 for images, 1 for labels.
 
     Returns:
         uint8, with ``dimensions`` dimensions.
@@ -145,11 +145,11 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     return torch.from_numpy(np.frombuffer(data, np.uint8, offset=header)).reshape(shape)
 
 
-_MORE = 1 << 16  # bytes that are read beyond the expected end, to say how many follow it
+_MORE = 1 << 16  # bytes read beyond the expected end, to report how many follow it
 
 
 def _start(path: Path, size: int) -> tuple[bytearray, str]:
-    """The first ``size`` bytes of what the file holds, unpacked; a remark where a packed file ends before its end."""
+    """Returns the first ``size`` unpacked bytes of a file, and a remark if a packed file is truncated."""
     if path.suffix == ".gz":
         return _unpack(path, size)
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Images in folders, one folder a class, read from disk batch by batch."""
+"""Images in folders, one folder per class, read from disk batch by batch."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -31,22 +31,22 @@ Files = list[tuple[str, int]]  # (path below the root, label)
 
 
 class ImageFolder(ImageData):
-    """``<root>/{train,val,test}/<class>/<image>``, or ``<root>/<class>/<image>``; images at any depth below a class.
+    """Reads ``<root>/{train,val,test}/<class>/<image>``, or ``<root>/<class>/<image>``, at any depth below a class.
 
-    ``val`` may be called ``valid`` or ``validation``. A part without a folder of its own is drawn from the training
-    images: first the test by ``test_size``, then validation by ``val_size``, both functions of ``split_seed``. Training
-    keys count the training files that are left after the test is drawn, by class and name; the files of a ``val``
-    folder continue that numbering. The log has what each part holds by class, and what was left out and why.
+    ``val`` may be called ``valid`` or ``validation``. A split without a folder is drawn from the training
+    images: first test by ``test_size``, then validation by ``val_size``, both functions of ``split_seed``. Training
+    keys number the training files that remain after test is drawn, by class and name; the files of a ``val``
+    folder continue that numbering. The log has the counts by split and class, and the ignored files with reasons.
 
-    An image is scaled until it just covers (H, W), and its centre is cut out. 16 bits become 8, transparent images are
-    laid on white, CMYK and palettes become colours; animations and numbers of more bits are refused.
+    An image is scaled to cover (H, W) and cropped at the centre. 16 bits become 8, transparent images are
+    composed over white, CMYK and palettes become RGB; animations and more than 16 bits are refused.
 
     Args:
         root: the folder.
-        num_classes: by default as many as there are folders.
-        class_names: the folders in the order of their labels; by default the alphabet's.
-        test_size: how many images are for the test, or what fraction; only read where there is no ``test`` folder.
-        verify: whether to open every file's header before training, rather than meet a bad file in the middle of it.
+        num_classes: by default the number of folders.
+        class_names: the folders in the order of their labels; by default alphabetical.
+        test_size: number (below 1: fraction) of test images if there is no ``test`` folder.
+        verify: whether to open every file's header before training, to detect bad files early.
         **common: arguments of :class:`~tutelage.data.base.ImageData`.
 
     Raises:
@@ -71,7 +71,7 @@ class ImageFolder(ImageData):
             raise TutelageError(f"data.input_shape must have 1 or 3 channels; found {list(self.input_shape)}")
 
     def load(self) -> tuple[Examples, Examples]:
-        """Lists the files; pixels are read when a batch is asked for.
+        """Lists the files; pixels are read batch by batch.
 
         Raises:
             TutelageError: folders are missing or empty, or their classes don't agree.
@@ -86,7 +86,7 @@ class ImageFolder(ImageData):
         return self._examples(files["train"] + val), self._examples(files["test"])
 
     def split(self, count: int) -> tuple[Tensor, Tensor]:
-        """The ``val`` folder is for validation; without one it is drawn."""
+        """Uses the ``val`` folder for validation, or draws it from the training images."""
         if self._val_count:
             train, val = torch.arange(count - self._val_count), torch.arange(count - self._val_count, count)
         else:
@@ -159,7 +159,7 @@ class FilePixels:
         return images.permute(0, 3, 1, 2).contiguous().float().div_(255)
 
     def content(self) -> bytes:
-        """Path, size and time of change of every file."""
+        """Returns path, size and modification time of every file."""
         stats = ((name, (self.root / os.fsdecode(name)).stat()) for name in self.names.tolist())
         return repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]).encode()
 
@@ -192,7 +192,7 @@ class FilePixels:
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """One opaque image of 8 bits a channel."""
+    """Returns one opaque image of 8 bits per channel."""
     frames = getattr(image, "n_frames", 1) if image.format != "MPO" else 1  # a camera's preview is none
     if frames > 1:
         raise ValueError(f"it is an animation, or has several pages: {frames} images; expected one")

@@ -1,4 +1,4 @@
-"""The base of all data: split, transfer set, order, loaders, fingerprint; whatever an example consists of."""
+"""The base of all data: split, transfer set, order, loaders and fingerprint, for examples of any kind."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -22,33 +22,33 @@ from tutelage.types import Batch
 
 
 class Data(L.LightningDataModule, ABC):
-    """Labelled examples as batches ``{"input": [B, …], "label": [B], "key": [B]}``, in an order that is ours.
+    """Labelled examples as batches ``{"input": [B, …], "label": [B], "key": [B]}``, in a reproducible order.
 
     A key is the number of an example in the original training set, before validation was split off; validation has the
     same numbering, examples without labels continue it, and the test set has its own. A label is ``NO_LABEL`` (−100)
-    where the training set has none. The order of an epoch is a function of (seed, epoch), chance in an example one of
-    (seed, view, key): so runs resume to the bit, ranks share batches, and teacher and student see the same.
+    where the training set has none. The order of an epoch is a function of (seed, epoch), random numbers are one of
+    (seed, view, key): so runs resume bit-identically, ranks share batches, and teacher and student see the same images.
 
-    A subclass says in :meth:`load` what the examples are, in :meth:`checked` what they must be, and in :meth:`as_set`
-    how batches are made of them; it sets ``input_shape``, and ``augment`` where training examples change by epoch.
+    A subclass returns the examples in :meth:`load`, checks them in :meth:`checked`, and makes batches of them in
+    :meth:`as_set`; it sets ``input_shape``, and ``augment`` if training examples change by epoch.
 
     Args:
         num_classes: labels are 0 to num_classes − 1.
         batch_size: examples in an optimizer step, over all ranks.
-        val_size: how many training examples are for validation; a number, or a fraction below 1.
-        seed: of the order and the augmentation.
-        split_seed: of the validation split, so that runs with different seeds share it.
-        eval_batch_size: the same as ``batch_size``, in evaluation.
-        drop_last: whether a training epoch leaves out a last batch that is not full.
-        num_workers: processes that fetch.
-        class_names: one a class; by default their numbers.
-        sampler: which training examples an epoch has, and in which order (:mod:`tutelage.data.samplers`); by default
+        val_size: number (below 1: fraction) of training examples for validation.
+        seed: seed of the order and the augmentation.
+        split_seed: seed of the validation split, which runs with different seeds share.
+        eval_batch_size: batch size in evaluation.
+        drop_last: whether a training epoch drops a last batch that is not full.
+        num_workers: number of worker processes.
+        class_names: one per class; by default their numbers.
+        sampler: draws the training examples of an epoch and their order (:mod:`tutelage.data.samplers`); by default
             every one once, shuffled.
-        labelled: how many training examples keep their label, as a function of ``split_seed``; a number, or a fraction
-            below 1. These five make a :class:`~tutelage.data.transfer.Transfer`; validation and test stay as they are.
+        labelled: number (below 1: fraction) of training examples that keep their label, drawn with ``split_seed``.
+            This and the next four form a :class:`~tutelage.data.transfer.Transfer`; validation and test are unaffected.
         classes: the only classes to train on.
-        unlabelled: further examples to train on (:mod:`tutelage.data.unlabelled`).
-        repeat_labelled: how many times an epoch has each labelled example.
+        unlabelled: additional examples to train on (:mod:`tutelage.data.unlabelled`).
+        repeat_labelled: how often each labelled example occurs in an epoch.
         focus: the classes of half of an epoch's examples, for a specialist.
 
     Raises:
@@ -90,33 +90,33 @@ class Data(L.LightningDataModule, ABC):
 
     @abstractmethod
     def load(self) -> tuple[Examples, Examples]:
-        """All training examples, validation included, and the test examples."""
+        """Returns all training examples, including validation, and the test examples."""
 
     @abstractmethod
     def checked(self, part: str, examples: Examples) -> Examples:
-        """The examples of ``train`` (validation included) or ``test``, with labels as int64.
+        """Checks and returns the examples of ``train`` (including validation) or ``test``, with labels as int64.
 
         Raises:
-            TutelageError: they are not what the arguments say.
+            TutelageError: they contradict the arguments.
         """
 
     @abstractmethod
     def as_set(self, examples: Examples, keys: Tensor) -> Any:
-        """Some of the examples as they are: a dataset that gives a batch for (epoch, indices).
+        """Returns a subset of the examples without augmentation: a dataset of batches by (epoch, indices).
 
         A dataclass with a field ``keys``; has ``labels`` [n] by place, and ``in_memory``.
         """
 
     def for_training(self, plain: Any, examples: Examples) -> Any:
-        """The training set as epochs show it, from the same as it is; another one after ``seed`` was changed."""
+        """Returns the training set with augmentation, which depends on ``seed``, from the one without."""
         return plain
 
     def per_epoch(self, train: Any) -> Any:
-        """The training set with every example as often as an epoch has it."""
+        """Returns the training set with every example as often as it occurs in an epoch."""
         return self.transfer.epoch(train, self.split_seed)
 
     def pictures(self, inputs: Tensor) -> Tensor | None:
-        """Pixels in [0, 1] of a batch's ``input``: [B, 1 or 3, H, W]; None where inputs are no pictures."""
+        """Returns the pixels in [0, 1] of a batch's ``input``, [B, 1 or 3, H, W]; None if inputs are not images."""
         return None
 
     def split(self, count: int) -> tuple[Tensor, Tensor]:
@@ -124,7 +124,7 @@ class Data(L.LightningDataModule, ABC):
         return divide(count, self.val_size, "data.val_size", self.split_seed, "val")
 
     def with_seed(self, seed: int) -> "Data":
-        """The same examples, loaded and digested once for both, in the order and augmentation of another seed."""
+        """Returns the same data, loaded only once, with the order and augmentation of another seed."""
         self._fingerprint  # noqa: B018
         other = copy(self)
         other.seed, other.trainer = seed, None
@@ -137,15 +137,15 @@ class Data(L.LightningDataModule, ABC):
     # -- loading ------------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str | None = None) -> None:
-        """Loads, checks and splits, once; what needs data does the same by itself.
+        """Loads, checks and splits the data, once.
 
         Raises:
-            TutelageError: the data are not what the arguments say.
+            TutelageError: the data contradict the arguments.
         """
         self._loaded  # noqa: B018
 
     def teardown(self, stage: str | None = None) -> None:
-        """Leaves the device of a training that has ended."""
+        """Frees the memory on the device of a finished training."""
         leave(self)
 
     @cached_property
@@ -168,21 +168,21 @@ class Data(L.LightningDataModule, ABC):
 
     @property
     def splits(self) -> dict[str, Any]:
-        """``train`` (augmented where so configured), ``val`` and ``test``, each asked with (epoch, indices).
+        """Returns ``train`` (augmented if configured), ``val`` and ``test``, each indexed by (epoch, indices).
 
-        ``train`` has every example once, however often an epoch has it.
+        ``train`` has every example once, regardless of repetitions in an epoch.
         """
         return self._loaded.splits
 
     @property
     def named_classes(self) -> dict[str, list[str]]:
-        """The names of the classes for the header of a file, where they are more than numbers."""
+        """Returns the names of the classes for the header of a file, if they are not just numbers."""
         plain = self.class_names == [str(c) for c in range(self.num_classes)]
         return {} if plain else {"class_names": self.class_names}
 
     @property
     def absent(self) -> list[int]:
-        """The classes that no training example is of; a hidden label counts, images that never had one don't."""
+        """Returns the classes without a training example; hidden labels count, additional unlabelled images do not."""
         pool, keys = self._loaded.pool, self._loaded.train.keys
         present = set(pool.labels[keys[keys < len(pool)]].unique().tolist())
         return [c for c in range(self.num_classes) if c not in present]
@@ -193,9 +193,9 @@ class Data(L.LightningDataModule, ABC):
         return not self._loaded.train.in_memory
 
     def fingerprint(self) -> str:
-        """SHA-256 of the content that was loaded, whatever the split; of files it takes paths, sizes and times.
+        """Returns a SHA-256 of the loaded content, independent of the split; for files, of paths, sizes and times.
 
-        Where the transfer set is not the whole training set, its examples, labels and keys count as well.
+        If the transfer set is not the whole training set, its examples, labels and keys are included.
         """
         return self._fingerprint
 
@@ -210,20 +210,20 @@ class Data(L.LightningDataModule, ABC):
     # -- batches ------------------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> EpochLoader:
-        """Training batches: shuffled, augmented, resumable."""
+        """Returns a loader of training batches: shuffled, augmented, resumable."""
         if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
             raise TutelageError("overfit_batches replaces the order of examples: use trainer.limit_train_batches")
         return self._loader(*self._epoch(), partial(position, self.trainer) if self.trainer else None)
 
     def unaugmented_train_loader(self, epoch: int) -> EpochLoader:
-        """One epoch of whole training batches, shuffled and augmented, the same on every rank."""
+        """Returns a loader of one epoch of global training batches, shuffled and augmented, the same on every rank."""
         train, order = self._epoch()
         sampler = order(size=len(train), seed=self.seed)
         sampler.set_epoch(epoch)
         return EpochLoader(train, sampler, residence=residence_of(self))
 
     def _epoch(self) -> tuple[Any, Callable[..., EpochOrder]]:
-        """The training set as an epoch has it, and the order of its batches."""
+        """Returns the training set for an epoch, and the order of its batches."""
         train, sampler = self.per_epoch(self.splits["train"]), self.sampler
         order = partial(EpochOrder, batch_size=self.batch_size, shuffle=True, drop_last=self.drop_last)
         if sampler is None:
@@ -232,20 +232,20 @@ class Data(L.LightningDataModule, ABC):
         return train, lambda size, **given: order(size=sampler.size(train), draw=draw, **given)
 
     def val_dataloader(self) -> EpochLoader:
-        """Validation examples."""
+        """Returns a loader of validation batches."""
         return self._loader(self.splits["val"], self._eval_order)
 
     def test_dataloader(self) -> EpochLoader:
-        """Test examples, for a Trainer of one's own: our figures are of :meth:`whole`."""
+        """Returns a loader of test batches, for users' Trainers; our metrics use :meth:`whole`."""
         return self._loader(self.splits["test"], self._eval_order)
 
     def whole(self, split: str) -> EpochLoader:
-        """All of ``train``, ``val`` or ``test`` in its own order and as it is, on one rank, however many there are."""
+        """Returns a loader of all of ``train``, ``val`` or ``test``, in order and without augmentation, on one rank."""
         dataset = self._loaded.train if split == "train" else self.splits[split]
         return EpochLoader(dataset, self._eval_order(size=len(dataset), seed=self.seed), self.num_workers)
 
     def labelled(self, most: int | None = None) -> EpochLoader | None:
-        """The training examples that have a label (the first ``most``), as :meth:`whole` gives them; None without."""
+        """Returns a loader of the labelled training examples (the first ``most``), as :meth:`whole`; None if none."""
         train = self._loaded.train
         if not len(rows := (train.labels >= 0).nonzero().flatten()[:most]):
             return None
@@ -253,9 +253,9 @@ class Data(L.LightningDataModule, ABC):
         return EpochLoader(chosen, self._eval_order(size=len(chosen), seed=self.seed), self.num_workers)
 
     def sample(self, n: int) -> Batch:
-        """The first ``n`` training examples (or all) as they are, such as a lazy layer must see once.
+        """Returns the first ``n`` training examples (or all) without augmentation, e.g. to initialise lazy layers.
 
-        Where some have no label, these are at most the half: a loss that reads labels must see some as well.
+        At most half of them are unlabelled, so that losses with labels can be initialised too.
         """
         train = self._loaded.train
         rows, bare = torch.arange(len(train)), train.labels < 0

@@ -1,4 +1,4 @@
-"""The order of examples as a pure function of (seed, epoch), and a loader that can resume inside an epoch."""
+"""The order of examples as a pure function of (seed, epoch), and a loader that can resume within an epoch."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +16,7 @@ from tutelage.data.resident import Residence
 from tutelage.errors import TutelageError
 from tutelage.types import Batch
 
-Request = tuple[int, Tensor]  # (epoch, indices): all that a batch is made from
+Request = tuple[int, Tensor]  # (epoch, indices), which determine a batch
 
 _BATCHES, _BYTES = 32, 64 << 20  # at most so many batches, and bytes, are made at once on a device
 
@@ -36,13 +36,13 @@ class EpochOrder(DistributedSampler[Request]):
         batch_size: the global batch, over all ranks.
         seed: the run's seed.
         shuffle: whether each epoch has its own order.
-        drop_last: whether to leave out a last batch that is not full.
-        rank: this process.
-        world_size: how many processes share a batch.
-        draw: generator of an epoch's chance → the ``size`` indices of the epoch, instead of a permutation.
+        drop_last: whether to drop a last batch that is not full.
+        rank: rank of this process.
+        world_size: number of processes that share a batch.
+        draw: random generator of an epoch → the ``size`` indices of the epoch, instead of a permutation.
 
     Raises:
-        TutelageError: the ranks can't have equal shares of every training batch, or not even one example each.
+        TutelageError: training batches cannot be divided equally among ranks, or a rank would have no example.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class EpochOrder(DistributedSampler[Request]):
             )
 
     def __len__(self) -> int:
-        """Batches in a whole epoch, wherever the next iteration starts."""
+        """Returns the number of batches in a whole epoch."""
         if self.drop_last:
             return self.size // self.batch_size
         full = math.ceil(self.size / self.batch_size)
@@ -93,7 +93,7 @@ class EpochOrder(DistributedSampler[Request]):
             yield epoch, order[self._share(step)]
 
     def resume(self, epoch: int, batch: int) -> None:
-        """Makes the next iteration, if it is of ``epoch``, begin at ``batch``; the ones after it are whole."""
+        """Makes the next iteration start at ``batch`` if it is of ``epoch``; later ones are whole."""
         self.set_epoch(epoch)
         self._resume = (epoch, batch)
 
@@ -117,7 +117,7 @@ class EpochOrder(DistributedSampler[Request]):
 
 
 class EpochLoader(DataLoader[Batch]):
-    """Asks the dataset for whole batches by ``(epoch, indices)``, and can say and take up a position in an epoch.
+    """Fetches whole batches by ``(epoch, indices)``; its position in an epoch can be saved and restored.
 
     An iteration starts, workers included, at its first ``next``: Lightning calls ``iter`` before it tells the sampler
     which epoch it is. The workers draw nothing, and the global random state is not touched.
@@ -125,9 +125,9 @@ class EpochLoader(DataLoader[Batch]):
     Args:
         dataset: maps ``(epoch, indices)`` to a batch.
         sampler: the order.
-        num_workers: processes that fetch; they live for the whole run.
-        position: gives the (epoch, batches trained on) of whoever consumes this loader; prefetched ones don't count.
-        residence: of the device that trains; a dataset that it takes is there from the first iteration on.
+        num_workers: number of worker processes, which live for the whole run.
+        position: returns the consumer's (epoch, batches trained on), without prefetched ones.
+        residence: copies the dataset to the training device at the first iteration, if it fits.
     """
 
     sampler: EpochOrder
@@ -172,7 +172,7 @@ class EpochLoader(DataLoader[Batch]):
             raise TutelageError(message) from error.with_traceback(None)
 
     def state_dict(self) -> dict[str, int]:
-        """The consumer's position: ``{"epoch": e, "batch": k}``, k batches of epoch e being done."""
+        """Returns the consumer's position: ``{"epoch": e, "batch": k}`` after k batches of epoch e."""
         if self.position is None:
             raise TutelageError("this loader can't say how far its consumer is: it was made without `position`")
         epoch, batch = self.position()
@@ -193,16 +193,16 @@ class EpochLoader(DataLoader[Batch]):
 
 
 def position(trainer: Trainer) -> tuple[int, int]:
-    """The epoch that ``trainer`` is in and how many of its batches have been trained on, as Lightning counts them.
+    """Returns the trainer's epoch and the number of its batches trained on, as Lightning counts them.
 
-    Once all are done Lightning goes on to the next epoch, which starts at its beginning whatever this says.
+    After the last batch Lightning starts the next epoch at its beginning, regardless of this.
     """
     fit: Any = trainer.fit_loop
     return fit.epoch_progress.current.processed, fit.epoch_loop.batch_progress.current.processed
 
 
 def _by_chunks(dataset: Dataset[Batch], requests: Iterable[Request], dim: int) -> Iterator[Batch]:
-    """Batches of a dataset on a device, cut from larger ones: to start a kernel costs more than its work on one."""
+    """Yields batches of a dataset on a device, cut from larger ones, as launching a kernel costs more than its work."""
     requests = iter(requests)
     for epoch, first in requests:
         batch = dataset[epoch, first]

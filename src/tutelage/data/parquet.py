@@ -1,4 +1,4 @@
-"""Tables of examples in parquet files, as Hugging Face's hub has them: a row is an example, an image is its file."""
+"""Reads tables of examples in parquet files, as on the Hugging Face hub: a row per example, images as encoded files."""
 
 import io
 import json
@@ -14,22 +14,22 @@ from tutelage.runtime.file_sizes import check_size
 
 
 def split_files(root: Path, split: str) -> list[Path]:
-    """Lists the files of one split, such as ``train-00000-of-00002.parquet``, in order; none where there is none."""
+    """Lists the files of one split, such as ``train-00000-of-00002.parquet``, in order."""
     found = [path for path in root.glob("*.parquet") if path.stem == split or path.stem.startswith(f"{split}-")]
     return sorted(found) or sorted((root / "data").glob(f"{split}-*.parquet"))
 
 
 class ParquetTable:
-    """The rows of one or several files, mapped into memory column by column; a map-style dataset of dicts.
+    """The rows of one or several files, memory-mapped column by column; a map-style dataset of dicts.
 
-    A column of structs with ``bytes``, as the hub stores images, gives PIL images.
+    Columns of structs with ``bytes``, in which the hub stores images, are read as PIL images.
 
     Args:
         paths: files with the same columns.
-        columns: which are read; null for all.
+        columns: columns to read; null for all.
 
     Raises:
-        TutelageError: pyarrow is missing, a file is none of parquet, too large, or has no such column.
+        TutelageError: pyarrow is missing, or a file is not parquet, too large, or lacks a column.
     """
 
     def __init__(self, paths: Sequence[str | Path], columns: Sequence[str] | None = None):
@@ -72,7 +72,7 @@ class ParquetTable:
         return {name: self._value(value, name, row) for name, value in values.items()}
 
     def image(self, column: str, row: int) -> Image.Image:
-        """Opens one image, and no other column of its row.
+        """Opens one image without reading other columns of its row.
 
         Raises:
             TutelageError: it is no image.
@@ -85,7 +85,7 @@ class ParquetTable:
         return self.table.column(name).to_numpy()
 
     def names(self, column: str) -> list[str] | None:
-        """Returns the names of the classes of a column, as the files' metadata has them; None where it has none."""
+        """Returns the names of a column's classes from the files' metadata; None without any."""
         metadata = {key.decode(): value.decode() for key, value in (self.table.schema.metadata or {}).items()}
         try:
             feature = json.loads(metadata.get("huggingface", "{}"))["info"]["features"][column]

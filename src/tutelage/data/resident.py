@@ -1,4 +1,4 @@
-"""Sets of examples that are on the training device as a whole, so that no step copies images from the host."""
+"""Keeps whole data sets on the training device, so that no step copies images from the host."""
 
 from collections.abc import Callable
 from typing import Protocol, Self, runtime_checkable
@@ -10,29 +10,29 @@ from torch import Tensor
 from tutelage.runtime.devices import free_memory
 
 _ATTRIBUTE = "_residence"  # of a data module
-SHARE = 0.25  # of the device's free memory: networks, optimizer and activations have the rest
+SHARE = 0.25  # of the device's free memory; the rest is for networks, optimizer and activations
 
 
 @runtime_checkable
 class Movable(Protocol):
-    """A dataset that consists of tensors and can be had on another device."""
+    """A dataset that consists of tensors and can be copied to another device."""
 
     in_memory: bool  # all of it consists of tensors; nothing is read from files
     batch_dim: int  # which dimension of its batches counts the examples
 
     def moved(self, to: Callable[[Tensor], Tensor]) -> Self:
-        """The same dataset, with ``to`` applied to each of its tensors."""
+        """Returns the same dataset with ``to`` applied to each of its tensors."""
 
 
 class Residence:
     """Copies of datasets on ``device``.
 
-    A dataset is copied as a whole or not at all: all copies together take at most a quarter of the memory that is free
-    when the first is asked for. Images are copied in the type in which the host has them: uint8 where they are
-    augmented, else the float32 that one gather makes a batch of. A tensor that several datasets share is copied once.
+    A dataset is copied as a whole or not at all: all copies together take at most a quarter of the memory that was free
+    at the first copy. Images keep the host's dtype: uint8 if they are
+    augmented, else normalised float32. A tensor that several datasets share is copied once.
 
     Args:
-        device: where a training runs.
+        device: device of the training.
     """
 
     def __init__(self, device: torch.device):
@@ -41,7 +41,7 @@ class Residence:
         self._copies: dict[int, tuple[Tensor, Tensor]] = {}  # id → original, which keeps the id its own, and copy
 
     def take(self, dataset: object) -> Movable | None:
-        """The dataset on the device; None where it is read from files or does not fit."""
+        """Returns the dataset on the device; None if it is read from files or does not fit."""
         if not isinstance(dataset, Movable) or not dataset.in_memory:
             return None
         new: dict[int, Tensor] = {}
@@ -60,7 +60,7 @@ class Residence:
 
 
 def residence_of(data: L.LightningDataModule) -> Residence | None:
-    """The one for all loaders of ``data``, on its trainer's device; None without a trainer, and on a CPU."""
+    """Returns the residence of all loaders of ``data`` on its trainer's device; None without a trainer or on a CPU."""
     if data.trainer is None or data.trainer.strategy.root_device.type == "cpu":
         return None
     kept: Residence | None = data.__dict__.get(_ATTRIBUTE)
@@ -70,5 +70,5 @@ def residence_of(data: L.LightningDataModule) -> Residence | None:
 
 
 def leave(data: L.LightningDataModule) -> None:
-    """Frees what ``data`` has on a device, once no loader is in use."""
+    """Frees the memory of ``data`` on a device, once no loader is in use."""
     data.__dict__.pop(_ATTRIBUTE, None)

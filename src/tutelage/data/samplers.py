@@ -32,12 +32,12 @@ class Sampler(Protocol):
         """Returns the number of examples of an epoch, the same in all."""
 
     def __call__(self, train: Any, batch_size: int, chance: torch.Generator) -> Tensor:
-        """The examples of an epoch in their order; batch k is the k-th slice of ``batch_size``.
+        """Returns the indices of the examples of an epoch in order; batch k is the k-th slice of ``batch_size``.
 
         Args:
             train: the training set; has ``labels`` [n] and ``keys`` [n].
             batch_size: over all ranks.
-            chance: seeded with (seed, epoch); nothing else may decide.
+            chance: generator seeded with (seed, epoch), the only source of randomness.
 
         Returns:
             Indices into ``train``, ``size(train)`` of them.
@@ -53,7 +53,7 @@ class _Drawn:
         self.count, self.replacement = count, replacement
 
     def size(self, train: Any) -> int:
-        """``count``, or as many as there are."""
+        """Returns ``count``, or the number of examples."""
         return self.count or len(train)
 
     def _draw(self, weights: Tensor, count: int, chance: torch.Generator) -> Tensor:
@@ -63,19 +63,19 @@ class _Drawn:
             total = weights.double().cumsum(0)
             points = torch.rand(count, generator=chance, dtype=torch.float64) * total[-1]
             return torch.searchsorted(total, points, right=True).clamp_(max=len(weights) - 1)
-        # Efraimidis and Spirakis 2006: the largest of u^(1/w)
+        # Efraimidis & Spirakis, "Weighted random sampling with a reservoir", 2006: the largest of u^(1/w)
         keys = torch.rand(len(weights), generator=chance, dtype=torch.float64).log() / weights.double()
         return keys.argsort(descending=True)[:count]
 
 
 class ClassBalanced(_Drawn):
-    """Every class equally often in the mean: an example's weight is 1 / (examples of its class).
+    """Draws every class equally often on average: an example's weight is 1 / (examples of its class).
 
-    Examples without a label together count as one class more.
+    Unlabelled examples count as one more class.
 
     Args:
-        count: examples in an epoch; null: as many as there are.
-        power: of the weight: 1 is balanced, 0 plain chance, ½ the square root between them (Mahajan et al. 2018).
+        count: number of examples in an epoch; null: that of the training set.
+        power: exponent of the weight: 1 is balanced, 0 uniform, ½ square-root sampling (Mahajan et al. 2018).
 
     Raises:
         TutelageError: ``count`` is below 1.
@@ -92,13 +92,13 @@ class ClassBalanced(_Drawn):
 
 
 class Weighted(_Drawn):
-    """Every example as often as its weight says.
+    """Draws examples in proportion to given weights.
 
     Args:
         weights: one for each example of the original training set, by key, validation included: numbers, or a ``.npy``
             file of them.
-        count: examples in an epoch; null: as many as there are.
-        replacement: whether an example may come several times in an epoch.
+        count: number of examples in an epoch; null: that of the training set.
+        replacement: whether an example may occur several times in an epoch.
 
     Raises:
         TutelageError: weights are missing, negative or all 0.
@@ -131,14 +131,14 @@ class Weighted(_Drawn):
 
 
 class ByLength:
-    """Batches of examples of similar length, so that little is padded: every example once.
+    """Forms batches of examples of similar length to reduce padding, every example once.
 
-    The order is shuffled; of each ``window`` batches the examples are then sorted by length, and the batches shuffled.
+    The order is shuffled; the examples of each ``window`` batches are sorted by length, and the batches shuffled.
 
     Args:
-        field: of the batch, whose first dimension after the batch's is the length; needs data that can say
+        field: field of the batch whose second dimension is the length; needs data with lengths
             (:mod:`tutelage.data.dataset`), and reads every example once.
-        window: in batches.
+        window: number of batches.
 
     Raises:
         TutelageError: ``window`` is below 1.
@@ -151,7 +151,7 @@ class ByLength:
         self._known: tuple[Any, Tensor] | None = None
 
     def size(self, train: Any) -> int:
-        """All examples."""
+        """Returns the number of all examples."""
         return len(train)
 
     def __call__(self, train: Any, batch_size: int, chance: torch.Generator) -> Tensor:

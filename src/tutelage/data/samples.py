@@ -1,4 +1,4 @@
-"""Anyone's map-style datasets as examples with keys, and batches made of their samples."""
+"""Treats users' map-style datasets as examples with keys, and makes batches of their samples."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,12 +19,12 @@ from tutelage.types import NO_LABEL, Batch
 
 
 class Samples:
-    """The samples of one or several datasets, numbered through.
+    """The samples of one or several datasets, with consecutive keys.
 
     Args:
-        parts: what errors call a dataset → it, with ``len`` and ``[row]``.
+        parts: name for messages → dataset, with ``len`` and ``[row]``.
         fields: what a sample consists of.
-        looked_at: of how many samples, evenly spread, :meth:`content` is made; None for all.
+        looked_at: number of samples, evenly spread, that :meth:`content` digests; None for all.
     """
 
     def __init__(self, parts: Sequence[tuple[str, Any]], fields: Fields, looked_at: int | None):
@@ -38,7 +38,7 @@ class Samples:
         raise TutelageError("samples of a dataset are fetched by SampleSet")
 
     def place(self, key: int) -> tuple[str, Any, int]:
-        """Returns what errors call an example, its dataset and its row there."""
+        """Returns an example's name for messages, its dataset and its row there."""
         row = key
         for (name, dataset), count in zip(self.parts, self.counts, strict=True):
             if row < count:
@@ -47,7 +47,7 @@ class Samples:
         raise IndexError(key)
 
     def sample(self, key: int) -> Any:
-        """One sample as its dataset gives it.
+        """Returns one sample unchanged.
 
         Raises:
             TutelageError: the dataset fails.
@@ -61,7 +61,7 @@ class Samples:
             raise TutelageError(f"{where} can't be read: {type(error).__name__}: {error}") from error
 
     def spread(self, most: int | None) -> list[int]:
-        """Up to ``most`` keys of each dataset, evenly spread, the first and the last among them."""
+        """Returns up to ``most`` keys of each dataset, evenly spread, including the first and the last."""
         keys, start = [], 0
         for count in self.counts:
             some = count if most is None else min(most, count)
@@ -70,7 +70,7 @@ class Samples:
         return keys
 
     def bytes_of(self, key: int) -> bytes:
-        """Digest of a sample's fields as the dataset gives them under one fixed chance."""
+        """Returns a digest of a sample's fields, read with a fixed random seed."""
         with own_generators():
             seed_generators(0, "sample", 0, key)
             fields = self.fields.pick(self.sample(key), where := self.place(key)[0])
@@ -82,7 +82,7 @@ class Samples:
         return made.digest()
 
     def content(self) -> bytes:
-        """Numbers of samples, and digests of those that are looked at, where a sample is the same each time."""
+        """Returns the numbers of samples, and digests of the checked ones if reading them is reproducible."""
         return self._content
 
     @cached_property
@@ -93,16 +93,16 @@ class Samples:
         return repr(self.counts).encode() + b"".join(map(self.bytes_of, keys))
 
     def joined(self, others: Sequence["Samples"]) -> "Samples":
-        """These samples and others behind them."""
+        """Returns these samples followed by others."""
         return Samples([part for one in (self, *others) for part in one.parts], self.fields, self.looked_at)
 
 
 @dataclass(frozen=True, eq=False)
 class Bare:
-    """A dataset whose labels are not read: further examples that a teacher alone says something of.
+    """A dataset whose labels are not read: additional unlabelled examples.
 
     Args:
-        dataset: gives samples with the same fields as the training set, or inputs alone.
+        dataset: has samples with the fields of the training set, or only inputs.
         fields: what a sample consists of.
         looked_at: see :class:`Samples`.
     """
@@ -112,7 +112,7 @@ class Bare:
     looked_at: int | None
 
     def load(self, shape: tuple[int, ...]) -> Examples:
-        """All of them."""
+        """Returns all samples as unlabelled examples."""
         samples = Samples([("data.unlabelled", self.dataset)], self.fields, self.looked_at)
         return Examples(samples, torch.full((len(samples),), NO_LABEL))
 
@@ -124,8 +124,8 @@ class Reading:
     Args:
         fields: what a sample consists of.
         transforms: of each sample.
-        collate: list of samples → batch: a dict, or what ``fields`` finds its parts in; None stacks.
-        mean: of the input, one number a channel (its first dimension); None leaves it as it is.
+        collate: list of samples → batch: a dict, or a structure that ``fields`` can read; None stacks.
+        mean: mean of the input by channel (its first dimension); None: not normalised.
         std: the same.
     """
 
@@ -136,7 +136,7 @@ class Reading:
     std: Sequence[float] | None = None
 
     def sample(self, samples: Samples, key: int, seed: int) -> Any:
-        """One sample, transformed; as tensors where nobody else makes the batch."""
+        """Returns one transformed sample, as tensors unless a ``collate`` makes the batch."""
         where, sample = samples.place(key)[0], samples.sample(key)
         if self.transforms is None and self.collate is not None:
             return sample
@@ -148,7 +148,7 @@ class Reading:
         return {name: as_tensor(name, x, where) for name, x in {**fields, **changed}.items() if name != LABEL}
 
     def batch(self, samples: list[Any], keys: list[int], where: str) -> dict[str, Tensor]:
-        """The fields of a batch, without its labels."""
+        """Returns the fields of a batch, without labels."""
         made = stacked(samples, keys, where) if self.collate is None else self._collated(samples, where)
         made[INPUT] = self.normalised(made[INPUT])
         return made
@@ -173,14 +173,14 @@ class Reading:
         return found
 
     def normalised(self, inputs: Tensor) -> Tensor:
-        """(x − mean) / std."""
+        """Returns (x − mean) / std."""
         if self.mean is None or self.std is None:
             return inputs
         mean, std = self.statistics(inputs)
         return (inputs - mean) / std
 
     def statistics(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """``mean`` and ``std``, to go with a batch.
+        """Returns ``mean`` and ``std``, shaped to broadcast with a batch.
 
         Raises:
             TutelageError: the input has another number of channels, or is none of floats.
@@ -198,18 +198,18 @@ class Reading:
 
 @dataclass(frozen=True, eq=False)
 class SampleSet(Dataset[Batch]):
-    """Some of the examples, fetched one by one and made into batches.
+    """A subset of the examples, fetched one by one and collated to batches.
 
-    Whatever draws at random in a dataset or a transform, from python's, NumPy's or torch's global generators, draws a
-    function of (seed, view, key): the same on any number of workers and ranks, and after a resumption.
+    Random numbers of a dataset or a transform, from Python's, NumPy's or torch's global generators, are a
+    function of (seed, view, key): the same for any number of workers and ranks, and after resuming.
 
     Args:
         examples: all of them, their pixels being :class:`Samples`.
         keys: [n] int64, which of them belong to this set; one may come more than once.
         reading: how batches are made.
-        chance: which view of an example an epoch shows; None: one and the same.
-        shows_views: whether batches say which ``view`` they are.
-        times: how often ``keys`` has all of itself, one after the other.
+        chance: chooses the view of an example in an epoch; None: a fixed one.
+        shows_views: whether batches have the field ``view``.
+        times: how often the examples are repeated in ``keys``.
     """
 
     examples: Examples
@@ -226,18 +226,18 @@ class SampleSet(Dataset[Batch]):
 
     @property
     def labels(self) -> Tensor:
-        """[n] int64, by place in this set."""
+        """Returns the labels [n] int64, by index in this set."""
         return self.examples.labels.index_select(0, self.keys)
 
     @property
     def samples(self) -> Samples:
-        """Those of the examples."""
+        """Returns the samples of the examples."""
         found = self.examples.pixels
         assert isinstance(found, Samples)
         return found
 
     def __getitem__(self, request: Request) -> Batch:
-        """``{"input": [B, …], further fields, "label": [B], "key": [B]}`` for (epoch, indices into this set)."""
+        """Returns ``{"input": [B, …], …, "label": [B], "key": [B]}`` for (epoch, indices into this set)."""
         epoch, indices = request
         keys = self.keys.index_select(0, indices)
         views, seed = torch.zeros_like(keys), 0
@@ -255,12 +255,12 @@ class SampleSet(Dataset[Batch]):
             yield self.reading.sample(self.samples, key, seed_generators(seed, "sample", view, key))
 
     def repeated(self, times: int) -> "SampleSet":
-        """Every example so many times, each time in another view."""
+        """Returns a set with every example ``times`` times, each time in another view."""
         chance = None if self.chance is None else replace(self.chance, times=times)
         return replace(self, keys=self.keys.repeat(times), times=times, chance=chance)
 
     def lengths(self, name: str) -> Tensor:
-        """The first dimension of a field of every example, by key; reads each once."""
+        """Returns the first dimension of a field of every example, by key; reads each once."""
         if name not in self._lengths:
             found, fields = [], self.reading.fields
             for key in range(len(self.examples)):

@@ -1,4 +1,4 @@
-"""The set that is trained on, where it is not the whole training set: fewer classes, fewer labels, more images."""
+"""The transfer set: the training set with fewer classes, fewer labels or additional images."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -18,25 +18,25 @@ class Unlabelled(Protocol):
     """Images that never had a label (:mod:`tutelage.data.unlabelled`)."""
 
     def load(self, shape: tuple[int, ...]) -> Examples:
-        """All of them, as (C, H, W) = ``shape``, labelled ``NO_LABEL``."""
+        """Returns all images as (C, H, W) = ``shape``, with the label ``NO_LABEL``."""
 
 
 class Transfer:
-    """Makes the transfer set of a training set; with nothing but defaults it is the training set itself.
+    """Makes the transfer set of a training set; by default it is the training set itself.
 
-    Of the training examples, those of ``classes`` stay, then ``labelled`` of these keep their label, then the images of
-    ``unlabelled`` follow. Distillation on other data than the teacher's: Hinton, Vinyals and Dean 2015, sections 2
+    Keeps the training examples of ``classes``, then the labels of ``labelled`` of these, then appends the images of
+    ``unlabelled``. Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network", 2015, sections 2
     and 3.
 
     Args:
-        num_classes: of the data.
-        labelled: how many keep their label, a number or a fraction below 1; every class in proportion.
-        classes: the labels of the examples that stay.
-        unlabelled: what follows.
-        repeat_labelled: how many times an epoch has each labelled example, so that few of them are in every batch. The
-            copies of an epoch are the same picture, as augmentation is a function of key and epoch.
-        focus: classes of which half of an epoch's examples are, as a specialist is trained (section 5): every one of
-            them, and as many others, drawn once; where these are fewer they come again.
+        num_classes: number of classes.
+        labelled: number (below 1: fraction) of examples that keep their label, stratified by class.
+        classes: the classes to keep.
+        unlabelled: the images to append.
+        repeat_labelled: how often each labelled example occurs in an epoch, so that every batch has some. The
+            copies in an epoch are the same view, as augmentation is a function of key and epoch.
+        focus: classes of half of an epoch's examples, to train a specialist (section 5): all of
+            them, and the same number of others, drawn once and repeated if there are too few.
 
     Raises:
         TutelageError: an argument is out of range.
@@ -63,11 +63,11 @@ class Transfer:
         return chosen == (None,) * 3 and not self.unlabelled and self.repeat_labelled == 1
 
     def choose(self, pool: Examples, keys: Tensor, shape: tuple[int, ...], seed: int) -> tuple[Examples, Tensor]:
-        """The examples and, of these, the keys [n] that are trained on.
+        """Returns the examples and the keys [n] of the training examples.
 
         Args:
             pool: the original training set, validation included.
-            keys: which of it are for training.
+            keys: keys of its training examples.
             shape: (C, H, W).
             seed: ``split_seed``.
 
@@ -88,7 +88,7 @@ class Transfer:
         return whole, torch.cat([keys, torch.arange(len(pool), len(whole))])
 
     def epoch(self, dataset: ImageSet, seed: int) -> ImageSet:
-        """``dataset`` as an epoch has it: half of the focus, labelled examples as often as configured.
+        """Returns ``dataset`` for an epoch: half of it of ``focus``, labelled examples repeated as configured.
 
         Args:
             dataset: has every example once.
@@ -124,15 +124,15 @@ class Transfer:
 
 
 def focused(labels: Tensor, classes: list[int], seed: int) -> Tensor:
-    """All examples of ``classes`` and as many others, drawn as a function of ``seed``.
+    """Returns all examples of ``classes`` and the same number of others, drawn as a function of ``seed``.
 
     Args:
-        labels: [N] int64; one without a label is another.
-        classes: of the first half.
+        labels: [N] int64; unlabelled examples count as others.
+        classes: classes of the first half.
         seed: ``split_seed``.
 
     Returns:
-        Indices into ``labels``; where there are fewer others than examples of ``classes`` they come several times, as
+        Indices into ``labels``; if there are fewer others than examples of ``classes`` they are repeated, as
         often as each other or once more.
 
     Raises:
@@ -150,21 +150,21 @@ def focused(labels: Tensor, classes: list[int], seed: int) -> Tensor:
 
 
 def stratified(labels: Tensor, size: float, seed: int) -> Tensor:
-    """Draws examples, of every class in proportion, as a function of ``seed``.
+    """Draws examples, stratified by class, as a function of ``seed``.
 
-    A class of n_c of all N examples has n_c · size / N, rounded down; what is then missing goes one by one to the
-    classes with the largest remainders, of equal ones to the lower label.
+    A class of n_c of all N examples gets n_c · size / N, rounded down; the remaining ones go one by one to the
+    classes with the largest remainders, at ties to the lower label.
 
     Args:
         labels: [N] int64, at least 0.
-        size: how many are drawn; below 1 it is a fraction.
+        size: number (below 1: fraction) of examples to draw.
         seed: ``split_seed``.
 
     Returns:
         Indices into ``labels``, in ascending order.
 
     Raises:
-        TutelageError: ``size`` draws nothing or more than there are, or isn't a whole number.
+        TutelageError: ``size`` draws none or more than there are, or is not an integer.
     """
     total = len(labels)
     drawn = size if size >= 1 else round(size * total, 0)

@@ -1,4 +1,4 @@
-"""Images without labels, to be learnt from a teacher alone: a folder, an IDX file, an array in an .npz."""
+"""Reads additional unlabelled images: a folder, an IDX file, an array in an .npz."""
 
 import os
 import zipfile
@@ -21,7 +21,7 @@ from tutelage.types import NO_LABEL
 class Folder:
     """All images in a folder, at any depth, in the order of their paths; read from disk batch by batch.
 
-    An image is scaled until it just covers (H, W), and its centre is cut out; one channel makes it grey.
+    An image is scaled to cover (H, W) and cropped at the centre; converted to grey for one channel.
 
     Args:
         root: the folder.
@@ -32,7 +32,7 @@ class Folder:
         self.root, self.verify = Path(root).absolute(), verify
 
     def load(self, shape: tuple[int, ...]) -> Examples:
-        """Lists the files; pixels are read when a batch is asked for.
+        """Lists the files; pixels are read batch by batch.
 
         Raises:
             TutelageError: no such folder, no image in it, or a ``shape`` that is neither grey nor in colour.
@@ -58,14 +58,14 @@ class Idx:
     """The images of an IDX file of unsigned bytes, such as MNIST's.
 
     Args:
-        path: the file, packed if its name ends in .gz.
+        path: the file, gzipped if its name ends in .gz.
     """
 
     def __init__(self, *, path: str | Path):
         self.path = Path(path).absolute()
 
     def load(self, shape: tuple[int, ...]) -> Examples:
-        """All of them.
+        """Returns all images as unlabelled examples.
 
         Raises:
             TutelageError: the file is missing, damaged or empty, or its images have another shape.
@@ -87,7 +87,7 @@ class Npz:
         self.path, self.array = Path(path).absolute(), array
 
     def load(self, shape: tuple[int, ...]) -> Examples:
-        """All of them.
+        """Returns all images as unlabelled examples.
 
         Raises:
             TutelageError: the file is missing or damaged, or has no such array; the array has another shape or type,
