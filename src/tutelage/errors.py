@@ -3,6 +3,7 @@
 import difflib
 import errno
 import os
+import re
 import traceback
 from collections.abc import Iterable
 
@@ -70,7 +71,12 @@ def own_class(group: str) -> str:
     return f"a class of your own is given {example}by a yaml of yours and --config-dir (docs/extend.md)"
 
 
-_NOT_USERS = (os.path.dirname(__file__), os.path.dirname(os.__file__), "site-packages")  # ours, Python's, libraries'
+_OURS = os.path.dirname(__file__)
+_NOT_USERS = (  # ours, Python's and libraries', and code without a file
+    _OURS, os.path.join(os.path.dirname(_OURS), "hydra_plugins"), os.path.dirname(os.__file__), "site-packages", "<",
+)  # fmt: skip
+_FRAME = re.compile(r'File "(.+?)", line (\d+), in (\S+)')
+_FROM_WORKER = "Original Traceback (most recent call last):"  # torch's, of a process that loads data
 
 
 def tried_out(error: Exception) -> str | None:
@@ -78,11 +84,29 @@ def tried_out(error: Exception) -> str | None:
 
     It is where their code raised it, with file and line, or where torch says that shapes or arguments do not fit.
     """
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not any(part in frame.filename for part in _NOT_USERS)]
-    if own:
-        return f"{type(error).__name__}: {error} ({own[-1].filename}, line {own[-1].lineno})"
+    if (own := in_own_code(error)) is not None:
+        return own
     return str(error) if isinstance(error, RuntimeError | TypeError | ValueError) else None
+
+
+def in_own_code(error: BaseException) -> str | None:
+    """Describes an error that came out of the user's code, or out of what it called; None of others.
+
+    Returns:
+        Such as ``ZeroDivisionError: division by zero (/home/me/mine.py, line 12, in on_train_epoch_end)``.
+    """
+    text = str(error)
+    if _FROM_WORKER in text:
+        found, text = _FRAME.findall(text), text.strip().splitlines()[-1]
+    else:
+        frames = traceback.extract_tb(error.__traceback__)
+        found = [(frame.filename, str(frame.lineno), frame.name) for frame in frames]
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    own = [one for one in found if not any(part in one[0] for part in _NOT_USERS)]
+    if not own:
+        return None
+    file, line, name = own[-1]
+    return f"{text} ({file}, line {line}, in {name})"
 
 
 def storage_fault(error: BaseException) -> str | None:
@@ -150,12 +174,15 @@ def explain(error: BaseException) -> str:
     message = str(error)
     if (worded := _with_advice(error, message)) is not None:
         return worded
+    if not is_users(error):
+        return in_own_code(error) or message
     if isinstance(error, OverrideParseException):
         problem = message.splitlines()[0]
         return f"{error.override}: {problem}; text with brackets, spaces or commas is quoted twice: 'key=\"…\"'"
     cause = error.__cause__
     if isinstance(error, InstantiationException) and cause is not None and "full_key: " in message:
-        return f"{message.rpartition('full_key: ')[2]}: {cause}"
+        place = message.rpartition("full_key: ")[2]
+        return f"{place}: {cause if isinstance(cause, CompactHydraException) else in_own_code(cause) or cause}"
     node = getattr(cause, "parent_node", None)
     key = str(getattr(cause, "key", "") or "")
     if "Could not override" in message and node is not None and key:

@@ -1,5 +1,8 @@
-"""Networks and losses with a user's mistakes."""
+"""Networks, losses and other classes with a user's mistakes."""
 
+import lightning as L
+import torch
+from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
 
@@ -44,3 +47,31 @@ class WrongKey(nn.Module):
 class NoTeacher(nn.Module):
     def forward(self, student):
         return student.mean()
+
+
+class Callback(L.Callback):
+    """Fails in one hook."""
+
+    def __init__(self, hook):
+        setattr(self, hook, self.fail)
+
+    def fail(self, *arguments, **more):
+        return 1 / 0
+
+
+class FailsAtOnce(L.Callback):
+    def __init__(self):
+        raise ValueError("never made")
+
+
+class Logger(CSVLogger):
+    def __init__(self, save_dir=".", name="mine", version=None):
+        super().__init__(save_dir, name, version)
+
+    def log_metrics(self, metrics, step=None):
+        return {}["no such metric"]
+
+
+class Steps(torch.optim.SGD):
+    def step(self, closure=None):
+        return [][0]

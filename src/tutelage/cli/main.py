@@ -6,7 +6,6 @@ import os
 import select
 import signal
 import sys
-import sysconfig
 import traceback
 
 from tutelage.cli.verbs import VERBS
@@ -113,8 +112,8 @@ def run(verb: str) -> None:
     """
     from tutelage.compat.hydra import compose_once, parse_files_once
     from tutelage.config import resolvers
-    from tutelage.errors import explain, is_users
-    from tutelage.pipeline.sweep import failures
+    from tutelage.errors import explain, in_own_code, is_users
+    from tutelage.pipeline import sweep
     from tutelage.runtime import masking, rendezvous
 
     resolvers.register()
@@ -129,9 +128,10 @@ def run(verb: str) -> None:
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             raise
-        if whole or not is_users(error):
+        written = sweep.multirun.traceback_file is not None and in_own_code(error) is not None
+        if whole or not (is_users(error) or written):
             print(_shown(traceback.format_exc()), end="", file=sys.stderr)
-        print(failures(), end="", file=sys.stderr)
+        print(sweep.failures(), end="", file=sys.stderr)
         sys.exit(_shown(f"tutelage {verb}: {explain(error) if is_users(error) else unexpected()}"))
 
 
@@ -146,21 +146,18 @@ def _nobody_reads() -> bool:
 
 
 def unexpected() -> str:
-    """Returns the message for an unforeseen exception, with the place of its traceback."""
+    """Returns the message for an unforeseen exception, with the place of its traceback.
+
+    One that came out of the user's own code is described by its line there.
+    """
+    from tutelage.errors import in_own_code
     from tutelage.pipeline import sweep
 
     error = sys.exc_info()[1]
-    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    libraries = (sysconfig.get_path("stdlib"), sys.prefix)
-    ours = False
-    for frame in reversed(traceback.extract_tb(error.__traceback__ if error else None)):
-        if ours := os.path.abspath(frame.filename).startswith(here):
-            break
-        if not os.path.abspath(frame.filename).startswith(libraries):  # the user's code
-            break
-    what = "this is a bug in Tutelage" if ours else "an error that Tutelage did not expect"
     where = f" ({sweep.multirun.traceback_file} has its traceback)" if sweep.multirun.traceback_file else ""
-    return f"{what}: {type(error).__name__}: {error}{where}"
+    if error is not None and (own := in_own_code(error)) is not None:
+        return f"an error in code of your own: {own}{where}"
+    return f"this is a bug in Tutelage: {type(error).__name__}: {error}{where}"
 
 
 def _shown(text: str) -> str:

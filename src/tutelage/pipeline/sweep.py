@@ -28,7 +28,7 @@ class Multirun:
 
     Attributes:
         folder: of its jobs; None where a command line is one job.
-        traceback_file: of the last job that ended in an unforeseen error.
+        traceback_file: of the first job that ended in an unforeseen error, which is the one that Hydra raises.
     """
 
     folder: Path | None = None
@@ -75,7 +75,7 @@ class MultirunCallback(Callback):
             text, path = "".join(traceback.format_exception(error)), Path(str(config.hydra.runtime.output_dir))
             with suppress(OSError):  # a full disk may be the error itself
                 write_atomically(path / "traceback.txt", masking.hide(text).encode())
-                multirun.traceback_file = path / "traceback.txt"
+                multirun.traceback_file = multirun.traceback_file or path / "traceback.txt"
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Prints the comparison of the jobs, and hides secrets in files of a multirun without jobs."""

@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig, ListConfig
 
 from tutelage.config import resolvers
-from tutelage.errors import TutelageError
+from tutelage.errors import TutelageError, explain
 from tutelage.runtime import distributed, masking
 from tutelage.runtime.messages import quiet
 from tutelage.runtime.signals import PREEMPTED, sigterm_ends
@@ -123,7 +123,7 @@ def _work(tasks: list[Callable[[], object]], processes: int, tells: Connection, 
             for task in tasks:
                 task()
     except Exception as error:
-        tells.send((str(error) or type(error).__name__).splitlines()[0])
+        tells.send((explain(error) or type(error).__name__).splitlines()[0])
         if not isinstance(error, TutelageError):
             raise
         sys.exit(1)

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -52,29 +53,29 @@ def test_cfg_prints_the_composed_config(main):
     assert "weight: 0.75" in answer.out
 
 
-def test_a_fault_of_ours_has_its_whole_traceback(main, monkeypatch, tmp_path):
+def test_a_fault_of_ours_is_called_a_bug_and_has_its_whole_traceback(main, monkeypatch, tmp_path):
     from tutelage.pipeline import distill
+    from tutelage.runtime import json_files
 
-    def fault(cfg):
-        raise ZeroDivisionError("ours")
-
-    monkeypatch.setattr(distill, "distill_job", fault)
+    monkeypatch.setattr(distill, "distill_job", partial(json_files.write_json, tmp_path / "x.json"))
     answer = main("distill", "hydra.run.dir=run")
     assert answer.code == 1
     assert "Traceback" in answer.message
-    assert "ZeroDivisionError: ours" in answer.message
-    assert "tutelage distill: an error that Tutelage did not expect: ZeroDivisionError: ours (" in answer.message
-    assert "ZeroDivisionError: ours" in (tmp_path / "run" / "traceback.txt").read_text()
+    assert "tutelage distill: this is a bug in Tutelage: TypeError: Object of type DictConfig" in answer.message
+    assert "write_json" in (tmp_path / "run" / "traceback.txt").read_text()
 
 
-def test_an_error_in_our_own_code_is_called_a_bug(main, monkeypatch, tmp_path):
+def test_an_error_below_code_of_one_s_own_is_one_sentence_with_its_line(main, monkeypatch, tmp_path):
     from tutelage.pipeline import distill
     from tutelage.runtime import json_files
 
     monkeypatch.setattr(distill, "distill_job", lambda cfg: json_files.write_json(tmp_path / "x.json", object()))
     answer = main("distill", "hydra.run.dir=run")
     assert answer.code == 1
-    assert "tutelage distill: this is a bug in Tutelage: TypeError: Object of type object is not JSON" in answer.message
+    assert "Traceback" not in answer.message
+    assert "tutelage distill: an error in code of your own: TypeError: Object of type object" in answer.message
+    assert f" ({__file__}, line " in answer.message
+    assert f"({tmp_path}/run/traceback.txt has its traceback)" in answer.message
     assert "write_json" in (tmp_path / "run" / "traceback.txt").read_text()
 
 

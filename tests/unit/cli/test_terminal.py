@@ -96,7 +96,7 @@ def test_traceback_txt_is_named_only_where_it_was_written(main, monkeypatch, tmp
     monkeypatch.setattr(status, "main", fault)
     answer = main("status", "outputs")
     assert "Traceback" in answer.message
-    assert answer.message.startswith("tutelage status: an error that Tutelage did not expect: ZeroDivisionError: ours")
+    assert answer.message.startswith("tutelage status: an error in code of your own: ZeroDivisionError: ours")
     assert "traceback.txt" not in answer.message
 
 
