@@ -1,1 +1,1 @@
-"""Figures and pictures from stored predictions. Imports no training code."""
+"""Metrics and plots from stored predictions. Does not import training code."""

@@ -1,8 +1,8 @@
 """Accuracy on classes that were absent in training, before and after one offset is added to their logits.
 
-Hinton, Vinyals and Dean 2015, "Distilling the Knowledge in a Neural Network", arXiv:1503.02531, section 3: without a
-single 3 to learn from, the student takes most of them for other digits because its bias for them is too low; with
-that bias raised it knows nearly all. There the bias was chosen on the test set; here it is chosen on validation.
+Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv:1503.02531, section 3: without a
+single 3 in the transfer set, the student misclassifies most of them because its bias for them is too low; with
+a higher bias nearly all are right. The paper chooses the bias on the test set; here it is chosen on validation data.
 """
 
 from collections.abc import Iterable
@@ -20,17 +20,17 @@ def absent_figures(val: Predictions, test: Predictions, classes: Iterable[int]) 
     """Returns the entry of ``metrics.json`` on the classes that were absent in training.
 
     Args:
-        val: the network's answers on validation data, which have all classes; the offset is chosen here.
+        val: the network's predictions on validation data, which have all classes; the offset is chosen on them.
         test: the same on test data.
         classes: the absent ones.
 
     Returns:
-        ``classes``; ``test``: :func:`by_presence` of the network as it is; ``offset``: :func:`best_offset`;
+        ``classes``; ``test``: :func:`by_presence` of the unmodified network; ``offset``: :func:`best_offset`;
         ``corrected``: with the offset, the ``accuracy`` on ``val``, and on ``test`` accuracy, errors and
         :func:`by_presence`.
 
     Raises:
-        TutelageError: ``classes`` are none, all, or not classes of the network.
+        TutelageError: ``classes`` is empty, contains all classes, or unknown ones.
     """
     absent = sorted(classes)
     offset = best_offset(val.logits, val.label, absent)
@@ -70,15 +70,15 @@ def shifted(p: Predictions, classes: Iterable[int], offset: float) -> Prediction
 
 
 def best_offset(logits: Tensor, label: Tensor, classes: Iterable[int]) -> float:
-    """Returns the number which, added to the logits of all absent classes, makes the most of these examples right.
+    """Returns the number that, added to the logits of all absent classes, maximises accuracy on these examples.
 
-    It is exact. The choice within the absent classes and the choice within the others do not depend on the offset b,
-    and the first wins over the second where b > margin = max_others z − max_absent z. So accuracy is constant between
-    neighbouring margins, and jumps at a margin: up where the absent choice is right, down where the other one is.
-    Candidates are 0, the middle between each two neighbours, and 1 beyond the outermost; of equally good ones the
-    smallest in size is taken, of b and −b the negative.
+    The search is exact. The best absent class and the best other class of an example do not depend on the offset b,
+    and the former is predicted if b > margin = max_others z − max_absent z. So accuracy is constant between
+    neighbouring margins, and jumps at a margin: up if the absent class is right, down if the other one is.
+    Candidates are 0, the middle between neighbouring margins, and 1 beyond the outermost; of equally good ones the
+    smallest in absolute value is taken, of b and −b the negative one.
 
-    Where only two classes were present, the paper lowers their two biases by one number: the same as raising all
+    If only two classes were present, the paper lowers their two biases by one number, which equals raising all
     others by it.
 
     Args:
@@ -87,7 +87,7 @@ def best_offset(logits: Tensor, label: Tensor, classes: Iterable[int]) -> float:
         classes: the absent ones.
 
     Raises:
-        TutelageError: they are none, all, or not classes.
+        TutelageError: they are empty, contain all classes, or unknown ones.
     """
     absent = _mask(logits.shape[1], classes)
     of_absent, of_others = (logits.double().masked_fill(~kept, -torch.inf).max(1) for kept in (absent, ~absent))
@@ -102,7 +102,7 @@ def best_offset(logits: Tensor, label: Tensor, classes: Iterable[int]) -> float:
 
 
 def _mask(count: int, classes: Iterable[int]) -> Tensor:
-    """[C] bool: which classes were absent."""
+    """Returns which classes were absent, [C] bool."""
     absent = sorted(classes)
     if not absent or not set(range(count)) > set(absent):
         raise TutelageError(f"absent classes must be some of 0 to {count - 1} and not all; found {absent}")

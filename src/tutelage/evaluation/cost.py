@@ -15,31 +15,31 @@ from tutelage.models.tapped import arguments
 from tutelage.types import Batch
 
 log = logging.getLogger(__name__)
-_uncounted: set[str] = set()  # warned of already
+_uncounted: set[str] = set()  # classes already warned of
 
 
 def parameters(module: nn.Module) -> int:
-    """Returns the number of parameters of ``module``, trainable or not, a shared one once; buffers don't count."""
+    """Returns the number of parameters of ``module``, trainable or not, shared ones once, without buffers."""
     return sum(p.numel() for p in module.parameters())
 
 
 def multiply_adds(module: nn.Module, example: Sequence[int] | Batch) -> int | None:
-    """Returns multiply-adds of one example in eval mode: matrix products (attention's, too) and convolutions.
+    """Returns multiply-adds of one example in eval mode: matrix products (including attention) and convolutions.
 
-    What else a network does (activations, normalisation, pooling, adding biases, ``nn.Bilinear``) is not counted.
+    Other operations (activations, normalisation, pooling, adding biases, ``nn.Bilinear``) are not counted.
 
-    Nothing is computed: the forward runs on shapes alone, with the parameters and buffers swapped for meta tensors
-    while it lasts. So the count is the same on every device; fused kernels that the counter would silently take for
-    0 (torch 2.14 on a CPU: attention, ``nn.TransformerEncoder``, ``nn.LSTM``) are seen as the products they are made
-    of; and modes, weights, running statistics and gradients stay as they are.
+    Nothing is computed: the forward pass runs on shapes only, with parameters and buffers temporarily replaced by meta
+    tensors. So the count is the same on every device; fused kernels that torch's counter silently counts as
+    0 (torch 2.14 on a CPU: attention, ``nn.TransformerEncoder``, ``nn.LSTM``) are counted as their matrix
+    products; modes, weights, running statistics and gradients do not change.
 
     Args:
         module: maps one floating-point batch, or the fields of one that it reads, to anything.
-        example: shape of one example's ``input``, without the batch dimension; or a batch, of which one example counts.
+        example: shape of one example's ``input``, without the batch dimension; or a batch (one example is used).
 
     Returns:
-        None, with one warning for each class, where the module can't be run on shapes alone: it needs values
-        (``.item()``, a branch on a tensor), or does not take such an input. A figure of cost must not end a run.
+        None, with one warning per class, if the module cannot run on shapes only: it needs values
+        (``.item()``, a branch on a tensor), or does not accept such an input. This must not end a run.
     """
     tensors = {name: t.to("meta") for name, t in (*module.named_parameters(), *module.named_buffers())}
     dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), None)
@@ -68,7 +68,7 @@ ADDED = ("parameters", "multiply_adds", "seconds", "steps")  # facts of training
 
 
 def total(counts: Iterable[float | None]) -> float | None:
-    """Returns the sum; None where one of them is not known."""
+    """Returns the sum; None if a summand is unknown."""
     known = list(counts)
     return None if None in known else sum(count for count in known if count is not None)
 
@@ -77,5 +77,5 @@ def _product_with_vector(matrix: Sequence[int], *_: Any, **__: Any) -> int:
     return 2 * math.prod(matrix)
 
 
-# The products that torch's counter has no formula for, and so would take for 0.
+# Products without a formula in torch's counter, which would count them as 0.
 _UNREGISTERED = {torch.ops.aten.mv: _product_with_vector, torch.ops.aten.dot: _product_with_vector}

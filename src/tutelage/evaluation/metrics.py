@@ -1,7 +1,7 @@
 """Metrics of a network on labelled examples: accuracy, calibration, fidelity to its teacher.
 
 All are computed in float64 from predictions whose logits are finite and whose labels are in range
-(:class:`~tutelage.evaluation.saved_predictions.SavedPredictions`), so that no figure is silently 0 or NaN.
+(:class:`~tutelage.evaluation.saved_predictions.SavedPredictions`), so that no metric is silently 0 or NaN.
 NumPy computes them: a report reads thousands of runs without PyTorch.
 """
 
@@ -12,11 +12,11 @@ from tutelage.evaluation.saved_predictions import Labelled, SavedPredictions, ar
 
 
 def figures(p: Labelled, teacher: Labelled | None = None) -> dict[str, float]:
-    """Returns the figures of ``p``, each over all its examples.
+    """Returns the metrics of ``p`` over all its examples.
 
     Args:
-        p: what the network answered.
-        teacher: what its teacher answered to the same examples in the same order.
+        p: the network's predictions.
+        teacher: its teacher's predictions for the same examples in the same order.
 
     Returns:
         ``accuracy`` (fraction), ``errors`` and ``count`` (integers), ``nll`` (mean −log p(label), nats) and ``ece``
@@ -47,7 +47,7 @@ def figures(p: Labelled, teacher: Labelled | None = None) -> dict[str, float]:
 
 
 def figures_of_own(p: Labelled, teacher: Labelled | None = None) -> dict[str, float]:
-    """Returns :func:`figures` on training examples; a teacher is compared on the examples that both have."""
+    """Returns :func:`figures` on training examples; fidelity is measured on the examples that both have."""
     found = figures(p)
     if teacher is not None and (pair := shared(p, teacher)) is not None:
         both = figures(*pair)
@@ -58,11 +58,11 @@ def figures_of_own(p: Labelled, teacher: Labelled | None = None) -> dict[str, fl
 def expected_calibration_error(p: Labelled, bins: int = 15) -> float:
     """Returns the expected calibration error: Σ_b |B_b|/N · |accuracy(B_b) − confidence(B_b)|.
 
-    The confidence is the highest probability; bin b of ``bins`` holds those in ((b − 1)/bins, b/bins], so that 1.0
-    falls into the last bin. (torchmetrics closes its bins on the left and gives a confidence of 1.0 a bin of its own;
-    the two agree where no confidence lies on an edge.)
+    The confidence is the highest probability; bin b of ``bins`` is ((b − 1)/bins, b/bins], so that 1.0
+    is in the last bin. (torchmetrics closes its bins on the left and has a separate bin for a confidence of 1.0;
+    both agree if no confidence lies on an edge.)
 
-    Guo et al. 2017, "On Calibration of Modern Neural Networks", arXiv:1706.04599, with its 15 bins.
+    Guo et al., "On Calibration of Modern Neural Networks", 2017, arXiv:1706.04599, with its 15 bins.
     """
     if bins < 1:
         raise TutelageError(f"expected_calibration_error: bins must be at least 1, found {bins}")
@@ -73,7 +73,7 @@ def expected_calibration_error(p: Labelled, bins: int = 15) -> float:
 
 
 def bin_of(sure: np.ndarray, bins: int) -> np.ndarray:
-    """Returns the number, from 0, of each confidence's bin: of ``bins``, those closed on the right."""
+    """Returns the index of each confidence's bin, of ``bins`` bins closed on the right."""
     return np.searchsorted(np.arange(1, bins) / bins, sure)
 
 

@@ -1,4 +1,4 @@
-"""Two pictures: the confusion matrix, and a teacher's softened predictions ("dark knowledge")."""
+"""Draws confusion matrices and a teacher's softened predictions ("dark knowledge")."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ INK: Colour = (31, 41, 55)
 MUTED: Colour = (107, 114, 128)
 FAINT: Colour = (203, 208, 215)
 TRACK: Colour = (241, 243, 246)  # behind a bar: probability 1
-TRUE: Colour = (24, 62, 116)  # dark in black and white, too
-OTHER: Colour = (146, 178, 216)  # light in black and white, too
+TRUE: Colour = (24, 62, 116)  # also dark in black and white
+OTHER: Colour = (146, 178, 216)  # also light in black and white
 
 _MARGIN, _GAP, _TEXT = 40, 36, 20
-_CELL, _MOST_WRITTEN = 62, 20  # a confusion matrix of more classes carries no text
+_CELL, _MOST_WRITTEN = 62, 20  # a confusion matrix of more classes has no text
 _THUMBNAIL, _ROW, _BAR, _VALUE, _MOST_BARS = 196, 26, 200, 84, 10
 _SURE = 0.99
 _HEAD = 40  # the titles of the bars
@@ -33,7 +33,7 @@ def confusion_picture(matrix: Tensor, class_names: Sequence[str]) -> Image.Image
 
     Args:
         matrix: [C, C] counts, rows true and columns predicted (:func:`~tutelage.evaluation.metrics.confusion`).
-        class_names: C names; they and the counts are written where C is at most 20.
+        class_names: C names; they and the counts are written if C is at most 20.
 
     Returns:
         An RGB image.
@@ -80,25 +80,25 @@ def _annotated(cells: Image.Image, matrix: Tensor, shade: Tensor, class_names: S
 
 
 def interesting(logits: Tensor, labels: Tensor, n: int, temperature: float) -> Tensor:
-    """Returns the examples on which a teacher's softened prediction tells most beyond the label.
+    """Returns the examples whose softened teacher predictions are most informative beyond the label.
 
-    First of each class the one that the teacher gets right and of which it is sure (probability ≥ 0.99, so that T = 1
-    hides the rest) whose second class has the highest probability at the temperature; then the next of each class,
-    and so on. Within a class those of which it is less sure come later; those that it gets wrong come after all
-    others. Highest entropy, the obvious choice, finds the illegible examples, of which the teacher says nothing.
+    First the example of each class that the teacher gets right with confidence (probability ≥ 0.99, so that T = 1
+    hides the rest) whose second class has the highest probability at the temperature, then the next of each class,
+    and so on. Within a class less confident ones come later; those that the teacher gets wrong come after all
+    others. Choosing by entropy would select illegible examples.
 
     Args:
         logits: [N, C] of the teacher, C at least 2.
         labels: [N].
-        n: how many.
-        temperature: the T of the softened answer.
+        n: number of examples.
+        temperature: T of the softened predictions.
 
     Returns:
         [min(n, N)] indices, in the order of their labels; the earlier of equals comes first.
     """
     z = logits.double()
     sure = z.softmax(1).amax(1) >= _SURE
-    second = (z / temperature).softmax(1).topk(2).values[:, 1]  # at most ½: being sure counts for more
+    second = (z / temperature).softmax(1).topk(2).values[:, 1]  # at most ½, so that confidence counts more
     wrong = logits.argmax(1) != labels
     seen: Counter[tuple[bool, int]] = Counter()
     ranked: list[tuple[bool, int, int, int]] = []
@@ -118,9 +118,9 @@ def dark_knowledge_picture(
     class_names: Sequence[str],
     student_logits: Tensor | None = None,
 ) -> Image.Image:
-    """Draws examples beside bars of the teacher's probabilities: as they are, and softened by the temperature.
+    """Draws examples with bars of the teacher's probabilities, at T = 1 and softened by the temperature.
 
-    At T = 1 almost all mass lies on one class; softmax(z/T) shows which other classes the teacher finds alike: the
+    At T = 1 almost all mass is on one class; softmax(z/T) shows which other classes the teacher finds similar: the
     "dark knowledge" that a student learns from (Hinton et al. 2015, arXiv:1503.02531). The true class is dark; the
     light track behind a bar is probability 1. Of more than 10 classes the teacher's first 10 are shown.
 
@@ -128,9 +128,9 @@ def dark_knowledge_picture(
         images: [n, 1 or 3, H, W] in [0, 1], not normalised.
         labels: [n].
         teacher_logits: [n, C].
-        temperature: the T of the softened bars.
+        temperature: T of the softened bars.
         class_names: C names.
-        student_logits: [n, C]; where given, a further column shows the student at the same temperature.
+        student_logits: [n, C]; if given, another column shows the student at the same temperature.
 
     Returns:
         An RGB image.
@@ -201,7 +201,7 @@ def _length(text: str, size: int = _TEXT) -> int:
 
 
 def _clip(name: str) -> str:
-    """``name``, cut to the width that a class name gets."""
+    """Cuts a class name to the available width."""
     if _length(name) <= _NAME:
         return name
     while _length(name + "…") > _NAME:

@@ -1,4 +1,4 @@
-"""Predictions of a network: the logits that every figure is computed from."""
+"""Predictions of a network: the logits that all metrics are computed from."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -15,12 +15,12 @@ from tutelage.sources.ensemble import combined, scaled
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """A network's logits on labelled examples, valid by construction: every figure may rely on it.
+    """A network's logits on labelled examples, validated on construction.
 
     Args:
         logits: [N, C], finite.
         label: [N] integers in [0, C).
-        key: [N] integers: which example.
+        key: [N] integers, keys of the examples.
 
     Raises:
         TutelageError: no example, shapes that differ, a label out of range or a logit that is not finite; of the last
@@ -36,13 +36,13 @@ class Predictions:
 
     @property
     def choice(self) -> Tensor:
-        """Returns [N], the class of the highest logit; of equal ones the first."""
+        """Returns the classes of the highest logits, [N]; the first at ties."""
         return self.logits.argmax(1)
 
 
 @contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
-    """Context manager for eval mode; on exit each submodule gets its own mode back (a frozen part may differ)."""
+    """Context manager for eval mode; restores the mode of each submodule, as frozen parts may differ."""
     modes = {m: m.training for m in module.modules()}
     module.eval()
     try:
@@ -57,19 +57,19 @@ def predict(
 ) -> Predictions:
     """Runs ``network`` on every batch of ``loader``, without gradients.
 
-    A module is in eval mode meanwhile (:func:`eval_mode`); of another callable, the mode is the caller's business.
-    ``no_grad`` rather than ``inference_mode``: what the network keeps of the last batch stays usable in training.
+    A module is in eval mode meanwhile (:func:`eval_mode`); the caller sets the mode of other callables.
+    ``no_grad`` rather than ``inference_mode``, so that tensors that the network keeps stay usable in training.
 
     Args:
         network: maps a batch's input, or the fields that it reads, to logits [B, C]; already on ``device``.
         loader: batches with "input", "label" and "key".
-        device: where the inputs go.
+        device: device of the inputs.
 
     Returns:
         The predictions as float32 on the CPU, in the loader's order.
 
     Raises:
-        TutelageError: a batch lacks one of the three, the loader is empty, or the predictions are not valid.
+        TutelageError: a batch lacks one of the three, the loader is empty, or the predictions are invalid.
     """
     with eval_mode(network) if isinstance(network, nn.Module) else nullcontext(), torch.no_grad():
         rows = [_row(network, batch, device) for batch in loader]
@@ -91,12 +91,12 @@ def _row(
 def combined_predictions(
     predictions: Sequence[Predictions], weights: Tensor | None = None, combine: str = "probability"
 ) -> Predictions:
-    """Returns the predictions of several networks on the same examples as those of one.
+    """Combines the predictions of several networks on the same examples.
 
     Args:
-        predictions: of each network, in the same order of examples.
-        weights: one a network; None: equal ones.
-        combine: as of :class:`~tutelage.sources.ensemble.Ensemble`.
+        predictions: predictions of each network, in the same order of examples.
+        weights: one per network; None: equal ones.
+        combine: as for :class:`~tutelage.sources.ensemble.Ensemble`.
     """
     logits = torch.stack([one.logits.double() for one in predictions])
     shares = scaled(None, len(predictions)) if weights is None else weights

@@ -23,12 +23,12 @@ class Trained:
     """A finished stage: its facts and predictions, read from its folder.
 
     Attributes:
-        folder: where ``last.safetensors``, ``best.safetensors``, ``predictions.safetensors`` and ``stage.json`` are.
-        reused: it was there before this job.
+        folder: folder of ``last.safetensors``, ``best.safetensors``, ``predictions.safetensors`` and ``stage.json``.
+        reused: whether it existed before this job.
         facts: parameters, multiply_adds, seconds, epochs, steps, the epoch of each of the weights, and what the terms'
             gradients were (:class:`~tutelage.training.callbacks.gradient_norms.GradientNorms`).
         predictions: (weights, split) → logits on that split; on ``train`` where the folder has them.
-        made: when the folder was finished.
+        made: time when the folder was finished.
     """
 
     folder: Path
@@ -53,12 +53,12 @@ class Trained:
 
     @property
     def digest(self) -> str | None:
-        """Returns the digest of an artifact's recipe, which is its folder's name; None of a job's own student."""
+        """Returns the digest of an artifact's recipe, its folder's name; None for a job's own student."""
         return self.folder.name if (self.folder / "recipe.json").is_file() else None
 
 
 def read_answers(folder: Path, weights: str, split: str) -> Predictions | None:
-    """Returns a finished stage's predictions on one split; None of ``train`` where its folder does not have it.
+    """Returns a finished stage's predictions on one split; None for ``train`` if its folder has none.
 
     Raises:
         TutelageError: the file is damaged.
@@ -68,7 +68,7 @@ def read_answers(folder: Path, weights: str, split: str) -> Predictions | None:
 
 
 def write_results(folder: Path, predictions: Mapping[tuple[str, str], Predictions], facts: Mapping[str, Any]) -> None:
-    """Writes what a :class:`Trained` reads: the predictions, then the facts, then the folder's manifest."""
+    """Writes a folder for :class:`Trained`: the predictions, then the facts, then the manifest."""
     fields = ("logits", "label", "key")
     tensors = {
         f"{kind}.{split}.{field}": getattr(one, field) for (kind, split), one in predictions.items() for field in fields

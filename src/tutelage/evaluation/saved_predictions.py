@@ -31,7 +31,7 @@ class SavedPredictions:
     Args:
         logits: [N, C], finite.
         label: [N] integers in [0, C).
-        key: [N] integers: the number of the example.
+        key: [N] integers, keys of the examples.
 
     Raises:
         TutelageError: see :func:`check`.
@@ -46,7 +46,7 @@ class SavedPredictions:
 
     @property
     def choice(self) -> np.ndarray:
-        """Returns [N], the class of the highest logit; of equal ones the first."""
+        """Returns the classes of the highest logits, [N]; the first at ties."""
         return self.logits.argmax(1)
 
 
@@ -56,7 +56,7 @@ def arrays(p: Labelled) -> SavedPredictions:
 
 
 def check(p: Labelled) -> None:
-    """Checks that every figure may rely on these predictions.
+    """Checks that metrics can be computed from these predictions.
 
     Raises:
         TutelageError: no example, shapes that differ, a label out of range or a logit that is not finite; of the last
@@ -85,15 +85,15 @@ def check(p: Labelled) -> None:
 
 
 def read_predictions(folder: Path, weights: str, split: str) -> SavedPredictions | None:
-    """Reads what the network of a finished stage predicted on one split.
+    """Reads the predictions of a finished stage on one split.
 
     Args:
-        folder: of the stage.
+        folder: folder of the stage.
         weights: last or best.
         split: train, val or test.
 
     Returns:
-        The predictions; None of ``train`` where the folder does not have it.
+        The predictions; None for ``train`` if the folder has none.
 
     Raises:
         TutelageError: the file is damaged.
@@ -107,9 +107,9 @@ def read_predictions(folder: Path, weights: str, split: str) -> SavedPredictions
 
 
 def shared(a: Labelled, b: Labelled) -> tuple[SavedPredictions, SavedPredictions] | None:
-    """Returns the examples that both have predictions of, in the order of their keys; None where there is none.
+    """Returns the predictions of both on their common examples, ordered by key; None if there are none.
 
-    A key comes at most once in each.
+    Keys must be distinct in each.
     """
     p, q = arrays(a), arrays(b)
     both = np.intersect1d(p.key, q.key)
@@ -123,13 +123,13 @@ def _of_keys(p: SavedPredictions, keys: np.ndarray) -> SavedPredictions:
 
 
 def log_softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Returns [N, C], log softmax(z/T) in float64."""
+    """Returns log softmax(z/T), [N, C] float64."""
     z = logits.astype(np.float64) / temperature
     z -= z.max(1, keepdims=True)
     return z - np.log(np.exp(z).sum(1, keepdims=True))
 
 
 def confidence(p: SavedPredictions) -> np.ndarray:
-    """Returns [N], the highest probability of each example, float64."""
+    """Returns the highest probability of each example, [N] float64."""
     z = p.logits.astype(np.float64)
     return 1 / np.exp(z - z.max(1, keepdims=True)).sum(1)

@@ -1,4 +1,4 @@
-"""The table that a run ends with, and a sentence on the gain of distillation."""
+"""The table at the end of a run, and a sentence on the gain of distillation."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ _WIDEST = 100
 
 
 def comparison(metrics: Mapping[str, Any]) -> RenderableType:
-    """Returns a table of teacher, student alone and distilled student, and below it :func:`gain_sentence`.
+    """Returns a table of teacher, student alone and distilled student, followed by :func:`gain_sentence`.
 
-    A row has two lines: the last weights, and those that were best on validation. It fits 80 columns and grows to 100.
+    A row has two lines: the last weights, and the best on validation. It fits 80 columns and grows to 100.
 
     Args:
         metrics: a run's ``metrics.json``; "teacher" and "control" may be missing.
@@ -68,7 +68,7 @@ def gain_sentence(metrics: Mapping[str, Any]) -> str:
 
 
 def short_line(metrics: Mapping[str, Any]) -> str:
-    """Test accuracy of the last weights and the gain, for a job of a multirun, whose table comes at the end."""
+    """Returns the test accuracy of the last weights and the gain in one line, for a job of a multirun."""
     _check(metrics)
     names = {"teacher": "teacher", "control": "alone", "student": "distilled"}
     sentences = [f"{name} {_accuracy(metrics, role)} %" for role, name in names.items() if role in metrics]
@@ -76,7 +76,7 @@ def short_line(metrics: Mapping[str, Any]) -> str:
 
 
 def multirun_table(found: Mapping[str, Mapping[str, Any]]) -> RenderableType:
-    """One row for each job of a multirun, by name, and below them once what the figures are."""
+    """Returns a table with a row for each job of a multirun, followed by a legend."""
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("Job", overflow="fold")
     for head in ("Teacher", "Alone", "Distilled", "Gain"):
@@ -130,7 +130,7 @@ _COLUMNS: list[tuple[str, JustifyMethod]] = [
 
 
 def _cells(entry: Mapping[str, Any], teacher: Mapping[str, Any] | None) -> list[str]:
-    """A row of the table in the order of ``_COLUMNS``, each cell two lines."""
+    """Returns a row of the table in the order of ``_COLUMNS``, each cell two lines."""
 
     def cost(what: str) -> str:
         known = teacher and teacher is not entry and entry[what] and teacher[what]
@@ -173,7 +173,7 @@ def _origin(entry: Mapping[str, Any]) -> str:
 
 
 def _short(count: int | None) -> str:
-    """Four significant digits: 25450 → 25.45k."""
+    """Formats a number with four significant digits: 25450 → 25.45k."""
     if count is None:
         return MISSING
     for scale, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -191,7 +191,7 @@ def _times(ratio: float) -> str:
 
 
 def _percent(fraction: float) -> str:
-    """At most five characters; only what is wholly right is 100."""
+    """Formats a fraction in percent with at most five characters; only exactly 1 is 100."""
     return "100" if fraction == 1 else f"{min(100 * fraction, 99.99):.2f}"
 
 
@@ -204,5 +204,5 @@ def _seconds(value: float) -> str:
 
 
 def _points(difference: float) -> str:
-    """A signed number of percentage points, with a true minus sign and no negative zero."""
+    """Formats a signed number of percentage points, with a minus sign and no negative zero."""
     return f"{round(100 * difference, 2) + 0.0:+.2f}".replace("-", "−")
