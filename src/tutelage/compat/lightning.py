@@ -94,7 +94,7 @@ class ModelParallelOnRanks(ModelParallelStrategy):
     """
 
     def check_ranks(self) -> None:
-        """Called when the trainer is made, in the place of a launcher; raises where there are no ranks."""
+        """Checks that the ranks exist; called when the trainer is made, in place of a launcher."""
         raise NotImplementedError
 
     def _configure_launcher(self) -> None:

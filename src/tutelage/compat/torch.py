@@ -19,7 +19,7 @@ class FollowsMoves(nn.Module):
     """
 
     def after_move(self, convert: Callable[[Tensor], Tensor]) -> None:
-        """Called once its parameters and buffers have moved.
+        """Reacts to a move of the parameters and buffers.
 
         Args:
             convert: what was applied to each of them.

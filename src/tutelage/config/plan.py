@@ -182,7 +182,7 @@ def _check_generalist(name: str, source: DictConfig, stages: Mapping[str, DictCo
 
 
 def _assistants(cfg: DictConfig) -> dict[str, DictConfig]:
-    """Name → network of those between teacher and student: ``assistants``, then ``generations`` of the student."""
+    """Returns the networks between teacher and student by name: ``assistants``, then ``generations`` of the student."""
     own = {f"{GENERATION}{number}": cfg.student for number in range(1, cfg.generations + 1)}
     return {**cfg.assistants, **own}
 

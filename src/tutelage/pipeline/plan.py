@@ -55,7 +55,7 @@ class Plan:
 
     @property
     def tasks(self) -> list[Task]:
-        """The tasks of all jobs, what several share once."""
+        """Returns the tasks of all jobs, shared ones once."""
         return list({task.key: task for job in self.jobs for task in job.tasks}.values())
 
     def tables(self) -> list[Table | str]:

@@ -64,7 +64,7 @@ def barrier() -> None:
 
 
 class _Messages:
-    """How the ranks that this process belongs to tell each other something.
+    """Exchanges messages between the ranks of this process's group.
 
     Attributes:
         group: of torch.distributed, that :func:`broadcast` and :func:`barrier` use; None: the default one.

@@ -93,7 +93,7 @@ def file_system_time(folder: Path) -> float:
 
 
 def recipe_digest(recipe: Mapping[str, Any]) -> str:
-    """20 hex digits of SHA-256 over the canonical JSON of ``recipe``."""
+    """Returns 20 hex digits of the SHA-256 of the canonical JSON of ``recipe``."""
     return hashlib.sha256(canonical(recipe).encode()).hexdigest()[:20]
 
 

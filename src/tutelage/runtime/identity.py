@@ -40,7 +40,7 @@ def is_cosmetic(key: str) -> bool:
 
 
 def essential(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config, or a stage's, without the keys that are :data:`COSMETIC`."""
+    """Returns a job's or a stage's config without the keys that are :data:`COSMETIC`."""
     return _essential(config, "")
 
 
@@ -63,7 +63,7 @@ def with_contents(node: Any) -> Any:
 
 
 def files(node: Any) -> dict[str, str]:
-    """Key of each value that is a file's path → SHA-256 of the file."""
+    """Returns the SHA-256 of each file in the config by the key of its path."""
     leaves = ((key, value) for key, value in _leaves(node) if not {*WRITERS} & {*key.split(".")})
     return {key: file_digest(path) for key, value in leaves if (path := _file(value))}
 

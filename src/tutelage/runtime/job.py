@@ -132,7 +132,7 @@ def _end(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def _same_place(folder: Path) -> str:
-    """The override with which the same command finds this job, or its multirun, again."""
+    """Returns the override with which the same command finds this job, or its multirun, again."""
     several = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     return f"hydra.sweep.dir='{HydraConfig.get().sweep.dir}'" if several else f"hydra.run.dir='{folder}'"
 
@@ -154,7 +154,7 @@ def is_complete(cfg: DictConfig, folder: Path) -> bool:
 
 
 def _resolved(cfg: DictConfig) -> tuple[dict[str, Any], str]:
-    """The config as plain values, and the digest of what matters to the outcome."""
+    """Returns the config as plain values, and the digest of the part that affects the result."""
     resolved: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     return resolved, recipe_digest(identity.essential(resolved))
 

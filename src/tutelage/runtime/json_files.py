@@ -28,7 +28,7 @@ def overwrite_json(path: Path, document: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The document in a JSON file.
+    """Reads a JSON file.
 
     Raises:
         TutelageError: it is missing, unreadable or not JSON; names it.

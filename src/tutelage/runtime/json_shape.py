@@ -28,7 +28,7 @@ def _is_number(value: Any) -> bool:
 
 
 def read_json_as(path: Path, form: Form) -> dict[str, Any]:
-    """The document in a JSON file.
+    """Reads a JSON file and checks its form.
 
     Raises:
         TutelageError: it can't be read, or does not have this form; begins with the file's name.
@@ -48,7 +48,7 @@ def _reason(error: Exception) -> str:
 
 
 def check(document: Any, form: Form, name: str) -> dict[str, Any]:
-    """``document``, where it has this form.
+    """Returns ``document`` after checking that it has this form.
 
     Raises:
         TutelageError: it has not; begins with ``name``, then says where.

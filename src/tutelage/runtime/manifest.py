@@ -45,7 +45,7 @@ def _stays(path: Path, folder: Path) -> bool:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The manifest of ``folder``.
+    """Reads the manifest of ``folder``.
 
     Raises:
         TutelageError: it is not there, or damaged.

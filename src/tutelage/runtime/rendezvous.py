@@ -180,7 +180,7 @@ def send_config(child: "subprocess.Popen[bytes]", config: str) -> None:
 
 
 def receive_config() -> None:
-    """In a rank that another one has started: Hydra finds the config that was sent by the name :data:`CONFIG`."""
+    """Receives the config in a rank started by another one, as :data:`CONFIG` for Hydra."""
     if STARTED not in os.environ:
         return
     from hydra.core.config_store import ConfigStore
@@ -202,7 +202,7 @@ def _read(size: int) -> bytes:
 
 
 def follow_starter() -> None:
-    """In a rank that another one has started: ends with it, however that one ends."""
+    """Makes a rank started by another one end with it, however that one ends."""
     if os.environ.pop(STARTED, None) is None:
         return
 

@@ -110,7 +110,7 @@ def _alive(pid: int) -> bool:
 
 
 def jobs(folder: Path) -> Iterator[JobStatus]:
-    """All jobs in ``folder`` or below it, by name; a folder that may not be read may be one."""
+    """Returns all jobs in ``folder`` or below it, by name; an unreadable folder counts as one."""
     unread: list[OSError] = []
     walk = os.walk(folder, onerror=unread.append)
     found = {Path(place) for place, folders, files in walk if "status.json" in (*folders, *files)}
@@ -123,7 +123,7 @@ def jobs(folder: Path) -> Iterator[JobStatus]:
 
 
 def table(found: list[JobStatus], root: Path) -> Table:
-    """One row a job."""
+    """Returns a table with one row per job."""
     made = Table(box=box.SIMPLE_HEAD)
     for name in ("job", "state", "at", "left", "best on validation"):
         made.add_column(name, overflow="fold", no_wrap=name == "job")

@@ -54,7 +54,7 @@ def in_a_line(text: object) -> str:
 
 
 def html_text(text: object) -> str:
-    """Text in HTML or SVG, between tags or in an attribute."""
+    """Escapes text for HTML or SVG, between tags or in an attribute."""
     return html.escape(printable(text))
 
 

@@ -80,12 +80,12 @@ class Sharded(ModelParallelOnRanks):
             parameter.register_post_accumulate_grad_hook(_average)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        """With rank 0's buffers."""
+        """Runs a training step with rank 0's buffers."""
         self._share_buffers()
         return super().training_step(*args, **kwargs)
 
     def on_validation_start(self) -> None:
-        """The same for validation."""
+        """Copies rank 0's buffers to all ranks before validation."""
         self._share_buffers()
 
     def _share_buffers(self) -> None:
@@ -95,14 +95,14 @@ class Sharded(ModelParallelOnRanks):
     # -- states: whole in files ---------------------------------------------------------------------------------------
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """The module's state, whole."""
+        """Returns the module's state, gathered from all ranks."""
         return {
             name: gather_full(tensor).cpu()
             for name, tensor in cast(nn.Module, self.lightning_module).state_dict().items()
         }
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
-        """An optimizer's state, whole."""
+        """Returns an optimizer's state, gathered from all ranks."""
         inner = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         state: dict[str, Any] = map_tensors(lambda tensor: gather_full(tensor).cpu(), inner.state_dict())
         return state

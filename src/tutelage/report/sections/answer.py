@@ -81,7 +81,7 @@ def _ordered(found: Sequence[CellStatistics]) -> list[CellStatistics]:
 
 
 def sentence(sweep: Sweep, best: CellStatistics) -> str:
-    """The answer in one sentence."""
+    """Returns the answer in one sentence."""
     gain, cells = best.test_gain, len(sweep.cells)
     where = f"with {best.cell.name}" if sweep.keys else "in the only setting that was run"
     chosen = f", chosen on validation among {cells} cells," if cells > 1 else ","
@@ -108,7 +108,7 @@ def sentence(sweep: Sweep, best: CellStatistics) -> str:
 
 
 def how_sure(best: CellStatistics) -> str:
-    """Tests and the number of seeds."""
+    """Returns the statistical tests and the number of seeds needed, as text."""
     gain = best.test_gain
     if not gain.is_tested:
         return "No interval and no test: they need at least two seeds whose gains differ."
@@ -229,7 +229,7 @@ def _interval(gain: Paired) -> str:
 
 
 def cells_table(found: Sequence[CellStatistics], best: CellStatistics, weights: str) -> Table:
-    """Every cell's accuracy and gain, highest validation accuracy first."""
+    """Returns a table of every cell's accuracy and gain, highest validation accuracy first."""
     rows = []
     for one in _ordered(found):
         test, gain = _mean(one.cell, "accuracy", weights), one.test_gain
@@ -246,7 +246,7 @@ def cells_table(found: Sequence[CellStatistics], best: CellStatistics, weights: 
 
 
 def tests_table(found: Sequence[CellStatistics], weights: str) -> Table:
-    """Every cell's tests, and its other figures on test."""
+    """Returns a table of every cell's statistical tests and its other metrics on test data."""
     rows = []
     for one in _ordered(found):
         gain = one.test_gain

@@ -69,7 +69,7 @@ class BestWeights(L.Callback):
             save_network(learner.shown.net.net, path, {**learner.about, "epoch": self.epoch})
 
     def state_dict(self) -> dict[str, Any]:
-        """Best value and its epoch."""
+        """Returns the best value and its epoch."""
         return {"best": self.best, "epoch": self.epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

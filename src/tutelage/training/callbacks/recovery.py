@@ -55,7 +55,7 @@ class Recovery(Quiet):
 
     @property
     def seconds(self) -> float:
-        """Training time so far, over all attempts."""
+        """Returns the training time so far in seconds, over all attempts."""
         return self._seconds_before + (0.0 if self._started is None else time.monotonic() - self._started)
 
     def on_train_batch_start(
@@ -131,7 +131,7 @@ class Recovery(Quiet):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Training time so far."""
+        """Returns the training time so far."""
         return {"seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -165,7 +165,7 @@ def _digest(content: bytes) -> str:
 
 
 def states(folder: Path) -> list[Path]:
-    """The states in a folder, oldest first."""
+    """Returns the states in a folder, oldest first."""
     return sorted(folder.glob("step=*.ckpt"))
 
 
