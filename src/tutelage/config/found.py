@@ -1,4 +1,4 @@
-"""Facts of data that a config does not say but the data do: ``${found:num_classes}``, ``${found:input_shape}``."""
+"""Facts of data that a config does not say but the data do, such as ``${found:num_classes}``."""
 
 import json
 from typing import Any, cast
@@ -7,7 +7,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from tutelage.errors import TutelageError
 
-_FACTS = ("num_classes", "input_shape")
+_FACTS = ("num_classes", "num_outputs", "input_shape")
 _KEPT = 4
 _found: dict[str, dict[str, Any]] = {}  # a config is resolved some twenty times a job
 # Of the run, not of what the data are.
@@ -21,19 +21,19 @@ def found(fact: str, *, _parent_: DictConfig) -> Any:
     """Returns a fact of the data whose config it stands in; they are made and looked at for it once.
 
     Args:
-        fact: ``num_classes`` or ``input_shape``.
+        fact: ``num_classes``, ``num_outputs`` or ``input_shape``.
 
     Raises:
         TutelageError: it is none of these, a value is missing, or the data can't be made.
     """
     if fact not in _FACTS:
-        raise TutelageError(f"${{found:{fact}}}: expected {' or '.join(_FACTS)}")
+        raise TutelageError(f"${{found:{fact}}}: expected {', '.join(_FACTS)}")
     for key in _parent_:
         if OmegaConf.is_missing(_parent_, key):
             raise TutelageError(f"data.{key!s}=… is needed")
     asks = {key for key in map(str, _parent_) if _asks(_parent_, key)}
-    if fact == "input_shape":  # the number of classes may have been given
-        asks.discard("num_classes")
+    if fact == "num_outputs" and "num_classes" not in asks and _parent_.get("num_classes"):
+        return _parent_["num_classes"]  # nothing has to be looked at
     node = {str(key): _plain(_parent_[key]) for key in _parent_ if str(key) not in asks | _OF_THE_RUN}
     given = json.dumps(node, sort_keys=True, default=str)
     if given not in _found:
@@ -67,4 +67,5 @@ def _look(node: dict[str, Any]) -> dict[str, Any]:
             raise cause from error
         raise TutelageError(f"data can't be made: {type(cause).__name__}: {cause}") from error
     made.setup()
-    return {"num_classes": made.num_classes, "input_shape": list(cast(Any, made).input_shape)}
+    known = cast(Any, made)
+    return {"num_classes": known.num_classes, "num_outputs": known.num_outputs, "input_shape": list(known.input_shape)}

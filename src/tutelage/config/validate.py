@@ -131,7 +131,9 @@ def _check_values(cfg: DictConfig) -> None:
     for key in ("seed", "stages.teacher.seed"):
         number(cfg, key, low=0, high=2**32 - 1, whole=True)
     number(cfg, "data.batch_size", low=1, whole=True)
-    number(cfg, "data.num_classes", low=2, whole=True)
+    if OmegaConf.select(cfg, "data.num_classes") is not None:  # null: labels are floats
+        number(cfg, "data.num_classes", low=2, whole=True)
+    number(cfg, "data.num_outputs", low=1, whole=True)
     for key in ("trainer", *(f"stages.{name}.trainer" for name in cfg.stages)):
         number(cfg, f"{key}.max_epochs", low=1, whole=True)
     for key in ("optimizer", *(f"stages.{name}.optimizer" for name in cfg.stages)):

@@ -14,15 +14,15 @@ from tutelage.data.examples import (
     MemoryPixels,
     Normalise,
     check_images,
-    check_labels,
     normalised,
 )
+from tutelage.data.labels import checked_labels
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
 
 
 class ImageData(Data):
-    """Images with labels, as batches ``{"input": [B, C, H, W] float32 normalised, "label": [B], "key": [B]}``.
+    """Images with labels, as batches ``{"input": [B, C, H, W] float32 normalised, "label": [B, …], "key": [B]}``.
 
     A subclass returns the examples in :meth:`load`.
 
@@ -61,16 +61,16 @@ class ImageData(Data):
         self.normalise = Normalise(*(torch.tensor([*x], dtype=torch.float32)[:, None, None] for x in (mean, std)))
 
     def checked(self, part: str, examples: Examples) -> Examples:
-        """Checks that labels are classes and that images in memory have the given shape.
+        """Checks that labels fit the arguments and that images in memory have the given shape.
 
         Raises:
             TutelageError: they do not; names the first.
         """
         name = f"{self.name} {part}"
-        check_labels(name, examples.labels, self.num_classes)
+        labels = checked_labels(name, examples.labels, self.num_classes, self.num_outputs)
         if isinstance(examples.pixels, MemoryPixels):
             check_images(name, examples.pixels.images, len(examples), self.input_shape, self.check_finite)
-        return replace(examples, labels=examples.labels.long())
+        return replace(examples, labels=labels)
 
     def as_set(self, examples: Examples, keys: Tensor) -> ImageSet:
         """Returns some of the examples; images in memory are normalised once."""

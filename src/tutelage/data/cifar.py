@@ -133,7 +133,7 @@ class CifarImages(ImageData):
                 check_md5(where / name, contents[name], md5)
         read = {name: unpickle(where / name, content) for name, content in contents.items()}
         [meta] = self.published.meta
-        self._name_classes(where / meta, class_names(where / meta, read[meta], self.published.names, self.num_classes))
+        self._name_classes(where / meta, class_names(where / meta, read[meta], self.published.names, self.num_outputs))
         train, test = (
             self._examples({where / name: read[name] for name in part})
             for part in (self.published.train, self.published.test)
@@ -164,8 +164,8 @@ class CifarImages(ImageData):
                 found = nearest(self.published.column, table.table.column_names)
                 raise TutelageError(f"{paths[0]} has no column {self.published.column!r}; {found}")
         if names := tables[0].names(self.published.column):
-            if len(names) != self.num_classes:
-                raise TutelageError(f"{splits[0][0]}: {len(names)} classes; data.num_classes is {self.num_classes}")
+            if len(names) != self.num_outputs:
+                raise TutelageError(f"{splits[0][0]}: {len(names)} classes; data.num_classes is {self.num_outputs}")
             self._name_classes(splits[0][0], names)
         train, test = (
             table_examples(table, self.published.column, each if self.verify else None)
@@ -174,7 +174,7 @@ class CifarImages(ImageData):
         return train, test
 
     def _examples(self, batches: dict[Path, dict]) -> Examples:
-        parts = [batch(path, content, self.published.labels, self.num_classes) for path, content in batches.items()]
+        parts = [batch(path, content, self.published.labels, self.num_outputs) for path, content in batches.items()]
         images, labels = (torch.from_numpy(np.concatenate(arrays)) for arrays in zip(*parts, strict=True))
         return Examples(MemoryPixels(images.reshape(-1, *SHAPE)), labels)
 

@@ -1,37 +1,28 @@
 """A user's data: any map-style Dataset for training, validation and test."""
 
 import logging
-import pickle
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler, Subset
+from torch.utils.data import Subset
 
-from tutelage.data.chance import Chance, Transform, Transforms, own_generators, seed_generators
-from tutelage.data.examples import Examples, check_labels, divide
-from tutelage.data.fields import INPUT, Fields
-from tutelage.data.found_labels import class_names_of, labels_of
+from tutelage.data.chance import Chance, Transform, Transforms
+from tutelage.data.examples import Examples, divide
+from tutelage.data.fields import INPUT, LABEL, Fields
+from tutelage.data.found_labels import FoundLabels, class_names_of, labels_of
+from tutelage.data.labels import checked_labels, describe, has_label, is_class
 from tutelage.data.module import Data
+from tutelage.data.parts import as_part
+from tutelage.data.sample_labels import LabelReader, SampleLabels
 from tutelage.data.samples import Bare, Reading, Samples, SampleSet
 from tutelage.errors import TutelageError
-from tutelage.runtime.file_sizes import free_memory
-from tutelage.types import NO_LABEL
 
 log = logging.getLogger(__name__)
 
 _COPIES = 4  # number of samples that are read twice, to detect datasets that draw random numbers
-
-
-@dataclass(frozen=True)
-class Part:
-    """One split: ``dataset`` has ``len`` and ``[row]``; ``collate`` is the loader's custom one, or None."""
-
-    name: str
-    dataset: Any
-    collate: Callable[[list[Any]], Any] | None = None
 
 
 class DatasetData(Data):
@@ -46,8 +37,13 @@ class DatasetData(Data):
         val: the validation set; null: drawn from the training set (``val_size``, ``split_seed``).
         test: the test set; null: drawn from the training set first (``test_size``).
         test_size: number (below 1: fraction) of test samples if there is no ``test``.
-        num_classes: labels are 0 to num_classes − 1; null: from the dataset, or the largest label + 1.
+        num_classes: labels are 0 to num_classes − 1; null: from the dataset, or the largest label + 1;
+            none for float labels.
         class_names: by default the dataset's ``classes`` or features.
+        num_outputs: see :class:`~tutelage.data.module.Data`; null: ``num_classes``, or the number of floats of a label.
+        label_dtype: ``int`` or ``float``, to convert labels: integers that are numbers to predict, or many answers of
+            0 and 1.
+        ignore_index: value of pixels or tokens without a label, besides −100.
         input_shape: shape of one example's ``input``; null: that of the first.
         fields: field of the batch → key, attribute or position in a sample (:class:`~tutelage.data.fields.Fields`).
         transform: one or several, applied to every sample's input before it is a tensor (:mod:`tutelage.data.chance`).
@@ -84,6 +80,9 @@ class DatasetData(Data):
         val_size: float = 0.1,
         num_classes: int | None = None,
         class_names: Sequence[str] | None = None,
+        num_outputs: int | None = None,
+        label_dtype: str | None = None,
+        ignore_index: int | None = None,
         input_shape: Sequence[int] | None = None,
         fields: Mapping[str, Hashable] | None = None,
         transform: Transform | Sequence[Transform] | None = None,
@@ -101,11 +100,20 @@ class DatasetData(Data):
         self.fields, self.check = Fields(fields), check
         given = {"train": train, "val": val, "test": test}
         self._parts = {key: as_part(f"data.{key}", one) for key, one in given.items() if one is not None}
-        self._labels = {key: labels_of(part.name, part.dataset, self.fields) for key, part in self._parts.items()}
+        reader = LabelReader(label_dtype, ignore_index)
+        found = {
+            key: labels_of(part.name, part.dataset, self.fields, reader, check) for key, part in self._parts.items()
+        }
+        self._labels = {key: one.table for key, one in found.items()}
         names = class_names or class_names_of(self._parts["train"].dataset, self.fields)
-        count = num_classes or (len(names) if names else int(self._labels["train"].max()) + 1)
+        num_classes, num_outputs = _widths(found, num_classes, num_outputs, names)
+        if class_names is None and names and len(names) != num_outputs:
+            names = None  # a dataset's ``classes`` need not be those of this label
         bare = [Bare(as_part("data.unlabelled", one).dataset, self.fields, check) for one in unlabelled or ()]
-        super().__init__(num_classes=count, class_names=names, seed=seed, val_size=val_size, unlabelled=bare, **common)
+        super().__init__(
+            num_classes=num_classes, num_outputs=num_outputs, class_names=names, seed=seed, val_size=val_size,
+            unlabelled=bare, **common,
+        )  # fmt: skip
         self.name = type(self._parts["train"].dataset).__name__
         self.test_size, self.repeat, self._given_shape = test_size, repeat, input_shape
         self._check_options(views, mean, std)
@@ -113,7 +121,11 @@ class DatasetData(Data):
         changed = plain
         if train_transform is not None:
             changed = Transforms(train_transform, transform_fields, "data.train_transform")
-        self._reading = Reading(self.fields, plain, collate or self._parts["train"].collate, mean, std)
+        labels = self._labels["train"]
+        moved = [*(transform_fields.values() if isinstance(transform_fields, Mapping) else transform_fields or ())]
+        own = not is_class(labels) and (not labels.is_floating_point() or LABEL in moved)
+        brought = SampleLabels(reader, num_classes) if own else None
+        self._reading = Reading(self.fields, plain, collate or self._parts["train"].collate, mean, std, brought)
         self._training = replace(self._reading, transforms=changed)
         self._chance = Chance(seed, views)
         self.augment = self._chance if train_transform is not None else None
@@ -147,20 +159,27 @@ class DatasetData(Data):
         return torch.arange(first), torch.arange(first, count)
 
     def checked(self, part: str, examples: Examples) -> Examples:
-        """Checks that labels are classes (or ``NO_LABEL`` in training), shapes are equal and masks not all false.
+        """Checks that labels are valid (or absent in training), shapes are equal and masks not all false.
 
         Raises:
             TutelageError: they are not; names the sample.
         """
-        known = examples.labels != NO_LABEL
+        known = has_label(examples.labels)
         if part == "train" and "val" in self._parts:
             known[len(known) - len(self._labels["val"]) :] = True
         if part == "test" or not ("val" in self._parts or known.any()):
             known[:] = True
-        check_labels(f"data.{part} ({self.name})", torch.where(known, examples.labels, 0), self.num_classes)
+        one = known.view(-1, *[1] * (examples.labels.ndim - 1))
+        filled = torch.where(one, examples.labels, 0)
+        checked_labels(f"data.{part} ({self.name})", filled, self.num_classes, self.num_outputs)
         if part == "train":
-            shape = self._look(self._set(examples, self._training), part)
+            shape, label_shape = self._look(self._set(examples, self._training), part)
             self.input_shape = self._given_shape = tuple(self._given_shape or shape)
+            if brought := self._reading.labels:
+                brought = replace(brought, shape=label_shape)
+                self._reading, self._training = (
+                    replace(one, labels=brought) for one in (self._reading, self._training)
+                )
         self._look(self._set(examples, self._reading), part)
         return examples
 
@@ -202,11 +221,13 @@ class DatasetData(Data):
     def _set(self, examples: Examples, reading: Reading) -> SampleSet:
         return SampleSet(examples, torch.arange(len(examples)), reading)
 
-    def _look(self, found: SampleSet, part: str) -> list[int]:
-        """Checks batches of a few samples of each dataset; returns the shape of an input."""
+    def _look(self, found: SampleSet, part: str) -> tuple[list[int], tuple[int, ...]]:
+        """Checks batches of a few samples of each dataset; returns the shapes of an input and of a label."""
         shape: list[int] = []
+        label_shape: tuple[int, ...] = ()
         for rows in torch.tensor(found.samples.spread(self.check)).split(64):
             batch = found[0, rows]
+            label_shape = label_shape or batch[LABEL].shape[1:]
             shape = shape or list(batch[INPUT].shape[1:])
             expected = list(self._given_shape or shape)
             if self._reading.collate is None and list(batch[INPUT].shape[1:]) != expected:
@@ -221,7 +242,7 @@ class DatasetData(Data):
             if "mask" in batch and not (any_true := batch["mask"].bool().flatten(1).any(1)).all():
                 where = found.samples.place(int(batch["key"][~any_true][0]))[0]
                 raise TutelageError(f"{where}: its mask is false everywhere; nothing would be learned from it")
-        return shape
+        return shape, label_shape
 
     def _look_for_chance(self, pool: Samples) -> None:
         """Detects whether the training set draws random numbers, and whether these are reproducible."""
@@ -240,61 +261,27 @@ class DatasetData(Data):
             self.augment = self._chance
 
 
-def as_part(name: str, given: Any) -> Part:
-    """Returns a split from a dataset, a function that returns one, or a loader.
+def _widths(
+    found: Mapping[str, FoundLabels], num_classes: int | None, num_outputs: int | None, names: Sequence[str] | None
+) -> tuple[int | None, int]:
+    """Returns the number of classes, None of floats, and that of outputs.
 
     Raises:
-        TutelageError: it is not a dataset, or it is empty.
+        TutelageError: the parts' labels are of different kinds, or nothing says how many classes there are.
     """
-    collate = None
-    if isinstance(given, type) or (callable(given) and not hasattr(given, "__len__")):
-        given = given()
-    if isinstance(given, DataLoader):
-        plain = given.collate_fn is torch.utils.data.default_collate
-        _tell_of_order(name, given)
-        given, collate = given.dataset, None if plain else given.collate_fn
-    if isinstance(given, IterableDataset):
-        given = _read(name, given)
-    if not hasattr(given, "__getitem__") or not hasattr(given, "__len__"):
+    train = found["train"].table
+    for part, one in found.items():
+        if one.table.shape[1:] != train.shape[1:] or one.table.dtype != train.dtype:
+            raise TutelageError(
+                f"data.{part}: labels are {describe(one.table)}; those of data.train are {describe(train)}"
+            )
+    if train.is_floating_point():
+        return num_classes, num_outputs or num_classes or train.shape[1]
+    largest = found["train"].largest
+    count = num_classes or num_outputs or (len(names) if names else None)
+    if count is None and largest is None:
         raise TutelageError(
-            f"{name}: expected a map-style Dataset, with len() and [i], or a function that makes one; found "
-            f"{type(given).__name__}"
+            "data.num_classes is needed: labels have several places, as those of pixels and tokens, and reading all of "
+            "them to find the largest would take long (data.check=null does)"
         )
-    if not len(given):
-        raise TutelageError(f"{name}: the dataset {type(given).__name__} is empty")
-    return Part(name, given, collate)
-
-
-def _tell_of_order(name: str, loader: DataLoader[Any]) -> None:
-    """Warns that a loader's own order is not used, as it would not be reproducible on other ranks or after resuming."""
-    own = loader.batch_sampler if type(loader.batch_sampler) is not BatchSampler else loader.sampler
-    known = isinstance(loader.dataset, IterableDataset) or own is None
-    if name == "data.train" and not known and not isinstance(own, RandomSampler | SequentialSampler):
-        log.warning(
-            "%s: the loader's %s is not used, as the order is a function of seed and epoch; data.sampler=… has "
-            "balanced and weighted ones (tutelage.data.samplers)",
-            name, type(own).__name__,
-        )  # fmt: skip
-
-
-def _read(name: str, stream: Iterable[Any]) -> list[Any]:
-    """Reads all samples of an iterable dataset, which has no indices for orders, keys and caches.
-
-    Raises:
-        TutelageError: they would take more than half of the free memory.
-    """
-    samples: list[Any] = []
-    with own_generators():
-        seed_generators(0, name)
-        most = None
-        for sample in stream:
-            most = most or max(1, free_memory() // 2 // max(1, len(pickle.dumps(sample))))
-            if len(samples) >= most:
-                raise TutelageError(
-                    f"{name}: {type(stream).__name__} can only be read from its beginning, and more than {most} of its "
-                    "samples don't fit into half of the free memory: keys, splits, caches and exact resumption need a "
-                    "map-style Dataset, with len() and [i]"
-                )
-            samples.append(sample)
-    log.info("%s: %d samples of %s were read into memory, once", name, len(samples), type(stream).__name__)
-    return samples
+    return (count, count) if count else ((largest or 0) + 1,) * 2

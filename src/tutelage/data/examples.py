@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from tutelage import seeding
 from tutelage.data.augment import Augment
+from tutelage.data.labels import is_class
 from tutelage.data.order import Request
 from tutelage.errors import TutelageError
 from tutelage.types import Batch
@@ -94,7 +95,7 @@ class Examples:
 
     Args:
         pixels: N images.
-        labels: [N], any integer type; ``NO_LABEL`` of :mod:`tutelage.types` for unlabelled ones.
+        labels: [N, …] as in :mod:`tutelage.data.labels`, integers of any type.
     """
 
     pixels: Pixels
@@ -105,7 +106,9 @@ class Examples:
 
     def fingerprint(self) -> bytes:
         """Returns a digest of all images and labels."""
-        return hashlib.sha256(self.pixels.content() + _sha256(self.labels.long())).digest()
+        labels = self.labels if self.labels.is_floating_point() else self.labels.long()
+        kind = b"" if is_class(labels) else repr((labels.dtype, labels.shape)).encode()
+        return hashlib.sha256(self.pixels.content() + kind + _sha256(labels)).digest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,11 +145,11 @@ class ImageSet(Dataset[Batch]):
 
     @property
     def labels(self) -> Tensor:
-        """Returns the labels [n] int64, by index in this set."""
+        """Returns the labels [n, …] int64 or float32, by index in this set."""
         return self.examples.labels.index_select(0, self.keys)
 
     def __getitem__(self, request: Request) -> Batch:
-        """Returns ``{"input": [B, C, H, W] float32, "label": [B], "key": [B]}`` for (epoch, indices into this set).
+        """Returns ``{"input": [B, C, H, W] float32, "label": [B, …], "key": [B]}`` for (epoch, indices into this set).
 
         Augmented images also say which ``view`` [B] they are.
         """
@@ -213,24 +216,6 @@ def divide(count: int, size: float, key: str, *parts: int | str) -> tuple[Tensor
         )
     order = torch.randperm(count, generator=seeding.generator(*parts))
     return order[int(taken) :].sort().values, order[: int(taken)].sort().values
-
-
-def check_labels(name: str, labels: Tensor, num_classes: int) -> None:
-    """Refuses labels that are no class.
-
-    Raises:
-        TutelageError: names the first bad index, its label and the allowed range.
-    """
-    if labels.dtype.is_floating_point or labels.dtype == torch.bool:
-        raise TutelageError(f"{name}: labels must be integers; found {labels.dtype}")
-    wide = labels.long()
-    bad = ((wide < 0) | (wide >= num_classes)).nonzero()
-    if len(bad):
-        index = int(bad[0])
-        raise TutelageError(
-            f"{name}: the label at index {index} is {int(wide[index])}; expected 0 to {num_classes - 1} "
-            f"({len(bad)} of {len(labels)} labels are outside)"
-        )
 
 
 def check_images(name: str, images: Tensor, count: int, shape: tuple[int, ...], finite: bool) -> None:

@@ -1,7 +1,8 @@
 """Finds the labels and class names of a user's dataset, without reading every sample if possible."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from tutelage.data.chance import own_generators, seed_generators
 from tutelage.data.fields import Fields, entries
+from tutelage.data.sample_labels import LabelReader
 from tutelage.data.samples import Samples
 from tutelage.errors import TutelageError
 
@@ -21,30 +23,63 @@ _COMPARED = 16  # number of samples whose labels are compared with a column
 _MANY = 20_000  # number of samples that takes a while to read
 
 
-def labels_of(name: str, dataset: Any, fields: Fields) -> Tensor:
-    """Returns the labels of a dataset, one integer per sample, [N].
+@dataclass(frozen=True)
+class FoundLabels:
+    """The labels of a dataset.
 
-    Uses a column (``targets``, ``labels``, ``y``, that of a table, a tensor of a TensorDataset) if a few samples agree
-    with it; else reads each sample once.
+    Attributes:
+        table: [N] int64 or [N, K] float32; where labels have more axes, as those of pixels do, they come with the
+            samples, and this is [N, 1, …] zeros with as many axes.
+        largest: the largest class, as far as it is known.
+    """
+
+    table: Tensor
+    largest: int | None
+
+
+def labels_of(name: str, dataset: Any, fields: Fields, reader: LabelReader, looked_at: int | None) -> FoundLabels:
+    """Finds the label of every sample.
+
+    A column (``targets``, ``labels``, ``y``, that of a table, a tensor of a TensorDataset) is taken where a few samples
+    agree with it; else each sample is read once, unless labels have axes and are integers.
 
     Args:
         name: name of the dataset, for messages.
         dataset: has ``len`` and ``[row]``.
-        fields: the fields of a sample.
+        fields: what a sample consists of.
+        reader: of one label.
+        looked_at: of how many samples a label with axes is looked at; None for all.
 
     Raises:
-        TutelageError: a label is missing or is not a single integer; names the sample.
+        TutelageError: a label is missing or is none, or labels differ in their shapes; names the sample.
     """
     samples = Samples([(name, dataset)], fields, _COMPARED)
+
+    def read(row: int) -> Tensor:
+        seed_generators(0, "sample", 0, row)
+        where = samples.place(row)[0]
+        return reader(fields.label(samples.sample(row), where), where)
+
     with own_generators():
-        column = _column(dataset, fields.label_place(_entries_of(samples)))
+        column, first = _column(dataset, fields.label_place(_entries_of(samples))), read(0)
         if column is not None and len(column) == len(samples):
-            some = samples.spread(_COMPARED)
-            if [int(column[row]) for row in some] == [_label(samples, row) for row in some]:
-                return column
-        if len(samples) > _MANY:
-            log.info("%s: reading the labels of %d samples; an attribute `targets` would save it", name, len(samples))
-        return torch.tensor([_label(samples, row) for row in range(len(samples))])
+            column = reader.column(column, name)
+            rows = samples.spread(_COMPARED)
+            if not all(_same(column[row], read(row)) for row in rows):
+                column = None
+        else:
+            column = None
+        if first.ndim and not first.is_floating_point():
+            return _with_axes(
+                first, column, [read(row) for row in _looked_at(samples, column, looked_at)], len(samples)
+            )
+        if column is None:
+            if len(samples) > _MANY:
+                log.info(
+                    "%s: reading the labels of %d samples; an attribute `targets` would save it", name, len(samples)
+                )
+            column = _stacked(first, map(read, range(len(samples))), name)
+        return FoundLabels(column, None if column.is_floating_point() else int(column.max()))
 
 
 def _entries_of(samples: Samples) -> Any:
@@ -52,49 +87,61 @@ def _entries_of(samples: Samples) -> Any:
     return entries(samples.sample(0))
 
 
-def _label(samples: Samples, key: int) -> int:
-    seed_generators(0, "sample", 0, key)
-    where = samples.place(key)[0]
-    label = samples.fields.label(samples.sample(key), where)
-    if isinstance(label, Tensor | np.ndarray | np.generic):
-        if len(label.shape):
+def _looked_at(samples: Samples, column: Tensor | None, most: int | None) -> list[int]:
+    """All samples, where that tells the largest class and is not too much; none where a column tells it."""
+    return samples.spread(most) if column is None and (most is None or len(samples) <= most) else []
+
+
+def _with_axes(first: Tensor, column: Tensor | None, read: list[Tensor], count: int) -> FoundLabels:
+    known = [int(one.max()) for one in ([column] if column is not None else read) if one.numel()]
+    return FoundLabels(torch.zeros(count, *[1] * first.ndim, dtype=torch.long), max(known) if known else None)
+
+
+def _stacked(first: Tensor, labels: Iterable[Tensor], name: str) -> Tensor:
+    found = []
+    for row, label in enumerate(labels):
+        if label.shape != first.shape or label.dtype != first.dtype:
             raise TutelageError(
-                f"{where}: its label has the shape {list(label.shape)}; expected one whole number, that of a class"
+                f"{name}: sample {row}: its label is {list(label.shape)} {label.dtype}; that of sample 0 is "
+                f"{list(first.shape)} {first.dtype} (data.label_dtype=float makes numbers of all)"
             )
-        label = label.item()
-    if isinstance(label, bool) or not isinstance(label, int):
-        raise TutelageError(
-            f"{where}: its label is {label!r:.40} ({type(label).__name__}); expected a whole number, that of a class"
-        )
-    return label
+        found.append(label)
+    return torch.stack(found)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 def _column(dataset: Any, place: Any) -> Tensor | None:
-    """Labels of the whole dataset at once, or None; as whole numbers."""
+    """Labels of the whole dataset at once, or None."""
     if isinstance(dataset, Subset):
         inner = _column(dataset.dataset, place)
         return None if inner is None else inner[torch.as_tensor(list(dataset.indices), dtype=torch.long)]
     if isinstance(dataset, ConcatDataset):
         parts = [_column(part, place) for part in dataset.datasets]
-        return None if any(part is None for part in parts) else torch.cat(parts)  # type: ignore[arg-type]
+        known = [part for part in parts if part is not None]
+        alike = len(known) == len(parts) and len({(part.shape[1:], part.dtype) for part in known}) == 1
+        return torch.cat(known) if alike else None
     if isinstance(dataset, TensorDataset):
-        return _whole(dataset.tensors[place]) if isinstance(place, int) and place < len(dataset.tensors) else None
+        return _numbers(dataset.tensors[place]) if isinstance(place, int) and place < len(dataset.tensors) else None
     if isinstance(place, str) and place in (getattr(dataset, "column_names", None) or ()):
         column = getattr(dataset, "column", None)
-        return _whole(column(place) if callable(column) else dataset[place][:])
+        return _numbers(column(place) if callable(column) else dataset[place][:])
     for name in _ATTRIBUTES:
-        if (found := _whole(getattr(dataset, name, None))) is not None:
+        if (found := _numbers(getattr(dataset, name, None))) is not None:
             return found
     return None
 
 
-def _whole(values: Any) -> Tensor | None:
+def _numbers(values: Any) -> Tensor | None:
     try:
         found = values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
     except (TypeError, ValueError):
         return None
-    whole = not found.is_floating_point() and not found.is_complex() and found.dtype != torch.bool
-    return found.long() if found.ndim == 1 and whole else None
+    return None if found.is_complex() or not found.ndim or not found.numel() else found
 
 
 def class_names_of(dataset: Any, fields: Fields) -> list[str] | None:

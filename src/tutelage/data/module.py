@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, distributed
 
 from tutelage.data.examples import Examples, divide
+from tutelage.data.labels import has_label, is_class
 from tutelage.data.order import EpochLoader, EpochOrder, position
 from tutelage.data.resident import leave, residence_of
 from tutelage.data.samplers import Sampler
@@ -22,18 +23,19 @@ from tutelage.types import Batch
 
 
 class Data(L.LightningDataModule, ABC):
-    """Labelled examples as batches ``{"input": [B, …], "label": [B], "key": [B]}``, in a reproducible order.
+    """Labelled examples as batches ``{"input": [B, …], "label": [B, …], "key": [B]}``, in a reproducible order.
 
     A key is the number of an example in the original training set, before validation was split off; validation has the
-    same numbering, examples without labels continue it, and the test set has its own. A label is ``NO_LABEL`` (−100)
-    where the training set has none. The order of an epoch is a function of (seed, epoch), random numbers are one of
-    (seed, view, key): so runs resume bit-identically, ranks share batches, and teacher and student see the same images.
+    same numbering, examples without labels continue it, and the test set has its own. Labels have one of the shapes of
+    :mod:`tutelage.data.labels`, and are ``NO_LABEL`` (−100) or NaN where the training set has none. The order of an
+    epoch is a function of (seed, epoch), random numbers are one of (seed, view, key): so runs resume bit-identically,
+    ranks share batches, and teacher and student see the same images.
 
     A subclass returns the examples in :meth:`load`, checks them in :meth:`checked`, and makes batches of them in
     :meth:`as_set`; it sets ``input_shape``, and ``augment`` if training examples change by epoch.
 
     Args:
-        num_classes: labels are 0 to num_classes − 1.
+        num_classes: labels are 0 to num_classes − 1; None: labels are floats.
         batch_size: examples in an optimizer step, over all ranks.
         val_size: number (below 1: fraction) of training examples for validation.
         seed: seed of the order and the augmentation.
@@ -41,7 +43,8 @@ class Data(L.LightningDataModule, ABC):
         eval_batch_size: batch size in evaluation.
         drop_last: whether a training epoch drops a last batch that is not full.
         num_workers: number of worker processes.
-        class_names: one per class; by default their numbers.
+        class_names: one per class or output; by default their numbers.
+        num_outputs: size of the last axis of logits: classes, answers of 0 or 1, or numbers; None: ``num_classes``.
         sampler: draws the training examples of an epoch and their order (:mod:`tutelage.data.samplers`); by default
             every one once, shuffled.
         labelled: number (below 1: fraction) of training examples that keep their label, drawn with ``split_seed``.
@@ -63,7 +66,7 @@ class Data(L.LightningDataModule, ABC):
     def __init__(
         self,
         *,
-        num_classes: int,
+        num_classes: int | None,
         batch_size: int,
         val_size: float,
         seed: int,
@@ -72,6 +75,7 @@ class Data(L.LightningDataModule, ABC):
         drop_last: bool = True,
         num_workers: int = 0,
         class_names: Sequence[str] | None = None,
+        num_outputs: int | None = None,
         sampler: Sampler | None = None,
         labelled: float | None = None,
         classes: Iterable[int] | None = None,
@@ -81,10 +85,11 @@ class Data(L.LightningDataModule, ABC):
     ):
         super().__init__()
         self.name = type(self).__name__
-        self.num_classes, self.batch_size, self.eval_batch_size = num_classes, batch_size, eval_batch_size
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.num_classes, self.num_outputs = num_classes, _outputs(num_classes, num_outputs)
         self.val_size, self.seed, self.split_seed = val_size, seed, split_seed
         self.drop_last, self.num_workers, self.sampler = drop_last, num_workers, sampler
-        self.class_names = list(class_names) if class_names else [str(c) for c in range(num_classes)]
+        self.class_names = list(class_names) if class_names else [str(c) for c in range(self.num_outputs)]
         self._check_numbers()
         self.transfer = Transfer(num_classes, labelled, classes, unlabelled, repeat_labelled, focus)
 
@@ -94,7 +99,7 @@ class Data(L.LightningDataModule, ABC):
 
     @abstractmethod
     def checked(self, part: str, examples: Examples) -> Examples:
-        """Checks and returns the examples of ``train`` (including validation) or ``test``, with labels as int64.
+        """Checks and returns the examples of ``train`` (including validation) or ``test``; labels int64 or float32.
 
         Raises:
             TutelageError: they contradict the arguments.
@@ -104,7 +109,7 @@ class Data(L.LightningDataModule, ABC):
     def as_set(self, examples: Examples, keys: Tensor) -> Any:
         """Returns a subset of the examples without augmentation: a dataset of batches by (epoch, indices).
 
-        A dataclass with a field ``keys``; has ``labels`` [n] by place, and ``in_memory``.
+        A dataclass with a field ``keys``; has ``labels`` [n, …] by place, and ``in_memory``.
         """
 
     def for_training(self, plain: Any, examples: Examples) -> Any:
@@ -176,14 +181,19 @@ class Data(L.LightningDataModule, ABC):
 
     @property
     def named_classes(self) -> dict[str, list[str]]:
-        """Returns the names of the classes for the header of a file, if they are not just numbers."""
-        plain = self.class_names == [str(c) for c in range(self.num_classes)]
+        """Returns the names of classes or outputs for the header of a file, if they are not just numbers."""
+        plain = self.class_names == [str(c) for c in range(self.num_outputs)]
         return {} if plain else {"class_names": self.class_names}
 
     @property
     def absent(self) -> list[int]:
-        """Returns the classes without a training example; hidden labels count, additional unlabelled images do not."""
+        """Returns the classes without a training example; hidden labels count, additional unlabelled images do not.
+
+        Empty if an example has no single class.
+        """
         pool, keys = self._loaded.pool, self._loaded.train.keys
+        if self.num_classes is None or not is_class(pool.labels):
+            return []
         present = set(pool.labels[keys[keys < len(pool)]].unique().tolist())
         return [c for c in range(self.num_classes) if c not in present]
 
@@ -247,7 +257,7 @@ class Data(L.LightningDataModule, ABC):
     def labelled(self, most: int | None = None) -> EpochLoader | None:
         """Returns a loader of the labelled training examples (the first ``most``), as :meth:`whole`; None if none."""
         train = self._loaded.train
-        if not len(rows := (train.labels >= 0).nonzero().flatten()[:most]):
+        if not len(rows := has_label(train.labels).nonzero().flatten()[:most]):
             return None
         chosen = replace(train, keys=train.keys[rows])
         return EpochLoader(chosen, self._eval_order(size=len(chosen), seed=self.seed), self.num_workers)
@@ -258,7 +268,7 @@ class Data(L.LightningDataModule, ABC):
         At most half of them are unlabelled, so that losses with labels can be initialised too.
         """
         train = self._loaded.train
-        rows, bare = torch.arange(len(train)), train.labels < 0
+        rows, bare = torch.arange(len(train)), ~has_label(train.labels)
         return train[0, torch.cat([rows[~bare][: n - n // 2 * int(bare.any())], rows[bare][: n // 2]])]
 
     @property
@@ -279,12 +289,13 @@ class Data(L.LightningDataModule, ABC):
     # -- checks -------------------------------------------------------------------------------------------------------
 
     def _check_numbers(self) -> None:
-        least = {"num_classes": 1, "batch_size": 1, "eval_batch_size": 1, "num_workers": 0}
+        least = {"batch_size": 1, "eval_batch_size": 1, "num_workers": 0}
         for key, minimum in least.items():
             if getattr(self, key) < minimum:
                 raise TutelageError(f"data.{key} must be at least {minimum}; found {getattr(self, key)}")
-        if len(self.class_names) != self.num_classes:
-            raise TutelageError(f"data.class_names has {len(self.class_names)} names for {self.num_classes} classes")
+        if len(self.class_names) != self.num_outputs:
+            what = "classes" if self.num_classes else "outputs"
+            raise TutelageError(f"data.class_names has {len(self.class_names)} names for {self.num_outputs} {what}")
         if self.sampler is not None and not isinstance(self.sampler, Sampler):
             raise TutelageError(f"data.sampler: {type(self.sampler).__name__} is none of tutelage.data.samplers")
 
@@ -297,6 +308,17 @@ class Data(L.LightningDataModule, ABC):
                 f"{self.name}: {sizes['train']} training examples don't fill one batch of {self.batch_size} "
                 "and drop_last=true leaves none"
             )
+
+
+def _outputs(num_classes: int | None, num_outputs: int | None) -> int:
+    for key, value in (("num_classes", num_classes), ("num_outputs", num_outputs)):
+        if value is not None and value < 1:
+            raise TutelageError(f"data.{key} must be at least 1; found {value}")
+    if num_classes is None and num_outputs is None:
+        raise TutelageError("data.num_classes is needed, or data.num_outputs where labels are floats")
+    if None not in (num_classes, num_outputs) and num_classes != num_outputs:
+        raise TutelageError(f"data.num_outputs={num_outputs}: there are {num_classes} classes (data.num_classes)")
+    return num_classes or num_outputs or 0
 
 
 class _Loaded(NamedTuple):

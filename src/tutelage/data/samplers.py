@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tutelage.data.labels import require_class
 from tutelage.errors import TutelageError
 
 
@@ -35,7 +36,7 @@ class Sampler(Protocol):
         """Returns the indices of the examples of an epoch in order; batch k is the k-th slice of ``batch_size``.
 
         Args:
-            train: the training set; has ``labels`` [n] and ``keys`` [n].
+            train: the training set; has ``labels`` [n, …] and ``keys`` [n].
             batch_size: over all ranks.
             chance: generator seeded with (seed, epoch), the only source of randomness.
 
@@ -84,6 +85,15 @@ class ClassBalanced(_Drawn):
     def __init__(self, count: int | None = None, power: float = 1.0):
         super().__init__(count, replacement=True)
         self.power = power
+
+    def size(self, train: Any) -> int:
+        """``count``, or as many as there are.
+
+        Raises:
+            TutelageError: labels are not one class an example.
+        """
+        require_class("data.sampler: ClassBalanced", train.labels)
+        return super().size(train)
 
     def __call__(self, train: Any, batch_size: int, chance: torch.Generator) -> Tensor:
         """Draws with replacement."""

@@ -13,7 +13,9 @@ from torch.utils.data import Dataset
 from tutelage.data.chance import Chance, Transforms, own_generators, seed_generators
 from tutelage.data.examples import Examples
 from tutelage.data.fields import INPUT, LABEL, Fields, as_tensor, stacked
+from tutelage.data.labels import has_label, no_labels
 from tutelage.data.order import Request
+from tutelage.data.sample_labels import SampleLabels
 from tutelage.errors import TutelageError
 from tutelage.types import NO_LABEL, Batch
 
@@ -127,6 +129,7 @@ class Reading:
         collate: list of samples → batch: a dict, or a structure that ``fields`` can read; None stacks.
         mean: mean of the input by channel (its first dimension); None: not normalised.
         std: the same.
+        labels: of labels that come with the samples; None: they stand in a table.
     """
 
     fields: Fields
@@ -134,6 +137,7 @@ class Reading:
     collate: Callable[[list[Any]], Any] | None = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
+    labels: SampleLabels | None = None
 
     def sample(self, samples: Samples, key: int, seed: int) -> Any:
         """Returns one transformed sample, as tensors unless a ``collate`` makes the batch."""
@@ -145,11 +149,22 @@ class Reading:
             changed = self.transforms(fields, seed, where)
         if self.collate is not None:
             return self.fields.put(sample, changed, where)
-        return {name: as_tensor(name, x, where) for name, x in {**fields, **changed}.items() if name != LABEL}
+        made = {**fields, **changed}
+        label = made.pop(LABEL, None)
+        tensors = {name: as_tensor(name, x, where) for name, x in made.items()}
+        if self.labels is not None and label is not None:
+            tensors[LABEL] = self.labels.reader(label, where)
+        return tensors
 
     def batch(self, samples: list[Any], keys: list[int], where: str) -> dict[str, Tensor]:
-        """Returns the fields of a batch, without labels."""
-        made = stacked(samples, keys, where) if self.collate is None else self._collated(samples, where)
+        """The fields of a batch; with its labels only where these come with the samples."""
+        if self.collate is not None:
+            made = self._collated(samples, where)
+        else:
+            labels = [sample.pop(LABEL, None) for sample in samples]
+            made = stacked(samples, keys, where)
+            if self.labels is not None:
+                made[LABEL] = self.labels.stack(labels, keys, where)
         made[INPUT] = self.normalised(made[INPUT])
         return made
 
@@ -162,6 +177,10 @@ class Reading:
         named = isinstance(made, Mapping) and INPUT in made
         parts = dict(made) if named else self.fields.pick(made, f"what data.collate makes of {where}")
         found = {name: as_tensor(name, value, "data.collate") for name, value in parts.items() if name != LABEL}
+        if self.labels is not None:
+            if LABEL not in parts:
+                raise TutelageError(f"data.collate gives no {LABEL!r}; it has {', '.join(map(str, parts))}")
+            found[LABEL] = self.labels.reader.column(as_tensor(LABEL, parts[LABEL], "data.collate"), "data.collate")
         for name, value in found.items():
             if not value.ndim or len(value) != len(samples):
                 raise TutelageError(
@@ -226,7 +245,7 @@ class SampleSet(Dataset[Batch]):
 
     @property
     def labels(self) -> Tensor:
-        """Returns the labels [n] int64, by index in this set."""
+        """Returns the labels [n, …] by index in this set; zeros or −100 where labels come with the samples."""
         return self.examples.labels.index_select(0, self.keys)
 
     @property
@@ -237,7 +256,7 @@ class SampleSet(Dataset[Batch]):
         return found
 
     def __getitem__(self, request: Request) -> Batch:
-        """Returns ``{"input": [B, …], …, "label": [B], "key": [B]}`` for (epoch, indices into this set)."""
+        """Returns ``{"input": [B, …], …, "label": [B, …], "key": [B]}`` for (epoch, indices into this set)."""
         epoch, indices = request
         keys = self.keys.index_select(0, indices)
         views, seed = torch.zeros_like(keys), 0
@@ -247,8 +266,20 @@ class SampleSet(Dataset[Batch]):
         with own_generators():
             samples = list(self._each(seed, views.tolist(), keys.tolist()))
             fields = self.reading.batch(samples, keys.tolist(), self.samples.parts[0][0])
+        fields[LABEL] = self._labels(fields.get(LABEL), keys)
         shown = {"view": views} if self.shows_views else {}
-        return {**fields, LABEL: self.examples.labels.index_select(0, keys), "key": keys, **shown}
+        return {**fields, "key": keys, **shown}
+
+    def _labels(self, given: Tensor | None, keys: Tensor) -> Tensor:
+        """The labels of a batch: the table's; or those ``given`` by the samples, but for rows without one there."""
+        table = self.examples.labels.index_select(0, keys)
+        if given is None or self.reading.labels is None:
+            return table
+        bare = ~has_label(table)
+        found = given if not bare.any() else given.clone()
+        found[bare] = no_labels(int(bare.sum()), found)
+        self.reading.labels.check(found, lambda key: self.samples.place(key)[0], keys.tolist())
+        return found
 
     def _each(self, seed: int, views: list[int], keys: list[int]) -> Iterator[Any]:
         for view, key in zip(views, keys, strict=True):

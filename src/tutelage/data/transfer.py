@@ -9,8 +9,8 @@ from torch import Tensor
 
 from tutelage import seeding
 from tutelage.data.examples import Examples, ImageSet, joined
+from tutelage.data.labels import has_label, is_class, no_labels, require_class
 from tutelage.errors import TutelageError
-from tutelage.types import NO_LABEL
 
 
 @runtime_checkable
@@ -18,7 +18,7 @@ class Unlabelled(Protocol):
     """Images that never had a label (:mod:`tutelage.data.unlabelled`)."""
 
     def load(self, shape: tuple[int, ...]) -> Examples:
-        """Returns all images as (C, H, W) = ``shape``, with the label ``NO_LABEL``."""
+        """Returns all images as (C, H, W) = ``shape``; their labels are not read."""
 
 
 class Transfer:
@@ -29,8 +29,9 @@ class Transfer:
     and 3.
 
     Args:
-        num_classes: number of classes.
-        labelled: number (below 1: fraction) of examples that keep their label, stratified by class.
+        num_classes: number of classes; None without classes.
+        labelled: number (below 1: fraction) of examples that keep their label, stratified by class if
+            an example has one.
         classes: the classes to keep.
         unlabelled: the images to append.
         repeat_labelled: how often each labelled example occurs in an epoch, so that every batch has some. The
@@ -44,7 +45,7 @@ class Transfer:
 
     def __init__(
         self,
-        num_classes: int,
+        num_classes: int | None,
         labelled: float | None = None,
         classes: Iterable[int] | None = None,
         unlabelled: Iterable[Unlabelled] | None = None,
@@ -74,17 +75,22 @@ class Transfer:
         Returns:
             ``pool`` with labels left out and images appended: old keys mean what they meant.
         """
+        for key in ("classes", "focus"):
+            if getattr(self, key) is not None:
+                require_class(f"data.{key}", pool.labels)
         if self.classes is not None:
             keys = keys[torch.isin(pool.labels[keys], torch.tensor(self.classes))]
         if self.labelled is not None:
-            kept = stratified(pool.labels[keys], self.labelled, seed)
+            own = pool.labels[keys]
+            kept = stratified(own if is_class(own) else torch.zeros(len(own), dtype=torch.long), self.labelled, seed)
             labels = pool.labels.clone()
-            labels[keys] = NO_LABEL
-            labels[keys[kept]] = pool.labels[keys[kept]]
+            labels[keys] = no_labels(len(keys), pool.labels)
+            labels[keys[kept]] = own[kept]
             pool = replace(pool, labels=labels)
         if not self.unlabelled:
             return pool, keys
-        whole = joined([pool, *(others.load(shape) for others in self.unlabelled)])
+        loaded = [others.load(shape) for others in self.unlabelled]
+        whole = joined([pool, *(replace(more, labels=no_labels(len(more), pool.labels)) for more in loaded)])
         return whole, torch.cat([keys, torch.arange(len(pool), len(whole))])
 
     def epoch(self, dataset: ImageSet, seed: int) -> ImageSet:
@@ -101,17 +107,19 @@ class Transfer:
             dataset = replace(dataset, keys=dataset.keys[focused(dataset.labels, self.focus, seed)])
         if self.repeat_labelled == 1:
             return dataset
-        times = torch.where(dataset.labels >= 0, self.repeat_labelled, 1)
+        times = torch.where(has_label(dataset.labels), self.repeat_labelled, 1)
         return replace(dataset, keys=dataset.keys.repeat_interleave(times))
 
-    def _check(self, num_classes: int) -> None:
+    def _check(self, num_classes: int | None) -> None:
         size = self.labelled
         if size is not None and (isinstance(size, bool) or not isinstance(size, int | float) or not size > 0):
             raise TutelageError(f"data.labelled must be a number above 0, or null for all; found {size!r}")
-        known = set(range(num_classes))
+        known = set(range(num_classes or 0))
         for key, chosen in (("classes", self.classes), ("focus", self.focus)):
+            if chosen is not None and num_classes is None:
+                raise TutelageError(f"data.{key} needs labels that are one class an example; these are floats")
             if chosen is not None and (not chosen or not known.issuperset(chosen) or len({*chosen}) < len(chosen)):
-                raise TutelageError(f"data.{key} must be some of 0 to {num_classes - 1}, each once; found {chosen}")
+                raise TutelageError(f"data.{key} must be some of 0 to {len(known) - 1}, each once; found {chosen}")
         for images in self.unlabelled:
             if not isinstance(images, Unlabelled):
                 raise TutelageError(

@@ -5,6 +5,7 @@ import logging
 import torch
 from torch import Tensor
 
+from tutelage.data.labels import is_class
 from tutelage.data.module import Data
 from tutelage.runtime import distributed
 
@@ -16,12 +17,13 @@ _MOST = 5  # classes that a warning names
 def warn_of_classes(data: Data) -> None:
     """Warns where a split has a single class, and where training has no label of a class that is measured.
 
-    Classes that the config leaves out on purpose (``data.classes``) and training without any label are not mentioned.
+    Classes that the config leaves out on purpose (``data.classes``) and training without any label are not mentioned,
+    nor are data whose examples have no single class.
 
     Args:
         data: loaded.
     """
-    if not distributed.is_main():
+    if not distributed.is_main() or data.num_classes is None or not is_class(data.splits["train"].labels):
         return
     counts = {split: _counts(data.splits[split].labels, data.num_classes) for split in ("train", "val", "test")}
     for split, count in counts.items():

@@ -167,7 +167,7 @@ def distill(plan: JobPlan, folder: Path) -> dict[str, Any]:
         runs.begin()
     fit.run(
         student, "student", folder / "checkpoints", folder / "tensorboard", data,
-        lambda: factory.distillation_module(student, data.num_classes, factory.sources(student), reference),
+        lambda: factory.distillation_module(student, data.num_outputs, factory.sources(student), reference),
     )  # fmt: skip
     taught = Trained.read(folder / "checkpoints", reused=False)
     found = {"teacher": teaching.teacher, "control": control, "student": taught}
@@ -203,17 +203,17 @@ def try_out(plan: JobPlan, data: Data) -> None:
         shape = _shape(role, net, batch)
         if role == "student" and not any(parameter.requires_grad for parameter in net.parameters()):
             raise TutelageError("the student has no weights to train")
-        expected = [len(batch["input"]), data.num_classes]
+        expected = [len(batch["input"]), data.num_outputs]
         if shape != expected:
             raise TutelageError(f"the {role} returns logits {shape}; the data's labels need {expected}")
         multiply_adds(net.net, data.sample(1))  # warns now if the cost can't be counted
     check_given(plan, data)
     teaching = factory.sources(stage)
-    factory.distillation_module(stage, data.num_classes, teaching, None).dry_run(data)
+    factory.distillation_module(stage, data.num_outputs, teaching, None).dry_run(data)
     for one in [plan.control, *(teacher.training for teacher in plan.teachers if not teacher.is_given)]:
         if factory.group_rules(one) is not None:  # patterns fit one network and not another
             name = "control" if one is plan.control else "teacher"
-            factory.supervised_module(one, name, data.num_classes, None).dry_run(data)
+            factory.supervised_module(one, name, data.num_outputs, None).dry_run(data)
     check_views(stage, data)
     for name, source in teaching.items():
         for split, (logits, labels) in source.graded(data).items():
@@ -241,7 +241,7 @@ def _control(plan: JobPlan, data: Data, reference: Source | None) -> Trained:
     def train(work: Path) -> None:
         fit.run(
             stage, "control", work, work / "tensorboard", data,
-            lambda: factory.supervised_module(stage, "control", data.num_classes, reference),
+            lambda: factory.supervised_module(stage, "control", data.num_outputs, reference),
         )  # fmt: skip
 
     made_by = recipe(stage, "control", data)

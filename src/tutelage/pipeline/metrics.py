@@ -35,7 +35,7 @@ def metrics_document(
     for role, trained in found.items():
         if trained is not None:
             document[role] = _entry(trained, None if role == "teacher" else teacher, teaching.weights)
-    if 0 < len(data.absent) < data.num_classes:
+    if 0 < len(data.absent) < data.num_outputs:
         for role in ("control", "student"):
             for kind in WEIGHTS:
                 predictions = found[role].predictions  # type: ignore[union-attr]

@@ -63,7 +63,7 @@ class Training:
         data = factory.data(self.stage)
 
         def learner() -> SupervisedModule:
-            made = factory.supervised_module(self.stage, self.name, data.num_classes, None)
+            made = factory.supervised_module(self.stage, self.name, data.num_outputs, None)
             if self.start is not None:
                 load_into(made.student.net.net, self.start)
             return made

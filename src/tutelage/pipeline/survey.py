@@ -276,7 +276,7 @@ class _Survey:
     def _bytes(self, net: nn.Module, data: Data) -> int:
         rows = sum(len(data.splits[split]) for split in SPLITS) + min(_SAMPLE, len(data.splits["train"]))
         buffers = sum(buffer.numel() * buffer.element_size() for buffer in net.buffers())
-        return 2 * (4 * parameters(net) + buffers + rows * (4 * data.num_classes + 16))  # last and best
+        return 2 * (4 * parameters(net) + buffers + rows * (4 * data.num_outputs + 16))  # last and best
 
 
 def _plain_recipe(stage: DictConfig, data: Data) -> dict[str, Any]:

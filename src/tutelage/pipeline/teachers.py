@@ -284,7 +284,7 @@ def _assistant(stage: DictConfig, name: str, teaching: TeacherSetup, root: Path)
     def train(work: Path) -> None:
         fit.run(
             stage, name, work, work / "tensorboard", data,
-            lambda: factory.distillation_module(stage, data.num_classes, factory.sources(stage), reference),
+            lambda: factory.distillation_module(stage, data.num_outputs, factory.sources(stage), reference),
         )  # fmt: skip
 
     return Trained.read(*artifacts.make(root, "assistant", found, train, artifacts.oldest(stage)))

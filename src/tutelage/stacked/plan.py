@@ -17,6 +17,7 @@ from torch import nn, optim
 from tutelage.config import factory
 from tutelage.config.plan import JobPlan
 from tutelage.data.base import ImageData
+from tutelage.data.labels import describe, is_class
 from tutelage.data.module import Data
 from tutelage.evaluation.cost import multiply_adds
 from tutelage.losses.base import hooks
@@ -198,8 +199,8 @@ def _facts(module: nn.Module) -> Iterator[str]:
 
 def unfit(module: SupervisedModule, teaching: Mapping[str, Source], data: Data) -> str:
     """Returns why trainings with such a module cannot be stacked; empty if they can."""
-    if not isinstance(data, ImageData) or data.sampler is not None:
-        return "it needs images of one size without a sampler" + " (data.sampler)" * (data.sampler is not None)
+    if why := _unfit_data(data):
+        return why
     optimizer = getattr(module.optimizer, "func", module.optimizer)
     if optimizer not in _ELEMENTWISE:
         return f"{optimizer} is not known to update each weight independently"
@@ -217,6 +218,14 @@ def unfit(module: SupervisedModule, teaching: Mapping[str, Source], data: Data) 
         if hooks(loss) & {"bind", "prepare"}:
             return f"{type(loss).__name__} stores something by example, or is trained before the student"
     return _unfit_step(module, teaching, data)
+
+
+def _unfit_data(data: Data) -> str:
+    if not isinstance(data, ImageData) or data.sampler is not None:
+        return "images of one size in the plain order are needed" + " (data.sampler)" * (data.sampler is not None)
+    if not is_class(labels := data.splits["train"].labels):
+        return f"labels that are one class an example are needed; these are {describe(labels)}"
+    return ""
 
 
 def _learns(source: Source) -> bool:

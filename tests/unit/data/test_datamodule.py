@@ -8,7 +8,7 @@ import pytest
 import torch
 from own_data import Module, Pictures, Stream
 
-from tutelage.data import dataset
+from tutelage.data import parts
 from tutelage.data.datamodule import ModuleData
 from tutelage.data.dataset import DatasetData
 from tutelage.errors import TutelageError
@@ -59,7 +59,7 @@ def test_a_stream_is_read_once_where_it_fits(caplog, monkeypatch):
     made = data(Module(stream=True))
     assert len(made.splits["test"]) == 300
     assert "data.test: 300 samples of Stream were read into memory, once" in caplog.messages
-    monkeypatch.setattr(dataset, "free_memory", lambda: 2_000)
+    monkeypatch.setattr(parts, "free_memory", lambda: 2_000)
     with pytest.raises(TutelageError, match=r"data.train: Stream can only be read from its beginning, and more"):
         DatasetData(train=Stream(), seed=0, batch_size=8)
 
