@@ -222,9 +222,9 @@ def unfit(module: SupervisedModule, teaching: Mapping[str, Source], data: Data) 
 
 def _unfit_data(data: Data) -> str:
     if not isinstance(data, ImageData) or data.sampler is not None:
-        return "images of one size in the plain order are needed" + " (data.sampler)" * (data.sampler is not None)
+        return "it needs images of one size without a sampler" + " (data.sampler)" * (data.sampler is not None)
     if not is_class(labels := data.splits["train"].labels):
-        return f"labels that are one class an example are needed; these are {describe(labels)}"
+        return f"it needs labels that are one class an example; these are {describe(labels)}"
     return ""
 
 
