@@ -44,5 +44,5 @@ def test_a_single_stage_is_refused() -> None:
 
 def test_stages_of_other_batches_are_refused() -> None:
     mixed = stages((2, 3, 4, 4), (3, 3, 4, 4))
-    with pytest.raises(TutelageError, match=r"one batch; found student \[\[2, 3, 4, 4\], \[3, 3, 4, 4\]\]"):
+    with pytest.raises(TutelageError, match=r"same batch size; found student \[\[2, 3, 4, 4\], \[3, 3, 4, 4\]\]"):
         FSP()(mixed, mixed)
