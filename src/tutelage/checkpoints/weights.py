@@ -61,6 +61,7 @@ def save_network(net: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
     Rank 0 writes. For a sharded network every rank must call this, and returns once the file exists.
     """
     tensors, state = net.state_dict(), {}
+    places: set[int] = set()
     shards = any(is_shard(tensor) for tensor in tensors.values())
     if not (distributed.is_main() or shards):
         return
@@ -68,6 +69,9 @@ def save_network(net: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
         full = gather_full(tensor.detach())
         if distributed.is_main():
             state[name] = full.cpu().contiguous()
+            if (place := state[name].data_ptr()) in places:  # layers share it, and the format can't
+                state[name] = state[name].clone()
+            places.add(place)
     if distributed.is_main():
         header = {"about": json.dumps(hidden(dict(about))), "digest": digest(state)}
         write_atomically(path, serialise(state, {**header, "header_digest": recipe_digest(header)}))

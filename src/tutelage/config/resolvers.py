@@ -7,7 +7,7 @@ CE + w·X: with ``share(1 − alpha)`` and ``w·share(alpha)`` alpha = ½ is the
 ``${copies:n,${net},seed}`` are n frozen networks that differ by seed; ``${unique:}`` and
 ``${folder_name:…}`` name folders; ``${run_folder:}`` is the job's, or null outside of a job;
 ``${found:num_classes}`` is what data of one's own say (:mod:`tutelage.config.found`);
-``${count_classes:root}`` counts the classes of a folder of images.
+``${count_classes:root}`` counts the classes of a folder of images; ``${hf_config:folder}`` is a network's own config.
 """
 
 import hashlib
@@ -21,6 +21,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from tutelage.config.found import found
 from tutelage.data.folder_scan import class_folders
 from tutelage.errors import TutelageError
+from tutelage.models.hugging_face import config_of
 from tutelage.runtime import masking
 
 
@@ -37,6 +38,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("product", _product, replace=True)
     OmegaConf.register_new_resolver("found", found, replace=True)
     OmegaConf.register_new_resolver("count_classes", _count_classes, replace=True)
+    OmegaConf.register_new_resolver("hf_config", config_of, replace=True)
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), replace=True, use_cache=True)
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)

@@ -97,11 +97,12 @@ def arguments(net: nn.Module, batch: Batch) -> tuple[tuple[Tensor, ...], dict[st
     if reads is None:
         return (batch["input"],), {}
     for field in reads.values():
-        if field not in batch:
+        if field not in batch and not field.endswith("?"):
             raise TutelageError(
                 f"{type(net).__name__} reads the field {field!r}, which a batch does not have; {nearest(field, batch)}"
             )
-    return (), {name: batch[field] for name, field in reads.items()}
+    found = {name: field.removesuffix("?") for name, field in reads.items()}
+    return (), {name: batch[field] for name, field in found.items() if field in batch}
 
 
 def _check_arguments(net: nn.Module, names: Iterable[str]) -> None:
@@ -129,7 +130,7 @@ class Tapped(nn.Module):
             images. It has no weights or state of its own.
         maps: the taps that losses over stages read by default, from the shallowest to the deepest.
         reads: argument of the network → field of the batch, such as ``{pixel_values: input, attention_mask: mask}``.
-            By default the first argument is ``input``.
+            By default the first argument is ``input``. A field ``mask?`` is left out where the batch lacks it.
         outputs: where the logits are in the network's output: ``logits``, ``[0]``, ``heads[main]``, or a function
             of it. By default the output is the logits.
         classes: for each class of the data the network's class, or several whose probabilities are added: a network

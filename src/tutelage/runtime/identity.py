@@ -54,18 +54,25 @@ def _essential(node: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def with_contents(node: Any) -> Any:
-    """Returns plain values in which each path of a file is replaced by the file's SHA-256."""
+    """Returns plain values in which a path of a file, or of a network's folder, is replaced by SHA-256s."""
     if isinstance(node, Mapping):
         return {key: value if key in WRITERS else with_contents(value) for key, value in node.items()}
     if isinstance(node, list):
         return [with_contents(value) for value in node]
-    return f"sha256:{file_digest(path)}" if (path := _file(node)) else node
+    if path := _file(node):
+        return f"sha256:{file_digest(path)}"
+    return [f"sha256:{file_digest(path)}" for path in found] if (found := _network_folder(node)) else node
 
 
 def files(node: Any) -> dict[str, str]:
     """Returns the SHA-256 of each file in the config by the key of its path."""
     leaves = ((key, value) for key, value in _leaves(node) if not {*WRITERS} & {*key.split(".")})
-    return {key: file_digest(path) for key, value in leaves if (path := _file(value))}
+    found = {}
+    for key, value in leaves:
+        if path := _file(value):
+            found[key] = file_digest(path)
+        found |= {f"{key}/{path.name}": file_digest(path) for path in _network_folder(value)}
+    return found
 
 
 def made_with(node: Any) -> dict[str, Any]:
@@ -125,6 +132,17 @@ def changes(folder: Path, found: Mapping[str, Mapping[str, str]]) -> list[str]:
     names = [(part, name) for part in found for name in {**noted.get(part, {}), **found[part]}]
     differ = [(part, name) for part, name in names if noted.get(part, {}).get(name) != found[part].get(name)]
     return [f"{part} {name}".strip() for part, name in differ]
+
+
+def _network_folder(value: Any) -> list[Path]:
+    """Returns the files of a folder that holds a network as transformers writes it; empty if it is none."""
+    try:
+        folder = Path(value).expanduser() if isinstance(value, str) and value and "\n" not in value else None
+        if folder is None or not (folder / "config.json").is_file():
+            return []
+        return [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+    except (OSError, RuntimeError, ValueError):
+        return []
 
 
 def _file(value: Any) -> Path | None:

@@ -1,0 +1,179 @@
+"""Any network of Hugging Face's transformers: by a folder, an installed package, a name of the hub, or a config.
+
+transformers is imported when it is used: it comes with ``pip install 'tutelage[text]'``. Weights are read from
+safetensors alone, and code that comes with a model is never run.
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from inspect import signature
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from tutelage.errors import TutelageError, nearest
+from tutelage.models.tapped import Outputs, Tapped
+
+_FIELDS = {"attention_mask": "mask?", "token_type_ids": "segment?"}  # argument → field, where a batch has it
+_NOT_OF_THE_NETWORK = (
+    "architectures", "id2label", "label2id", "num_labels", "transformers_version", "_name_or_path",
+    "torch_dtype", "dtype",
+)  # fmt: skip
+
+
+def tapped(
+    auto: str = "AutoModelForSequenceClassification",
+    pretrained: str | bool | None = None,
+    config: Mapping[str, Any] | None = None,
+    num_classes: int | None = None,
+    layers: Sequence[int] | None = None,
+    local_files_only: bool = False,
+    taps: Mapping[str, str] | None = None,
+    maps: Sequence[str] | None = None,
+    adapter: nn.Module | None = None,
+    reads: Mapping[str, str] | None = None,
+    outputs: Outputs | None = "logits",
+    classes: Sequence[int | Sequence[int]] | None = None,
+) -> Tapped:
+    """A network of transformers with taps ``layer0``, ``layer1``, … for its layers.
+
+    Args:
+        auto: the class of transformers that makes it, such as ``AutoModelForMaskedLM``.
+        pretrained: where its weights are: a folder with ``config.json`` and ``model.safetensors``, an installed package
+            with one such folder, or a name of the hub. Without it they are random.
+        config: the network's own, with ``model_type``; by default that of ``pretrained``.
+        num_classes: number of logits of a classifier. Weights of another number load without their classifier.
+        layers: which of its layers stay, with their weights, as a student is cut from its teacher: [0, 2, 4].
+        local_files_only: whether a name of the hub is looked for among the files on this machine only.
+        taps: further ones, as of :class:`Tapped`.
+        maps: the taps that losses over stages read.
+        adapter: as of :class:`Tapped`, for images.
+        reads: argument → field of the batch; by default the network's first argument is ``input``, and
+            ``attention_mask`` and ``token_type_ids`` are ``mask`` and ``segment`` where the batch has them.
+        outputs: as of :class:`Tapped`.
+        classes: as of :class:`Tapped`.
+
+    Raises:
+        TutelageError: transformers is not installed, or has no such class; the network is not there, or has no such
+            layers.
+    """
+    kind = _kind(auto)
+    net = _from(kind, auto, pretrained or None, config, num_classes, local_files_only)
+    net.config.use_cache = False
+    if layers is not None:
+        _cut(net, list(layers))
+    if reads is None and net.main_input_name == "input_ids":
+        taken = signature(net.forward).parameters
+        reads = {"input_ids": "input"} | {name: field for name, field in _FIELDS.items() if name in taken}
+    found = {"layer{}": f"{path}.{{}}"} if (path := _layers_of(net)) else {}
+    return Tapped(net, {**found, **(taps or {})}, adapter, maps or (), reads, outputs, classes)
+
+
+def config_of(pretrained: str | bool | None) -> dict[str, Any] | None:
+    """Returns the config of a network as plain values, so that a file of weights says how its network is built.
+
+    Args:
+        pretrained: as of :func:`tapped`; None without one.
+
+    Raises:
+        TutelageError: transformers is not installed, or the network is not there.
+    """
+    if not pretrained:
+        return None
+    try:
+        found = _transformers().AutoConfig.from_pretrained(_place(str(pretrained)))
+    except (OSError, ValueError) as error:
+        raise _absent(str(pretrained), error) from error
+    plain = {key: value for key, value in found.to_diff_dict().items() if key not in _NOT_OF_THE_NETWORK}
+    return plain | {"model_type": found.model_type}
+
+
+def _from(
+    kind: Any, auto: str, pretrained: str | bool | None, config: Any, num_classes: int | None, local: bool
+) -> Any:
+    labels = {} if num_classes is None else {"num_labels": num_classes}
+    given = dict(config or {})
+    if not given and pretrained is None:
+        raise TutelageError(
+            "model=hf: say pretrained (a folder, a package or a name of the hub) or config ({model_type: bert, …})"
+        )
+    try:
+        if given:
+            made = _transformers().AutoConfig.for_model(given.pop("model_type", ""), **given, **labels)
+        else:
+            made = _transformers().AutoConfig.from_pretrained(_place(str(pretrained)), local_files_only=local, **labels)
+        if pretrained is None:
+            return kind.from_config(made)
+        return kind.from_pretrained(
+            _place(str(pretrained)), config=made, use_safetensors=True, local_files_only=local, dtype="float32",
+            ignore_mismatched_sizes=num_classes is not None,
+        )  # fmt: skip
+    except (OSError, ValueError, TypeError) as error:
+        if pretrained is None:
+            raise TutelageError(f"model=hf: {auto} can't be built from this config: {_line(error)}") from error
+        raise _absent(str(pretrained), error) from error
+
+
+def _kind(auto: str) -> Any:
+    names = [name for name in dir(_transformers()) if name.startswith("AutoModel")]
+    if auto not in names:
+        raise TutelageError(f"model=hf: transformers has no {auto!r}; {nearest(auto, names)}")
+    return getattr(_transformers(), auto)
+
+
+def _transformers() -> ModuleType:
+    try:
+        import transformers
+    except ImportError:
+        raise TutelageError("model=hf needs the text extra: pip install 'tutelage[text]'") from None
+    return transformers
+
+
+def _place(pretrained: str) -> str:
+    """Returns the folder itself, or the only one with a network in an installed package, or the name of the hub."""
+    if Path(pretrained).is_dir() or not pretrained.isidentifier() or (spec := find_spec(pretrained)) is None:
+        return pretrained
+    roots = spec.submodule_search_locations or []
+    folders = sorted(file.parent for root in roots for file in Path(root).rglob("config.json"))
+    whole = [folder for folder in folders if any(folder.glob("*.safetensors"))]
+    if len(whole) != 1:
+        raise TutelageError(
+            f"pretrained: package {pretrained!r} should hold one folder with config.json and safetensors; found "
+            f"{[folder.name for folder in whole] or 'none'}"
+        )
+    return str(whole[0])
+
+
+def _absent(pretrained: str, error: Exception) -> TutelageError:
+    return TutelageError(
+        f"model=hf: pretrained={pretrained} is no folder with config.json and safetensors, no installed package that "
+        f"has one, and can't be had from the hub: {_line(error)}"
+    )
+
+
+def _line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0]
+
+
+def _layers_of(net: nn.Module) -> str:
+    """Returns the path of the longest list of modules; empty where there is none."""
+    lists = {path: len(one) for path, one in net.named_modules() if isinstance(one, nn.ModuleList)}
+    return max(lists, key=lambda path: lists[path], default="")
+
+
+def _cut(net: Any, kept: list[int]) -> None:
+    path = _layers_of(net)
+    count = len(net.get_submodule(path)) if path else 0
+    if not kept or len(set(kept)) < len(kept) or min(kept) < 0 or max(kept) >= count:
+        raise TutelageError(f"layers must be indices from 0 to {count - 1}, each once; found {kept}")
+    whole = net.get_submodule(path)
+    net.set_submodule(path, nn.ModuleList([whole[index] for index in kept]))
+    for number, layer in enumerate(net.get_submodule(path)):
+        for part in layer.modules():
+            if isinstance(getattr(part, "layer_idx", None), int):  # its place in a cache of keys and values
+                part.layer_idx = number
+    net.config.num_hidden_layers = len(kept)
+    if types := getattr(net.config, "layer_types", None):
+        net.config.layer_types = [types[index] for index in kept]
