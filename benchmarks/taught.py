@@ -32,7 +32,7 @@ from torch.utils.data import RandomSampler
 
 import tutelage.cli.main  # noqa: F401  (sets OMP_WAIT_POLICY before torch is imported)
 from tutelage.checkpoints.weights import save_network
-from tutelage.config import factory, resolvers
+from tutelage.config import factory, resolvers, source_nodes
 from tutelage.data.base import ImageData
 from tutelage.pipeline import fit
 from tutelage.pipeline.teacher_cache import cached
@@ -45,7 +45,7 @@ def ours(cfg: DictConfig, data: ImageData) -> None:
     folder = Path(tempfile.mkdtemp(prefix="tutelage-benchmark-"))
     weights = folder / "teacher.safetensors"
     save_network(factory.network(stage.teacher, 0, "teacher").net, weights, {"stage": "teacher"})
-    for node in factory.networks(stage.sources):
+    for node in source_nodes.networks(stage.sources):
         node.checkpoint = str(weights)
     with contextlib.redirect_stdout(io.StringIO()):
         stage = cached(stage, folder / "artifacts", data)

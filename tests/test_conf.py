@@ -10,6 +10,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from tutelage.config.paths import conf_dir
+from tutelage.config.source_nodes import options
 from tutelage.config.validate import check, targets
 from tutelage.training.parameter_groups import OPTIONS
 
@@ -40,7 +41,8 @@ def examine(cfg: DictConfig) -> int:
     found = list(targets(cfg))
     for path, node in found:
         target = get_object(node._target_)
-        given = {str(key) for key in node if not str(key).startswith("_")} | GIVEN_IN_CODE.get(node._target_, set())
+        given = {str(key) for key in node if not str(key).startswith("_")} - options(target)
+        given |= GIVEN_IN_CODE.get(node._target_, set())
         given -= set(OPTIONS) if path.endswith("optimizer") else set()
         signature = inspect.signature(target)
         bind = signature.bind_partial if node.get("_partial_") else signature.bind

@@ -1,7 +1,7 @@
 """Builds objects from the config; the only module that instantiates."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,8 +12,9 @@ from hydra.types import RunMode
 from hydra.utils import get_object, instantiate
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from tutelage.config import source_nodes
 from tutelage.config.trainer_arguments import figures_of
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
@@ -241,34 +242,11 @@ def supervised_module(stage: DictConfig, name: str, classes: int, reference: Sou
 
 def sources(stage: DictConfig) -> dict[str, Source]:
     """Builds the sources of the objective's signals."""
-    made = {}
+    made = dict[str, Source]()
     for name, node in stage.sources.items():
         with seeded("init", stage.seed, "source", name):
-            made[name] = instantiate(node)
+            made[str(name)] = source_nodes.build(node)
     return made
-
-
-def networks(node: Any) -> Iterator[DictConfig]:
-    """Returns the nodes of ``sources`` that are networks with weights of their own: those with a ``checkpoint``."""
-    if isinstance(node, DictConfig):
-        if "checkpoint" in node:
-            yield node
-        else:
-            for key in node:
-                if not OmegaConf.is_missing(node, key):  # such as a file of recorded outputs that is to be said
-                    yield from networks(node[key])
-    elif isinstance(node, ListConfig):
-        for item in node:
-            yield from networks(item)
-
-
-def without_files(sources: DictConfig) -> Any:
-    """Returns plain values without the networks' files; a recipe has the digests of their weights instead."""
-    plain = OmegaConf.create(OmegaConf.to_container(sources, resolve=True))
-    for node in networks(plain):
-        node.checkpoint = node.seed = node.cache = node.key = node.prefix = None
-        node.pop("train", None)
-    return OmegaConf.to_container(plain)
 
 
 def distillation_module(

@@ -10,7 +10,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from tutelage.config import moved, paths
-from tutelage.config.factory import networks, stage_config
+from tutelage.config.factory import stage_config
+from tutelage.config.source_nodes import networks
 from tutelage.errors import TutelageError
 
 GENERATION = "generation"

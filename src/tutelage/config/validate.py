@@ -11,6 +11,7 @@ from omegaconf.errors import InterpolationKeyError
 
 from tutelage.config.loss_conflicts import check_together
 from tutelage.config.plan import JobPlan, plan_job, resolved, stages_of
+from tutelage.config.source_nodes import options
 from tutelage.config.trainer_arguments import check_callbacks, check_trainer
 from tutelage.config.unknown_keys import DISTILL_KEYS, STAGE_GROUPS, refuse_unknown_keys, refuse_unknown_stage_keys
 from tutelage.errors import TutelageError, nearest
@@ -113,6 +114,7 @@ def _check_arguments(path: str, node: DictConfig) -> None:
     except Exception as error:
         raise TutelageError(f"{path}._target_: cannot find {node._target_!r} ({error})") from error
     known, takes_others = parameters(target)
+    known |= options(target)
     if _OPTIMIZER.fullmatch(path):
         known |= set(OPTIONS)
     for key in map(str, node):

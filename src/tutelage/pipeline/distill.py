@@ -33,6 +33,7 @@ from tutelage.pipeline.class_checks import warn_of_classes
 from tutelage.pipeline.extension import extends
 from tutelage.pipeline.metrics import metrics_document
 from tutelage.pipeline.plan_file import write_plan
+from tutelage.pipeline.specialists import check_groups
 from tutelage.pipeline.supervised import recipe
 from tutelage.pipeline.teacher_cache import cached, check_views
 from tutelage.pipeline.teacher_checks import report_accuracy
@@ -208,6 +209,7 @@ def try_out(plan: JobPlan, data: Data) -> None:
             raise TutelageError(f"the {role} returns logits {shape}; the data's labels need {expected}")
         multiply_adds(net.net, data.sample(1))  # warns now if the cost can't be counted
     check_given(plan, data)
+    check_groups(stage.sources, data.num_classes)
     teaching = factory.sources(stage)
     factory.distillation_module(stage, data.num_outputs, teaching, None).dry_run(data)
     for one in [plan.control, *(teacher.training for teacher in plan.teachers if not teacher.is_given)]:

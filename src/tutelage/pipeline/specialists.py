@@ -24,7 +24,7 @@ from tutelage.pipeline import artifacts
 from tutelage.pipeline.supervised import Training, train_in_parallel
 from tutelage.runtime import distributed
 from tutelage.runtime.identity import made_with
-from tutelage.sources.specialists import activity, check_count, combine_experts, membership, warn
+from tutelage.sources.specialists import activity, combine_experts, membership, warn
 
 _ROWS = 1024  # examples that are combined at a time
 
@@ -88,6 +88,27 @@ def find_or_take_groups(node: DictConfig, logits: Tensor, seed: int) -> list[lis
     return [list(group) for group in node.groups]
 
 
+def check_groups(sources: DictConfig, classes: int) -> None:
+    """Checks before training how many groups are to be found.
+
+    Args:
+        sources: of the student's stage.
+        classes: of the data.
+
+    Raises:
+        TutelageError: not 2 to ``classes``.
+    """
+    for source in sources.values():
+        node = (source and source.get("source")) or source
+        if node is not None and "generalist" in node and node.get("groups") is None:
+            _check_count(node.get("count", 3), classes)
+
+
+def _check_count(count: int, classes: int) -> None:
+    if type(count) is not int or not 2 <= count <= classes:
+        raise TutelageError(f"specialists: count must be 2 to {classes}, the number of classes; found {count!r}")
+
+
 def find_groups(logits: Tensor, count: int, seed: int) -> list[list[int]]:
     """Groups classes that a network often predicts together on validation examples.
 
@@ -105,7 +126,7 @@ def find_groups(logits: Tensor, count: int, seed: int) -> list[list[int]]:
         TutelageError: ``count`` is out of range, or no group has two classes.
     """
     classes = logits.shape[1]
-    check_count(count, classes)
+    _check_count(count, classes)
     related = torch.corrcoef(logits.double().softmax(1).T).nan_to_num()  # a class of constant probability has none
     found = KMeans(count, n_init=10, random_state=seed).fit_predict(related.numpy()).tolist()
     groups = [[c for c in range(classes) if found[c] == number] for number in range(count)]

@@ -10,8 +10,8 @@ from torch import nn
 
 from tutelage.checkpoints.weights import load_into
 from tutelage.config import factory
-from tutelage.config.factory import networks, without_files
 from tutelage.config.plan import JobPlan, TeacherPlan, replaced, writable
+from tutelage.config.source_nodes import networks, without_files
 from tutelage.config.trainer_arguments import accumulation
 from tutelage.data.module import Data
 from tutelage.evaluation.cost import multiply_adds, parameters, total

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from tutelage.checkpoints.weights import digest, read_state
 from tutelage.config import factory
-from tutelage.config.factory import networks, without_files
 from tutelage.config.plan import replaced
+from tutelage.config.source_nodes import build, networks, without_files
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
 from tutelage.pipeline import artifacts
@@ -74,7 +73,7 @@ def bytes_of_example(stage: DictConfig, name: str, node: DictConfig, signals: li
         data: the stage's.
     """
     own = stage.sources[name]
-    source: Source = instantiate(own.source if own.get("_target_") == CACHED else own)
+    source = build(own.source if own.get("_target_") == CACHED else own)
     source.attach(signals, {})
     source.name_classes(data.class_names)
     by_example, _ = _of_batch(source.eval(), data.splits["train"][0, torch.arange(2)], torch.device("cpu"), node.top)
@@ -156,7 +155,7 @@ def _stored(stage: DictConfig, node: DictConfig, recipe: dict[str, Any], root: P
 
     def write(work: Path) -> None:
         if distributed.is_main():
-            source = instantiate(node.source)
+            source = build(node.source)
             source.attach(recipe["signals"], {})
             source.name_classes(data.class_names)
             _write(source, data, work, node.dtype, node.top, recipe.get("views", 1), distributed.device(stage.trainer))

@@ -12,8 +12,8 @@ from torch import nn
 
 from tutelage.checkpoints.weights import digest, load_into, read_state, save_network
 from tutelage.config import factory
-from tutelage.config.factory import networks, without_files
 from tutelage.config.plan import GENERATION, JobPlan, TeacherPlan, replaced, writable
+from tutelage.config.source_nodes import networks, without_files
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
 from tutelage.evaluation import results

@@ -25,7 +25,6 @@ class Ensemble(Source):
         combine: ``probability`` or ``logit``.
         weights: one per member, at least 0, scaled to sum to 1; by default equal. ``validation`` in a config means that
             ``tutelage distill`` learns them on validation data first (:func:`learned_weights`).
-        cache: as of :class:`tutelage.sources.frozen.Frozen`.
 
     Raises:
         TutelageError: there is no member, or the weights are invalid.
@@ -40,7 +39,6 @@ class Ensemble(Source):
         members: Sequence[Source],
         combine: str = "probability",
         weights: Sequence[float] | str | None = None,
-        cache: bool = True,
     ):
         super().__init__()
         if combine not in MEANS:

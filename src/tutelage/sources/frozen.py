@@ -27,11 +27,6 @@ class Frozen(FollowsMoves, Source):
             means the network that ``tutelage distill`` trains first, or finds trained.
         key: key of the state dict in that file, if several in it match (``ema``).
         prefix: prefix of the names in it, if several match (``teacher.``).
-        seed: seed of its training; by default ``stages.teacher.seed``. Read by ``tutelage distill`` only.
-        cache: whether ``tutelage distill`` may compute its logits once instead of in every epoch, if images are not
-            augmented (:func:`tutelage.pipeline.teacher_cache.cached`).
-        train: whether ``tutelage distill`` trains it if there is no ``checkpoint``; if false, it is used with the
-            weights that it is built with (``pretrained``). Read by ``tutelage distill`` only.
         channels_last: whether to use the channels-last memory format: twice as fast on a CPU, equal up to rounding.
     """
 
@@ -43,9 +38,6 @@ class Frozen(FollowsMoves, Source):
         checkpoint: str | None = None,
         key: str | None = None,
         prefix: str | None = None,
-        seed: int | None = None,
-        cache: bool = True,
-        train: bool = True,
         channels_last: bool = True,
     ):
         super().__init__()

@@ -31,9 +31,7 @@ class Specialists(Source):
         specialists: sources of such logits, one per group; ``tutelage distill`` trains them and fills them in.
         groups: the classes of each specialist. ``None`` in a config means that ``tutelage distill`` finds them;
             without specialists, as in its dry run, the source returns the generalist's logits.
-        count: number of groups to find. Read by ``tutelage distill`` only.
         top: n of the paper.
-        cache: as of :class:`tutelage.sources.frozen.Frozen`.
 
     Raises:
         TutelageError: not one group for each specialist, or an argument is out of range.
@@ -48,9 +46,7 @@ class Specialists(Source):
         generalist: Source,
         specialists: Sequence[Source] = (),
         groups: Sequence[Sequence[int]] | None = None,
-        count: int = 3,
         top: int = 1,
-        cache: bool = True,
     ):
         super().__init__()
         if type(top) is not int or top < 1:
@@ -58,7 +54,7 @@ class Specialists(Source):
         self.generalist, self.specialists = generalist, nn.ModuleList(specialists)
         if specialists and len(specialists) != len(groups or []):
             raise TutelageError(f"{len(specialists)} specialists need {len(specialists)} groups; found {groups}")
-        self.groups, self.count, self.top, self.worst = groups, count, top, 0.0
+        self.groups, self.top, self.worst = groups, top, 0.0
 
     def attach(self, needs: Iterable[str], sources: Mapping[str, Source]) -> None:
         """Requests the logits of the generalist and of all specialists.
@@ -75,11 +71,10 @@ class Specialists(Source):
         """Returns log q [B, C], to be used as logits.
 
         Raises:
-            TutelageError: ``groups`` or ``count`` is invalid for C classes.
+            TutelageError: ``groups`` are invalid for C classes.
         """
         logits = self.generalist(batch)["logits"].float()
         if self.groups is None:
-            check_count(self.count, logits.shape[1])
             return {"logits": logits}
         inside = membership(self.groups, logits.shape[1]).to(logits.device)
         if not self.specialists:
@@ -94,16 +89,6 @@ class Specialists(Source):
         for member in (self.generalist, *self.specialists):
             member.verify()
         warn(self.worst)
-
-
-def check_count(count: int, classes: int) -> None:
-    """Checks the number of groups.
-
-    Raises:
-        TutelageError: not 2 to ``classes``.
-    """
-    if type(count) is not int or not 2 <= count <= classes:
-        raise TutelageError(f"specialists: count must be 2 to {classes}, the number of classes; found {count!r}")
 
 
 def membership(groups: Sequence[Sequence[int]], classes: int) -> Tensor:

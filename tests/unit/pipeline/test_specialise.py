@@ -51,8 +51,8 @@ def test_counts_that_find_nothing_are_refused():
     [
         ([], r"lists of classes, such as .*; found \[\]"),
         ([1, 2], r"lists of classes, such as .*; found \[1, 2\]"),
-        ([[0, 1], [2, 9]], r"classes 0 to 7, each once; found \[2, 9\]"),
-        ([[0, 0]], r"each once; found \[0, 0\]"),
+        ([[0, 1], [2, 9]], r"classes of 0 to 7, some but not all; found \[2, 9\]"),
+        ([[0, 0]], r"distinct classes of 0 to 7.*; found \[0, 0\]"),
         ([list(range(8))], "some but not all"),
     ],
 )

@@ -138,7 +138,7 @@ def test_the_source_says_what_its_networks_say_together() -> None:
 def test_before_its_specialists_are_trained_it_is_its_generalist() -> None:
     generalist, batch = frozen(0), {"input": torch.randn(3, 1, 2, 2)}
     for groups in (None, DISJOINT):
-        source = Specialists(generalist, groups=groups, count=4)
+        source = Specialists(generalist, groups=groups)
         assert torch.equal(source(batch)["logits"], generalist(batch)["logits"])
 
 
@@ -169,9 +169,6 @@ def test_what_makes_no_specialists_is_refused() -> None:
         with pytest.raises(TutelageError, match=f"top must be a whole number of at least 1; found {value}"):
             Specialists(frozen(0), top=value)
     batch = {"input": torch.randn(3, 1, 2, 2)}
-    for count in (1, 8, 2.5):
-        with pytest.raises(TutelageError, match=f"count must be 2 to 7, the number of classes; found {count}"):
-            Specialists(frozen(0), count=count)(batch)
     for groups in ([], [1, 2], [[0, 9]]):
         with pytest.raises(TutelageError, match=r"specialists: .*found \["):
             Specialists(frozen(0), groups=groups)(batch)
