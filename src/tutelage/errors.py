@@ -132,7 +132,17 @@ def is_users(error: BaseException) -> bool:
         or _is_no_choice(error)
         or storage_fault(error) is not None
         or _is_lightnings_refusal(error)
+        or _is_lost_process(error)
     )
+
+
+# Of joblib, Python, submitit and Ray, known by name because not all of them are installed.
+_LOST = {"TerminatedWorkerError", "BrokenProcessPool", "UncompletedJobError", "WorkerCrashedError"}
+
+
+def _is_lost_process(error: BaseException) -> bool:
+    """Checks for what launchers raise when a process that ran a job was killed."""
+    return any(kind.__name__ in _LOST for kind in type(error).__mro__)
 
 
 def _is_no_choice(error: BaseException) -> bool:
@@ -159,6 +169,9 @@ def _with_advice(error: BaseException, message: str) -> str | None:
         return f"{' '.join(message.split())}; YAML indents with spaces, never with tabs"
     if _is_lightnings_refusal(error):
         return f"trainer or callbacks were rejected by Lightning: {' '.join(message.split())}"
+    if _is_lost_process(error):
+        line = (message.strip() or type(error).__name__).splitlines()[0]
+        return f"a process of the launcher that ran a job was killed, for want of memory perhaps: {line}"
     if _is_no_choice(error):
         return f"{message}: a group of the config, such as data=… or callbacks=…, takes the name of one of its choices"
     return None

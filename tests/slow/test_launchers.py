@@ -32,6 +32,23 @@ def test_jobs_in_processes_of_their_own_one_of_which_fails(cli, tmp_path):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_a_job_whose_process_is_killed_is_said_and_goes_on_by_the_same_command(cli, tmp_path, launcher):
+    pytest.importorskip(launcher.partition("_")[0], reason="needs the extras sweep and slurm")
+    harm = f"+callbacks.harm={{_target_: faults.KillAt, stage: student, step: 20, marker: {tmp_path}/struck}}"
+    command = ("distill", "-m", f"launcher={launcher}", *QUICK, "seed=0,1", harm)
+    answer = cli(*command, check=False)
+    assert answer.returncode == 1
+    assert "a process of the launcher that ran a job was killed" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert "jobs did not complete; to go on with them: hydra.sweep.dir=" in answer.stderr
+    cli(*command)
+    assert [status(tmp_path / "sweep" / f"seed={seed}")["state"] for seed in (0, 1)] == ["COMPLETE"] * 2
+    made = tmp_path / "outputs" / "artifacts"
+    assert [len(artifacts(made, kind)) for kind in ("teacher", "control")] == [1, 2]
+
+
+@pytest.mark.long
 def test_a_search_goes_on(cli, tmp_path):
     search = (
         "sweeper=optuna",

@@ -92,3 +92,13 @@ def test_a_class_where_none_can_be_given_says_how_one_is(main, tmp_path, overrid
 )
 def test_and_what_it_says_composes(compose, override):
     check(compose(override))
+
+
+@pytest.mark.parametrize("name", ["TerminatedWorkerError", "UncompletedJobError", "WorkerCrashedError"])
+def test_a_launcher_s_process_that_was_killed_is_one_sentence(name):
+    error = type(name, (RuntimeError,), {})("A worker was unexpectedly terminated.\n\nThe exit codes are {SIGKILL(-9)}")
+    assert is_users(error)
+    assert explain(error).startswith(
+        "a process of the launcher that ran a job was killed, for want of memory perhaps: A"
+    )
+    assert "\n" not in explain(error)

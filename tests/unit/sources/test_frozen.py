@@ -1,14 +1,18 @@
 """The promises about the teacher: nothing can reach it, and it says so if something has."""
 
 import copy
+import inspect
+from pathlib import Path
 
 import lightning as L
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from tutelage.checkpoints.weights import digest, save_network
+from tutelage.config.paths import conf_dir
 from tutelage.errors import TutelageError
 from tutelage.models.mlp import MLP
 from tutelage.models.tapped import Tapped
@@ -48,6 +52,15 @@ def test_no_parameter_no_state_and_no_child_of_it_can_be_found():
     assert {name for name, _ in holder.named_parameters()} <= student
     assert {name for name, _ in holder.named_buffers()} <= student
     assert not any(module is holder.teaching["teacher"].net for module in holder.modules())
+
+
+def test_defaults_are_those_of_its_yaml():
+    made = OmegaConf.load(Path(conf_dir()) / "sources" / "frozen.yaml")
+    made = OmegaConf.to_container(made, resolve=False)["teacher"]
+    known = inspect.signature(Frozen).parameters
+    shared = {name: value for name, value in made.items() if name in known and name != "net"}
+    assert shared == {name: known[name].default for name in shared}
+    assert {"train", "cache"} <= shared.keys()
 
 
 def test_train_does_not_reach_it():

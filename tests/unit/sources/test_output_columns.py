@@ -33,6 +33,20 @@ def test_columns_are_taken_by_name_or_number(columns, order, caplog):
     assert told.get(columns[0], "assigned by their numbers") in caplog.text
 
 
+def test_numbers_are_used_only_if_every_name_has_one():
+    assert class_order(["p_2", "x", "p_1"], CLASSES, "t.csv") == [0, 1, 2]
+    assert class_order(["p_3", "q_1", "p_2"], CLASSES, "t.csv") == [0, 1, 2]
+
+
+def test_rows_that_sum_to_1_are_logits_where_one_is_negative_or_there_is_one_class():
+    keys = [1, 2]
+    below, two = np.array([[1.5, -0.5], [2.0, -1.0]]), np.array([[0.5, 0.5], [0.75, 0.25]])
+    np.testing.assert_allclose(as_logits(below, "logits", 2, 1e-9, "box", keys), below)
+    np.testing.assert_allclose(as_logits(np.ones((2, 1)), "logits", 1, 1e-9, "box", keys), np.ones((2, 1)))
+    with pytest.raises(TutelageError, match=r"all 2 rows .* look like probabilities"):
+        as_logits(two, "logits", 2, 1e-9, "box", keys)
+
+
 def test_names_of_classes_that_are_numbers_are_names():
     folders = ["0", "1", "10", "2"]  # the alphabet's order
     assert class_order(["0", "1", "2", "10"], folders, "t.csv") == [0, 1, 3, 2]
