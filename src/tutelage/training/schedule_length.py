@@ -13,6 +13,8 @@ from tutelage.errors import TutelageError, nearest
 
 _LENGTHS = ("T_max", "total_steps", "total_iters")  # arguments of torch's schedules that are lengths
 
+_BETTER = {"val/accuracy": "max", "val/agreement": "max", "val/nll": "min", "val/kl_teacher": "min"}
+
 
 def length(interval: str, trainer: Mapping[str, Any], batches: int) -> int:
     """Returns the length of a training in epochs or in optimizer steps.
@@ -83,6 +85,11 @@ def check_kind(scheduler: DictConfig, schedule: Any, figures: tuple[str, ...]) -
     if watches and scheduler.interval != "epoch":
         raise TutelageError(
             "scheduler.interval must be epoch with ReduceLROnPlateau, as metrics are logged once an epoch"
+        )
+    mode = (getattr(schedule, "keywords", None) or {}).get("mode", "min")
+    if watches and (better := _BETTER.get(str(monitor))) not in (None, mode):
+        raise TutelageError(
+            f"scheduler.scheduler.mode={mode}: the rate would fall while {monitor} gets better; use mode={better}"
         )
     if monitor is not None and not watches:
         raise TutelageError(f"scheduler.monitor={monitor}: only ReduceLROnPlateau uses a metric")

@@ -149,6 +149,8 @@ def test_a_rate_falls_when_its_figure_gets_no_better(compose):
         (["scheduler=constant", "scheduler.interval=step", f"{ONE_CYCLE}, total_steps: 30}}"],
          "scheduler.scheduler: it ends after 30 steps, before the training: the teacher's training has 36 steps"),
         (["scheduler=plateau", "scheduler.monitor=val/los"], "ReduceLROnPlateau needs a metric; did you mean"),
+        (["scheduler=plateau", "scheduler.monitor=val/accuracy"],
+         "scheduler.scheduler.mode=min: the rate would fall while val/accuracy gets better; use mode=max"),
         (["scheduler=plateau", "scheduler.monitor=null"], "scheduler.monitor: ReduceLROnPlateau needs a metric"),
         (["scheduler=plateau", "scheduler.interval=step"], "scheduler.interval must be epoch with ReduceLROnPlateau"),
         (["scheduler=cosine", "+scheduler.monitor=val/nll"], "only ReduceLROnPlateau uses a metric"),
