@@ -1,5 +1,6 @@
 """The documentation site: pages of methods, links, navigation (``make docs`` builds it)."""
 
+import re
 import runpy
 from pathlib import Path
 
@@ -23,6 +24,11 @@ def test_every_loss_has_a_page_with_docstring_yaml_and_row(name):
     assert config in page
     assert "* method: " in page
     assert ("::: tutelage.losses." in page) == ("tutelage.losses." in config)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "hard"])  # cross-entropy alone has no paper
+def test_every_method_s_page_links_its_source(name):
+    assert re.search(r"\]\(https?://", HOOKS["method_page"](name))
 
 
 def test_a_method_s_page_has_its_published_numbers():
