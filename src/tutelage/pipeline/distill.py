@@ -209,7 +209,7 @@ def try_out(plan: JobPlan, data: Data) -> None:
             raise TutelageError(f"the {role} returns logits {shape}; the data's labels need {expected}")
         multiply_adds(net.net, data.sample(1))  # warns now if the cost can't be counted
     check_given(plan, data)
-    check_groups(stage.sources, data.num_classes)
+    check_groups(stage.sources, data.num_outputs)
     teaching = factory.sources(stage)
     factory.distillation_module(stage, data.num_outputs, teaching, None).dry_run(data)
     for one in [plan.control, *(teacher.training for teacher in plan.teachers if not teacher.is_given)]:

@@ -60,7 +60,7 @@ def test_defaults_are_those_of_its_yaml():
     known = inspect.signature(Frozen).parameters
     shared = {name: value for name, value in made.items() if name in known and name != "net"}
     assert shared == {name: known[name].default for name in shared}
-    assert {"train", "cache"} <= shared.keys()
+    assert {"checkpoint", "key", "prefix"} <= shared.keys()
 
 
 def test_train_does_not_reach_it():
