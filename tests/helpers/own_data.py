@@ -59,6 +59,12 @@ def tensors(part="train"):
     return TensorDataset(torch.from_numpy(images)[:, None], torch.from_numpy(labels))
 
 
+def brightness(part="train"):
+    """Numbers to predict."""
+    images, _ = digits(part)
+    return TensorDataset(torch.from_numpy(images)[:, None], torch.from_numpy(images.mean((1, 2))))
+
+
 class Noisy(Pictures):
     """Draws at random by itself, from one of the global generators."""
 

@@ -23,6 +23,7 @@ from rich.text import Text
 from tutelage.config import factory, moved
 from tutelage.config.plan import JobPlan, plan_job, settled
 from tutelage.config.validate import check, check_resolves
+from tutelage.data.labels import require_class
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError, tried_out
 from tutelage.evaluation.cost import multiply_adds
@@ -193,6 +194,7 @@ def try_out(plan: JobPlan, data: Data) -> None:
             fit the pair, or an optimizer rejects its arguments.
     """
     stage = plan.student
+    require_class("training", data.splits["train"].labels)  # losses and figures know no other labels yet
     fit.check_stages(plan, data)
     warn_of_classes(data)
     nets = {"student": stage.student, **{f"assistant {name}": own.student for name, own in plan.assistants.items()}}
