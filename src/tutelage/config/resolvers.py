@@ -21,7 +21,6 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from tutelage.config.found import found
 from tutelage.data.folder_scan import class_folders
 from tutelage.errors import TutelageError
-from tutelage.models.hugging_face import config_of
 from tutelage.runtime import masking
 
 
@@ -38,7 +37,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("product", _product, replace=True)
     OmegaConf.register_new_resolver("found", found, replace=True)
     OmegaConf.register_new_resolver("count_classes", _count_classes, replace=True)
-    OmegaConf.register_new_resolver("hf_config", config_of, replace=True)
+    OmegaConf.register_new_resolver("hf_config", _hf_config, replace=True)
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), replace=True, use_cache=True)
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
@@ -105,6 +104,13 @@ def _copies(size: int, net: DictConfig, seed: int) -> ListConfig:
     content = OmegaConf.to_container(net, resolve=True)
     frozen = {"_target_": "tutelage.sources.frozen.Frozen", "net": content, "checkpoint": None}
     return OmegaConf.create([{**frozen, "seed": seed + number} for number in range(size)])
+
+
+def _hf_config(*arguments: Any) -> Any:
+    """Imported where it is asked for: it needs torch, which takes seconds."""
+    from tutelage.models.hugging_face import config_of
+
+    return config_of(*arguments)
 
 
 def _count_classes(root: str) -> int:
