@@ -14,6 +14,7 @@ import hashlib
 import re
 import secrets
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
