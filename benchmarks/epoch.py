@@ -37,7 +37,7 @@ def ours(cfg: DictConfig, data: ImageData) -> Callable[[], None]:
     """Everything that a job builds for its student; what is returned trains the epoch."""
     stage = factory.stage_config(cfg, "student")
     folder = Path(tempfile.mkdtemp(prefix="tutelage-benchmark-"))
-    module = factory.distillation_module(stage, data.num_classes, factory.sources(stage), None)
+    module = factory.distillation_module(stage, data, factory.sources(stage), None)
     with contextlib.redirect_stdout(io.StringIO()):
         trainer = factory.trainer(stage, "student", folder, folder / "tensorboard", len(data.train_dataloader()))
 

@@ -65,7 +65,7 @@ def main() -> None:
             data = data or factory.data(stage)
             keys = torch.cat([data.splits[split].keys for split in ("train", "val")])
             teaching = {"teacher": Recorded(keys, torch.randn(len(keys), data.num_classes))}
-            modules.append(factory.distillation_module(stage, data.num_classes, teaching, None))
+            modules.append(factory.distillation_module(stage, data, teaching, None))
             modules[-1].dry_run(data)
             seeds.append(seed)
     assert data is not None

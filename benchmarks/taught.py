@@ -51,7 +51,7 @@ def ours(cfg: DictConfig, data: ImageData) -> None:
         stage = cached(stage, folder / "artifacts", data)
         fit.run(
             stage, "student", folder / "student", folder / "tensorboard", data,
-            lambda: factory.distillation_module(stage, data.num_classes, factory.sources(stage), None),
+            lambda: factory.distillation_module(stage, data, factory.sources(stage), None),
         )  # fmt: skip
 
 

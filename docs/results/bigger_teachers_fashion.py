@@ -18,7 +18,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from scipy.stats import spearmanr
 
-from tutelage.evaluation.metrics import figures
+from tutelage.tasks.metrics.classification import figures
 from tutelage.evaluation.predictions import Predictions
 from tutelage.evaluation.results import read_answers
 from tutelage.report.softened_picture import document

@@ -22,6 +22,7 @@ from tutelage.report.cells import sort_runs
 from tutelage.report.gains import CellStatistics, mean, standings
 from tutelage.report.runs import Run, read_runs
 from tutelage.report.write import write_report
+from tutelage.tasks.figure_kinds import TaskFigures
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,10 +96,14 @@ class Result:
 
     @property
     def gain(self) -> float | None:
-        """Test accuracy of the student minus that of the control, last weights; None without a control."""
+        """Headline of the student on test minus that of the control, last weights; None without a control.
+
+        The headline is the task's, such as accuracy; where lower is better, as of RMSE, a gain is negative.
+        """
         if not (control := self.metrics.get("control")):
             return None
-        return float(self.metrics["student"]["last"]["test"]["accuracy"] - control["last"]["test"]["accuracy"])
+        headline = TaskFigures.of(self.metrics).headline
+        return float(self.metrics["student"]["last"]["test"][headline] - control["last"]["test"][headline])
 
     def report(self, output: str | Path | None = None) -> Path:
         """Writes the run's report and returns its page; by default into ``<folder>/report``."""
@@ -161,7 +166,7 @@ def _percent(value: float | None, sign: str = "") -> str:
 
 
 def _row(one: CellStatistics, weights: str) -> dict[str, Any]:
-    gain, accuracy = one.test_gain, mean(one.cell, "student", weights, "test", "accuracy")
+    gain, accuracy = one.test_gain, mean(one.cell, "student", weights, "test", one.figures.headline)
     return {
         "setting": one.cell.name, **one.cell.values, "seeds": len(one.cell.runs),
         "student": accuracy.mean if accuracy else None, "validation": one.val.mean,

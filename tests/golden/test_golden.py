@@ -45,7 +45,7 @@ def curve(compose, loss: str, folder: Path) -> list[float]:
         del cfg.callbacks.best
     stage = factory.stage_config(cfg, "student")
     data = factory.data(stage)
-    module = factory.distillation_module(stage, data.num_classes, factory.sources(stage), None)
+    module = factory.distillation_module(stage, data, factory.sources(stage), None)
     trainer = factory.trainer(stage, "student", folder, folder, len(data.train_dataloader()))
     trainer.callbacks.append(noted := Curve())
     trainer.fit(module, datamodule=data)

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 import yaml
 
-from tutelage.evaluation.metrics import figures, figures_of_own
 from tutelage.evaluation.predictions import Predictions
 from tutelage.evaluation.results import WEIGHTS, Trained, write_results
 from tutelage.runtime.json_files import write_json
+from tutelage.tasks.metrics.classification import figures, figures_of_own
 
 COUNTS = {"val": 60, "test": 120, "train": 80}
 FACTS = {"seconds": 1.5, "epochs": 3, "steps": 30, "epoch": {"last": 2, "best": 1}}

@@ -121,7 +121,7 @@ def fit(
     stage = stage.copy()
     stage.trainer.accelerator = accelerator
     with simulated_gpus(count) if accelerator == "cuda" else nullcontext():
-        module = factory.distillation_module(stage, data.num_classes, factory.sources(stage), None)
+        module = factory.distillation_module(stage, data, factory.sources(stage), None)
         trainer = factory.trainer(stage, "student", folder, folder, 2)
         watch = Watch("cuda:0" if accelerator == "cuda" else "cpu")
         watch.watch(module)

@@ -30,7 +30,7 @@ def module_of(cfg: DictConfig) -> tuple[DistillationModule, Batch]:
     """A student that has met its data, and 16 examples; in eval mode, where no example depends on another."""
     stage = factory.stage_config(cfg, "student")
     data = factory.data(stage)
-    module = factory.distillation_module(stage, data.num_classes, factory.sources(stage), None)
+    module = factory.distillation_module(stage, data, factory.sources(stage), None)
     module.dry_run(data)
     for loss in module.objective.modules():
         if hasattr(loss, "prepared"):

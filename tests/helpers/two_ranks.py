@@ -32,7 +32,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Trains the student; its weights, and what DDP was told."""
     stage = factory.stage_config(cfg, "student")
     data = factory.data(stage)
-    module = factory.distillation_module(stage, data.num_classes, factory.sources(stage), None)
+    module = factory.distillation_module(stage, data, factory.sources(stage), None)
     trainer = factory.trainer(stage, "student", folder, folder, len(data.train_dataloader()))
     trainer.fit(module, datamodule=data)
     told = getattr(trainer.strategy, "_ddp_kwargs", {})

@@ -33,7 +33,7 @@ def test_every_loss_teaches_it(compose, pair):
         size = (f"+teacher.adapter={LARGE}", f"+student.adapter={LARGE}", "data.batch_size=8")
         stage = factory.stage_config(compose(f"loss={loss}", *PAIRS[pair], *size), "student")
         data = factory.data(stage)
-        module = factory.distillation_module(stage, data.num_classes, factory.sources(stage), None)
+        module = factory.distillation_module(stage, data, factory.sources(stage), None)
         module.dry_run(data)
         for term in module.objective.modules():
             if hasattr(term, "prepared"):

@@ -230,8 +230,10 @@ def test_a_corrupt_image_of_a_folder_is_named(main, tmp_path):
     assert status(tmp_path / "run")["state"] == "FAILED"
 
 
-def test_labels_that_nothing_can_be_measured_with_are_refused_before_training(main, tmp_path):
+def test_labels_of_another_task_are_refused_before_training(main, tmp_path):
     answer = main("distill", *PAIR, "data=dataset", "data.train={_target_: own_data.brightness}", "hydra.run.dir=run")
     assert answer.code == 1
-    assert "training needs labels that are one class an example; these are [1] floats an example" in answer.message
+    assert "task=classification needs labels that are one integer an example, the number of its class; those of train are floats" in (
+        answer.message
+    )
     assert not list(tmp_path.rglob("*.safetensors"))

@@ -32,7 +32,7 @@ def steps(compose, tmp_path, monkeypatch):
             del cfg.callbacks.best
         stage = factory.stage_config(cfg, "student")
         data = factory.data(stage)
-        module = factory.distillation_module(stage, data.num_classes, sources or factory.sources(stage), None)
+        module = factory.distillation_module(stage, data, sources or factory.sources(stage), None)
         trainer = factory.trainer(stage, "student", tmp_path, tmp_path, 100)
         with watched_steps(monkeypatch) as found:
             trainer.fit(module, datamodule=data)
@@ -140,7 +140,7 @@ def test_on_a_gpu_no_step_waits_and_none_copies_from_the_host(compose, tmp_path,
         cfg.trainer.max_epochs = 1
     stage = factory.stage_config(cfg, "student")
     data = factory.data(stage)
-    module = factory.distillation_module(stage, data.num_classes, factory.sources(stage), None)
+    module = factory.distillation_module(stage, data, factory.sources(stage), None)
     factory.trainer(stage, "student", tmp_path, tmp_path, 100).fit(module, datamodule=data)
     assert copies
     assert copies == [[]] * len(copies)

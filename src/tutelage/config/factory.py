@@ -25,6 +25,7 @@ from tutelage.runtime.masking import hidden, masked
 from tutelage.seeding import seeded
 from tutelage.sources.base import Source
 from tutelage.sources.live import Live
+from tutelage.tasks.base import Task
 from tutelage.training import fsdp, loggers
 from tutelage.training.callbacks.gradient_norms import GradientNorms
 from tutelage.training.callbacks.heartbeat import Heartbeat
@@ -154,7 +155,7 @@ def try_optimizer(stage: DictConfig, name: str, batches: int | None) -> None:
         TutelageError: they reject their arguments, or the schedule does not fit the training's length.
     """
     interval, schedule = stage.scheduler.interval, instantiate(stage.scheduler.scheduler)
-    check_kind(stage.scheduler, schedule, figures_of(name))
+    check_kind(stage.scheduler, schedule, figures_of(name, instantiate(stage.task)))
     whole = length(interval, stage.trainer, batches or 10**6)  # unknown: longer than any warm-up
     rules, alone = group_rules(stage), torch.nn.Parameter(torch.zeros(2, 2))
     try:
@@ -199,7 +200,14 @@ def group_rules(stage: DictConfig) -> GroupRules | None:
     return rules_of(OmegaConf.to_container(OmegaConf.create(options), resolve=True))  # type: ignore[arg-type]
 
 
-def _learning(stage: DictConfig, name: str, classes: int) -> dict[str, Any]:
+def task(stage: DictConfig, data: Data) -> Task:
+    """Returns the task of a stage, which knows the names of the data's classes or targets."""
+    made: Task = instantiate(stage.task)
+    made.name_outputs(data.class_names)
+    return made
+
+
+def _learning(stage: DictConfig, name: str, data: Data) -> dict[str, Any]:
     """Returns the arguments that all modules share."""
     student = network(stage.network, stage.seed, "teacher" if name == "teacher" else "student")
     kind = get_object(stage.optimizer._target_)
@@ -213,7 +221,8 @@ def _learning(stage: DictConfig, name: str, classes: int) -> dict[str, Any]:
         "interval": stage.scheduler.interval,
         "monitor": stage.scheduler.get("monitor"),
         "rules": group_rules(stage),
-        "num_classes": classes,
+        "task": task(stage, data),
+        "outputs": data.num_outputs,
         "seed": stage.seed,
         "about": about(stage, name),
     }
@@ -232,12 +241,13 @@ def about(stage: DictConfig, name: str) -> dict[str, Any]:
             "values are not written to files, but a file of weights must record its network's config; give the "
             "value itself"
         )
-    return {"stage": name, "seed": plain["seed"], "network": plain["network"], "data": plain["data"]}
+    parts = {part: plain[part] for part in ("seed", "network", "data", "task")}
+    return {"stage": name, **parts}
 
 
-def supervised_module(stage: DictConfig, name: str, classes: int, reference: Source | None) -> SupervisedModule:
+def supervised_module(stage: DictConfig, name: str, data: Data, reference: Source | None) -> SupervisedModule:
     """Returns the module that trains a teacher or the control on labels."""
-    return SupervisedModule(**_learning(stage, name, classes), reference=reference)
+    return SupervisedModule(**_learning(stage, name, data), reference=reference)
 
 
 def sources(stage: DictConfig) -> dict[str, Source]:
@@ -250,10 +260,10 @@ def sources(stage: DictConfig) -> dict[str, Source]:
 
 
 def distillation_module(
-    stage: DictConfig, classes: int, teaching: Mapping[str, Source], reference: Source | None
+    stage: DictConfig, data: Data, teaching: Mapping[str, Source], reference: Source | None
 ) -> DistillationModule:
     """Returns the module that trains a student from ``teaching``, compared on validation with ``reference``."""
-    return DistillationModule(sources=teaching, **_learning(stage, "student", classes), reference=reference)
+    return DistillationModule(sources=teaching, **_learning(stage, "student", data), reference=reference)
 
 
 def trainer(stage: DictConfig, name: str, folder: Path, tensorboard_dir: Path, batches: int) -> L.Trainer:

@@ -12,6 +12,8 @@ from tutelage.config import factory
 from tutelage.config.trust import vetted
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
+from tutelage.tasks.base import Task
+from tutelage.tasks.classification import Classification
 
 
 def network_of(path: str | Path, trusted: Iterable[str] = ()) -> tuple[nn.Module, dict[str, Any]]:
@@ -48,3 +50,14 @@ def data_of(
     """
     plain = vetted(header.get("data"), f"{path}, data", trusted)
     return factory.data(OmegaConf.merge({"data": plain}, {"data": changes}))  # type: ignore[arg-type]
+
+
+def task_of(header: Mapping[str, Any], data: Data, path: str | Path, trusted: Iterable[str] = ()) -> Task:
+    """Returns the task that the network was trained for; classification if the header names none.
+
+    Raises:
+        TutelageError: the file names code that is not ``trusted``.
+    """
+    if header.get("task") is None:
+        return Classification()
+    return factory.task(OmegaConf.create({"task": vetted(header["task"], f"{path}, task", trusted)}), data)

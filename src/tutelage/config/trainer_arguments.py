@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from hydra.utils import get_object
+from hydra.utils import get_object, instantiate
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
     Callback,
@@ -20,6 +20,7 @@ from lightning.pytorch.callbacks import (
 from omegaconf import DictConfig
 
 from tutelage.errors import TutelageError, nearest
+from tutelage.tasks.base import Task
 from tutelage.training import loggers
 from tutelage.training.schedule_length import batches_a_step, steps_and_batches
 
@@ -54,8 +55,6 @@ _REFUSED = {
     "network; prune the exported weights",
 }
 _WRITE_CURVES = (DeviceStatsMonitor, LearningRateMonitor, ThroughputMonitor)
-_FIGURES = ("val/accuracy", "val/nll")  # of every training on validation
-_BESIDE_TEACHER = ("val/agreement", "val/kl_teacher")  # of those that are compared with a teacher
 
 
 def check_trainer(node: DictConfig, path: str) -> None:
@@ -91,7 +90,7 @@ def check_callbacks(stage: DictConfig, name: str, path: str) -> None:
     for key, kind in kinds.items():
         if isinstance(kind, type):
             _check_kind(kind, nodes[key], f"{path}.{key}", stage)
-    figures = figures_of(name)
+    figures = figures_of(name, instantiate(stage.task))
     trained = ("train/loss", "train/learning_rate", *(f"train/{term}" for term in stage.loss.terms))
     for key, node in nodes.items():
         monitor = node.get("monitor")
@@ -202,9 +201,10 @@ def _limited(trainer: Mapping[str, Any], key: str, name: str, batches: int) -> i
     return left
 
 
-def figures_of(name: str) -> tuple[str, ...]:
-    """Returns the names of the validation metrics that every training of a stage logs."""
-    return _FIGURES if name in ("teacher", "specialist") else _FIGURES + _BESIDE_TEACHER
+def figures_of(name: str, task: Task) -> tuple[str, ...]:
+    """Returns the names of the validation metrics that the training of a stage logs."""
+    beside_teacher = name not in ("teacher", "specialist")
+    return tuple(f"val/{figure}" for figure in task.on_validation(beside_teacher))
 
 
 def _logs_nothing(kind: Any) -> bool:

@@ -1,8 +1,8 @@
 """Checks configs found on disk before anything in them is built: headers of checkpoints, folders of runs.
 
-Building a config runs the code that it names. Files may therefore name only networks and data of Tutelage and networks
-of torch.nn, torchvision and timm; ``trust=[my_pkg]`` adds the networks and data of another package. The user's own
-command line and yamls are not checked here.
+Building a config runs the code that it names. Files may therefore name only networks, data and tasks of Tutelage,
+metrics of torchmetrics, and networks of torch.nn, torchvision and timm; ``trust=[my_pkg]`` adds the networks and data
+of another package. The user's own command line and yamls are not checked here.
 """
 
 import importlib
@@ -29,6 +29,9 @@ _KNOWN = {
     "timm.layers": "timm",
     "tutelage.data": "tutelage.data",
     "tutelage.models": "tutelage.models",
+    "tutelage.tasks": "tutelage.tasks",
+    "torchmetrics.classification": "torchmetrics.classification",
+    "torchmetrics.regression": "torchmetrics.regression",
 }
 _PARTS_OF_DATA = (
     "tutelage.data.augment",
@@ -125,13 +128,14 @@ def _is_network_or_data(found: Any, trusted: bool) -> bool:
     from torch import nn  # imported late: it needs half a gigabyte
 
     from tutelage.data.module import Data
+    from tutelage.tasks.base import Task
 
     if trusted and _is_foreign_data(found):
         return True
     if inspect.isclass(found):
         of_data = home.startswith(tuple(f"{module}." for module in _PARTS_OF_DATA))
         step = trusted and "draws" in {**vars(found), **getattr(found, "__annotations__", {})}
-        return issubclass(found, nn.Module | Data) or of_data or step
+        return issubclass(found, nn.Module | Data | Task) or of_data or step
     if not inspect.isfunction(found) or not (trusted or home.startswith("tutelage.")):
         return False
     return home == _TAPS or _returns_network(found)

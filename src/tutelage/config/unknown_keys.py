@@ -21,7 +21,7 @@ DISTILL_KEYS = (
     *(f"stages.{stage}.{key}" for stage in STAGES for key in ("graph", "compile")),
     *(f"stages.{stage}.{group}" for stage in STAGES for group in STAGE_GROUPS), "stages.student.network",
 )  # fmt: skip
-BUILT = ("teacher", "student", "data", "optimizer", "trainer")  # each has a _target_
+BUILT = ("teacher", "student", "task", "data", "optimizer", "trainer")  # each has a _target_
 NAMED_BY_USER = ("sources", "assistants", "callbacks", "logger", "loss.terms")  # each member has a _target_, or is null
 _PACKAGE_LINE = "# @package _global_"
 _INTERPOLATION = re.compile(

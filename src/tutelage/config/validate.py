@@ -190,8 +190,6 @@ def _check_needed(callbacks: DictConfig, path: str) -> None:
     for name in ("best", "recovery"):
         if callbacks.get(name) is None:
             raise TutelageError(f"{path}.{name} is needed: it writes the best weights and the states to resume from")
-    if callbacks.best.get("monitor", "") is None:
-        raise TutelageError(f"{path}.best.monitor must be the name of a metric, such as val/accuracy; found null")
 
 
 def _check_finite(node: Any, path: str) -> None:

@@ -32,8 +32,8 @@ def confusion_picture(matrix: Tensor, class_names: Sequence[str]) -> Image.Image
     """Draws a confusion matrix, each cell shaded by the square root of its share of the row, so that rare errors show.
 
     Args:
-        matrix: [C, C] counts, rows true and columns predicted (:func:`~tutelage.evaluation.metrics.confusion`).
-        class_names: C names; they and the counts are written if C is at most 20.
+        matrix: [C, C] counts, rows true and columns predicted (as of :mod:`tutelage.tasks.metrics.classification`).
+        class_names: C names; they and the counts are written where C is at most 20.
 
     Returns:
         An RGB image.

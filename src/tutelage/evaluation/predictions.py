@@ -1,16 +1,25 @@
-"""Predictions of a network: the logits that all metrics are computed from."""
+"""Runs networks on labelled examples: what every figure is computed from."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from tutelage.errors import TutelageError
-from tutelage.evaluation.saved_predictions import check
 from tutelage.models.tapped import run
 from tutelage.sources.ensemble import combined, scaled
+from tutelage.tasks.base import Task, update
+from tutelage.tasks.predictions import check
+from tutelage.types import Batch, Signals
+
+log = logging.getLogger(__name__)
+
+Network = Callable[[Any], Tensor]  # of a batch's input, or of the fields that it reads
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,8 +28,8 @@ class Predictions:
 
     Args:
         logits: [N, C], finite.
-        label: [N] integers in [0, C).
-        key: [N] integers, keys of the examples.
+        label: [N] integers in [0, C); or [N, C] floats, NaN where one is not known.
+        key: [N] integers: which example.
 
     Raises:
         TutelageError: no example, shapes that differ, a label out of range or a logit that is not finite; of the last
@@ -40,6 +49,30 @@ class Predictions:
         return self.logits.argmax(1)
 
 
+@dataclass(frozen=True, eq=False)
+class Totals:
+    """Totals of each example, of a task that keeps no logits (:class:`~tutelage.tasks.dense.Dense`).
+
+    Args:
+        fields: name → [N] or [N, C] on the CPU; ``key`` [N] is among them.
+    """
+
+    fields: Mapping[str, Tensor]
+
+    @property
+    def key(self) -> Tensor:
+        """Returns [N] integers: which example."""
+        return self.fields["key"]
+
+
+Stored = Predictions | Totals
+
+
+def stored(fields: Mapping[str, Tensor]) -> Stored:
+    """Returns what a task stores as predictions if these are its fields, else as totals."""
+    return Predictions(**fields) if fields.keys() == {"logits", "label", "key"} else Totals(fields)
+
+
 @contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
     """Context manager for eval mode; restores the mode of each submodule, as frozen parts may differ."""
@@ -52,40 +85,97 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
             m.training = mode
 
 
-def predict(
-    network: Callable[[Tensor], Tensor], loader: Iterable[dict[str, Tensor]], device: torch.device | str
-) -> Predictions:
-    """Runs ``network`` on every batch of ``loader``, without gradients.
-
-    A module is in eval mode meanwhile (:func:`eval_mode`); the caller sets the mode of other callables.
-    ``no_grad`` rather than ``inference_mode``, so that tensors that the network keeps stay usable in training.
-
-    Args:
-        network: maps a batch's input, or the fields that it reads, to logits [B, C]; already on ``device``.
-        loader: batches with "input", "label" and "key".
-        device: device of the inputs.
+def predict(network: Network, loader: Iterable[Batch], device: torch.device | str) -> Predictions:
+    """Runs ``network`` on every batch of ``loader``, without gradients; see :func:`answers`.
 
     Returns:
         The predictions as float32 on the CPU, in the loader's order.
 
     Raises:
-        TutelageError: a batch lacks one of the three, the loader is empty, or the predictions are invalid.
+        TutelageError: a batch lacks a field, the loader is empty, or the predictions are not valid.
+    """
+    rows = [
+        (logits.cpu(), batch["label"].cpu(), batch["key"].long().cpu())
+        for logits, batch in answers(network, loader, device)
+    ]
+    return Predictions(*map(torch.cat, zip(*_some(rows), strict=True)))
+
+
+def measure(
+    network: Network,
+    loader: Iterable[Batch],
+    device: torch.device | str,
+    task: Task,
+    teacher: Callable[[Batch], Signals] | None = None,
+) -> tuple[Stored, dict[str, float]]:
+    """Runs ``network`` on every batch of ``loader``, without gradients; see :func:`answers`.
+
+    Args:
+        network: already on ``device``.
+        loader: batches with "input", "label" and "key".
+        device: where the inputs go.
+        task: says what is stored of each example, and has metrics of the user's own.
+        teacher: on the same device; for tasks that can't compare stored predictions.
+
+    Returns:
+        What the task stores, on the CPU in the loader's order; and the values of the user's metrics, by name.
+
+    Raises:
+        TutelageError: as of :func:`predict`; or a metric of the user's own returns no single number.
+    """
+    parts: list[dict[str, Tensor]] = []
+    metrics = {name: metric.clone().to(device) for name, metric in task.metrics.items()}
+    for logits, batch in answers(network, loader, device):
+        theirs = None if teacher is None else teacher(batch)["logits"].float()
+        found = task.store(logits, batch["label"], theirs)
+        parts.append({name: field.cpu() for name, field in found.items()} | {"key": batch["key"].long().cpu()})
+        update(metrics.values(), *task.rows(logits, batch["label"]))
+    names = _some(parts)[0]
+    return stored({name: torch.cat([part[name] for part in parts]) for name in names}), values_of(metrics)
+
+
+def answers(
+    network: Network, loader: Iterable[Batch], device: torch.device | str
+) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    """Yields the float32 logits of each batch, on ``device``, and the batch there.
+
+    A module is in eval mode meanwhile (:func:`eval_mode`); of another callable, the mode is the caller's business.
+    ``no_grad`` rather than ``inference_mode``: what the network keeps of the last batch stays usable in training.
     """
     with eval_mode(network) if isinstance(network, nn.Module) else nullcontext(), torch.no_grad():
-        rows = [_row(network, batch, device) for batch in loader]
-    if not rows:
+        for batch in loader:
+            if missing := {"input", "label", "key"} - batch.keys():
+                raise TutelageError(f"a batch to predict lacks {sorted(missing)}; it has {sorted(batch)}")
+            fields = {name: value.to(device) for name, value in batch.items()}
+            if not fields["label"].is_floating_point():
+                fields["label"] = fields["label"].long()
+            logits = run(network, fields) if isinstance(network, nn.Module) else network(fields["input"])
+            yield logits.float(), fields
+
+
+def _some(parts: list[Any]) -> list[Any]:
+    if not parts:
         raise TutelageError("nothing to predict: the loader yields no batch")
-    return Predictions(*map(torch.cat, zip(*rows, strict=True)))
+    return parts
 
 
-def _row(
-    network: Callable[[Tensor], Tensor], batch: dict[str, Tensor], device: torch.device | str
-) -> tuple[Tensor, Tensor, Tensor]:
-    if missing := {"input", "label", "key"} - batch.keys():
-        raise TutelageError(f"a batch to predict lacks {sorted(missing)}; it has {sorted(batch)}")
-    fields = {name: value.to(device) for name, value in batch.items()}
-    logits = run(network, fields) if isinstance(network, nn.Module) else network(fields["input"])
-    return logits.float().cpu(), batch["label"].long().cpu(), batch["key"].long().cpu()
+def values_of(metrics: Mapping[str, Metric]) -> dict[str, float]:
+    """Returns the values of torchmetrics; one that is not finite is left out with a warning.
+
+    Raises:
+        TutelageError: a metric returns no single number.
+    """
+    found = {}
+    for name, metric in metrics.items():
+        value = metric.compute()
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise TutelageError(f"task.metrics.{name} must return one number, such as a mean; found {shape}")
+        if not bool(value.isfinite()):
+            log.warning("task.metrics.%s is %s and left out", name, float(value))
+            continue
+        found[name] = float(value)
+    return found
 
 
 def combined_predictions(

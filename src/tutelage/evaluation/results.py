@@ -8,14 +8,17 @@ from typing import Any
 import torch
 
 from tutelage.checkpoints.weights import serialise
-from tutelage.evaluation.predictions import Predictions
-from tutelage.evaluation.saved_predictions import TRAIN, read_predictions
+from tutelage.errors import TutelageError
+from tutelage.evaluation.predictions import Predictions, Stored, stored
 from tutelage.runtime import manifest
 from tutelage.runtime.files import write_atomically
 from tutelage.runtime.json_files import read_json, write_json
+from tutelage.tasks.base import Task
+from tutelage.tasks.predictions import TRAIN, as_saved, read_saved
 
 WEIGHTS = ("last", "best")
 SPLITS = ("val", "test")
+_PREDICTIONS = ("logits", "label", "key")
 
 
 @dataclass(frozen=True)
@@ -27,14 +30,14 @@ class Trained:
         reused: whether it existed before this job.
         facts: parameters, multiply_adds, seconds, epochs, steps, the epoch of each of the weights, and what the terms'
             gradients were (:class:`~tutelage.training.callbacks.gradient_norms.GradientNorms`).
-        predictions: (weights, split) → logits on that split; on ``train`` where the folder has them.
-        made: time when the folder was finished.
+        predictions: (weights, split) → what the task stores of that split; of ``train`` where the folder has it.
+        made: when the folder was finished.
     """
 
     folder: Path
     reused: bool
     facts: dict[str, Any]
-    predictions: dict[tuple[str, str], Predictions]
+    predictions: dict[tuple[str, str], Stored]
     made: str = ""
 
     @staticmethod
@@ -51,27 +54,59 @@ class Trained:
         facts, made = read_json(folder / "stage.json"), manifest.read(folder)["made"]
         return Trained(folder, reused, facts, predictions, made)
 
+    def logits_on(self, weights: str, split: str) -> Predictions:
+        """Returns the predictions of one split.
+
+        Raises:
+            TutelageError: the task keeps no logits.
+        """
+        found = self.predictions[weights, split]
+        if not isinstance(found, Predictions):
+            raise TutelageError(f"{self.folder} has no logits of its examples, only totals of them")
+        return found
+
+    def figures(self, task: Task, weights: str, split: str, teacher: Stored | None = None) -> dict[str, float]:
+        """Returns all figures of one split: the task's, and the user's own metrics.
+
+        Args:
+            task: of the job.
+            weights: last or best.
+            split: val, test or train.
+            teacher: what was stored of the teacher on the same split.
+        """
+        own, theirs = as_saved(self.predictions[weights, split]), None if teacher is None else as_saved(teacher)
+        found = (task.figures_on_train if split == TRAIN else task.figures)(own, theirs)
+        return found | self.facts.get("metrics", {}).get(f"{weights}.{split}", {})
+
     @property
     def digest(self) -> str | None:
         """Returns the digest of an artifact's recipe, its folder's name; None for a job's own student."""
         return self.folder.name if (self.folder / "recipe.json").is_file() else None
 
 
-def read_answers(folder: Path, weights: str, split: str) -> Predictions | None:
-    """Returns a finished stage's predictions on one split; None for ``train`` if its folder has none.
+def read_answers(folder: Path, weights: str, split: str) -> Stored | None:
+    """Returns a finished stage's predictions on one split; None of ``train`` where its folder does not have it.
 
     Raises:
         TutelageError: the file is damaged.
     """
-    found = read_predictions(folder, weights, split)
-    return None if found is None else Predictions(*map(torch.from_numpy, (found.logits, found.label, found.key)))
+    found = read_saved(folder, weights, split)
+    if found is None:
+        return None
+    return stored({name: torch.from_numpy(field) for name, field in _fields(found).items()})
 
 
-def write_results(folder: Path, predictions: Mapping[tuple[str, str], Predictions], facts: Mapping[str, Any]) -> None:
-    """Writes a folder for :class:`Trained`: the predictions, then the facts, then the manifest."""
-    fields = ("logits", "label", "key")
+def _fields(found: Any) -> dict[str, Any]:
+    """Returns what is stored, by name: tensors or arrays."""
+    return dict(found.fields) if hasattr(found, "fields") else {name: getattr(found, name) for name in _PREDICTIONS}
+
+
+def write_results(folder: Path, predictions: Mapping[tuple[str, str], Stored], facts: Mapping[str, Any]) -> None:
+    """Writes what a :class:`Trained` reads: the predictions, then the facts, then the folder's manifest."""
     tensors = {
-        f"{kind}.{split}.{field}": getattr(one, field) for (kind, split), one in predictions.items() for field in fields
+        f"{kind}.{split}.{name}": field
+        for (kind, split), one in predictions.items()
+        for name, field in _fields(one).items()
     }
     write_atomically(folder / "predictions.safetensors", serialise({name: x.clone() for name, x in tensors.items()}))
     write_json(folder / "stage.json", facts)

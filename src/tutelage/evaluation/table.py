@@ -11,9 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from tutelage.errors import TutelageError
+from tutelage.tasks.figure_kinds import FigureKind, TaskFigures
 
 MISSING = "–"
 _WIDEST = 100
+_MOST_FIGURES = 6  # that fit beside cost and time
 
 
 def comparison(metrics: Mapping[str, Any]) -> RenderableType:
@@ -46,13 +48,26 @@ class _Comparison:
 def _table(metrics: Mapping[str, Any], gap: int) -> Table:
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap - 1, 0, 0), leading=1)
     table.add_column(f"Seed {metrics['seed']}", min_width=len("Distilled"))  # in 80 columns a name takes two lines
-    for head, justify in _COLUMNS:
+    kinds = _figures(TaskFigures.of(metrics))
+    for head, justify in (*_COST, *((_head(name, kind), "right") for name, kind in kinds.items()), ("Secs", "right")):
         table.add_column(head, justify=justify, no_wrap=True)
     for name, entry in metrics.get("chain", {}).items():
-        table.add_row(name.capitalize(), *_cells(entry, None))
+        table.add_row(name.capitalize(), *_cells(entry, None, kinds))
     for role, name in _names(metrics).items():
-        table.add_row(name, *_cells(metrics[role], metrics.get("teacher")))
+        table.add_row(name, *_cells(metrics[role], metrics.get("teacher"), kinds))
     return table
+
+
+def _figures(figures: TaskFigures) -> dict[str, FigureKind]:
+    """Returns the figures that the table shows: the headline first, as many as fit."""
+    kinds = {figures.headline: figures.main, **figures.kinds}
+    return dict([*kinds.items()][:_MOST_FIGURES])
+
+
+def _head(name: str, kind: FigureKind) -> str:
+    """Returns a column's head, in two lines."""
+    title = _SHORT_HEADS.get(name, kind.title[:1].upper() + kind.title[1:])
+    return f"{title}\n%" if kind.percent else title
 
 
 def gain_sentence(metrics: Mapping[str, Any]) -> str:
@@ -60,19 +75,26 @@ def gain_sentence(metrics: Mapping[str, Any]) -> str:
     _check(metrics)
     if "control" not in metrics:
         return "No student was trained alone beside this one: the run can't say what distillation gains."
-    last, best = (_points(metrics["gain"][weights]["accuracy"]) for weights in ("last", "best"))
+    figures = TaskFigures.of(metrics)
+    kind = figures.main
+    last, best = (_gain(metrics, weights) for weights in ("last", "best"))
+    what = f"points of test {kind.title}" if kind.percent else f"of test {kind.title}"
+    lower = "; lower is better" if kind.mode == "min" else ""
     return (
-        f"distilled − alone: {last} points of test accuracy (last weights), {best} (best on validation). "
+        f"distilled − alone: {last} {what} (last weights{lower}), {best} (best on validation). "
         "One pair of runs with one seed: not evidence by itself; sweep seeds to learn more."
     )
 
 
 def short_line(metrics: Mapping[str, Any]) -> str:
-    """Returns the test accuracy of the last weights and the gain in one line, for a job of a multirun."""
+    """Headline on test of the last weights and the gain, for a job of a multirun, whose table comes at the end."""
     _check(metrics)
+    kind = TaskFigures.of(metrics).main
     names = {"teacher": "teacher", "control": "alone", "student": "distilled"}
-    sentences = [f"{name} {_accuracy(metrics, role)} %" for role, name in names.items() if role in metrics]
-    return ", ".join(sentences) + (f": {_gain(metrics)} points" if "control" in metrics else "")
+    unit = " %" if kind.percent else ""
+    sentences = [f"{name} {_headline(metrics, role)}{unit}" for role, name in names.items() if role in metrics]
+    gain = f": {_gain(metrics)} {kind.unit or kind.title}" if "control" in metrics else ""
+    return ", ".join(sentences) + gain
 
 
 def multirun_table(found: Mapping[str, Mapping[str, Any]]) -> RenderableType:
@@ -82,21 +104,34 @@ def multirun_table(found: Mapping[str, Mapping[str, Any]]) -> RenderableType:
     for head in ("Teacher", "Alone", "Distilled", "Gain"):
         table.add_column(head, justify="right", no_wrap=True)
     for name, metrics in found.items():
-        accuracies = [_accuracy(metrics, role) for role in ("teacher", "control", "student")]
-        table.add_row(Text(name), *accuracies, _gain(metrics))
+        headlines = [_headline(metrics, role) for role in ("teacher", "control", "student")]
+        table.add_row(Text(name), *headlines, _gain(metrics))
+    what = {_what(TaskFigures.of(metrics).main) for metrics in found.values()}
     legend = (
-        "Test accuracy in %, last weights; gain: distilled − alone, in points. Each row is one pair of runs; "
-        "`tutelage report` says, over seeds, whether a gain is more than luck."
+        f"Test {' or '.join(sorted(what))}, last weights; gain: distilled − alone"
+        f"{', in points' if any('%' in one for one in what) else ''}. Each row is one pair of runs; `tutelage report` "
+        "says, over seeds, whether a gain is more than luck."
     )
     return Group(table, "", Constrain(Text(legend, style="dim"), _WIDEST))
 
 
-def _accuracy(metrics: Mapping[str, Any], role: str) -> str:
-    return _percent(metrics[role]["last"]["test"]["accuracy"]) if role in metrics else MISSING
+def _what(kind: FigureKind) -> str:
+    unit, lower = (" in %" if kind.percent else ""), (" (lower is better)" if kind.mode == "min" else "")
+    return f"{kind.title}{unit}{lower}"
 
 
-def _gain(metrics: Mapping[str, Any]) -> str:
-    return _points(metrics["gain"]["last"]["accuracy"]) if "control" in metrics else MISSING
+def _headline(metrics: Mapping[str, Any], role: str) -> str:
+    if role not in metrics:
+        return MISSING
+    figures = TaskFigures.of(metrics)
+    value = metrics[role]["last"]["test"].get(figures.headline)
+    return MISSING if value is None else figures.main.text(value)
+
+
+def _gain(metrics: Mapping[str, Any], weights: str = "last") -> str:
+    figures = TaskFigures.of(metrics)
+    value = metrics["gain"][weights].get(figures.headline) if "control" in metrics else None
+    return MISSING if value is None else figures.main.difference(value)
 
 
 def _check(metrics: Mapping[str, Any]) -> None:
@@ -115,22 +150,12 @@ def _names(metrics: Mapping[str, Any]) -> dict[str, str]:
     return {role: name for role, name in names.items() if role in metrics}
 
 
-_COLUMNS: list[tuple[str, JustifyMethod]] = [
-    ("Params", "right"),
-    ("Mult-\nadds", "right"),
-    ("Weights\n(epoch)", "left"),
-    ("Acc.\n%", "right"),
-    ("Errors", "right"),
-    ("NLL", "right"),
-    ("ECE", "right"),
-    ("Agree\n%", "right"),
-    ("KL", "right"),
-    ("Secs", "right"),
-]
+_COST: list[tuple[str, JustifyMethod]] = [("Params", "right"), ("Mult-\nadds", "right"), ("Weights\n(epoch)", "left")]
+_SHORT_HEADS = {"accuracy": "Acc.", "agreement": "Agree"}
 
 
-def _cells(entry: Mapping[str, Any], teacher: Mapping[str, Any] | None) -> list[str]:
-    """Returns a row of the table in the order of ``_COLUMNS``, each cell two lines."""
+def _cells(entry: Mapping[str, Any], teacher: Mapping[str, Any] | None, kinds: Mapping[str, FigureKind]) -> list[str]:
+    """Returns a row of the table: cost, figures and seconds, each cell two lines."""
 
     def cost(what: str) -> str:
         known = teacher and teacher is not entry and entry[what] and teacher[what]
@@ -145,12 +170,7 @@ def _cells(entry: Mapping[str, Any], teacher: Mapping[str, Any] | None) -> list[
         cost("parameters"),
         cost("multiply_adds"),
         "\n".join(f"{weights} {_epoch(entry[weights]['epoch'])}" for weights in ("last", "best")),
-        test("accuracy", _percent),
-        test("errors", str),
-        test("nll", _decimal),
-        test("ece", _decimal),
-        test("agreement", _percent),
-        test("kl_teacher", _decimal),
+        *(test(name, kind.text) for name, kind in kinds.items()),
         f"{_seconds(entry['seconds'])}\n{'reused' if entry['reused'] else ''}",
     ]
 
@@ -190,19 +210,5 @@ def _times(ratio: float) -> str:
     return f"{ratio:.3g}×" if ratio < 1000 else f"{ratio:.0f}×"
 
 
-def _percent(fraction: float) -> str:
-    """Formats a fraction in percent with at most five characters; only exactly 1 is 100."""
-    return "100" if fraction == 1 else f"{min(100 * fraction, 99.99):.2f}"
-
-
-def _decimal(value: float) -> str:
-    return f"{value:.4f}" if value < 10 else f"{value:.4g}" if value < 10_000 else f"{value:.0e}"
-
-
 def _seconds(value: float) -> str:
     return f"{value:.1f}" if value < 1000 else f"{value:.0f}"
-
-
-def _points(difference: float) -> str:
-    """Formats a signed number of percentage points, with a minus sign and no negative zero."""
-    return f"{round(100 * difference, 2) + 0.0:+.2f}".replace("-", "−")

@@ -13,6 +13,7 @@ _HOMES = {
     "Balance": "logit.soft_tree",
     "BernoulliKL": "logit.bernoulli_kl",
     "CATKD": "feature.cat_kd",
+    "BinaryCrossEntropy": "hard",
     "CC": "relation.cc",
     "CosineStates": "text.distilbert",
     "CRD": "relation.crd",
@@ -52,6 +53,7 @@ _HOMES = {
     "SkewReverseKL": "language.mixture",
     "SoftTarget": "logit.soft_target",
     "SP": "relation.sp",
+    "SquaredError": "hard",
     "SRRL": "feature.srrl",
     "TeacherBounded": "regression.teacher_bounded",
     "TfKDReg": "logit.tfkd",
@@ -61,6 +63,7 @@ _HOMES = {
     "TTM": "logit.ttm",
     "ULD": "language.uld",
     "VID": "feature.vid",
+    "WeightedCrossEntropy": "hard",
     "WSLD": "logit.wsld",
     "WTTM": "logit.ttm",
 }

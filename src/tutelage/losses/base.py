@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 HOOKS = ("bind", "prepare", "on_epoch_start")
-_FACTS = ("least_rows", "takes_unlabelled", "same_on_ranks", "fixed_graph")
+_FACTS = ("least_rows", "takes_unlabelled", "same_on_ranks", "fixed_graph", "over_classes")
 
 
 class Loss(nn.Module):
@@ -22,12 +22,15 @@ class Loss(nn.Module):
         same_on_ranks: whether the buffers stay equal on all ranks without being broadcast before each step.
         fixed_graph: whether the same parameters have a gradient in every epoch although the loss overrides
             ``on_epoch_start``; this is assumed of a loss that does not override it.
+        over_classes: whether it takes the last axis of logits as classes, by softmax or as one of them; refused for
+            tasks whose outputs are no classes.
     """
 
     least_rows: int = 1
     takes_unlabelled: bool = False
     same_on_ranks: bool = False
     fixed_graph: bool = False
+    over_classes: bool = False
 
     def bind(self, keys: Tensor, labels: Tensor) -> None:
         """Receives the training examples, once, before the first step, so that the loss can store something for each.

@@ -18,17 +18,18 @@ def all_ranks(x: Tensor) -> Tensor:
     return torch.cat([part[:, : int(size)] for part, size in zip(parts, sizes, strict=True)], 1)
 
 
-def mean_over_ranks(count: Tensor) -> Tensor:
-    """Returns the mean of a count over all ranks, with a total of at least 1.
+def mean_over_ranks(count: Tensor, least: float = 1.0) -> Tensor:
+    """Returns the mean of a count over all ranks, with a total of at least ``least``.
 
     Each rank divides its own sum by it: averaged over ranks, as gradients are, that is the sum of all divided by the
     total count.
 
     Args:
         count: this rank's count, a scalar of floats.
+        least: what an empty batch is divided by.
     """
     if not (dist.is_available() and dist.is_initialized()):
-        return count.clamp(min=1)
+        return count.clamp(min=least)
     total = count.clone()
     dist.all_reduce(total)
-    return total.clamp(min=1) / dist.get_world_size()
+    return total.clamp(min=least) / dist.get_world_size()

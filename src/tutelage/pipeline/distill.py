@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -23,39 +22,39 @@ from rich.text import Text
 from tutelage.config import factory, moved
 from tutelage.config.plan import JobPlan, plan_job, settled
 from tutelage.config.validate import check, check_resolves
-from tutelage.data.labels import require_class
 from tutelage.data.module import Data
-from tutelage.errors import TutelageError, tried_out
-from tutelage.evaluation.cost import multiply_adds
+from tutelage.errors import TutelageError
 from tutelage.evaluation.results import Trained
 from tutelage.evaluation.table import comparison, short_line
 from tutelage.pipeline import artifacts, fit, sweep, tensorboard_runs
-from tutelage.pipeline.class_checks import warn_of_classes
 from tutelage.pipeline.extension import extends
 from tutelage.pipeline.metrics import metrics_document
 from tutelage.pipeline.plan_file import write_plan
-from tutelage.pipeline.specialists import check_groups
 from tutelage.pipeline.supervised import recipe
-from tutelage.pipeline.teacher_cache import cached, check_views
-from tutelage.pipeline.teacher_checks import report_accuracy
-from tutelage.pipeline.teachers import check_given, prepare_teachers
+from tutelage.pipeline.teacher_cache import cached
+from tutelage.pipeline.teachers import prepare_teachers
 from tutelage.pipeline.tensorboard import write_board
+from tutelage.pipeline.try_out import try_out
 from tutelage.runtime import distributed, identity, manifest, slurm
 from tutelage.runtime.job import is_complete, job
 from tutelage.runtime.json_files import read_json, write_json
 from tutelage.runtime.messages import quiet
 from tutelage.sources.base import Source
+from tutelage.tasks.figure_kinds import TaskFigures
 from tutelage.training import loggers
-from tutelage.types import Batch
 
 log = logging.getLogger(__name__)
 
 
 def distill_job(cfg: DictConfig) -> float:
-    """Runs one job of the command line; returns the student's best validation accuracy, which sweepers maximise."""
+    """Runs one job of the command line; returns what sweepers maximise.
+
+    That is the headline on validation of the student's best weights, negative where lower is better.
+    """
     hydra = HydraConfig.get()
     metrics = run_job(cfg, sweep.given(hydra), Path(hydra.runtime.output_dir), _show)
-    return metrics["student"]["best"]["val"]["accuracy"]
+    figures = TaskFigures.of(metrics)
+    return figures.main.sign * metrics["student"]["best"]["val"][figures.headline]
 
 
 def run_job(
@@ -169,13 +168,14 @@ def distill(plan: JobPlan, folder: Path) -> dict[str, Any]:
         runs.begin()
     fit.run(
         student, "student", folder / "checkpoints", folder / "tensorboard", data,
-        lambda: factory.distillation_module(student, data.num_outputs, factory.sources(student), reference),
+        lambda: factory.distillation_module(student, data, factory.sources(student), reference),
     )  # fmt: skip
     taught = Trained.read(folder / "checkpoints", reused=False)
     found = {"teacher": teaching.teacher, "control": control, "student": taught}
     if (folder / "checkpoints" / "teacher").is_dir():  # a moving average exists only with the student
         found["teacher"] = Trained.read(folder / "checkpoints" / "teacher", reused=False)
-    metrics = metrics_document(config, found, teaching, data)
+    task = factory.task(plan.student, data)
+    metrics = metrics_document(config, found, teaching, data, task)
     if distributed.is_main():
         chain = {f"chain.{name}": trained for name, trained in teaching.chain.items()}
         _collect(config, folder, {**chain, **found}, metrics)
@@ -186,58 +186,6 @@ def distill(plan: JobPlan, folder: Path) -> dict[str, Any]:
     return metrics
 
 
-def try_out(plan: JobPlan, data: Data) -> None:
-    """Runs networks, taps and losses on a few images before training, with untrained weights.
-
-    Raises:
-        TutelageError: a network rejects the images, its number of logits is not that of the classes, a loss does not
-            fit the pair, or an optimizer rejects its arguments.
-    """
-    stage = plan.student
-    require_class("training", data.splits["train"].labels)  # losses and figures know no other labels yet
-    fit.check_stages(plan, data)
-    warn_of_classes(data)
-    nets = {"student": stage.student, **{f"assistant {name}": own.student for name, own in plan.assistants.items()}}
-    for number, teacher in enumerate(plan.teachers):
-        nets[f"teacher {number}" if number else "teacher"] = teacher.training.network
-    batch = data.sample(8)
-    for role, node in nets.items():
-        net = factory.network(node, 0).eval()
-        shape = _shape(role, net, batch)
-        if role == "student" and not any(parameter.requires_grad for parameter in net.parameters()):
-            raise TutelageError("the student has no weights to train")
-        expected = [len(batch["input"]), data.num_outputs]
-        if shape != expected:
-            raise TutelageError(f"the {role} returns logits {shape}; the data's labels need {expected}")
-        multiply_adds(net.net, data.sample(1))  # warns now if the cost can't be counted
-    check_given(plan, data)
-    check_groups(stage.sources, data.num_outputs)
-    teaching = factory.sources(stage)
-    factory.distillation_module(stage, data.num_outputs, teaching, None).dry_run(data)
-    for one in [plan.control, *(teacher.training for teacher in plan.teachers if not teacher.is_given)]:
-        if factory.group_rules(one) is not None:  # patterns fit one network and not another
-            name = "control" if one is plan.control else "teacher"
-            factory.supervised_module(one, name, data.num_outputs, None).dry_run(data)
-    check_views(stage, data)
-    for name, source in teaching.items():
-        for split, (logits, labels) in source.graded(data).items():
-            if distributed.is_main():
-                report_accuracy(f"sources.{name}", split, logits, labels)
-
-
-def _shape(role: str, net: torch.nn.Module, batch: Batch) -> list[int]:
-    """Returns the shape of a network's logits; a mistake in the user's own code is named with its line."""
-    try:
-        with torch.no_grad():
-            return list(net(batch)["logits"].shape)
-    except TutelageError:
-        raise
-    except Exception as error:
-        if (why := tried_out(error)) is None:
-            raise
-        raise TutelageError(f"the {role} can't take images {list(batch['input'].shape)}: {why}") from error
-
-
 def _control(plan: JobPlan, data: Data, reference: Source | None) -> Trained:
     """Trains or finds the control: the student alone, with the same seed, initial weights, order and budget."""
     stage = plan.control
@@ -245,7 +193,7 @@ def _control(plan: JobPlan, data: Data, reference: Source | None) -> Trained:
     def train(work: Path) -> None:
         fit.run(
             stage, "control", work, work / "tensorboard", data,
-            lambda: factory.supervised_module(stage, "control", data.num_outputs, reference),
+            lambda: factory.supervised_module(stage, "control", data, reference),
         )  # fmt: skip
 
     made_by = recipe(stage, "control", data)

@@ -9,17 +9,20 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from tutelage.config.saved import data_of, network_of
+from tutelage.config.saved import data_of, network_of, task_of
 from tutelage.config.unknown_keys import refuse_unknown_keys
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
 from tutelage.evaluation.cost import multiply_adds, parameters
-from tutelage.evaluation.metrics import figures
-from tutelage.evaluation.predictions import Predictions, predict
+from tutelage.evaluation.predictions import Stored, measure
 from tutelage.evaluation.table import MISSING
 from tutelage.pipeline.sweep import given
 from tutelage.runtime.job import job
 from tutelage.runtime.json_files import write_json
+from tutelage.sources.live import Live
+from tutelage.tasks.base import Task
+from tutelage.tasks.figure_kinds import TaskFigures
+from tutelage.tasks.predictions import as_saved
 
 _KEYS = ("checkpoint", "teacher", "split", "data", "device", "trust", "paths.outputs")
 
@@ -40,7 +43,7 @@ def evaluate_job(cfg: DictConfig) -> float:
         document = evaluate(cfg)
         write_json(folder / "metrics.json", document)
     Console().print(_table(document))
-    return document["figures"]["accuracy"]
+    return document["figures"][TaskFigures.of(document).headline]
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
@@ -48,7 +51,10 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     net, header = network_of(cfg.checkpoint, cfg.trust)
     data = data_of(header, cfg.data, cfg.checkpoint, cfg.trust)
     beside = network_of(cfg.teacher, cfg.trust)[0] if cfg.teacher else None
-    predictions = [_predictions(one, data, cfg.split, cfg.device) for one in (net, beside) if one is not None]
+    task = task_of(header, data, cfg.checkpoint, cfg.trust)
+    theirs = None if beside is None else _answers(beside, data, cfg, task, None)[0]
+    found, own = _answers(net, data, cfg, task, beside)
+    figures = task.figures(as_saved(found), None if theirs is None else as_saved(theirs))
     return {
         "schema": 1,
         "checkpoint": str(Path(cfg.checkpoint).absolute()),
@@ -56,15 +62,19 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         "split": cfg.split,
         "parameters": parameters(net),
         "multiply_adds": multiply_adds(net, data.sample(1)),
-        "figures": figures(*predictions),
+        "task": task.figure_kinds.document(),
+        "figures": figures | own,
     }
 
 
-def _predictions(net: torch.nn.Module, data: Data, split: str, device: str) -> Predictions:
-    loader = data.labelled() if split == "train" else data.whole(split)
+def _answers(
+    net: torch.nn.Module, data: Data, cfg: DictConfig, task: Task, beside: torch.nn.Module | None
+) -> tuple[Stored, dict[str, float]]:
+    loader = data.labelled() if cfg.split == "train" else data.whole(cfg.split)
     if loader is None:
         raise TutelageError("split=train: this data has no labelled training example")
-    found = predict(net.to(device), loader, device)
+    teacher = None if beside is None else Live(beside.to(cfg.device)).eval()
+    found = measure(net.to(cfg.device), loader, cfg.device, task, teacher)
     net.cpu()
     return found
 

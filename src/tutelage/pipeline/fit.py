@@ -21,13 +21,15 @@ from tutelage.config.trainer_arguments import check_lengths
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
 from tutelage.evaluation.cost import multiply_adds, parameters, total
-from tutelage.evaluation.predictions import Predictions, predict
+from tutelage.evaluation.predictions import Stored, measure
 from tutelage.evaluation.results import SPLITS, WEIGHTS, write_results
-from tutelage.evaluation.saved_predictions import TRAIN
 from tutelage.runtime import distributed, manifest
 from tutelage.runtime.files import remove_temporary_files, write_atomically
 from tutelage.runtime.json_files import read_json
 from tutelage.runtime.signals import sigterm_saves
+from tutelage.sources.base import Source
+from tutelage.tasks.base import Task
+from tutelage.tasks.predictions import TRAIN
 from tutelage.training import loggers
 from tutelage.training.callbacks.best import BestLostError
 from tutelage.training.callbacks.gradient_norms import GradientNorms
@@ -227,31 +229,54 @@ def _finish(learner: SupervisedModule, trainer: L.Trainer, folder: Path, data: D
         if source is not learner.student and (made := source.trained_network()) is not None:
             for weights in WEIGHTS:
                 save_network(made.net, folder / name / f"{weights}.safetensors", {**header, "stage": name})
-            finish(made.net, folder / name, data, device, training)
+            finish(made.net, folder / name, data, learner.task, device, training)
     net = learner.shown.net.net
     save_network(net, folder / "last.safetensors", header)
     if learner.average is not None:
         save_network(learner.student.net.net, folder / "raw.safetensors", header)
     measured = next((callback.measured for callback in callbacks if isinstance(callback, GradientNorms)), {})
-    finish(net, folder, data, device, {**training, "gradient_norms": measured})
+    compared = not learner.task.keeps_logits and learner.teaching  # the control is an artifact, of no teacher
+    teacher = learner.teacher_on_validation() if compared else None
+    finish(net, folder, data, learner.task, device, {**training, "gradient_norms": measured}, teacher)
 
 
-def finish(net: nn.Module, folder: Path, data: Data, device: torch.device, training: Mapping[str, Any]) -> None:
+def finish(
+    net: nn.Module,
+    folder: Path,
+    data: Data,
+    task: Task,
+    device: torch.device,
+    training: Mapping[str, Any],
+    teacher: Source | None = None,
+) -> None:
     """Completes a folder with ``last`` and ``best`` weights: writes predictions, then ``stage.json``.
 
     For a sharded network every rank must call this; rank 0 writes.
+
+    Args:
+        net: of the weights in ``folder``.
+        folder: of the stage.
+        data: loaded.
+        task: how the network is measured.
+        device: where it is.
+        training: facts for ``stage.json``.
+        teacher: for tasks that can't compare stored predictions.
     """
     epochs = {weights: about(folder / f"{weights}.safetensors")["epoch"] for weights in WEIGHTS}
     facts = {"parameters": parameters(net), **training}
     if "multiply_adds" not in facts:
         facts["multiply_adds"] = multiply_adds(net.cpu(), data.sample(1))
-    predictions: dict[tuple[str, str], Predictions] = {}
+    predictions: dict[tuple[str, str], Stored] = {}
+    own: dict[str, dict[str, float]] = {}
     loaders = {split: data.whole(split) for split in SPLITS}
     if (sample := data.labelled(_SAMPLE)) is not None:
         loaders[TRAIN] = sample
     for weights in WEIGHTS:
         load_into(net, folder / f"{weights}.safetensors")
         for split, loader in loaders.items():
-            predictions[weights, split] = predict(net.to(device, torch.float32), loader, device)  # after bf16-true
+            beside = None if teacher is None or split == TRAIN else teacher.to(device, torch.float32)  # after bf16-true
+            found = measure(net.to(device, torch.float32), loader, device, task, beside)
+            predictions[weights, split], own[f"{weights}.{split}"] = found
     if distributed.is_main():
-        write_results(folder, predictions, {**facts, "epoch": epochs})
+        metrics = {"metrics": own} if task.metrics else {}
+        write_results(folder, predictions, {**facts, **metrics, "epoch": epochs})

@@ -7,15 +7,15 @@ from omegaconf import DictConfig
 
 from tutelage.data.module import Data
 from tutelage.evaluation.absent import absent_figures
-from tutelage.evaluation.metrics import figures, figures_of_own
 from tutelage.evaluation.predictions import combined_predictions
 from tutelage.evaluation.results import SPLITS, WEIGHTS, Trained
-from tutelage.evaluation.saved_predictions import TRAIN
 from tutelage.pipeline.teachers import TeacherSetup
+from tutelage.tasks.base import Task
+from tutelage.tasks.predictions import TRAIN, as_saved
 
 
 def metrics_document(
-    cfg: DictConfig, found: Mapping[str, Trained | None], teaching: TeacherSetup, data: Data
+    cfg: DictConfig, found: Mapping[str, Trained | None], teaching: TeacherSetup, data: Data, task: Task
 ) -> dict[str, Any]:
     """Returns the document of ``metrics.json``: schema 1, described in docs/runs.md.
 
@@ -24,47 +24,48 @@ def metrics_document(
         found: the finished trainings by role: teacher (None without one of its own), control, student.
         teaching: has the assistants and which of the teacher's weights teach.
         data: has the classes that no training example has.
+        task: whose figures they are.
     """
-    document: dict[str, Any] = {"schema": 1, "seed": cfg.seed}
+    document: dict[str, Any] = {"schema": 1, "seed": cfg.seed, "task": task.figure_kinds.document()}
     teacher = found["teacher"]
     for one in (*teaching.chain.values(), *filter(None, [teacher])):
         if "specialists" in one.facts:
             document["specialists"] = one.facts["specialists"]
     if teaching.chain:
-        document["chain"] = {name: _entry(trained) for name, trained in teaching.chain.items()}
+        document["chain"] = {name: _entry(task, trained) for name, trained in teaching.chain.items()}
     for role, trained in found.items():
         if trained is not None:
-            document[role] = _entry(trained, None if role == "teacher" else teacher, teaching.weights)
-    if 0 < len(data.absent) < data.num_outputs:
+            document[role] = _entry(task, trained, None if role == "teacher" else teacher, teaching.weights)
+    if data.absent and len(data.absent) < data.num_outputs:
         for role in ("control", "student"):
             for kind in WEIGHTS:
-                predictions = found[role].predictions  # type: ignore[union-attr]
-                document[role][kind]["absent"] = absent_figures(
-                    predictions[kind, "val"], predictions[kind, "test"], data.absent
-                )
-    if own := teaching.generations():
-        document["generations"] = _of_generations([*own, *filter(None, [found["student"]])])
+                val, test = (found[role].logits_on(kind, split) for split in SPLITS)  # type: ignore[union-attr]
+                document[role][kind]["absent"] = absent_figures(val, test, data.absent)
+    if (own := teaching.generations()) and task.has_classes and task.keeps_logits:
+        document["generations"] = _of_generations(task, [*own, *filter(None, [found["student"]])])
     document["gain"] = {
         weights: {
             key: document["student"][weights]["test"][key] - document["control"][weights]["test"][key]
             for key in document["control"][weights]["test"]
-            if key != "count"
+            if key != "count" and key in document["student"][weights]["test"]
         }
         for weights in WEIGHTS
     }
     return document
 
 
-def _of_generations(generations: list[Trained]) -> dict[str, Any]:
+def _of_generations(task: Task, generations: list[Trained]) -> dict[str, Any]:
     """Returns the metrics of the mean probabilities of all born-again students."""
     document: dict[str, Any] = {"count": len(generations)}
     for kind in WEIGHTS:
-        predictions = {split: [one.predictions[kind, split] for one in generations] for split in SPLITS}
-        document[kind] = {split: figures(combined_predictions(of_all)) for split, of_all in predictions.items()}
+        document[kind] = {
+            split: task.figures(as_saved(combined_predictions([one.logits_on(kind, split) for one in generations])))
+            for split in SPLITS
+        }
     return document
 
 
-def _entry(trained: Trained, teacher: Trained | None = None, weights: str = "last") -> dict[str, Any]:
+def _entry(task: Task, trained: Trained, teacher: Trained | None = None, weights: str = "last") -> dict[str, Any]:
     """Returns one network's entry of ``metrics.json``: cost, and the metrics of both weights on both splits."""
     facts = {key: trained.facts[key] for key in ("parameters", "multiply_adds", "seconds", "epochs")}
     entry: dict[str, Any] = {"reused": trained.reused, "made": trained.made, "digest": trained.digest, **facts}
@@ -72,7 +73,8 @@ def _entry(trained: Trained, teacher: Trained | None = None, weights: str = "las
         entry[kind] = {"epoch": trained.facts["epoch"][kind]}
         for split in SPLITS:
             beside = teacher.predictions[weights, split] if teacher else None
-            entry[kind][split] = figures(trained.predictions[kind, split], beside)
-        if (own := trained.predictions.get((kind, TRAIN))) is not None:
-            entry[kind][TRAIN] = figures_of_own(own, teacher.predictions.get((weights, TRAIN)) if teacher else None)
+            entry[kind][split] = trained.figures(task, kind, split, beside)
+        if (kind, TRAIN) in trained.predictions:
+            beside = teacher.predictions.get((weights, TRAIN)) if teacher else None
+            entry[kind][TRAIN] = trained.figures(task, kind, TRAIN, beside)
     return entry

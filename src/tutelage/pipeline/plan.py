@@ -19,9 +19,9 @@ from tutelage.config.validate import check, check_resolves
 from tutelage.errors import TutelageError
 from tutelage.evaluation.cost import total
 from tutelage.pipeline import sweep
-from tutelage.pipeline.distill import try_out
 from tutelage.pipeline.survey import tasks_of
 from tutelage.pipeline.tasks import GO_ON, REUSE, TRAIN, WRITE, Task
+from tutelage.pipeline.try_out import try_out
 from tutelage.runtime.messages import quiet
 from tutelage.runtime.text import in_a_line
 

@@ -50,7 +50,7 @@ def specialise(
         TutelageError: invalid groups.
     """
     weights = plan.weights
-    groups = distributed.broadcast(find_or_take_groups(node, generalist.predictions[weights, "val"].logits, stage.seed))
+    groups = distributed.broadcast(find_or_take_groups(node, generalist.logits_on(weights, "val").logits, stage.seed))
     trainings, shares = trainings_of(plan, stage, groups, generalist.folder)
     train_in_parallel(trainings, plan.config)
     trained = [training() for training in trainings]
@@ -182,8 +182,8 @@ def _combine(
         facts["specialists"] = [{"classes": group, "share": share} for group, share in zip(groups, shares, strict=True)]
         predictions = {}
         for split in SPLITS:
-            special = torch.stack([one.predictions["last", split].logits for one in trained[1:]])
-            predictions[split], counts = _together(trained[0].predictions[weights, split], special, groups, top)
+            special = torch.stack([one.logits_on("last", split).logits for one in trained[1:]])
+            predictions[split], counts = _together(trained[0].logits_on(weights, split), special, groups, top)
             for entry, count in zip(facts["specialists"], counts, strict=True):
                 entry[split] = count
         both = {(kind, split): one for kind in WEIGHTS for split, one in predictions.items()}

@@ -18,7 +18,7 @@ from tutelage.training.module import SupervisedModule
 
 log = logging.getLogger(__name__)
 
-_PARTS = ("seed", "network", "data", "loss", "optimizer", "scheduler", "trainer", "callbacks")
+_PARTS = ("seed", "network", "data", "task", "loss", "optimizer", "scheduler", "trainer", "callbacks")
 
 
 def recipe(
@@ -63,7 +63,7 @@ class Training:
         data = factory.data(self.stage)
 
         def learner() -> SupervisedModule:
-            made = factory.supervised_module(self.stage, self.name, data.num_outputs, None)
+            made = factory.supervised_module(self.stage, self.name, data, None)
             if self.start is not None:
                 load_into(made.student.net.net, self.start)
             return made

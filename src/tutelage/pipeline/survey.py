@@ -15,6 +15,7 @@ from tutelage.config.source_nodes import networks, without_files
 from tutelage.config.trainer_arguments import accumulation
 from tutelage.data.module import Data
 from tutelage.evaluation.cost import multiply_adds, parameters, total
+from tutelage.evaluation.predictions import Predictions
 from tutelage.evaluation.results import SPLITS, read_answers
 from tutelage.pipeline import artifacts
 from tutelage.pipeline.specialists import find_or_take_groups, recipe_of_all, trainings_of
@@ -141,7 +142,7 @@ class _Survey:
             ]
             return [*later, self._later(f"combination of {name}", "specialists", WRITE, later)]
         known = read_answers(folder, self.plan.weights, "val")
-        assert known is not None  # every finished training has them
+        assert isinstance(known, Predictions)  # every finished classifier has them
         groups = find_or_take_groups(node, known.logits, stage.seed)
         trainings, _ = trainings_of(self.plan, stage, groups, folder)
         made = []

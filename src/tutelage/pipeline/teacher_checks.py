@@ -17,6 +17,9 @@ from torch import Tensor
 from tutelage.checkpoints.weights import about
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
+from tutelage.evaluation.predictions import Predictions, Stored
+from tutelage.tasks.base import Task
+from tutelage.tasks.predictions import as_saved
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +127,38 @@ def _check_classes(checkpoint: str, theirs: Any, data: Data) -> None:
 
 def _only_numbers(names: Sequence[Any]) -> bool:
     return all(str(name).isdigit() for name in names)
+
+
+def report_stored(who: str, split: str, found: Stored, task: Task, trained_here: bool = False) -> None:
+    """Logs how good a teacher is on a split; warns if a constant answer is as good.
+
+    Args:
+        who: the teacher, for the log.
+        split: name of the examples' split.
+        found: what was stored of its answers.
+        task: whose headline is logged.
+        trained_here: whether its training has logged it already; then this only warns.
+    """
+    if isinstance(found, Predictions) and not found.label.is_floating_point():
+        report_accuracy(who, split, found.logits, found.label, trained_here)
+        return
+    own, kind = as_saved(found), task.figure_kinds.main
+    if (value := task.figures(own).get(task.headline)) is None:
+        return
+    if not trained_here:
+        log.info("%s: %s %s on %d %s examples", who, kind.title, kind.text(value), len(found.key), split)
+    if (baseline := task.baseline(own)) is not None and kind.sign * value <= kind.sign * baseline[0]:
+        log.warning(
+            "NO BETTER THAN CHANCE: %s has %s %s on %d %s examples; %s has %s. %s",
+            who, kind.title, kind.text(value), len(found.key), split, baseline[1], kind.text(baseline[0]),
+            _LEARNT_NOTHING if trained_here else _NOT_MEANT,
+        )  # fmt: skip
+
+
+def report_quality(who: str, split: str, logits: Tensor, labels: Tensor, task: Task) -> None:
+    """Logs how good a source is on labelled examples (:meth:`~tutelage.sources.base.Source.graded`)."""
+    if len(labels):
+        report_stored(who, split, Predictions(logits.float(), labels, torch.arange(len(labels))), task)
 
 
 def report_accuracy(who: str, split: str, logits: Tensor, labels: Tensor, trained_here: bool = False) -> None:

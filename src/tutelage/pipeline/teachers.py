@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig
 from torch import nn
 
@@ -18,18 +19,20 @@ from tutelage.data.module import Data
 from tutelage.errors import TutelageError
 from tutelage.evaluation import results
 from tutelage.evaluation.cost import ADDED, total
-from tutelage.evaluation.predictions import combined_predictions
+from tutelage.evaluation.predictions import Predictions, combined_predictions
 from tutelage.evaluation.results import SPLITS, WEIGHTS, Trained
-from tutelage.evaluation.saved_predictions import TRAIN
 from tutelage.pipeline import artifacts, fit
 from tutelage.pipeline.specialists import specialise
 from tutelage.pipeline.supervised import Training, recipe, train_in_parallel
 from tutelage.pipeline.teacher_cache import cached
-from tutelage.pipeline.teacher_checks import check_file, report_accuracy
+from tutelage.pipeline.teacher_checks import check_file, report_stored
 from tutelage.runtime import distributed
 from tutelage.runtime.identity import made_with
+from tutelage.sources.base import Source
 from tutelage.sources.ensemble import LEARNED, learned_weights, scaled
 from tutelage.sources.recorded import Recorded
+from tutelage.tasks.base import Task
+from tutelage.tasks.predictions import TRAIN
 from tutelage.training.fsdp import is_sharded
 
 log = logging.getLogger(__name__)
@@ -67,12 +70,20 @@ class TeacherSetup:
         nodes = {str(name): list(networks(node)) for name, node in self.stage.sources.items()}
         return {name: "+".join(digest(read_state(one.checkpoint)) for one in of) for name, of in nodes.items() if of}
 
-    def record(self) -> Recorded | None:
-        """Returns the teacher's logits on validation data, to measure fidelity while students train."""
+    def record(self) -> Source | None:
+        """Returns the teacher's logits on validation data, to measure fidelity while students train.
+
+        They are on record, or of a task that keeps none the teacher itself gives them.
+        """
         if self.teacher is None:
             return None
         on_validation = self.teacher.predictions[self.weights, "val"]
-        return Recorded(on_validation.key, on_validation.logits)
+        if isinstance(on_validation, Predictions):
+            return Recorded(on_validation.key, on_validation.logits)
+        node = self.stage.sources.teacher
+        made: Source = instantiate(node.get("source") or node)  # the source of a cache
+        made.attach({"logits"}, {})
+        return made
 
 
 def prepare_teachers(plan: JobPlan, data: Data) -> TeacherSetup:
@@ -110,14 +121,15 @@ def _first_teachers(plan: JobPlan, data: Data) -> TeacherSetup:
     for number, one in enumerate(plan.teachers):
         if one.is_given:
             given[number] = _trained(plan, one, data, since)
-            _report(f"teacher {one.checkpoint or one.training.network._target_}", given[number], trained_here=False)
+            role = f"teacher {one.checkpoint or one.training.network._target_}"
+            _report(role, given[number], factory.task(plan.student, data), trained_here=False)
     train_in_parallel([training(plan, one) for one in plan.teachers if not one.is_given], plan.config)
     members: dict[str, list[Trained]] = {str(name): [] for name in sources}
     found = []
     for number, one in enumerate(plan.teachers):
         if (trained := given.get(number)) is None:
             trained = _trained(plan, one, data, since)
-            _report(f"sources.{one.source}, as trained here,", trained, trained_here=True)
+            _report(f"sources.{one.source}, as trained here,", trained, factory.task(plan.student, data), True)
         members[one.source].append(trained)
         found.append(trained.folder)
     teacher, chain = None, dict[str, Trained]()
@@ -126,7 +138,7 @@ def _first_teachers(plan: JobPlan, data: Data) -> TeacherSetup:
         fill(node, [one.folder for one in own], plan.weights)
         group = node.get("source") or node  # the source of a cache
         made = own[0] if len(own) == 1 else None
-        if own and "members" in group:
+        if own and "members" in group and isinstance(own[0].predictions["last", "val"], Predictions):
             made = _ensemble(group, own, plan.weights, plan.artifacts, since)
             group.weights = made.facts["weights"]
         if "generalist" in group:
@@ -167,10 +179,9 @@ def fill_specialists(node: DictConfig, groups: list[list[int]], folders: Iterabl
     node.specialists = [{**node.generalist, "checkpoint": file, "seed": None} for file in files]
 
 
-def _report(who: str, trained: Trained, trained_here: bool) -> None:
+def _report(who: str, trained: Trained, task: Task, trained_here: bool) -> None:
     if distributed.is_main():
-        on_validation = trained.predictions["last", "val"]
-        report_accuracy(who, "validation", on_validation.logits, on_validation.label, trained_here)
+        report_stored(who, "validation", trained.predictions["last", "val"], task, trained_here)
 
 
 def check_given(plan: JobPlan, data: Data) -> None:
@@ -218,7 +229,7 @@ def _given(teacher: TeacherPlan, file: str | None, root: Path, data: Data, since
             training = {"seconds": 0.0, "epochs": 0, "steps": 0}
             whole = not is_sharded(stage)  # else it may not fit on a device
             device = distributed.device(stage.trainer) if whole else torch.device("cpu")
-            fit.finish(net, work, data, device, training)
+            fit.finish(net, work, data, factory.task(stage, data), device, training)
 
     return Trained.read(*artifacts.make(root, "given", found, evaluate, since))
 
@@ -259,7 +270,7 @@ def _ensemble(node: DictConfig, members: list[Trained], weights: str, root: Path
         if not distributed.is_main():
             return
         known = [split for split in (*SPLITS, TRAIN) if all((weights, split) in one.predictions for one in members)]
-        predictions = {split: [member.predictions[weights, split] for member in members] for split in known}
+        predictions = {split: [member.logits_on(weights, split) for member in members] for split in known}
         shares = found["weights"]
         if shares == LEARNED:
             logits = torch.stack([one.logits for one in predictions["val"]])
@@ -284,7 +295,7 @@ def _assistant(stage: DictConfig, name: str, teaching: TeacherSetup, root: Path)
     def train(work: Path) -> None:
         fit.run(
             stage, name, work, work / "tensorboard", data,
-            lambda: factory.distillation_module(stage, data.num_outputs, factory.sources(stage), reference),
+            lambda: factory.distillation_module(stage, data, factory.sources(stage), reference),
         )  # fmt: skip
 
     return Trained.read(*artifacts.make(root, "assistant", found, train, artifacts.oldest(stage)))

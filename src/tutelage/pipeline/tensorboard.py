@@ -20,11 +20,12 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from tutelage.data.module import Data
-from tutelage.evaluation.metrics import confusion
 from tutelage.evaluation.pictures import confusion_picture, dark_knowledge_picture, interesting
 from tutelage.evaluation.predictions import Predictions
 from tutelage.evaluation.results import Trained
 from tutelage.runtime.masking import hidden
+from tutelage.tasks.figure_kinds import CLASSIFICATION, TaskFigures
+from tutelage.tasks.metrics.classification import confusion
 
 _CHOICES = ("loss", "model", "sources", "optimizer", "scheduler", "trainer", "data", "experiment")
 _GROUPS = ("seed", "stages", "loss", "optimizer", "scheduler", "trainer", "student", "teacher", "data", "sources")
@@ -50,15 +51,19 @@ def write_board(
         for name, value in final_figures(metrics):
             writer.add_scalar(name, value, step)
     student = TensorBoardLogger(str(folder), name="", version="student", default_hp_metric=False)
+    figures = TaskFigures.of(metrics)
+    if figures.task != CLASSIFICATION.task:
+        student.finalize("success")
+        return
     if (teacher := found["teacher"]) is not None:
-        drawn = _dark_knowledge(teacher.predictions[taught, "val"], found["student"], cfg, data)
+        drawn = _dark_knowledge(teacher.logits_on(taught, "val"), found["student"], cfg, data)
         if drawn is not None:
             student.experiment.add_image("visual/dark_knowledge", np.asarray(drawn), step, dataformats="HWC")
     matrices = []
     for role, trained in found.items():
         if trained is not None:
             weights = taught if role == "teacher" else "last"
-            counts = torch.from_numpy(confusion(trained.predictions[weights, "test"]))
+            counts = torch.from_numpy(confusion(trained.logits_on(weights, "test")))
             matrices.append(np.asarray(confusion_picture(counts, data.class_names)))
     # TensorBoard sorts by name: after "train" and "val"
     name = "visual/confusion_test_" + "_".join(role for role, trained in found.items() if trained is not None)
@@ -115,5 +120,5 @@ def _dark_knowledge(teacher: Predictions, student: Trained | None, cfg: DictConf
     batch = data.splits["val"][0, rows]
     if (images := data.pictures(batch["input"])) is None:
         return None
-    own = student.predictions["last", "val"].logits[rows] if student else None
+    own = student.logits_on("last", "val").logits[rows] if student else None
     return dark_knowledge_picture(images, teacher.label[rows], teacher.logits[rows], temperature, data.class_names, own)

@@ -8,8 +8,10 @@ import numpy as np
 from safetensors import SafetensorError
 
 from tutelage.errors import TutelageError
-from tutelage.evaluation.metrics import bin_of, confusion, figures_of_own
-from tutelage.evaluation.saved_predictions import (
+from tutelage.report.charts import Bin
+from tutelage.report.runs import Run
+from tutelage.tasks.metrics.classification import bin_of, confusion, figures_of_own
+from tutelage.tasks.predictions import (
     Labelled,
     SavedPredictions,
     arrays,
@@ -18,8 +20,6 @@ from tutelage.evaluation.saved_predictions import (
     read_predictions,
     shared,
 )
-from tutelage.report.charts import Bin
-from tutelage.report.runs import Run
 
 BINS = 15
 _FEW = 10  # examples in a bin, over all seeds, below which it is marked as uncertain
@@ -76,7 +76,7 @@ def per_class(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def reliability_bins(found: Sequence[Labelled], bins: int = BINS) -> list[Bin | None]:
-    """Returns the bins of :func:`~tutelage.evaluation.metrics.expected_calibration_error`, pooled over all runs."""
+    """Bins of :func:`~tutelage.tasks.metrics.classification.expected_calibration_error`, over all runs together."""
     each = [arrays(p) for p in found]
     sure = np.concatenate([confidence(p) for p in each])
     right = np.concatenate([p.choice == p.label for p in each])

@@ -11,6 +11,7 @@ import yaml
 
 from tutelage.report.runs import Run
 from tutelage.runtime.identity import is_cosmetic
+from tutelage.tasks.figure_kinds import CLASSIFICATION, TaskFigures
 
 _OF_HYDRA = {"hydra", "launcher", "sweeper"}  # settings of a multirun, not of its jobs
 _LARGEST_GRID = 1000
@@ -32,6 +33,11 @@ class Cell:
     values: Mapping[str, Any]
     runs: Mapping[int, Run]
     named: Sequence[str] | None = None
+
+    @property
+    def figures(self) -> TaskFigures:
+        """Returns the figures of the task of its runs."""
+        return next((run.figures for run in self.runs.values()), CLASSIFICATION)
 
     @property
     def name(self) -> str:
@@ -66,6 +72,11 @@ class Sweep:
     never: Sequence[str] = ()
     repeated: Sequence[Run] = ()
     others: Sequence[Run] = ()
+
+    @property
+    def figures(self) -> TaskFigures:
+        """Returns the figures of the task, which all runs have in common (:func:`by_data`)."""
+        return next((run.figures for run in self.runs), CLASSIFICATION)
 
     @property
     def runs(self) -> list[Run]:
@@ -103,7 +114,7 @@ def sort_runs(runs: Iterable[Run]) -> Sweep:
 
 
 def by_data(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """Groups runs by their test data.
+    """Groups runs by the data that they are tested on, and by the figure that they are compared by.
 
     A run whose config does not name its data (``evaluate`` takes them from the checkpoint) joins the first group.
     """
@@ -114,11 +125,17 @@ def by_data(runs: Iterable[Run]) -> dict[str, list[Run]]:
         if not (isinstance(data, Mapping) and data.get("_target_")):
             without.append(run)
             continue
-        parts = [data["_target_"], data.get("dataset") or data.get("root"), data.get("test")]
+        parts = [data["_target_"], data.get("dataset") or data.get("root"), data.get("test"), _compared_by(run)]
         groups.setdefault(json.dumps(parts, sort_keys=True, default=str), []).append(run)
     if without:
         groups.setdefault(next(iter(groups), ""), []).extend(without)
     return groups
+
+
+def _compared_by(run: Run) -> list[str]:
+    found = run.metrics.get("task")
+    task = found if isinstance(found, Mapping) else {}
+    return [str(task.get("name", CLASSIFICATION.task)), str(task.get("headline", CLASSIFICATION.headline))]
 
 
 def _named(group: Sequence[Run], keys: Sequence[str]) -> list[str]:

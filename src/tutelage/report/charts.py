@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tutelage.report.curves import Band
-from tutelage.report.document import number, percent, points
+from tutelage.report.document import number, percent, titled, value_of
 from tutelage.report.statistics import Paired
 from tutelage.report.svg import Axes, Drawing, Scale, around, short
+from tutelage.tasks.figure_kinds import FigureKind
 
 WIDTH = 400.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 16.0, 26.0, 44.0
@@ -94,13 +95,14 @@ class Row:
     chosen: bool
 
 
-def forest(name: str, title: str, rows: Sequence[Row], others: Sequence[Row] = ()) -> str:
-    """Draws each cell's mean gain with its interval, in percentage points; the chosen cell is marked.
+def forest(name: str, title: str, kind: FigureKind, rows: Sequence[Row], others: Sequence[Row] = ()) -> str:
+    """Draws each cell's mean gain with its interval; the chosen cell is marked.
 
     Args:
         name: of the drawing.
         title: of it.
-        rows: rows to draw.
+        kind: of the figure.
+        rows: to be drawn.
         others: rows of further drawings on the same scale.
     """
     step, top = 36.0, 6.0
@@ -108,21 +110,21 @@ def forest(name: str, title: str, rows: Sequence[Row], others: Sequence[Row] = (
     values = [value for of_row in ends for value in of_row if value is not None] + [0.0]
     height = top + step * len(rows) + 50
     description = "; ".join(
-        f"{row.label}: {points(row.found.mean)}" for row in rows[:12] if row.found.mean is not None
+        f"{row.label}: {kind.difference(row.found.mean)}" for row in rows[:12] if row.found.mean is not None
     ) + ("; further ones are in the table of cells." if len(rows) > 12 else ".")
-    on = Drawing(name, WIDTH, height, title, f"Mean gains in percentage points of test accuracy: {description}")
+    on = Drawing(name, WIDTH, height, title, f"Mean gains, {_unit(kind)}: {description}")
     bottom = top + step * len(rows)
     x = Scale(*around(values), 12, WIDTH - 12)
     for tick in x.ticks():
         for place in range(len(rows)):  # not through the labels
             y = top + step * place + 25
             on.line(x(tick), y - 8, x(tick), y + 8, "zero" if tick == 0 else "grid")
-        on.text(x(tick), bottom + 17, points(tick) if tick else "0", anchor="middle")
-    on.text(WIDTH / 2, bottom + 38, "gain in test accuracy over the student alone, points", "name", "middle")
+        on.text(x(tick), bottom + 17, kind.difference(tick) if tick else "0", anchor="middle")
+    on.text(WIDTH / 2, bottom + 38, f"gain over the student alone, {_unit(kind)}", "name", "middle")
     for place, row in enumerate(rows):
         y = top + step * place + 25
         signs = " *" * row.significant
-        mean = "no pair" if row.found.mean is None else points(row.found.mean)
+        mean = "no pair" if row.found.mean is None else kind.difference(row.found.mean)
         on.text(12, y - 9, f"{row.label}: {mean}{signs}", "strong" if row.chosen else None)
         if row.found.mean is None:
             continue
@@ -135,37 +137,48 @@ def forest(name: str, title: str, rows: Sequence[Row], others: Sequence[Row] = (
     return str(on)
 
 
+def _unit(kind: FigureKind) -> str:
+    lower = " (lower is better)" if kind.mode == "min" else ""
+    return (f"percentage points of test {kind.title}" if kind.percent else f"test {kind.title}") + lower
+
+
 @dataclass(frozen=True)
 class Point:
-    """A network in :func:`against_cost`: its cost, its accuracy, and the accuracy's sd over seeds."""
+    """A network in :func:`against_cost`: its cost, its headline on test, and one sd of that over seeds."""
 
     role: str
     label: str
     cost: float
-    accuracy: float
+    value: float
     sd: float = 0.0
 
 
-def against_cost(name: str, title: str, x_name: str, found: Sequence[Point]) -> str:
-    """Draws test accuracy against the logarithm of a cost."""
+def against_cost(name: str, title: str, x_name: str, kind: FigureKind, found: Sequence[Point]) -> str:
+    """Draws the headline on test over the logarithm of a cost."""
     height = 270.0
-    description = "; ".join(f"{one.label}: {percent(one.accuracy)} % at {short(one.cost)}" for one in found[:12])
+    description = "; ".join(f"{one.label}: {_value(kind, one.value)} at {short(one.cost)}" for one in found[:12])
     on = Drawing(name, WIDTH, height + 26, title, description)
-    spread = [one.accuracy + sign * one.sd for one in found for sign in (-1, 1)]
+    spread = [one.value + sign * one.sd for one in found for sign in (-1, 1)]
     axes = Axes(
         Scale(*around([one.cost for one in found], log=True), _LEFT, WIDTH - _RIGHT, log=True),
         Scale(*around(spread, share=0.1, least=2e-3), height - _BOTTOM, _TOP),
     )
-    axes.draw(on, f"{x_name} (logarithmic)", "test accuracy, %", short, _percent_tick(axes))
+    axes.draw(
+        on, f"{x_name} (logarithmic)", f"test {titled(kind)}", short, _percent_tick(axes) if kind.percent else short
+    )
     for one in sorted(found, key=lambda one: one.role == "student"):
-        x, y = axes.x(one.cost), axes.y(one.accuracy)
+        x, y = axes.x(one.cost), axes.y(one.value)
         if one.sd:
-            on.line(x, axes.y(one.accuracy - one.sd), x, axes.y(one.accuracy + one.sd), f"whisker {one.role}")
-        tip = f"{one.label}: {percent(one.accuracy)} %, {one.cost:,.0f}"
+            on.line(x, axes.y(one.value - one.sd), x, axes.y(one.value + one.sd), f"whisker {one.role}")
+        tip = f"{one.label}: {_value(kind, one.value)}, {one.cost:,.0f}"
         on.mark(x, y, one.role, tip=tip, open_=one.role == "other")
     roles = {one.role: NAMES.get(one.role, "other") for one in found}
     _legend(on, [*roles.items()], height + 10)
     return str(on)
+
+
+def _value(kind: FigureKind, value: float) -> str:
+    return f"{value_of(kind)(value)}{' %' if kind.percent else ''}"
 
 
 def _percent_tick(axes: Axes) -> Callable[[float], str]:

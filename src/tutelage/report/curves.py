@@ -12,7 +12,8 @@ from tensorboard.compat.proto.event_pb2 import Event
 
 from tutelage.errors import TutelageError
 
-TAGS = ("val/accuracy", "val/nll", "val/agreement", "train/loss")
+_LOSS = "train/loss"
+_VALIDATION = "val/"
 _HEAD = struct.Struct("<QI")
 _CHECKSUM = struct.Struct("<I")
 _LONGEST = 4096  # bytes of a scalar's record; longer ones are images
@@ -26,7 +27,7 @@ def read_curves(folder: Path) -> dict[str, Curve]:
         folder: folder of one stage's event files; may be missing.
 
     Returns:
-        For each of :data:`TAGS` that was logged, the last value of every epoch.
+        Of the training loss and each figure on validation, the last value of every epoch.
 
     Raises:
         TutelageError: a file is damaged. Of a truncated file, as after a kill, the complete records are used.
@@ -37,7 +38,7 @@ def read_curves(folder: Path) -> dict[str, Curve]:
         for tag, step, value in _scalars(file):
             if tag == "epoch" and np.isfinite(value):
                 epochs[step] = int(value)
-            elif tag in TAGS and np.isfinite(value):
+            elif (tag == _LOSS or tag.startswith(_VALIDATION)) and np.isfinite(value):
                 values.setdefault(tag, {})[step] = value
     return {
         tag: {epochs[step]: value for step, value in sorted(steps.items()) if step in epochs}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tutelage.runtime.text import csv_cell, in_a_line, markdown_text
+from tutelage.tasks.figure_kinds import FigureKind
 
 MISSING = "–"
 Format = Callable[[Any], str]
@@ -139,6 +140,31 @@ def number(value: float) -> str:
         return str(value)
     shown = f"{value:.4f}" if abs(value) < 10 else f"{value:.4g}"
     return shown.replace("-", "−")
+
+
+def value_of(kind: FigureKind) -> Format:
+    """Returns how a figure of this kind is written: per cent or a number."""
+    return percent if kind.percent else number
+
+
+def difference_of(kind: FigureKind) -> Format:
+    """Returns how differences of this kind are written, with their sign."""
+    return points if kind.percent else kind.difference
+
+
+def spread_of(kind: FigureKind) -> Format:
+    """Returns how a standard deviation of this kind is written."""
+    return spread if kind.percent else number
+
+
+def titled(kind: FigureKind) -> str:
+    """Returns the title of a column or an axis: ``accuracy, %``."""
+    return f"{kind.title}, %" if kind.percent else kind.title
+
+
+def in_units(kind: FigureKind) -> str:
+    """Returns what differences are of: ``points of test accuracy``, ``of test RMSE``."""
+    return f"points of test {kind.title}" if kind.percent else f"of test {kind.title}"
 
 
 def probability(p: float) -> str:

@@ -12,13 +12,13 @@ from PIL import Image
 
 from tutelage.config.trust import vetted
 from tutelage.errors import TutelageError
-from tutelage.evaluation.saved_predictions import SavedPredictions, confidence, log_softmax
 from tutelage.report.answers import Answers, both
 from tutelage.report.cells import Cell, select
 from tutelage.report.document import Block, Figure, Text
 from tutelage.report.runs import Run
 from tutelage.report.svg import data_uri
 from tutelage.runtime.text import html_text
+from tutelage.tasks.predictions import SavedPredictions, confidence, log_softmax
 
 if TYPE_CHECKING:
     from tutelage.data.module import Data

@@ -8,6 +8,7 @@ from typing import Any
 from tutelage.report.cells import Cell, Sweep
 from tutelage.report.runs import Run
 from tutelage.report.statistics import Paired, holm, paired
+from tutelage.tasks.figure_kinds import TaskFigures
 
 ALPHA = 0.05
 
@@ -26,12 +27,12 @@ class CellStatistics:
     """Statistics of a cell.
 
     Attributes:
-        cell: the cell.
-        val: the student's validation accuracy, by which a cell is chosen.
-        val_gain: gain over the control on validation, paired by seed.
-        test_gain: the same on test data.
-        holm_t: p of the t-test, corrected over the cells.
-        holm_wilcoxon: p of the signed-rank test, likewise.
+        cell: which.
+        val: the headline on validation of the student (accuracy of classification), what is chosen by.
+        val_gain: over the control, paired by seed.
+        test_gain: the same on test.
+        holm_t: its t-test's p, corrected over the cells.
+        holm_wilcoxon: that of the signed-rank test.
         complete: whether it has as many seeds as any cell.
         unpaired: seeds without a control of the same seed.
     """
@@ -44,6 +45,16 @@ class CellStatistics:
     unpaired: Sequence[int]
     holm_t: float | None = None
     holm_wilcoxon: float | None = None
+
+    @property
+    def figures(self) -> TaskFigures:
+        """Returns the figures of the task."""
+        return self.cell.figures
+
+    @property
+    def helps(self) -> bool:
+        """Checks whether the mean gain on test is an improvement."""
+        return self.test_gain.mean is not None and self.figures.main.sign * self.test_gain.mean > 0
 
     @property
     def significant(self) -> bool:
@@ -75,10 +86,10 @@ def is_paired(run: Run) -> bool:
 
 
 def gains(cell: Cell, weights: str, split: str) -> dict[int, float]:
-    """Returns by seed the accuracy of the student − that of its control."""
-    found = {}
+    """Returns seed → headline of the student − headline of its control; where lower is better, a gain is negative."""
+    found, headline = {}, cell.figures.headline
     for seed, run in cell.runs.items():
-        pair = [figure(run, role, weights, split, "accuracy") for role in ("student", "control")]
+        pair = [figure(run, role, weights, split, headline) for role in ("student", "control")]
         if is_paired(run) and None not in pair:
             found[seed] = pair[0] - pair[1]  # type: ignore[operator]
     return found
@@ -89,7 +100,7 @@ def standings(sweep: Sweep, weights: str) -> list[CellStatistics]:
     most = max((len(cell.runs) for cell in sweep.cells), default=0)
     found = []
     for cell in sweep.cells:
-        val = mean(cell, "student", weights, "val", "accuracy")
+        val = mean(cell, "student", weights, "val", cell.figures.headline)
         if val is None:
             continue
         paired_test = gains(cell, weights, "test")
@@ -105,5 +116,6 @@ def standings(sweep: Sweep, weights: str) -> list[CellStatistics]:
 
 
 def choose(found: Sequence[CellStatistics]) -> CellStatistics | None:
-    """Returns the first complete cell with the highest mean validation accuracy. Test data are not used."""
-    return max((one for one in found if one.complete), key=lambda one: one.val.mean, default=None)
+    """Returns the complete cell with the best mean headline on validation; ties: the first. Test is not used."""
+    complete = [one for one in found if one.complete]
+    return max(complete, key=lambda one: one.figures.main.sign * one.val.mean, default=None)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tutelage.report.document import points
 from tutelage.report.svg import Drawing, data_uri
+from tutelage.tasks.figure_kinds import FigureKind
 
 MOST_WRITTEN = 20  # classes; with more, a confusion matrix is an image without text
 
@@ -168,6 +168,6 @@ def _pixels(name: str, title: str, matrix: np.ndarray, difference: bool) -> str:
     return str(on)
 
 
-def gain_tile(mean: float, tip: str, significant: bool, chosen: bool) -> Tile:
-    """Returns a tile that shows a gain in points."""
-    return Tile(mean, points(mean), tip, significant, chosen)
+def gain_tile(mean: float, kind: FigureKind, tip: str, significant: bool, chosen: bool) -> Tile:
+    """Returns a field that shows a gain; its colour says whether that is an improvement."""
+    return Tile(kind.sign * mean, kind.difference(mean), tip, significant, chosen)

@@ -14,6 +14,7 @@ from tutelage.runtime import manifest
 from tutelage.runtime.files import is_missing
 from tutelage.runtime.json_shape import Form, check
 from tutelage.runtime.status import JobStatus
+from tutelage.tasks.figure_kinds import TaskFigures
 
 _INSIDE = {"checkpoints", "tensorboard", "artifacts", ".hydra", "report"}  # contain no folders of runs
 ROLES = ("teacher", "control", "student")
@@ -24,12 +25,18 @@ _FORMS: Mapping[str, Form] = {
     "provenance.json": {"command?": "a list of strings", "versions?": {"*?": "a text"}},
     "artifacts.json": {"*": {"folder?": "a text", "recipe?": {}}},
 }
-_FIGURES: Form = {"accuracy": "a fraction", "agreement?": "a fraction", "ece?": "a fraction", "*?": "a number"}
+_FIGURES: Form = {"accuracy?": "a fraction", "agreement?": "a fraction", "ece?": "a fraction", "*?": "a number"}
 _WEIGHTS: Form = {"val": _FIGURES, "test": _FIGURES, "train?": _FIGURES}
 _NETWORK: Form = {
     "parameters": "a size", "multiply_adds?": "a size", "seconds": "a size", "last": _WEIGHTS, "best": _WEIGHTS,
 }  # fmt: skip
-_DISTILLED: Form = {"student": _NETWORK, "control?": _NETWORK, "teacher?": _NETWORK, "chain?": {"*": _NETWORK}}
+_DISTILLED: Form = {
+    "task?": {"figures": {"*?": {}}},
+    "student": _NETWORK,
+    "control?": _NETWORK,
+    "teacher?": _NETWORK,
+    "chain?": {"*": _NETWORK},
+}
 _EVALUATED: Form = {
     "figures?": {"accuracy?": "a fraction", "*?": "a number"}, "split?": "a text", "about?": {"stage?": "a text"},
     "parameters?": "a size", "multiply_adds?": "a size",
@@ -69,6 +76,11 @@ class Run:
     ended: str = ""
     cwd: Path = Path()
     verified: bool = False
+
+    @property
+    def figures(self) -> TaskFigures:
+        """Returns the figures of the run's task."""
+        return TaskFigures.of(self.metrics)
 
     @property
     def seed(self) -> int | None:
@@ -214,7 +226,7 @@ def _problem(run: Run, why: str | None, problems: list[str]) -> str | None:
         return "its seed is not an integer"
     if bad := next(_not_finite({role: run.metrics.get(role) for role in ROLES}), None):
         return f"metrics.json: {bad} is not finite"
-    return _odd(run.metrics, _DISTILLED)
+    return _odd(run.metrics, _DISTILLED) or _without_headline(run.metrics)
 
 
 def _odd(metrics: Mapping[str, Any], form: Form) -> str | None:
@@ -222,6 +234,20 @@ def _odd(metrics: Mapping[str, Any], form: Form) -> str | None:
         check(metrics, form, "metrics.json")
     except TutelageError as error:
         return str(error)
+    return None
+
+
+def _without_headline(metrics: Mapping[str, Any]) -> str | None:
+    """Returns what is wrong with the figure that runs are compared by; None if each network has it."""
+    try:
+        headline = TaskFigures.of(metrics).headline
+    except TutelageError as error:
+        return str(error)
+    for role in ROLES:
+        for weights in ("last", "best"):
+            for split in ("val", "test"):
+                if metrics.get(role) and headline not in metrics[role][weights][split]:
+                    return f"metrics.json: {role}.{weights}.{split} has no {headline}"
     return None
 
 

@@ -11,12 +11,14 @@ from tutelage.report.document import Report, Section, Table, Text, markdown, plu
 from tutelage.report.gains import choose, standings
 from tutelage.report.page import page
 from tutelage.report.runs import Run
+from tutelage.report.sections.all_figures import all_figures
 from tutelage.report.sections.answer import answer
 from tutelage.report.sections.behaviour import behaviour
 from tutelage.report.sections.diagnosis import diagnosis
 from tutelage.report.sections.provenance import provenance
 from tutelage.report.sections.training import training
 from tutelage.runtime.files import write_atomically
+from tutelage.tasks.figure_kinds import CLASSIFICATION
 
 _GROUPS = ("model@teacher", "model@student", "data", "loss")
 
@@ -91,14 +93,12 @@ def make_report(runs: Sequence[Run], weights: str, trusted: Iterable[str] = (), 
         raise TutelageError(_nothing(sweep))
     answers = Answers(weights)
     title = f"Distillation report: {plural(len(sweep.runs), 'run')}, {plural(len(sweep.cells), 'cell')}"
-    sections = [
-        answer(sweep, found, best, weights),
-        training(sweep, best, weights),
-        behaviour(best.cell, answers, trusted, images),
-        diagnosis(sweep, found, best, answers),
-        provenance(sweep, answers.problems),
-    ]
-    return Report(title, subtitle(sweep), sections)
+    sections = [answer(sweep, found, best, weights), training(sweep, best, weights)]
+    if sweep.figures.task == CLASSIFICATION.task:
+        sections += [behaviour(best.cell, answers, trusted, images), diagnosis(sweep, found, best, answers)]
+    else:  # confusion, calibration and dark knowledge are of one class an example
+        sections.append(all_figures(sweep, best, weights))
+    return Report(title, subtitle(sweep), [*sections, provenance(sweep, answers.problems)])
 
 
 def subtitle(sweep: Sweep) -> str:

@@ -15,6 +15,7 @@ _KINDS: Mapping[str, Callable[[Any], bool]] = {
     "a number": lambda value: _is_number(value),
     "a fraction": lambda value: _is_number(value) and 0 <= value <= 1,
     "a size": lambda value: _is_number(value) and value >= 0,
+    "true or false": lambda value: isinstance(value, bool),
     "a whole number": lambda value: _is_number(value) and isinstance(value, int),
     "names with values": lambda value: isinstance(value, dict),
     "a list of strings": lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),

@@ -26,11 +26,11 @@ _COLOURS = {
 
 _PROGRESS = {
     "stage": "a text", "epoch": "a number", "epochs": "a number", "step": "a number", "steps": "a number",
-    "seconds_left?": "a number", "best?": "a number",
+    "seconds_left?": "a number", "best?": "a number", "percent?": "true or false",
 }  # fmt: skip
 _STATUS = {"state?": "a text", "why?": "a text", "host?": "a text", "pid?": "a whole number"}
 _BEAT = {"time?": "a number", "progress?": "names with values"}
-_METRICS = {"student?": {"best": {"val": {"accuracy": "a number"}}}}
+_METRICS = {"student?": {"best": {"val": {"*?": "a number"}}}, "task?": {"headline": "a text", "figures": {"*?": {}}}}
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class JobStatus:
             read.
         why: of a job that stopped; of a damaged one which file.
         progress: its last figures (:class:`tutelage.training.callbacks.heartbeat.Heartbeat`), or nothing.
-        best: the student's best accuracy on validation, once it is complete.
+        best: the headline (such as accuracy) on validation of the student's best weights, once it is complete.
     """
 
     folder: Path
@@ -77,7 +77,10 @@ def _read(folder: Path) -> JobStatus:
         raise TutelageError("; ".join(found))
     if state == "COMPLETE" and (folder / "metrics.json").exists():
         metrics = read_json_as(folder / "metrics.json", _METRICS)
-        best = metrics["student"]["best"]["val"]["accuracy"] if metrics.get("student") else None  # evaluate has none
+        task = metrics.get("task") or {"headline": "accuracy", "figures": {"accuracy": {"percent": True}}}
+        progress = {**progress, "percent": (task["figures"].get(task["headline"]) or {}).get("percent", False)}
+        if metrics.get("student"):  # evaluate has none
+            best = metrics["student"]["best"]["val"].get(task["headline"])
     return JobStatus(folder, state, why, progress, best)
 
 
@@ -133,9 +136,14 @@ def table(found: list[JobStatus], root: Path) -> Table:
         left = one.progress.get("seconds_left") if one.state == "RUNNING" else None
         made.add_row(
             _cell(name), f"[{_COLOURS[one.state]}]{one.state}[/]", _cell(one.why or _where(one)),
-            "" if left is None else _duration(left), "" if best is None else f"{100 * best:.2f} %",
+            "" if left is None else _duration(left), "" if best is None else _figure(best, one.progress),
         )  # fmt: skip
     return made
+
+
+def _figure(value: float, progress: dict[str, Any]) -> str:
+    """Returns a headline as text, in per cent where it is a fraction."""
+    return f"{100 * value:.2f} %" if progress.get("percent", True) else f"{value:.4g}"
 
 
 def _cell(text: str) -> str:

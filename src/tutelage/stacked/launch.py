@@ -147,7 +147,7 @@ class _Group:
 
     def _student(self, job: Job, sources: DictConfig, teachers: Mapping[str, Source], data: Data) -> Learner:
         stage = _with(job.plan.student, sources)
-        module = _dry_run(factory.distillation_module(stage, data.num_outputs, teachers, None), data)
+        module = _dry_run(factory.distillation_module(stage, data, teachers, None), data)
         if job.runs and loggers.has_tensorboard(stage):
             job.runs.begin()
         return _learner(stage, module, "student", job.folder / "checkpoints", job.folder / "tensorboard")
@@ -163,10 +163,10 @@ class _Group:
     ) -> Learner:
         """Returns the control; if possible as a student whose teachers have weight 0, so that it joins their stack."""
         stage = job.plan.control
-        module = _dry_run(factory.supervised_module(stage, "control", data.num_outputs, None), data)
+        module = _dry_run(factory.supervised_module(stage, "control", data, None), data)
         beside, zeroed = _with(job.plan.student, sources), frozenset[str]()
         if all(stage[part] == beside[part] for part in ("network", "data", "scheduler", "trainer")):
-            student = _dry_run(factory.distillation_module(beside, data.num_outputs, teachers, None), data)
+            student = _dry_run(factory.distillation_module(beside, data, teachers, None), data)
             if (extra := plan.zero_teacher_terms(student, module)) is not None:
                 student.about, student.optimizer = module.about, module.optimizer
                 module, zeroed = student, extra

@@ -18,6 +18,7 @@ from tutelage.errors import TutelageError, nearest
 from tutelage.runtime import devices, job
 from tutelage.sources.base import Source
 from tutelage.stacked.stack import Stack, settings_of
+from tutelage.training.callbacks.best import monitored
 from tutelage.training.callbacks.gradient_norms import compared, is_due
 from tutelage.training.callbacks.heartbeat import Heartbeat
 from tutelage.training.loggers import LoggedRun
@@ -87,6 +88,7 @@ class StackedModule(L.LightningModule):
         self.register_buffer("best_value", torch.full((len(learners),), -torch.inf))
         self.register_buffer("best_epoch", torch.full((len(learners),), -1))
         self.register_buffer("sound", torch.ones(len(learners), dtype=torch.bool))
+        self.task = self.modules_alone[0].task
         self.about = {"stage": f"{len(learners)} together"}
         self.gradient_norms: dict[int, dict[str, Tensor]] = {}
         self._sums: dict[str, Tensor] = {}
@@ -222,15 +224,16 @@ class StackedModule(L.LightningModule):
         figures = {name: total / count for name, total in self._sums.items()}
         finite = torch.stack([values.isfinite() for values in figures.values()]).all(0)
         self.sound &= finite
-        monitor, mode = (str(self.learners[0].stage.callbacks.best[key]) for key in ("monitor", "mode"))
+        best = self.learners[0].stage.callbacks.best
+        monitor, mode = monitored(best.get("monitor"), best.get("mode"), self.task)
         if monitor not in figures:
             raise TutelageError(f"callbacks.best.monitor: no metric {monitor!r}; {nearest(monitor, figures)}")
         value = figures[monitor] if mode == "max" else -figures[monitor]
         better = finite & (value > self.best_value)
         self.best_value.copy_(torch.where(better, value, self.best_value))
         self.best_epoch[better] = self.current_epoch
-        best, now = self.best.state_dict(), self.stack.net.state_dict()
-        for name, kept in best.items():
+        kept_weights, now = self.best.state_dict(), self.stack.net.state_dict()
+        for name, kept in kept_weights.items():
             kept[better] = now[name][better]
         self._write(figures)
         self.log("val/accuracy", figures["val/accuracy"].mean(), prog_bar=True)

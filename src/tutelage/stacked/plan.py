@@ -30,6 +30,7 @@ from tutelage.seeding import seeded
 from tutelage.sources.base import Source
 from tutelage.training.module import SupervisedModule
 
+_TASK = "tutelage.tasks.classification.Classification"
 _PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 _CALLBACKS = ("progress", "recovery", "best", "finite")  # those that a stack has or implements itself
 # These update every element independently; others would mix the jobs.
@@ -120,6 +121,8 @@ def refusal(plan: JobPlan) -> str:
     trainer = stage.trainer
     if plan.assistants:
         return "assistants and generations are trained with the student's temperature and loss weights"
+    if stage.task._target_ != _TASK or stage.task.get("metrics"):
+        return "a stack measures task=classification, without task.metrics"
     if trainer.devices not in (1, [0], "1") or trainer.strategy != "auto":
         return f"trainer.devices={trainer.devices} trainer.strategy={trainer.strategy}: a stack trains on one device"
     if str(trainer.precision) not in _PRECISIONS:
@@ -132,10 +135,8 @@ def refusal(plan: JobPlan) -> str:
         return "scheduler.monitor: the schedule would depend on the metric of a single network"
     if stage.callbacks.get("best") is None:
         return "callbacks.best is missing"
-    for name, node in stage.callbacks.items():
-        if node is not None and name not in _CALLBACKS:
-            return f"callbacks.{name} supports a single network only"
-    return ""
+    others = [name for name, node in stage.callbacks.items() if node is not None and name not in _CALLBACKS]
+    return f"callbacks.{others[0]} supports a single network only" if others else ""
 
 
 def too_large(module: SupervisedModule, data: Data, most: float | None) -> str:

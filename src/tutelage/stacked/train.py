@@ -115,6 +115,7 @@ def _finish(module: StackedModule, index: int, trainer: L.Trainer, data: Data) -
         net,
         folder,
         data,
+        learner.module.task,
         trainer.strategy.root_device,
         {**facts, "gradient_norms": module.gradient_norms_of(index), "stacked": together},
     )

@@ -7,9 +7,7 @@ from typing import Any, cast
 
 import lightning as L
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
 from tutelage.checkpoints.weights import is_shard
 from tutelage.data.module import Data
@@ -21,6 +19,8 @@ from tutelage.seeding import reseed, seeded
 from tutelage.sources.base import Source
 from tutelage.sources.ema_teacher import EMATeacher
 from tutelage.sources.live import Live
+from tutelage.tasks.base import Task
+from tutelage.tasks.classification import Classification
 from tutelage.training.fsdp import Sharded
 from tutelage.training.gradient_checks import check_gradients
 from tutelage.training.parameter_groups import GroupRules, public_name
@@ -34,9 +34,9 @@ Scheduler = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRSchedul
 class SupervisedModule(L.LightningModule):
     """Trains ``student`` by an objective that reads nothing but it and the batch.
 
-    Logs ``train/loss``, ``train/<term>`` and ``train/learning_rate`` every ``log_every_n_steps``, and on validation
-    ``accuracy``, ``nll`` and, where there is a teacher or its record, ``agreement`` and ``kl_teacher`` (as in
-    :mod:`tutelage.evaluation.metrics`).
+    Logs ``train/loss``, ``train/<term>`` and ``train/learning_rate`` every ``log_every_n_steps``, and on validation the
+    task's figures, such as ``val/accuracy`` and ``val/nll``; where there is a teacher or its record also
+    ``val/agreement`` and ``val/kl_teacher``.
 
     Args:
         student: the source whose network learns.
@@ -46,7 +46,8 @@ class SupervisedModule(L.LightningModule):
         interval: what one step of the schedule is: ``epoch`` or ``step``.
         monitor: the figure on validation that the schedule watches, of ``ReduceLROnPlateau`` alone.
         rules: which parameters have settings of their own in the optimizer.
-        num_classes: classes of the data.
+        task: how the network's answers are measured.
+        outputs: width of the last axis of the logits.
         seed: what dropout and every other chance of a step is drawn from, with epoch, batch and rank.
         reference: whose logits the student is compared with on validation, where that is not the source ``teacher``.
         about: plain values that the files of this network carry: model, data, seed, stage.
@@ -64,7 +65,8 @@ class SupervisedModule(L.LightningModule):
         optimizer: Optimizer,
         scheduler: Scheduler | None = None,
         interval: str = "epoch",
-        num_classes: int = 10,
+        task: Task | None = None,
+        outputs: int = 10,
         seed: int = 0,
         reference: Source | None = None,
         about: Mapping[str, Any] | None = None,
@@ -76,14 +78,14 @@ class SupervisedModule(L.LightningModule):
         self.student, self.objective = student, objective
         self.optimizer, self.scheduler, self.interval = optimizer, scheduler, interval
         self.monitor, self.rules = monitor, rules
-        self.num_classes, self.seed, self.reference = num_classes, seed, reference
+        self.task, self.seed, self.reference = task or Classification(), seed, reference
+        self.validation = self.task.validation(outputs)
         self.needs = objective.needs()
         self.teaching = nn.ModuleDict({name: source for name, source in teaching.items() if name in self.needs})
         self._offered = ["student", *teaching]
         everyone = self.sources()
         for name, source in everyone.items():
             source.attach(self.needs.get(name, set()), everyone)
-        self.accuracy, self.nll, self.agreement, self.kl_teacher = (MeanMetric() for _ in range(4))
         self.about = dict(about or {})
         self.average: EMATeacher | None = None  # of the student's weights: callbacks=ema
         self.watch: Callable[[Mapping[str, Tensor], int], None] | None = None  # of a step's terms, with their graph
@@ -222,21 +224,17 @@ class SupervisedModule(L.LightningModule):
             for source in self.sources().values():
                 source.after_step()
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Logs accuracy, NLL and fidelity, as means over examples."""
-        logits, label, n = self.shown(batch)["logits"].float(), batch["label"], len(batch["input"])
-        self.accuracy.update((logits.argmax(-1) == label).float().mean(), n)
-        self.nll.update(F.cross_entropy(logits, label), n)
-        shown = {"val/accuracy": self.accuracy, "val/nll": self.nll}
+    def teacher_on_validation(self) -> Source | None:
+        """Returns what validation compares the student with, if it supports examples of validation."""
         reference = self.reference or self.sources().get("teacher")
-        if reference is not None and reference.supports_validation:
-            teacher = reference(batch)["logits"].float()
-            p, q = logits.log_softmax(-1), teacher.log_softmax(-1)
-            self.agreement.update((logits.argmax(-1) == teacher.argmax(-1)).float().mean(), n)
-            self.kl_teacher.update(F.kl_div(p, q, log_target=True, reduction="batchmean"), n)
-            shown |= {"val/agreement": self.agreement, "val/kl_teacher": self.kl_teacher}
-        for name, metric in shown.items():
-            self.log(name, metric, prog_bar=name == "val/accuracy", batch_size=n)
+        return reference if reference is not None and reference.supports_validation else None
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Logs the task's figures, and fidelity to the teacher."""
+        logits, reference = self.shown(batch)["logits"].float(), self.teacher_on_validation()
+        teacher = None if reference is None else reference(batch)["logits"].float()
+        for name, metric in self.validation.update(logits, batch["label"], teacher).items():
+            self.log(f"val/{name}", metric, prog_bar=name == self.task.headline, batch_size=len(batch["input"]))
 
     def configure_optimizers(self) -> Any:
         """Returns one optimizer for all parameters of networks and losses."""

@@ -89,7 +89,7 @@ def test_a_user_s_checkpoints_are_in_the_training_s_folder_under_the_user_s_name
     check(cfg)
     stage = factory.stage_config(cfg, "control")
     data = factory.data(stage)
-    make = lambda: factory.supervised_module(stage, "control", data.num_classes, None)  # noqa: E731
+    make = lambda: factory.supervised_module(stage, "control", data, None)  # noqa: E731
     fit.run(stage, "control", tmp_path / "made", tmp_path / "board", data, make)
     found = {str(path.relative_to(tmp_path / "made")) for path in (tmp_path / "made").rglob("*.ckpt")}
     assert found == {"callbacks/mine/mine-epoch=0.ckpt", "callbacks/mine/mine-epoch=1.ckpt", "own/last.ckpt"}
@@ -108,7 +108,7 @@ def test_keys_that_are_no_texts_have_a_digest_and_their_order_does_not_count():
 def test_lbfgs_trains_a_network_with_convolutions(compose):
     own = ("model@student=cnn", "optimizer._target_=torch.optim.LBFGS", "~optimizer.weight_decay", "~optimizer.fused")
     stage = factory.stage_config(compose(*own), "control")
-    module = factory.supervised_module(stage, "control", 10, None)
+    module = factory.supervised_module(stage, "control", factory.data(stage), None)
     weights = list(module.student.parameters())
     assert any(weight.dim() == 4 for weight in weights)
     optimizer = torch.optim.LBFGS(weights, max_iter=2)

@@ -34,7 +34,7 @@ def fit(compose, folder, watch, checkpoint=None, **overrides):
         cfg.trainer.max_epochs, cfg.trainer.limit_val_batches, cfg.callbacks = 2, 0, {}
     stage = factory.stage_config(cfg, "student")
     data = factory.data(stage)
-    module = factory.distillation_module(stage, data.num_classes, factory.sources(stage), None)
+    module = factory.distillation_module(stage, data, factory.sources(stage), None)
     trainer = factory.trainer(stage, "student", folder, folder, len(data.train_dataloader()))
     trainer.callbacks.append(watch)
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=False if checkpoint else None)

@@ -138,7 +138,7 @@ def test_without_a_teacher_the_student_is_not_called_distilled():
     metrics = {
         "schema": 1,
         "seed": 0,
-        "student": entry((25_450, 25_408), 9.0, False, (2, 1), *[figures(0.9, 1, 0.1)] * 2),
+        "student": entry((25_450, 25_408), 9.0, False, (2, 1), *[figures(0.9, 1.0, 0.1)] * 2),
     }
     shown = text(metrics, 80)
     assert "Distilled" not in shown

@@ -82,7 +82,7 @@ def training(compose):
     def make(terms, *overrides):
         stage = factory.stage_config(compose("model@teacher=mlp", "model@student=mlp", *overrides), "student")
         data = factory.data(stage)
-        module = factory.distillation_module(stage, data.num_classes, factory.sources(stage), None)
+        module = factory.distillation_module(stage, data, factory.sources(stage), None)
         module.objective = Objective(terms)
         return module, data
 

@@ -43,7 +43,7 @@ def test_a_batch_of_little_work_is_not_shared(compose, monkeypatch, batch_size, 
     torch.set_num_threads(2)
     stage = factory.stage_config(compose("model@student=cnn_wide", f"data.batch_size={batch_size}"), "control")
     data = factory.data(stage)
-    learner = factory.supervised_module(stage, "control", data.num_classes, None)
+    learner = factory.supervised_module(stage, "control", data, None)
     try:
         with fit.threads(learner, data):
             assert torch.get_num_threads() == threads
@@ -70,7 +70,7 @@ def test_a_gpu_with_small_steps_suggests_the_cpu(compose, caplog, device, batch,
     cfg = compose(f"model@teacher={model}", f"model@student={model}", f"data.batch_size={batch}")
     stage = factory.stage_config(cfg, "control")
     data = factory.data(stage)
-    learner = factory.supervised_module(stage, "control", data.num_classes, None)
+    learner = factory.supervised_module(stage, "control", data, None)
     fit.warn_of_small_steps(learner, data, torch.device(device), "control")
     assert ("control: a step of" in caplog.text) == warned
     assert ("trainer.accelerator=cpu" in caplog.text) == warned

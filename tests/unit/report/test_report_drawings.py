@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from tutelage.evaluation.metrics import expected_calibration_error
 from tutelage.evaluation.predictions import Predictions
 from tutelage.report.answers import per_class, reliability_bins
 from tutelage.report.charts import Point, Row, against_cost, epoch_chart, forest
@@ -13,6 +12,10 @@ from tutelage.report.document import Table, number, percent, points, probability
 from tutelage.report.matrices import Tile, confusion, heat_map
 from tutelage.report.statistics import paired
 from tutelage.report.svg import Scale, around, linear_ticks, short
+from tutelage.tasks.figure_kinds import CLASSIFICATION
+from tutelage.tasks.metrics.classification import expected_calibration_error
+
+ACCURACY = CLASSIFICATION.main
 
 
 def elements(drawing, tag):
@@ -68,10 +71,10 @@ def test_a_forest_draws_whiskers_where_there_is_an_interval():
         Row("b", paired([0.1]), False, False),
         Row("c", paired([]), False, False),
     ]
-    drawn = forest("f", "F", rows)
+    drawn = forest("f", "F", ACCURACY, rows)
     assert len([line for line in elements(drawn, "line") if "whisker" in line.get("class")]) == 3
     assert [element.text for element in elements(drawn, "text")][-3:] == ["a: +23.33 *", "b: +10.00", "c: no pair"]
-    parts = [elements(forest("g", "G", part, rows), "line") for part in (rows[:1], rows[1:])]
+    parts = [elements(forest("g", "G", ACCURACY, part, rows), "line") for part in (rows[:1], rows[1:])]
     same = {line.get("x1") for lines in parts for line in lines if line.get("class") == "zero"}
     assert len(same) == 1
 
@@ -79,7 +82,9 @@ def test_a_forest_draws_whiskers_where_there_is_an_interval():
 def test_a_chart_of_one_epoch_and_of_equal_values_is_drawn():
     drawn = epoch_chart("e", "E", {"student": band([{0: 0.5}])}, [], "accuracy", percent)
     assert len(elements(drawn, "circle")) == 2  # one point, one in the legend
-    drawn = against_cost("c", "C", "parameters", [Point("teacher", "t", 100.0, 0.5), Point("other", "o", 100.0, 0.5)])
+    drawn = against_cost(
+        "c", "C", "parameters", ACCURACY, [Point("teacher", "t", 100.0, 0.5), Point("other", "o", 100.0, 0.5)]
+    )
     assert len(elements(drawn, "polygon")) == 4
 
 

@@ -13,7 +13,7 @@ def most(compose, monkeypatch):
     def count(free, *overrides):
         stage = factory.stage_config(compose("model@student=dense", "model@teacher=mlp", *overrides), "student")
         data = factory.data(stage)
-        module = factory.distillation_module(stage, data.num_classes, factory.sources(stage), None)
+        module = factory.distillation_module(stage, data, factory.sources(stage), None)
         monkeypatch.setattr(memory, "_free", lambda: free)
         return memory.most_that_fit(module, data)
 

@@ -29,7 +29,7 @@ def module(compose):
         stage = factory.stage_config(compose(*DENSE, *overrides), "student")
         data = factory.data(stage)
         teaching = factory.sources(stage)
-        made = factory.distillation_module(stage, data.num_classes, teaching, None)
+        made = factory.distillation_module(stage, data, teaching, None)
         made.dry_run(data)
         return made, teaching, data
 
@@ -151,7 +151,7 @@ def test_alpha_at_its_ends_has_other_terms(form):
 
 def test_a_control_is_a_student_whose_teachers_have_no_weight(module, compose):
     student, _, data = module("loss.alpha=.7")
-    control = factory.supervised_module(factory.stage_config(compose(*DENSE), "control"), "control", 10, None)
+    control = factory.supervised_module(factory.stage_config(compose(*DENSE), "control"), "control", data, None)
     control.dry_run(data)
     assert plan.zero_teacher_terms(student, control) == {"soft"}
     assert {name: float(term.weight) for name, term in student.objective.terms.items()} == {"hard": 1.0, "soft": 0.0}
@@ -161,7 +161,7 @@ def test_a_control_is_a_student_whose_teachers_have_no_weight(module, compose):
 def test_a_control_that_is_more_than_that_trains_by_itself(module, compose, overrides):
     student, _, data = module(overrides)
     before = {name: float(term.weight) for name, term in student.objective.terms.items()}
-    control = factory.supervised_module(factory.stage_config(compose(*DENSE), "control"), "control", 10, None)
+    control = factory.supervised_module(factory.stage_config(compose(*DENSE), "control"), "control", data, None)
     control.dry_run(data)
     assert plan.zero_teacher_terms(student, control) is None
     assert before == {name: float(term.weight) for name, term in student.objective.terms.items()}

@@ -32,7 +32,7 @@ def train(compose, tmp_path):
         made = []
 
         def learner():
-            made.append(factory.distillation_module(stage, data.num_classes, factory.sources(stage), None))
+            made.append(factory.distillation_module(stage, data, factory.sources(stage), None))
             return made[0]
 
         fit.run(stage, "student", tmp_path / folder, tmp_path, data, learner)

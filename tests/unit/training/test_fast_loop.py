@@ -71,7 +71,7 @@ def fit(compose, tmp_path):
             cfg.trainer.update(trainer_options)
         stage = factory.stage_config(cfg, "student")
         data = factory.data(stage)
-        module = factory.distillation_module(stage, data.num_classes, factory.sources(stage), None)
+        module = factory.distillation_module(stage, data, factory.sources(stage), None)
         trainer = factory.trainer(stage, "student", tmp_path, tmp_path, len(data.train_dataloader()))
         trainer.callbacks += [watcher := Watcher(stop_at), *others]
         trainer.loggers = [logger := Logged()]

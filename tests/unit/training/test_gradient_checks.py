@@ -25,7 +25,7 @@ def mine(loss, inputs="{student: student.logits}", targets="{teacher: teacher.lo
 def dry_run(compose):
     def go(*overrides, hook=None):
         stage = factory.stage_config(compose(*TINY, *overrides), "student")
-        module = factory.distillation_module(stage, 10, factory.sources(stage), None)
+        module = factory.distillation_module(stage, factory.data(stage), factory.sources(stage), None)
         if hook is not None:
             module.student.net.net.register_forward_hook(hook)
         module.dry_run(factory.data(stage))

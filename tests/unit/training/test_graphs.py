@@ -55,7 +55,7 @@ def fit(compose, tmp_path, monkeypatch):
             cfg.trainer.update(options)
         stage = factory.stage_config(cfg, "student")
         data = factory.data(stage)
-        module = factory.distillation_module(stage, data.num_classes, factory.sources(stage), None)
+        module = factory.distillation_module(stage, data, factory.sources(stage), None)
         trainer = factory.trainer(stage, "student", tmp_path, tmp_path, len(data.train_dataloader()))
         trainer.callbacks += [losses := Losses(), *others]
         loop = Counting(trainer, trainer.min_steps, trainer.max_steps)
@@ -252,7 +252,7 @@ def test_what_is_known_to_prevent_it_is_said(why, arguments):
 def test_a_term_of_few_labels_prevents_it(compose):
     stage = factory.stage_config(compose("data.labelled=200"), "student")
     data = factory.data(stage)
-    module = factory.distillation_module(stage, data.num_classes, factory.sources(stage), None)
+    module = factory.distillation_module(stage, data, factory.sources(stage), None)
     module.dry_run(data)
     assert why_not(module, FUSED, CUDA, True).startswith("the number of rows that a term sees")
 
@@ -263,7 +263,7 @@ def test_on_a_cpu_it_says_why_not_in_one_line(compose, tmp_path, caplog):
         cfg.trainer.max_epochs, cfg.trainer.limit_train_batches = 2, 4
     stage = factory.stage_config(cfg, "student")
     data = factory.data(stage)
-    module = factory.distillation_module(stage, data.num_classes, factory.sources(stage), None)
+    module = factory.distillation_module(stage, data, factory.sources(stage), None)
     trainer = factory.trainer(stage, "student", tmp_path, tmp_path, 4)
     with caplog.at_level(logging.INFO):
         trainer.fit(module, datamodule=data)

@@ -214,7 +214,7 @@ def student_module(compose, *overrides, sources=True):
     stage = factory.stage_config(cfg, "student")
     data = factory.data(stage)
     made = factory.sources(stage) if sources else {}
-    return factory.distillation_module(stage, 10, made, None), data, stage
+    return factory.distillation_module(stage, data, made, None), data, stage
 
 
 def test_a_source_that_no_term_reads_is_dropped(compose):
@@ -284,7 +284,7 @@ def test_a_loss_that_compares_examples_has_enough_of_them(compose, monkeypatch, 
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: ranks)
     for size, refused in ((batch_size, True), (least * ranks, False)):
         stage = factory.stage_config(compose(*TINY, *QUIET, f"loss={loss}", f"data.batch_size={size}"), "student")
-        module = factory.distillation_module(stage, 10, factory.sources(stage), None)
+        module = factory.distillation_module(stage, factory.data(stage), factory.sources(stage), None)
         said = pytest.raises(TutelageError, match=f"needs at least {least}; with data.batch_size={size} each")
         with said if refused else nullcontext():
             module.dry_run(factory.data(stage))

@@ -12,7 +12,8 @@ from tutelage.config import factory
 from tutelage.config.plan import plan_job
 from tutelage.config.validate import check
 from tutelage.errors import TutelageError
-from tutelage.pipeline.distill import distill, try_out
+from tutelage.pipeline.distill import distill
+from tutelage.pipeline.try_out import try_out
 from tutelage.stacked import plan
 from tutelage.training.parameter_groups import layers_of, public_name, rules_of
 
@@ -167,19 +168,19 @@ def test_a_job_s_student_has_groups_and_its_control_too(compose):
     cfg = compose(*FITNET, "optimizer.groups={loss:{lr:0.5}}", "optimizer.no_decay=norm_and_bias")
     stage = factory.stage_config(cfg, "student")
     data = factory.data(stage)
-    module = factory.distillation_module(stage, data.num_classes, factory.sources(stage), None)
+    module = factory.distillation_module(stage, data, factory.sources(stage), None)
     module.dry_run(data)
     groups = module.parameter_groups()
     assert sum(len(group["params"]) for group in groups) == len([p for p in module.parameters() if p.requires_grad])
     assert {group.get("lr") for group in groups} == {None, 0.5}
-    control = factory.supervised_module(factory.stage_config(cfg, "control"), "control", data.num_classes, None)
+    control = factory.supervised_module(factory.stage_config(cfg, "control"), "control", data, None)
     control.dry_run(data)
     assert [len(group["params"]) for group in control.parameter_groups()] == [2, 2]
 
 
 def test_without_rules_the_parameters_are_one_list(compose):
     stage = factory.stage_config(compose(*TINY), "control")
-    module = factory.supervised_module(stage, "control", 10, None)
+    module = factory.supervised_module(stage, "control", factory.data(stage), None)
     assert module.rules is None
     assert all(isinstance(one, nn.Parameter) for one in module.parameter_groups())
 

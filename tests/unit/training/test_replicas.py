@@ -11,7 +11,7 @@ def learner(compose):
     def make(*overrides):
         stage = factory.stage_config(compose("model@teacher=mlp", "model@student=mlp", *overrides), "student")
         data = factory.data(stage)
-        module = factory.distillation_module(stage, data.num_classes, factory.sources(stage), None)
+        module = factory.distillation_module(stage, data, factory.sources(stage), None)
         module.dry_run(data)
         return module, data
 

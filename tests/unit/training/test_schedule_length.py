@@ -101,7 +101,7 @@ def train(compose, *overrides: str) -> tuple[list[float], L.Trainer]:
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, callbacks=[rates],
         accumulate_grad_batches=stage.trainer.get("accumulate_grad_batches", 1),
     )  # fmt: skip
-    trainer.fit(factory.supervised_module(stage, "control", data.num_classes, None), datamodule=data)
+    trainer.fit(factory.supervised_module(stage, "control", data, None), datamodule=data)
     return rates.seen, trainer
 
 

@@ -79,7 +79,7 @@ def trained(compose, *overrides):
         max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, num_sanity_val_steps=0, callbacks=[seen], **course,
     )  # fmt: skip
-    trainer.fit(factory.supervised_module(stage, "control", data.num_classes, None), datamodule=data)
+    trainer.fit(factory.supervised_module(stage, "control", data, None), datamodule=data)
     return list(seen.seen.values())
 
 

@@ -10,17 +10,20 @@ from tutelage.report.document import (
     Section,
     Table,
     Text,
+    difference_of,
+    in_units,
     number,
-    percent,
     plural,
-    points,
     probability,
-    spread,
+    spread_of,
     text,
+    titled,
+    value_of,
 )
 from tutelage.report.gains import CellStatistics, Mean, figure, gains, mean
 from tutelage.report.matrices import Tile, gain_tile, heat_map
 from tutelage.report.statistics import LEVEL, MOST_SEEDS, Paired
+from tutelage.tasks.figure_kinds import FigureKind
 
 MOST_ROWS = 42  # of all forest plots
 _ROWS = 14  # of one plot
@@ -43,17 +46,23 @@ def answer(sweep: Sweep, found: Sequence[CellStatistics], best: CellStatistics, 
 
 
 def side_by_side(best: CellStatistics, weights: str) -> Table:
-    """Returns test accuracy and size of teacher, student alone and distilled student of the chosen cell."""
-    rows = []
+    """Returns headline and size of teacher, student alone and distilled student of the chosen cell, on test."""
+    rows, figures = [], best.figures
+    beside = "nll" if "nll" in figures.kinds and figures.headline != "nll" else None
     for role, name in NAMES.items():
-        if (accuracy := mean(best.cell, role, weights, "test", "accuracy")) is None:
+        if (found := mean(best.cell, role, weights, "test", figures.headline)) is None:
             continue
-        nll = mean(best.cell, role, weights, "test", "nll")
+        nll = mean(best.cell, role, weights, "test", beside) if beside else None
         gain = best.test_gain.mean if role == "student" else None
         parameters = next(run.metrics[role]["parameters"] for run in best.cell.runs.values() if run.metrics.get(role))
-        rows.append([name, accuracy.mean, accuracy.sd, gain, nll and nll.mean, parameters, accuracy.count])
-    columns = {"network": text, "test accuracy, %": percent, "sd": spread, "gain": points, "NLL": number,
-               "parameters": text, "runs": text}  # fmt: skip
+        rows.append(
+            [name, found.mean, found.sd, gain, *([nll and nll.mean] if beside else []), parameters, found.count]
+        )
+    kind = figures.main
+    columns = {
+        "network": text, f"test {titled(kind)}": value_of(kind), "sd": spread_of(kind), "gain": difference_of(kind),
+        **({"NLL": number} if beside else {}), "parameters": text, "runs": text,
+    }  # fmt: skip
     return Table("networks", f"The three networks on test: {best.cell.name}", columns, rows)
 
 
@@ -70,41 +79,48 @@ def _forests(found: Sequence[CellStatistics], best: CellStatistics) -> Iterable[
         part, last = rows[start : start + size], min(start + size, len(rows))
         which = f"cells {start + 1} to {last}" if count > 1 else "cell by cell"
         title = f"Gain on test over the student alone, {which}"
-        caption = f"Mean over seeds with {LEVEL:.0%} t-interval, highest validation accuracy first"
+        caption = f"Mean over seeds with {LEVEL:.0%} t-interval, best validation {best.figures.main.title} first"
         caption += f", of {len(found)} cells." if last == len(rows) < len(found) else "."
         caption += f" Round and bold: the chosen cell. {_STAR}"
-        yield Figure(f"gains-{start + 1}", title, forest(f"gains-{start + 1}", title, part, rows), caption)
+        drawn = forest(f"gains-{start + 1}", title, best.figures.main, part, rows)
+        yield Figure(f"gains-{start + 1}", title, drawn, caption)
 
 
 def _ordered(found: Sequence[CellStatistics]) -> list[CellStatistics]:
-    return sorted(found, key=lambda one: -one.val.mean)
+    return sorted(found, key=lambda one: -one.figures.main.sign * one.val.mean)
 
 
 def sentence(sweep: Sweep, best: CellStatistics) -> str:
-    """Returns the answer in one sentence."""
-    gain, cells = best.test_gain, len(sweep.cells)
+    """The answer in one sentence."""
+    gain, cells, kind = best.test_gain, len(sweep.cells), best.figures.main
     where = f"with {best.cell.name}" if sweep.keys else "in the only setting that was run"
     chosen = f", chosen on validation among {cells} cells," if cells > 1 else ","
     if gain.mean is None:
         return f"No gain can be told: no run {where} has a control of the same seed."
     if gain.n == 1:
         return (
-            f"One seed is no evidence: {where}{chosen} it shows {points(gain.mean)} points of test accuracy over the "
-            "same student alone."
+            f"One seed is no evidence: {where}{chosen} it shows {kind.difference(gain.mean)} {in_units(kind)} over the "
+            f"same student alone{_direction(kind)}."
         )
     if not gain.is_tested:
         return (
-            f"No test is possible without spread: {where}{chosen} all {gain.n} seeds show exactly {points(gain.mean)} "
-            "points of test accuracy over the same student alone."
+            f"No test is possible without spread: {where}{chosen} all {gain.n} seeds show exactly "
+            f"{kind.difference(gain.mean)} {in_units(kind)} over the same student alone{_direction(kind)}."
         )
-    verdict = f"Distillation {'helps' if gain.mean > 0 else 'harms'}"
+    verdict = f"Distillation {'helps' if best.helps else 'harms'}"
     if not best.significant:
         verdict = "These runs do not show that distillation makes a difference"
-    size = f"{100 * abs(gain.mean):.2f} points of test accuracy {'above' if gain.mean >= 0 else 'below'}"
-    interval = f"{LEVEL:.0%} interval of the gain {points(gain.low or 0)} to {points(gain.high or 0)}"
+    size = f"{kind.difference(abs(gain.mean))[1:]} {in_units(kind)} {'above' if gain.mean >= 0 else 'below'}"
+    low, high = (kind.difference(end or 0) for end in (gain.low, gain.high))
+    interval = f"{LEVEL:.0%} interval of the gain {low} to {high}"
     return (
-        f"{verdict}: {where}{chosen} the student is {size} the same student alone ({interval}; {gain.n} seeds, paired)."
+        f"{verdict}: {where}{chosen} the student is {size} the same student alone{_direction(kind)} ({interval}; "
+        f"{gain.n} seeds, paired)."
     )
+
+
+def _direction(kind: FigureKind) -> str:
+    return ", where lower is better" if kind.mode == "min" else ""
 
 
 def how_sure(best: CellStatistics) -> str:
@@ -115,7 +131,7 @@ def how_sure(best: CellStatistics) -> str:
     message = (
         f"Paired t-test {_p(gain.p_t)}, after Holm's correction over the cells {_p(best.holm_t)}; Wilcoxon signed-rank "
         f"{_p(gain.p_wilcoxon)}, corrected {_p(best.holm_wilcoxon)} (of {gain.n} seeds it is never below "
-        f"{probability(2.0 ** (1 - gain.n))}). The gain's sd over seeds is {spread(gain.sd or 0)} points; "
+        f"{probability(2.0 ** (1 - gain.n))}). The gain's sd over seeds is {_sd(best)}; "
     )
     if gain.seeds is None:
         return message + f"more than {MOST_SEEDS:,} seeds would be needed to resolve a gain of this size."
@@ -123,6 +139,11 @@ def how_sure(best: CellStatistics) -> str:
         f"{gain.seeds} seeds resolve a gain of this size in four of five experiments (80 % power, 5 % two-sided, "
         "noncentral t; about ((1.96 + 0.84)·sd/gain)²)."
     )
+
+
+def _sd(best: CellStatistics) -> str:
+    kind = best.figures.main
+    return f"{spread_of(kind)(best.test_gain.sd or 0)} {kind.unit}".strip()
 
 
 def _p(value: float | None) -> str:
@@ -134,8 +155,10 @@ def _choice(found: Sequence[CellStatistics], best: CellStatistics, weights: str)
     of = {"last": "the last weights", "best": "the epoch of each network that was best on validation"}[weights]
     message = f"All figures are of {of}. "
     if len(found) > 1:
+        kind = best.figures.main
+        value = f"{value_of(kind)(best.val.mean)}{' %' if kind.percent else ''}"
         message += (
-            f"The cell was chosen by its mean validation accuracy, {percent(best.val.mean)} %, and by nothing else; "
+            f"The cell was chosen by its mean validation {kind.title}, {value}, and by nothing else; "
             "test had no part in it. Test figures of the other cells are shown for what they are: the highest of many "
             "would flatter. "
         )
@@ -163,14 +186,15 @@ def _remarks(sweep: Sweep, found: Sequence[CellStatistics]) -> Iterable[Text]:
 
 
 def _seeds_table(cell: Cell, weights: str) -> Table:
-    rows = []
+    rows, headline, kind = [], cell.figures.headline, cell.figures.main
     for seed, run in cell.runs.items():
         row: list[float | None] = [seed]
         for split in ("val", "test"):
-            pair = [figure(run, role, weights, split, "accuracy") for role in ("control", "student")]
+            pair = [figure(run, role, weights, split, headline) for role in ("control", "student")]
             row += [*pair, gains(cell, weights, split).get(seed)]
         rows.append(row)
-    kinds = {"alone, %": percent, "distilled, %": percent, "gain": points}
+    unit, value = ", %" if kind.percent else "", value_of(kind)
+    kinds = {f"alone{unit}": value, f"distilled{unit}": value, "gain": difference_of(kind)}
     columns = {"seed": text} | {f"{split} {kind}": form for split in ("val", "test") for kind, form in kinds.items()}
     return Table("seeds", f"The chosen cell, seed by seed: {cell.name}", columns, rows, folded=len(rows) > 12)
 
@@ -198,8 +222,10 @@ def _heat_maps(sweep: Sweep, found: Sequence[CellStatistics], best: CellStatisti
         long = {"val": "validation: what the choice was made on", "test": "test"}[split]
         title = f"Gain on {long}{suffix}"
         drawn = heat_map(f"heat-{split}", title, x, y, columns, rows, tiles)
+        kind = best.figures.main
         caption = (
-            "Percentage points over the student alone, mean over seeds; losses are hatched, the chosen cell is framed."
+            f"{'Percentage points' if kind.percent else kind.title} over the student alone, mean over seeds; losses "
+            "are hatched, the chosen cell is framed."
         )
         caption += f" {_STAR}" if split == "test" else ""
         blocks.append(Figure(f"heat-{split}", title, drawn, caption, wide=drawn.startswith("<div")))
@@ -217,46 +243,51 @@ def _tile(one: CellStatistics, split: str, chosen: bool) -> Tile | None:
     gain = one.val_gain if split == "val" else one.test_gain
     if gain.mean is None:
         return None
-    return gain_tile(gain.mean, f"{one.cell.name}: {_interval(gain)}", split == "test" and one.significant, chosen)
+    tip = f"{one.cell.name}: {_interval(gain, one.figures.main)}"
+    return gain_tile(gain.mean, one.figures.main, tip, split == "test" and one.significant, chosen)
 
 
-def _interval(gain: Paired) -> str:
+def _interval(gain: Paired, kind: FigureKind) -> str:
     if gain.mean is None:
         return "no pair"
     if gain.low is None or gain.high is None:
-        return f"{points(gain.mean)} ({gain.n} seed{'s' * (gain.n > 1)})"
-    return f"{points(gain.mean)} ({points(gain.low)} to {points(gain.high)}; {gain.n} seeds)"
+        return f"{kind.difference(gain.mean)} ({gain.n} seed{'s' * (gain.n > 1)})"
+    mean, low, high = map(kind.difference, (gain.mean, gain.low, gain.high))
+    return f"{mean} ({low} to {high}; {gain.n} seeds)"
 
 
 def cells_table(found: Sequence[CellStatistics], best: CellStatistics, weights: str) -> Table:
-    """Returns a table of every cell's accuracy and gain, highest validation accuracy first."""
-    rows = []
+    """Returns every cell's headline and gain, the best on validation first."""
+    rows, kind = [], best.figures.main
     for one in _ordered(found):
-        test, gain = _mean(one.cell, "accuracy", weights), one.test_gain
+        test, gain = _mean(one.cell, one.figures.headline, weights), one.test_gain
         choice = "chosen" if one is best else ""
         tested = [test and test.mean, test and test.sd, gain.mean, gain.low, gain.high, one.holm_t]
         rows.append([one.cell.name, choice, len(one.cell.runs), one.val.mean, one.val.sd, one.val_gain.mean, *tested])
+    unit, value, sd, gained = ", %" if kind.percent else "", value_of(kind), spread_of(kind), difference_of(kind)
     columns = {
-        "cell": text, "choice": text, "seeds": text, "val, %": percent, "sd": spread, "val gain": points,
-        "test, %": percent, "test sd": spread, "test gain": points, "from": points, "to": points,
+        "cell": text, "choice": text, "seeds": text, f"val{unit}": value, "sd": sd, "val gain": gained,
+        f"test{unit}": value, "test sd": sd, "test gain": gained, "from": gained, "to": gained,
         "p (t, Holm)": probability,
     }  # fmt: skip
-    caption = f"Every cell: accuracy and gain over the student alone in points, with its {LEVEL:.0%} interval"
+    points_of = " in points" if kind.percent else ""
+    caption = f"Every cell: {kind.title} and gain over the student alone{points_of}, with its {LEVEL:.0%} interval"
     return Table("cells", caption, columns, rows, shown=60)
 
 
 def tests_table(found: Sequence[CellStatistics], weights: str) -> Table:
-    """Returns a table of every cell's statistical tests and its other metrics on test data."""
-    rows = []
+    """Returns every cell's tests, and its other figures on test."""
+    rows, figures = [], found[0].figures
+    others = {name: kind for name, kind in figures.kinds.items() if name not in (figures.headline, "errors")}
     for one in _ordered(found):
         gain = one.test_gain
-        others = [_mean(one.cell, name, weights) for name in ("nll", "ece", "agreement", "kl_teacher")]
+        means = [_mean(one.cell, name, weights) for name in others]
         tests = [gain.sd, gain.p_t, one.holm_t, gain.p_wilcoxon, one.holm_wilcoxon, gain.seeds]
-        rows.append([one.cell.name, gain.n, *tests, *(other and other.mean for other in others)])
+        rows.append([one.cell.name, gain.n, *tests, *(one_mean and one_mean.mean for one_mean in means)])
     columns = {
-        "cell": text, "pairs": text, "gain's sd": spread, "t-test p": probability, "Holm": probability,
-        "Wilcoxon p": probability, "Wilcoxon, Holm": probability, "seeds needed": text, "NLL": number, "ECE": number,
-        "agreement, %": percent, "KL": number,
+        "cell": text, "pairs": text, "gain's sd": spread_of(figures.main), "t-test p": probability, "Holm": probability,
+        "Wilcoxon p": probability, "Wilcoxon, Holm": probability, "seeds needed": text,
+        **{titled(kind): value_of(kind) for kind in others.values()},
     }  # fmt: skip
     return Table(
         "tests", "Every cell: tests of its gain, and its students' other figures on test", columns, rows, shown=60

@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from tutelage.evaluation.metrics import expected_calibration_error
-from tutelage.evaluation.saved_predictions import SavedPredictions
 from tutelage.report.answers import Answers, both, per_class, reliability_bins, total_confusion
 from tutelage.report.cells import Cell
 from tutelage.report.charts import NAMES, reliability
@@ -15,6 +13,8 @@ from tutelage.report.document import Block, Figure, Section, Table, Text, number
 from tutelage.report.examples import class_names, examples
 from tutelage.report.matrices import confusion
 from tutelage.report.runs import ROLES
+from tutelage.tasks.metrics.classification import expected_calibration_error
+from tutelage.tasks.predictions import SavedPredictions
 
 SPLITS = ("train", "val", "test")
 _MOST_CLASSES = 20  # of a table; of more classes those that changed most come first

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from tutelage.evaluation.saved_predictions import SavedPredictions
 from tutelage.report.answers import Answers, entropy, off_label
 from tutelage.report.cells import ALPHA, TEMPERATURE, Cell, Sweep
 from tutelage.report.document import Block, Section, Table, Text, number, percent, plural, points
 from tutelage.report.gains import CellStatistics, gains, mean
 from tutelage.report.sections.gradients import gradients
 from tutelage.report.statistics import paired
+from tutelage.tasks.predictions import SavedPredictions
 
 _LITTLE, _FLAT = 0.05, 0.9  # shares of the maximum entropy
 _SURE = 0.995  # accuracy

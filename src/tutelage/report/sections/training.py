@@ -1,6 +1,6 @@
 """Section "training": curves of the training, and the networks' cost."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -9,17 +9,13 @@ from tutelage.errors import TutelageError
 from tutelage.report.cells import Cell, Sweep
 from tutelage.report.charts import Point, against_cost, epoch_chart
 from tutelage.report.curves import Band, Curve, band, read_curves
-from tutelage.report.document import Block, Figure, Section, Table, Text, number, percent, spread, text
+from tutelage.report.document import Block, Figure, Section, Table, Text, number, spread_of, text, titled, value_of
 from tutelage.report.gains import CellStatistics, mean
 from tutelage.report.runs import ROLES, Run
+from tutelage.tasks.figure_kinds import FigureKind, TaskFigures
 
 _COSTS = {"parameters": "parameters", "multiply-adds": "multiply-adds an image"}
 MOST_FAINT = 30  # curves of other cells
-_SHOWN = {
-    "val/accuracy": ("Validation accuracy", "accuracy, %", lambda value: f"{100 * value:.4g}"),
-    "val/nll": ("Validation NLL", "nats", lambda value: f"{value:.3g}"),
-    "val/agreement": ("Agreement with the teacher, on validation", "agreement, %", lambda value: f"{100 * value:.4g}"),
-}
 
 
 def training(sweep: Sweep, best: CellStatistics, weights: str) -> Section:
@@ -38,7 +34,8 @@ def _curves(sweep: Sweep, cell: Cell) -> Iterable[Block]:
         yield Table("damaged-curves", "Damaged: the curves of these trainings are not shown", {"why": text}, rows)
     elif not any(curves for role in ROLES for curves in own[role]):
         yield Text("No curves: these runs have no TensorBoard files (logger=none).", "note")
-    for tag, (title, y_name, y_text) in _SHOWN.items():
+    for tag, kind in _shown(sweep.figures).items():
+        title, y_name, y_text = _axis(tag, kind)
         bands = {role: found for role in ROLES if (found := _band(own[role], tag))}
         if not bands:
             continue
@@ -49,6 +46,20 @@ def _curves(sweep: Sweep, cell: Cell) -> Iterable[Block]:
         caption += " Thin: the means of other cells." if thin else ""
         name = tag.replace("/", "-")
         yield Figure(name, title, epoch_chart(name, title, bands, thin, y_name, y_text), caption)
+
+
+def _shown(figures: TaskFigures) -> dict[str, FigureKind]:
+    """Returns the curves that are drawn: the headline, NLL, and how close the student is to its teacher."""
+    names = dict.fromkeys((figures.headline, "nll", "agreement", "mse_teacher"))
+    return {f"val/{name}": figures.kinds[name] for name in names if name in figures.kinds}
+
+
+def _axis(tag: str, kind: FigureKind) -> tuple[str, str, Callable[[float], str]]:
+    """Returns title, name of the axis and text of its values."""
+    title = "Agreement with the teacher, on validation" if tag == "val/agreement" else f"Validation {kind.title}"
+    if kind.percent:
+        return title, titled(kind), lambda value: f"{100 * value:.4g}"
+    return title, "nats" if tag == "val/nll" else kind.title, lambda value: f"{value:.3g}"
 
 
 def _of_role(runs: Iterable[Run], role: str, damaged: list[str]) -> list[dict[str, Curve]]:
@@ -71,7 +82,7 @@ def _band(found: Sequence[dict[str, Curve]], tag: str) -> Band | None:
 
 
 def _cost(sweep: Sweep, cell: Cell, weights: str) -> Iterable[Block]:
-    rows = []
+    rows, figures = [], sweep.figures
     for role in ("teacher", "control"):
         rows += _of_networks(sweep, role, weights)
     rows += _of_chain(sweep, weights)
@@ -79,22 +90,27 @@ def _cost(sweep: Sweep, cell: Cell, weights: str) -> Iterable[Block]:
         if row := _row("student" if one is cell else "other", one.name, one, "student", weights):
             rows.append(row)
     for run in sweep.others:
-        figures = run.metrics.get("figures") or {}
-        if run.metrics.get("split") == "test" and "accuracy" in figures:
+        own = run.metrics.get("figures") or {}
+        if run.metrics.get("split") == "test" and figures.headline in own:
             stage = (run.metrics.get("about") or {}).get("stage", "network")
             cost = [run.metrics.get(key) for key in ("parameters", "multiply_adds")]
-            rows.append(["other", f"evaluated: {stage}, {run.folder.name}", *cost, figures["accuracy"], None, None, 1])
+            rows.append(
+                ["other", f"evaluated: {stage}, {run.folder.name}", *cost, own[figures.headline], None, None, 1]
+            )
     for place, (name, axis) in enumerate(_COSTS.items()):
         points = [
             Point(row[0], row[1], row[2 + place], row[4], row[5] or 0.0) for row in rows if row[2 + place] and row[4]
         ]
         if points:
-            title = f"Test accuracy against {name}"
+            title = f"Test {figures.main.title} against {name}"
             caption = "Bars: one standard deviation over seeds. Hollow diamonds: other cells' students, other networks."
-            yield Figure(f"cost-{name}", title, against_cost(f"cost-{name}", title, axis, points), caption)
-    columns = {"network": text, "parameters": text, "multiply-adds": text, "test accuracy, %": percent, "sd": spread,
-               "training, s": number, "runs": text}  # fmt: skip
-    caption = "Cost and accuracy of each network"
+            yield Figure(
+                f"cost-{name}", title, against_cost(f"cost-{name}", title, axis, figures.main, points), caption
+            )
+    kind = figures.main
+    columns = {"network": text, "parameters": text, "multiply-adds": text, f"test {titled(kind)}": value_of(kind),
+               "sd": spread_of(kind), "training, s": number, "runs": text}  # fmt: skip
+    caption = f"Cost and test {kind.title} of each network"
     yield Table("cost", caption, columns, [row[1:] for row in rows], shown=20, folded=len(rows) > 12)
 
 
@@ -122,14 +138,14 @@ def _of_chain(sweep: Sweep, weights: str) -> list[list[Any]]:
             groups.setdefault((name, entry["parameters"]), []).append(entry)
     rows = []
     for (name, _), entries in groups.items():
-        accuracy = fmean(entry[weights]["test"]["accuracy"] for entry in entries)
+        value = fmean(entry[weights]["test"][sweep.figures.headline] for entry in entries)
         cost = [entries[0].get(key) for key in ("parameters", "multiply_adds")]
-        rows.append(["other", name, *cost, accuracy, None, fmean(entry["seconds"] for entry in entries), len(entries)])
+        rows.append(["other", name, *cost, value, None, fmean(entry["seconds"] for entry in entries), len(entries)])
     return rows
 
 
 def _row(kind: str, label: str, cell: Cell, role: str, weights: str) -> list[Any] | None:
-    found = mean(cell, role, weights, "test", "accuracy")
+    found = mean(cell, role, weights, "test", cell.figures.headline)
     entries = [run.metrics[role] for run in cell.runs.values() if run.metrics.get(role)]
     if found is None:
         return None

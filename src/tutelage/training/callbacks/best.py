@@ -9,6 +9,7 @@ import lightning as L
 from tutelage.checkpoints.weights import read_state, save_network
 from tutelage.errors import TutelageError, nearest
 from tutelage.runtime.distributed import broadcast, is_main
+from tutelage.tasks.base import Task
 from tutelage.training.module import SupervisedModule
 
 
@@ -16,20 +17,45 @@ class BestLostError(TutelageError):
     """Raised when a resumed training has lost its best weights."""
 
 
+def monitored(monitor: str | None, mode: str | None, task: Task) -> tuple[str, str]:
+    """Returns the figure that decides which weights are the best, and whether ``max`` or ``min`` of it.
+
+    Args:
+        monitor: its name; None or empty: the headline of the task.
+        mode: ``max`` or ``min``; None: as the task's figures have it.
+        task: of the training.
+
+    Raises:
+        TutelageError: the mode of a figure that the task does not know is not given.
+    """
+    name = monitor or f"val/{task.headline}"
+    if (found := mode or task.mode(name)) is None:
+        raise TutelageError(f"callbacks.best.mode=max or min is needed for callbacks.best.monitor={name}")
+    return name, found
+
+
 class BestWeights(L.Callback):
     """Writes ``<default_root_dir>/best.safetensors`` when validation reaches a new best; ties keep the earlier epoch.
 
     Args:
-        monitor: the figure to go by, such as ``val/accuracy`` or ``val/nll``.
-        mode: ``max`` or ``min``.
+        monitor: the figure to go by, such as ``val/accuracy`` or ``val/nll``; None: the headline of the task.
+        mode: ``max`` or ``min``; None: as the task's figures have it.
     """
 
-    def __init__(self, monitor: str = "val/accuracy", mode: str = "max"):
-        if mode not in ("max", "min"):
+    def __init__(self, monitor: str | None = None, mode: str | None = None):
+        if mode not in ("max", "min", None):
             raise TutelageError(f"callbacks.best.mode must be 'max' or 'min'; found {mode!r}")
-        self.monitor, self.mode = monitor, mode
+        self.monitor, self.given_mode = monitor or "", mode
         self.best: float | None = None
         self.epoch = -1
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Takes what is not given from the task.
+
+        Raises:
+            TutelageError: the mode of a figure that the task does not know is not given.
+        """
+        self.monitor, self.mode = monitored(self.monitor, self.given_mode, cast(SupervisedModule, pl_module).task)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """On resume, checks that the best weights so far still exist.
@@ -57,14 +83,15 @@ class BestWeights(L.Callback):
                 f"callbacks.best.monitor: no metric {self.monitor!r} was logged; "
                 f"{nearest(self.monitor, trainer.callback_metrics)}"
             )
-        figures = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
-        if not all(map(math.isfinite, figures.values())):
-            return  # NaN weights always predict class 0, so accuracy alone looks normal
+        learner = cast(SupervisedModule, pl_module)
+        means = {f"val/{name}" for name in learner.validation.means}
+        figures = {name: float(value) for name, value in trainer.callback_metrics.items() if name in means}
         value = float(trainer.callback_metrics[self.monitor])
+        if not all(map(math.isfinite, (value, *figures.values()))):
+            return  # NaN weights always predict class 0, so accuracy alone looks normal
         sign = 1.0 if self.mode == "max" else -1.0
         if sign * value > (sign * self.best if self.best is not None else float("-inf")):
             self.best, self.epoch = value, trainer.current_epoch
-            learner = cast(SupervisedModule, pl_module)
             path = Path(trainer.default_root_dir) / "best.safetensors"
             save_network(learner.shown.net.net, path, {**learner.about, "epoch": self.epoch})
 

@@ -36,6 +36,7 @@ class Heartbeat(L.Callback):
             "steps": self._steps,
             "seconds_left": (self._steps - trainer.global_step) * seconds / done if done else None,
             "best": best[0] if best else None,
+            "percent": pl_module.task.figure_kinds.main.percent,
         }
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

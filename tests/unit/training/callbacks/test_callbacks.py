@@ -18,7 +18,9 @@ from torch.utils.data import DataLoader
 from tutelage.checkpoints.weights import about, read_state
 from tutelage.errors import TutelageError
 from tutelage.runtime.signals import sigterm_saves
-from tutelage.training.callbacks.best import BestWeights
+from tutelage.tasks.classification import Classification
+from tutelage.tasks.regression import Regression
+from tutelage.training.callbacks.best import BestWeights, monitored
 from tutelage.training.callbacks.finite import FiniteLoss
 from tutelage.training.callbacks.progress import Progress
 from tutelage.training.callbacks.recovery import Recovery, VerifiedIO, newest_intact, states
@@ -28,8 +30,9 @@ def module(**more):
     net = nn.Linear(2, 2)
     student = SimpleNamespace(net=SimpleNamespace(net=net))
     return SimpleNamespace(
-        student=student, shown=student, about={"stage": "student"}, device=torch.device("cpu"), **more
-    )
+        student=student, shown=student, about={"stage": "student"}, device=torch.device("cpu"), task=Classification(),
+        validation=Classification().validation(2), **more
+    )  # fmt: skip
 
 
 def trainer(folder="", **more):
@@ -45,6 +48,7 @@ def trainer(folder="", **more):
 
 
 def validate(best, folder, pl_module, values, start=0):
+    best.setup(None, pl_module, "fit")
     for epoch, value in enumerate(values, start):
         with torch.no_grad():
             pl_module.student.net.net.weight.fill_(epoch)
@@ -72,14 +76,14 @@ def test_the_best_epoch_is_kept(tmp_path, mode, values, epoch):
 
 
 def test_nothing_finite_is_no_best(tmp_path):
-    validate(BestWeights("val/x"), tmp_path, module(), [float("nan")] * 3)
+    validate(BestWeights("val/x", "max"), tmp_path, module(), [float("nan")] * 3)
     assert not list(tmp_path.iterdir())
 
 
 def test_best_goes_on_after_a_resume(tmp_path):
-    first, pl_module = BestWeights("val/x"), module()
+    first, pl_module = BestWeights("val/x", "max"), module()
     validate(first, tmp_path, pl_module, [0.4, 0.6])
-    second = BestWeights("val/x")
+    second = BestWeights("val/x", "max")
     second.load_state_dict(first.state_dict())
     validate(second, tmp_path, pl_module, [0.5, 0.55], start=2)
     assert second.epoch == about(tmp_path / "best.safetensors")["epoch"] == 1
@@ -87,11 +91,31 @@ def test_best_goes_on_after_a_resume(tmp_path):
 
 def test_an_epoch_with_any_figure_that_is_not_finite_is_not_best(tmp_path):
     """Weights that are NaN answer class 0 always: an accuracy like any other."""
-    best, pl_module = BestWeights("val/accuracy"), module()
+    best, pl_module = BestWeights(), module()
+    best.setup(None, pl_module, "fit")
     for nll, accuracy in ((float("nan"), 0.9), (1.0, 0.1), (float("inf"), 0.8)):
         metrics = {"val/accuracy": torch.tensor(accuracy), "val/nll": torch.tensor(nll)}
         best.on_validation_end(trainer(tmp_path, callback_metrics=metrics), pl_module)
     assert best.best == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("given", "task", "found"),
+    [
+        ((None, None), Classification(), ("val/accuracy", "max")),
+        ((None, None), Classification("nll"), ("val/nll", "min")),
+        (("val/nll", None), Classification(), ("val/nll", "min")),
+        (("val/own", "min"), Classification(), ("val/own", "min")),
+        ((None, None), Regression(), ("val/rmse", "min")),
+    ],
+)
+def test_what_is_not_given_is_the_task_s(given, task, found):
+    assert monitored(*given, task) == found
+
+
+def test_the_mode_of_an_unknown_figure_must_be_given():
+    with pytest.raises(TutelageError, match="mode=max or min is needed for"):
+        monitored("val/own", None, Classification())
 
 
 def test_a_monitor_that_is_not_logged_is_named():

@@ -68,7 +68,7 @@ def trained(tmp_path_factory):
         patch.setattr(factory, "trainer", with_path)
         fit.run(
             stage, "control", folder, folder / "tensorboard", data,
-            lambda: factory.supervised_module(stage, "control", data.num_classes, None),
+            lambda: factory.supervised_module(stage, "control", data, None),
         )  # fmt: skip
     return data, folder, path.states
 
@@ -116,7 +116,7 @@ def test_a_lean_step_and_lightnings_give_the_same_bits(compose, tmp_path, more):
         cfg = compose(*SHORT, *(f"+{one}" for one in more))
         stage = factory.stage_config(cfg, "control")
         data = factory.data(stage)
-        module = factory.supervised_module(stage, "control", data.num_classes, None)
+        module = factory.supervised_module(stage, "control", data, None)
         trainer = factory.trainer(stage, "control", tmp_path, tmp_path, len(data.train_dataloader()))
         trainer.fit_loop.epoch_loop = loop(trainer, trainer.min_steps, trainer.max_steps)
         trainer.fit(module, datamodule=data)
@@ -132,7 +132,7 @@ def test_the_average_is_not_learned_and_changes_nothing_for_the_student(compose,
         overrides = [one for one in SHORT if "ema" not in one]
         stage = factory.stage_config(compose(*overrides, f"callbacks={choice}"), "control")
         data = factory.data(stage)
-        module = factory.supervised_module(stage, "control", data.num_classes, None)
+        module = factory.supervised_module(stage, "control", data, None)
         factory.trainer(stage, "control", tmp_path, tmp_path, 9).fit(module, datamodule=data)
         learned = {id(p) for group in module.optimizers().param_groups for p in group["params"]}
         assert learned == {id(p) for p in module.student.parameters()}

@@ -25,7 +25,11 @@ def module(compose, *more):
         cfg.trainer.max_epochs = 3
         del cfg.callbacks.best
     stage = factory.stage_config(cfg, "student")
-    return stage, factory.distillation_module(stage, 10, factory.sources(stage), None), factory.data(stage)
+    return (
+        stage,
+        factory.distillation_module(stage, factory.data(stage), factory.sources(stage), None),
+        factory.data(stage),
+    )
 
 
 def fit(compose, folder, measure, *more):

@@ -66,7 +66,7 @@ def weights(compose, tmp_path):
         cfg = compose("logger=none", "trainer.max_epochs=1", "data.batch_size=32", "optimizer.lr=0.01", *overrides)
         stage = factory.stage_config(cfg, "control")
         data = factory.data(stage)
-        module = factory.supervised_module(stage, "control", data.num_classes, None)
+        module = factory.supervised_module(stage, "control", data, None)
         trainer = factory.trainer(stage, "control", tmp_path, tmp_path, len(data.train_dataloader()))
         trainer.fit_loop.epoch_loop = loop(trainer, trainer.min_steps, trainer.max_steps)
         trainer.fit(module, datamodule=data)

@@ -5,11 +5,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tutelage.config import factory
-from tutelage.evaluation.metrics import figures, figures_of_own
 from tutelage.evaluation.predictions import Predictions
 from tutelage.evaluation.results import Trained, read_answers, write_results
-from tutelage.evaluation.saved_predictions import shared
 from tutelage.runtime import manifest
+from tutelage.tasks.metrics.classification import figures, figures_of_own
+from tutelage.tasks.predictions import shared
 
 
 def answers(keys, classes=3):

@@ -1,14 +1,21 @@
 """Metrics of a network on labelled examples: accuracy, calibration, fidelity to its teacher.
 
 All are computed in float64 from predictions whose logits are finite and whose labels are in range
-(:class:`~tutelage.evaluation.saved_predictions.SavedPredictions`), so that no metric is silently 0 or NaN.
+(:class:`~tutelage.tasks.predictions.SavedPredictions`), so that no figure is silently 0 or NaN.
 NumPy computes them: a report reads thousands of runs without PyTorch.
 """
 
 import numpy as np
 
 from tutelage.errors import TutelageError
-from tutelage.evaluation.saved_predictions import Labelled, SavedPredictions, arrays, confidence, log_softmax, shared
+from tutelage.tasks.predictions import (
+    Labelled,
+    arrays,
+    check_same_examples,
+    confidence,
+    log_softmax,
+    shared,
+)
 
 
 def figures(p: Labelled, teacher: Labelled | None = None) -> dict[str, float]:
@@ -39,7 +46,7 @@ def figures(p: Labelled, teacher: Labelled | None = None) -> dict[str, float]:
     }
     if teacher is not None:
         theirs = arrays(teacher)
-        _check_same_examples(own, theirs)
+        check_same_examples(own, theirs)
         log_q = log_softmax(theirs.logits)
         found["agreement"] = float((own.choice == theirs.choice).mean())
         found["kl_teacher"] = float((np.exp(log_q) * (log_q - log_p)).sum(1).mean())
@@ -82,16 +89,3 @@ def confusion(p: Labelled) -> np.ndarray:
     own = arrays(p)
     classes = own.logits.shape[1]
     return np.bincount(own.label * classes + own.choice, minlength=classes**2).reshape(classes, classes)
-
-
-def _check_same_examples(p: SavedPredictions, teacher: SavedPredictions) -> None:
-    if p.logits.shape != teacher.logits.shape:
-        raise TutelageError(
-            f"the teacher answered [examples, classes] {list(teacher.logits.shape)}, the network {list(p.logits.shape)}"
-        )
-    if not np.array_equal(p.key, teacher.key):
-        first = int((p.key != teacher.key).argmax())
-        raise TutelageError(
-            f"teacher and network answered other examples: at index {first} the teacher's key is "
-            f"{int(teacher.key[first])}, the network's {int(p.key[first])}"
-        )

@@ -7,8 +7,8 @@ import sklearn.metrics
 import torch
 
 from tutelage.errors import TutelageError
-from tutelage.evaluation.metrics import confusion, expected_calibration_error, figures
 from tutelage.evaluation.predictions import Predictions
+from tutelage.tasks.metrics.classification import confusion, expected_calibration_error, figures
 
 
 def make(n=400, classes=7, seed=0, scale=2.0, skill=1.5):

@@ -1,0 +1,104 @@
+"""Losses against labels that torch does not have in this form: with class weights, and with unknown labels."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tutelage.errors import TutelageError
+from tutelage.losses.base import Loss
+from tutelage.losses.ranks import mean_over_ranks
+
+BALANCED = "balanced"
+
+
+def cross_entropy(label_smoothing: float = 0.0, class_weights: str | Sequence[float] | None = None) -> nn.Module:
+    """Returns the cross-entropy of labels: torch's, or with weights for the classes.
+
+    Args:
+        label_smoothing: in [0, 1].
+        class_weights: see :class:`WeightedCrossEntropy`; None: torch's ``CrossEntropyLoss``.
+    """
+    if class_weights is None:
+        return nn.CrossEntropyLoss(label_smoothing=label_smoothing)
+    return WeightedCrossEntropy(class_weights, label_smoothing)
+
+
+class WeightedCrossEntropy(Loss):
+    """Σ_i w(y_i)·(−log p_i(y_i)) / Σ_i w(y_i) over the examples of a batch.
+
+    Args:
+        class_weights: ``balanced``: w(c) = n / (C·n_c) of the n labelled training examples, n_c of class c (that of
+            scikit-learn; 0 for a class without an example); or C numbers from 0 on.
+        label_smoothing: in [0, 1]; as of torch's ``CrossEntropyLoss``.
+
+    Shapes: input [N, C] logits, target [N] integers, result a scalar in nats.
+
+    Raises:
+        TutelageError: the weights are neither.
+    """
+
+    def __init__(self, class_weights: str | Sequence[float], label_smoothing: float = 0.0):
+        super().__init__()
+        if class_weights == BALANCED:
+            weights = torch.empty(0)
+        elif isinstance(class_weights, str):
+            raise TutelageError(f"class_weights must be 'balanced' or one number a class; found {class_weights!r}")
+        else:
+            weights = torch.tensor([float(one) for one in class_weights])
+            if not len(weights) or not bool((weights.isfinite() & (weights >= 0)).all()) or not bool(weights.any()):
+                raise TutelageError(f"class_weights must be numbers from 0 on, not all 0; found {list(class_weights)}")
+        self.balanced, self.label_smoothing = class_weights == BALANCED, float(label_smoothing)
+        self.labels: Tensor | None = None
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    def bind(self, keys: Tensor, labels: Tensor) -> None:
+        """Notes the training labels, whose classes are counted once their number is known."""
+        self.labels = labels[labels >= 0] if self.balanced else None
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Returns the weighted mean."""
+        if self.balanced and self.labels is not None:
+            count = torch.bincount(self.labels.cpu().flatten(), minlength=input.shape[-1]).double()
+            weights = torch.where(count > 0, count.sum() / (len(count) * count.clamp(min=1)), 0.0)
+            self.class_weights, self.labels = weights.float().to(input.device), None
+        if len(self.class_weights) != input.shape[-1]:
+            raise TutelageError(f"class_weights: {len(self.class_weights)} numbers for {input.shape[-1]} classes")
+        weights = self.class_weights.to(input.dtype)
+        summed = F.cross_entropy(input, target, weights, label_smoothing=self.label_smoothing, reduction="sum")
+        return summed / mean_over_ranks(weights[target].sum(), 1e-6)
+
+    def extra_repr(self) -> str:
+        """Returns the arguments."""
+        return f"balanced={self.balanced}, label_smoothing={self.label_smoothing}"
+
+
+class BinaryCrossEntropy(nn.Module):
+    """Mean over known labels of −y·log σ(z) − (1 − y)·log(1 − σ(z)), in nats; 0 without any.
+
+    Shapes: input [N, K] logits, target [N, K] floats, NaN where a label is not known, result a scalar.
+    """
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Returns the mean."""
+        return _known_mean(F.binary_cross_entropy_with_logits, input, target)
+
+
+class SquaredError(nn.Module):
+    """Mean over known numbers of (z − y)², in the square of the label's unit; 0 without any.
+
+    Shapes: input [N, d], target [N, d] floats, NaN where a number is not known, result a scalar.
+    """
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Returns the mean."""
+        return _known_mean(F.mse_loss, input, target)
+
+
+def _known_mean(loss: Any, input: Tensor, target: Tensor) -> Tensor:
+    """Returns the mean of an elementwise loss where the target is no NaN, with a gradient of 0 elsewhere."""
+    known = ~target.isnan()
+    each = loss(input, torch.where(known, target, 0.0), reduction="none")
+    return torch.where(known, each, 0.0).sum() / mean_over_ranks(known.sum().to(each.dtype))

@@ -1,0 +1,82 @@
+"""Tries out a job's networks, losses and optimizers on a few examples before anything is trained."""
+
+import torch
+
+from tutelage.config import factory
+from tutelage.config.plan import JobPlan
+from tutelage.data.module import Data
+from tutelage.errors import TutelageError, tried_out
+from tutelage.evaluation.cost import multiply_adds
+from tutelage.evaluation.results import SPLITS
+from tutelage.pipeline import fit
+from tutelage.pipeline.class_checks import warn_of_classes
+from tutelage.pipeline.specialists import check_groups
+from tutelage.pipeline.task_checks import check_fits_task, check_losses_fit_task
+from tutelage.pipeline.teacher_cache import check_views
+from tutelage.pipeline.teacher_checks import report_quality
+from tutelage.pipeline.teachers import check_given
+from tutelage.runtime import distributed
+from tutelage.tasks.base import Task
+from tutelage.types import Batch
+
+
+def try_out(plan: JobPlan, data: Data) -> None:
+    """Runs networks, taps and losses on a few images before training, with untrained weights.
+
+    Raises:
+        TutelageError: a network rejects the images, its number of logits is not that of the classes, a loss does not
+            fit the pair, or an optimizer rejects its arguments.
+    """
+    stage = plan.student
+    fit.check_stages(plan, data)
+    task = factory.task(stage, data)
+    for split in ("train", *SPLITS):
+        task.check_labels(split, data.splits[split].labels)
+    check_fits_task(plan, task)
+    warn_of_classes(data)
+    _try_networks(plan, data, task)
+    check_given(plan, data)
+    check_groups(stage.sources, data.num_outputs)
+    teaching = factory.sources(stage)
+    module = factory.distillation_module(stage, data, teaching, None)
+    check_losses_fit_task(module)
+    module.dry_run(data)
+    for one in [plan.control, *(teacher.training for teacher in plan.teachers if not teacher.is_given)]:
+        if factory.group_rules(one) is not None:  # patterns fit one network and not another
+            name = "control" if one is plan.control else "teacher"
+            factory.supervised_module(one, name, data, None).dry_run(data)
+    check_views(stage, data)
+    for name, source in teaching.items():
+        for split, (logits, labels) in source.graded(data).items():
+            if distributed.is_main():
+                report_quality(f"sources.{name}", split, logits, labels, task)
+
+
+def _try_networks(plan: JobPlan, data: Data, task: Task) -> None:
+    """Checks each network's logits on a few examples."""
+    nets = {"student": plan.student.student}
+    nets |= {f"assistant {name}": own.student for name, own in plan.assistants.items()}
+    for number, teacher in enumerate(plan.teachers):
+        nets[f"teacher {number}" if number else "teacher"] = teacher.training.network
+    batch = data.sample(8)
+    for role, node in nets.items():
+        net = factory.network(node, 0).eval()
+        shape = _shape(role, net, batch)
+        if role == "student" and not any(parameter.requires_grad for parameter in net.parameters()):
+            raise TutelageError("the student has no weights to train")
+        if shape != (expected := task.logits_shape(batch["label"], data.num_outputs)):
+            raise TutelageError(f"the {role} returns logits {shape}; the data's labels need {expected}")
+        multiply_adds(net.net, data.sample(1))  # warns now if the cost can't be counted
+
+
+def _shape(role: str, net: torch.nn.Module, batch: Batch) -> list[int]:
+    """Returns the shape of a network's logits; a mistake in the user's own code is named with its line."""
+    try:
+        with torch.no_grad():
+            return list(net(batch)["logits"].shape)
+    except TutelageError:
+        raise
+    except Exception as error:
+        if (why := tried_out(error)) is None:
+            raise
+        raise TutelageError(f"the {role} can't take images {list(batch['input'].shape)}: {why}") from error
