@@ -151,7 +151,10 @@ def _names(metrics: Mapping[str, Any]) -> dict[str, str]:
 
 
 _COST: list[tuple[str, JustifyMethod]] = [("Params", "right"), ("Mult-\nadds", "right"), ("Weights\n(epoch)", "left")]
-_SHORT_HEADS = {"accuracy": "Acc.", "agreement": "Agree"}
+_SHORT_HEADS = {
+    "accuracy": "Acc.", "agreement": "Agree", "label_accuracy": "Label", "mse_teacher": "MSE to\nteacher",
+    "pearson_teacher": "r with\nteacher", "span_f1": "Span", "f1_micro": "F1\nmicro", "f1_macro": "F1\nmacro",
+}  # fmt: skip
 
 
 def _cells(entry: Mapping[str, Any], teacher: Mapping[str, Any] | None, kinds: Mapping[str, FigureKind]) -> list[str]:
@@ -179,7 +182,8 @@ def _legend(metrics: Mapping[str, Any]) -> str:
     count = metrics["student"]["last"]["test"]["count"]
     sentences = [f"{count:,} test examples, with the last weights and with the best on validation."]
     if "teacher" in metrics:
-        sentences.append("×: times smaller than the teacher. Agree, KL: with the teacher.")
+        fidelity = " Agree, KL: with the teacher." if "agreement" in TaskFigures.of(metrics).kinds else ""
+        sentences.append("×: times smaller than the teacher." + fidelity)
     shown = {**metrics.get("chain", {}), **{name: metrics[role] for role, name in _names(metrics).items()}}
     for name, entry in shown.items():
         if entry["reused"]:

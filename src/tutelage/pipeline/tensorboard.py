@@ -98,12 +98,13 @@ def _leaves(node: Any, cfg: DictConfig, path: str = "") -> Iterator[tuple[str, A
 
 
 def final_figures(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """The figures that the runs of a sweep are compared by, ``final/accuracy/gain`` first.
+    """Yields the figures that the runs of a sweep are compared by, the headline's gain (``final/accuracy/gain``) first.
 
     They are those of the last weights; ``final_best/accuracy/gain`` and so on of the best on validation.
     """
+    headline = TaskFigures.of(metrics).headline
     for weights, place in (("last", "final"), ("best", "final_best")):
-        yield f"{place}/accuracy/gain", float(metrics["gain"][weights]["accuracy"])
+        yield f"{place}/{headline}/gain", float(metrics["gain"][weights][headline])
         for split in ("val", "test"):
             for name, value in metrics["student"][weights][split].items():
                 if name != "count":

@@ -31,6 +31,7 @@ class AKL(nn.Module):
     arXiv:2404.02657.
     """
 
+    over_classes = True
     mu: Tensor
     temperature: Tensor
 

@@ -45,6 +45,7 @@ class JSD(nn.Module):
     arXiv:2306.13649.
     """
 
+    over_classes = True
     beta: Tensor
     temperature: Tensor
 
@@ -99,6 +100,7 @@ class SkewKL(nn.Module):
     Ko et al., "DistiLLM: Towards Streamlined Distillation for Large Language Models", 2024, arXiv:2402.03898.
     """
 
+    over_classes = True
     skew: Tensor
     temperature: Tensor
 
@@ -136,6 +138,8 @@ class SkewReverseKL(SkewKL):
 
     Ko et al., "DistiLLM: Towards Streamlined Distillation for Large Language Models", 2024, arXiv:2402.03898.
     """
+
+    over_classes = True
 
     @in_float32
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:

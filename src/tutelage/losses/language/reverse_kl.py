@@ -27,6 +27,7 @@ class ReverseKL(nn.Module):
     Gu et al., "MiniLLM: Knowledge Distillation of Large Language Models", 2024, arXiv:2306.08543.
     """
 
+    over_classes = True
     temperature: Tensor
 
     def __init__(self, temperature: float = 1.0):

@@ -22,6 +22,8 @@ class TotalVariation(nn.Module):
     Wen et al., "f-Divergence Minimization for Sequence-Level Knowledge Distillation", 2023, arXiv:2307.15190.
     """
 
+    over_classes = True
+
     @in_float32
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Returns the loss, a scalar."""

@@ -34,6 +34,8 @@ class ULD(nn.Module):
     arXiv:2402.12030.
     """
 
+    over_classes = True
+
     @in_float32
     def forward(self, student: Tensor, teacher: Tensor, student_mask: Tensor, teacher_mask: Tensor) -> Tensor:
         """Returns the loss, a scalar."""

@@ -41,6 +41,7 @@ class CTKD(Loss):
     Li et al., "Curriculum Temperature for Knowledge Distillation", 2023, arXiv:2211.16231.
     """
 
+    over_classes = True
     same_on_ranks = fixed_graph = True  # on_epoch_start only changes a number
 
     start: Tensor

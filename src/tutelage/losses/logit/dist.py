@@ -35,6 +35,7 @@ class DIST(nn.Module):
     Huang et al., "Knowledge Distillation from A Stronger Teacher", 2022, arXiv:2205.10536.
     """
 
+    over_classes = True
     beta: Tensor
     gamma: Tensor
     temperature: Tensor

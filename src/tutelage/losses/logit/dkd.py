@@ -32,6 +32,7 @@ class DKD(nn.Module):
     Zhao et al., "Decoupled Knowledge Distillation", 2022, arXiv:2203.08679.
     """
 
+    over_classes = True
     alpha: Tensor
     beta: Tensor
     temperature: Tensor

@@ -38,6 +38,7 @@ class DTKD(nn.Module):
     Wei & Bai, "Dynamic Temperature Knowledge Distillation", 2024, arXiv:2404.12711.
     """
 
+    over_classes = True
     alpha: Tensor
     beta: Tensor
     temperature: Tensor

@@ -39,6 +39,7 @@ class Dustbin(nn.Module):
     Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv:1503.02531, section 5.
     """
 
+    over_classes = True
     share: Tensor
 
     def __init__(self, classes: Sequence[int], share: float = 0.5, label_smoothing: float = 0.0):

@@ -27,6 +27,8 @@ class Standardised(nn.Module):
     Sun et al., "Logit Standardization in Knowledge Distillation", 2024, arXiv:2403.01427.
     """
 
+    over_classes = True
+
     def __init__(self, loss: nn.Module):
         super().__init__()
         self.loss = loss

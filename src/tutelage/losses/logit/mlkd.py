@@ -40,6 +40,7 @@ class MLKD(nn.Module):
     Jin et al., "Multi-Level Logit Distillation", CVPR 2023.
     """
 
+    over_classes = True
     temperatures: Tensor
     instance: Tensor
     batch: Tensor

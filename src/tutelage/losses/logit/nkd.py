@@ -30,6 +30,7 @@ class NKD(nn.Module):
     Yang et al., "From Knowledge Distillation to Self-Knowledge Distillation", 2023, arXiv:2303.13005.
     """
 
+    over_classes = True
     gamma: Tensor
     temperature: Tensor
 

@@ -46,6 +46,7 @@ class PSKD(Loss):
     Kim et al., "Self-Knowledge Distillation with Progressive Refinement of Targets", 2021, arXiv:2006.12000.
     """
 
+    over_classes = True
     same_on_ranks = fixed_graph = True  # on_epoch_start only changes a number
 
     mixing: Tensor

@@ -36,6 +36,7 @@ class SoftTarget(nn.Module):
     Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv:1503.02531.
     """
 
+    over_classes = True
     temperature: Tensor
 
     def __init__(self, temperature: float = 4.0):

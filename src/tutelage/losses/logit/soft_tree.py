@@ -35,6 +35,7 @@ class LeafLabels(nn.Module):
     Frosst & Hinton, "Distilling a Neural Network Into a Soft Decision Tree", 2017, arXiv:1711.09784.
     """
 
+    over_classes = True
     label_smoothing: Tensor
 
     def __init__(self, label_smoothing: float = 0.0):
@@ -71,6 +72,7 @@ class LeafSoftTarget(nn.Module):
     Frosst & Hinton, "Distilling a Neural Network Into a Soft Decision Tree", 2017, arXiv:1711.09784.
     """
 
+    over_classes = True
     temperature: Tensor
 
     def __init__(self, temperature: float = 1.0):
@@ -118,6 +120,7 @@ class Balance(Loss):
     Frosst & Hinton, "Distilling a Neural Network Into a Soft Decision Tree", 2017, arXiv:1711.09784.
     """
 
+    over_classes = True
     same_on_ranks = True
 
     average: Tensor

@@ -32,6 +32,7 @@ class TfKDReg(nn.Module):
     Yuan et al., "Revisiting Knowledge Distillation via Label Smoothing Regularization", 2020, arXiv:1909.11723.
     """
 
+    over_classes = True
     correct: Tensor
     temperature: Tensor
 

@@ -27,6 +27,7 @@ class TTM(nn.Module):
     Zheng & Yang, "Knowledge Distillation Based on Transformed Teacher Matching", 2024, arXiv:2402.11148.
     """
 
+    over_classes = True
     temperature: Tensor
 
     def __init__(self, temperature: float = 10.0):

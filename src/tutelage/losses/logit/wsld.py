@@ -30,6 +30,7 @@ class WSLD(nn.Module):
     arXiv:2102.00650.
     """
 
+    over_classes = True
     temperature: Tensor
 
     def __init__(self, temperature: float = 2.0):
