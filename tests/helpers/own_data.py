@@ -161,3 +161,31 @@ class Module(L.LightningDataModule):
 def stack(samples):
     images = torch.stack([torch.from_numpy(np.array(image))[None] for image, _ in samples])
     return images, torch.tensor([label for _, label in samples])
+
+
+def answers(part="train") -> TensorDataset:
+    """Two yes-or-no labels an image: an even digit, a digit above 4; some are not known."""
+    images, labels = digits(part)
+    found = np.stack([labels % 2 == 0, labels > 4], 1).astype(np.float32)
+    found[::7, 0] = np.nan
+    return TensorDataset(torch.from_numpy(images)[:, None], torch.from_numpy(found))
+
+
+def ink(part="train") -> TensorDataset:
+    """A class for each pixel: paper, ink, much ink; the corners count for nothing."""
+    images, _ = digits(part)
+    classes = np.digitize(images, [64, 160]).astype(np.int64)
+    classes[:, [0, 0, -1, -1], [0, -1, 0, -1]] = -100
+    return TensorDataset(torch.from_numpy(images)[:, None], torch.from_numpy(classes))
+
+
+class PixelNet(torch.nn.Module):
+    """A class for each pixel, classes last."""
+
+    def __init__(self, width=8, classes=3):
+        super().__init__()
+        self.body = torch.nn.Conv2d(1, width, 3, padding=1)
+        self.classifier = torch.nn.Conv2d(width, classes, 1)
+
+    def forward(self, x):
+        return self.classifier(self.body(x).relu()).movedim(1, -1)

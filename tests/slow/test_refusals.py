@@ -233,7 +233,5 @@ def test_a_corrupt_image_of_a_folder_is_named(main, tmp_path):
 def test_labels_of_another_task_are_refused_before_training(main, tmp_path):
     answer = main("distill", *PAIR, "data=dataset", "data.train={_target_: own_data.brightness}", "hydra.run.dir=run")
     assert answer.code == 1
-    assert "task=classification needs labels that are one integer an example, the number of its class; those of train are floats" in (
-        answer.message
-    )
+    assert "task=classification needs labels that are one integer an example" in answer.message
     assert not list(tmp_path.rglob("*.safetensors"))

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig
 from torch import nn
 
 from tutelage.checkpoints.weights import digest, load_into, read_state, save_network
 from tutelage.config import factory
 from tutelage.config.plan import GENERATION, JobPlan, TeacherPlan, replaced, writable
-from tutelage.config.source_nodes import networks, without_files
+from tutelage.config.source_nodes import build, networks, without_files
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
 from tutelage.evaluation import results
@@ -81,7 +80,7 @@ class TeacherSetup:
         if isinstance(on_validation, Predictions):
             return Recorded(on_validation.key, on_validation.logits)
         node = self.stage.sources.teacher
-        made: Source = instantiate(node.get("source") or node)  # the source of a cache
+        made = build(node.get("source") or node)  # the source of a cache
         made.attach({"logits"}, {})
         return made
 

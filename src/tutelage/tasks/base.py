@@ -106,7 +106,8 @@ class Task(ABC):
 
     def on_validation(self, beside_teacher: bool) -> tuple[str, ...]:
         """Returns the names of the figures on validation while training, with those of fidelity or without."""
-        return (*self.logged, *(self.beside_teacher if beside_teacher else ()), *self.metrics)
+        own = () if self.headline in self.logged else (self.headline,)
+        return (*self.logged, *own, *(self.beside_teacher if beside_teacher else ()), *self.metrics)
 
     def mode(self, figure: str) -> str | None:
         """Returns ``max`` or ``min`` for a figure, such as ``nll`` or ``val/nll``; None if it is not known."""
