@@ -25,11 +25,13 @@ EXPECTED = {
     r"sources\.teacher\.(_target_|net)": "signals run",
     r"sources\..*|assistants|generations|stages\.teacher\.weights": "run",
     r"stages\.teacher\..*": "teacher run",
+    r"task\..*": "teacher control run",
     r"loss\.terms\.hard\..*": "teacher control run",
+    r"loss\.class_weights": "teacher control run",
     r"loss\.label_smoothing": "control run",
     r"loss\..*": "run",
     r"trainer\.max_epochs|data\.(labelled|repeat_labelled|classes|unlabelled)": "control run",  # the teacher's own
-    r"data\.(mean|std|num_classes|input_shape)": "teacher control signals run",
+    r"data\.(mean|std|num_classes|num_outputs|input_shape)": "teacher control signals run",
     r"(optimizer|scheduler|trainer|data|callbacks)\..*": "teacher control run",
 }
 

@@ -53,8 +53,9 @@ def query(line: str) -> list[str]:
         return [answer.replace(f"{group}=", f"{group}{package}=", 1) for answer in found]
     known = _groups(composed)
     bare = {f"{key.partition('@')[0]}=" for key in known} - {f"{key}=" for key in known}  # such as model=
-    packaged = [f"{key}=" for key in known if "@" in key and key.startswith(word)]
-    return [answer for answer in found if answer not in bare] + packaged
+    # nor a group that has folders of further choices, such as loss=regression/output_mse
+    others = [f"{key}=" for key in known if key.startswith(word) and f"{key}=" not in found]
+    return [answer for answer in found if answer not in bare] + others
 
 
 def _groups(verb: str) -> list[str]:

@@ -37,6 +37,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("copies", _copies, replace=True)
     OmegaConf.register_new_resolver("product", _product, replace=True)
     OmegaConf.register_new_resolver("found", found, replace=True)
+    OmegaConf.register_new_resolver("num_outputs", _num_outputs, replace=True)
     OmegaConf.register_new_resolver("count_classes", _count_classes, replace=True)
     OmegaConf.register_new_resolver("hf_config", _hf_config, replace=True)
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), replace=True, use_cache=True)
@@ -61,6 +62,12 @@ def _stages(
     if given is None and also == "embedding":
         taps.append(also)
     return OmegaConf.create([f"{source}.{tap}{'' if tap == 'embedding' else ending}" for tap in taps])
+
+
+def _num_outputs(*, _root_: DictConfig) -> int | None:
+    """Returns the width of the last axis of logits: ``data.num_outputs``, else ``data.num_classes``."""
+    wide = _root_.data.get("num_outputs")
+    return _root_.data.num_classes if wide is None else wide
 
 
 def _tap(source: str, given: str | None, place: int | str, *, _root_: DictConfig) -> str:

@@ -19,8 +19,8 @@ from tutelage.config.validate import check, check_resolves
 from tutelage.errors import TutelageError
 from tutelage.evaluation.cost import total
 from tutelage.pipeline import sweep
+from tutelage.pipeline.planned_tasks import GO_ON, REUSE, TRAIN, WRITE, PlannedTask
 from tutelage.pipeline.survey import tasks_of
-from tutelage.pipeline.tasks import GO_ON, REUSE, TRAIN, WRITE, Task
 from tutelage.pipeline.try_out import try_out
 from tutelage.runtime.messages import quiet
 from tutelage.runtime.text import in_a_line
@@ -39,7 +39,7 @@ class PlannedJob:
     """
 
     name: str
-    tasks: tuple[Task, ...]
+    tasks: tuple[PlannedTask, ...]
     refused: str = ""
 
 
@@ -54,7 +54,7 @@ class Plan:
     jobs: tuple[PlannedJob, ...]
 
     @property
-    def tasks(self) -> list[Task]:
+    def tasks(self) -> list[PlannedTask]:
         """Returns the tasks of all jobs, shared ones once."""
         return list({task.key: task for job in self.jobs for task in job.tasks}.values())
 
@@ -109,7 +109,7 @@ def _plan_job(words: list[str], verb: str, number: int | None = None) -> Planned
         return PlannedJob("" if number is None else Path(folder).name, tuple(tasks))
 
 
-def _table_of_tasks(tasks: Iterable[Task]) -> Table:
+def _table_of_tasks(tasks: Iterable[PlannedTask]) -> Table:
     made = Table(box=box.SIMPLE_HEAD)
     for name in ("", "what", "artifact", "waits for"):
         made.add_column(name, overflow="fold")
@@ -124,7 +124,7 @@ def _table_of_tasks(tasks: Iterable[Task]) -> Table:
     return made
 
 
-def _cost(task: Task) -> list[str]:
+def _cost(task: PlannedTask) -> list[str]:
     if task.is_there:
         return ["", "", "", ""]
     numbers = ["" if number is None else f"{number:,}" for number in (task.epochs, task.steps)]
@@ -153,7 +153,7 @@ def _table_of_jobs(jobs: Iterable[PlannedJob]) -> Table:
     return made
 
 
-def _sentence(tasks: Sequence[Task]) -> str:
+def _sentence(tasks: Sequence[PlannedTask]) -> str:
     """Returns how much there is to do, in a line."""
     counts = Counter(task.action for task in tasks)
     trained = Counter(task.kind for task in tasks if task.action in (TRAIN, GO_ON))
@@ -167,7 +167,7 @@ def _sentence(tasks: Sequence[Task]) -> str:
     )
 
 
-def _sums(tasks: Iterable[Task]) -> tuple[int, str, str]:
+def _sums(tasks: Iterable[PlannedTask]) -> tuple[int, str, str]:
     todo = [task for task in tasks if not task.is_there]
     macs = total(task.macs for task in todo if task.steps or task.kind == "signals")
     return (

@@ -18,9 +18,9 @@ from tutelage.evaluation.cost import multiply_adds, parameters, total
 from tutelage.evaluation.predictions import Predictions
 from tutelage.evaluation.results import SPLITS, read_answers
 from tutelage.pipeline import artifacts
+from tutelage.pipeline.planned_tasks import GO_ON, REUSE, TRAIN, WRITE, PlannedTask
 from tutelage.pipeline.specialists import find_or_take_groups, recipe_of_all, trainings_of
 from tutelage.pipeline.supervised import recipe
-from tutelage.pipeline.tasks import GO_ON, REUSE, TRAIN, WRITE, Task
 from tutelage.pipeline.teacher_cache import bytes_of_example, recipe_of_signals, to_cache, verify_signals
 from tutelage.pipeline.teachers import (
     fill,
@@ -41,7 +41,7 @@ _SAMPLE = 10_000  # training examples of which predictions are kept
 _BACKWARD = 3  # forward and backward of a step are three forward passes
 
 
-def tasks_of(plan: JobPlan, data: Data, folder: Path | None = None, student: bool = True) -> list[Task]:
+def tasks_of(plan: JobPlan, data: Data, folder: Path | None = None, student: bool = True) -> list[PlannedTask]:
     """Returns all work of a job in its order.
 
     Args:
@@ -73,13 +73,13 @@ class _Survey:
     def __init__(self, plan: JobPlan, data: Data):
         self.plan, self.data, self.stage = plan, data, plan.student
         self.since = artifacts.oldest(plan.config)
-        self.tasks: list[Task] = []
-        self.waits: list[Task] = []
+        self.tasks: list[PlannedTask] = []
+        self.waits: list[PlannedTask] = []
 
     def teachers(self) -> None:
         """Notes the networks of ``sources`` and what is combined of them."""
         sources = writable(self.plan.student.sources)
-        found: dict[str, list[tuple[Task, Path]]] = {str(name): [] for name in sources}
+        found: dict[str, list[tuple[PlannedTask, Path]]] = {str(name): [] for name in sources}
         for one in self.plan.teachers:
             several = sum(other.source == one.source for other in self.plan.teachers) > 1
             name = f"{one.source} {len(found[one.source]) + 1}" if several else one.source
@@ -102,7 +102,7 @@ class _Survey:
             self.waits += missing
         self.stage = replaced(self.plan.student, {"sources": sources})
 
-    def _teacher(self, one: TeacherPlan, name: str) -> tuple[Task, Path]:
+    def _teacher(self, one: TeacherPlan, name: str) -> tuple[PlannedTask, Path]:
         """Notes a network of ``sources``; returns the artifact that teaches and its folder."""
         if one.is_given:
             return self._given(one, name, one.checkpoint)
@@ -115,13 +115,13 @@ class _Survey:
         if task.is_there:
             file = folder / "epochs" / f"{self.plan.epoch}.safetensors"
             return self._given(replace(one, key=None, prefix=None), f"epoch {self.plan.epoch} of {name}", str(file))
-        later = Task(
+        later = PlannedTask(
             f"epoch {self.plan.epoch} of {name}", "given", WRITE, f"{task.key} {self.plan.epoch}", after=(task.name,)
         )
         self.tasks.append(later)
         return later, folder
 
-    def _given(self, one: TeacherPlan, name: str, file: str | None) -> tuple[Task, Path]:
+    def _given(self, one: TeacherPlan, name: str, file: str | None) -> tuple[PlannedTask, Path]:
         """Notes a network from a file, or as it is built, whose predictions are an artifact."""
         net = factory.network(one.training.network, one.training.seed, "teacher").net
         if file is not None:
@@ -129,7 +129,7 @@ class _Survey:
         found = recipe_of_given(one.training, self.data, net)
         return self._artifact(name, "given", found, WRITE, bytes=self._bytes(net, self.data))
 
-    def _specialists(self, name: str, node: DictConfig, generalist: Task, folder: Path) -> list[Task]:
+    def _specialists(self, name: str, node: DictConfig, generalist: PlannedTask, folder: Path) -> list[PlannedTask]:
         """Notes the specialists of a generalist and the combination; returns those of them that are missing."""
         [stage] = [one.specialist for one in self.plan.teachers if one.source == name]
         assert stage is not None  # the plan has it for every generalist
@@ -160,7 +160,7 @@ class _Survey:
         fill_specialists(node, groups, folders)
         return missing
 
-    def _combined(self, name: str, found: dict[str, Any], kind: str, missing: list[Task]) -> Task:
+    def _combined(self, name: str, found: dict[str, Any], kind: str, missing: list[PlannedTask]) -> PlannedTask:
         if any(task.digest is None for task in missing):
             return self._later(f"combination of {name}", kind, WRITE, missing)
         return self._artifact(f"combination of {name}", kind, found, WRITE, after=tuple(task.name for task in missing))[
@@ -221,31 +221,37 @@ class _Survey:
             action = GO_ON
             if is_complete(self.plan.config, folder):
                 action, made = REUSE, manifest.read(folder / "checkpoints")["made"]
-        self.tasks.append(Task("student", "student", action, key, None, made, after, **cost))
+        self.tasks.append(PlannedTask("student", "student", action, key, None, made, after, **cost))
 
     def _artifact(
         self, name: str, kind: str, found: dict[str, Any], action: str, verify: Any = manifest.check, **more: Any
-    ) -> tuple[Task, Path]:
+    ) -> tuple[PlannedTask, Path]:
         folder = artifacts.place(self.plan.artifacts, kind, found)
         made = ""
         if artifacts.is_usable(folder, self.since, verify):
             action, made, more = REUSE, str(manifest.read(folder)["made"]), {**more, "after": ()}
         elif action == TRAIN and (folder.with_name(f".{folder.name}.work") / "states").is_dir():
             action = GO_ON
-        task = Task(name, kind, action, f"{kind}/{folder.name}", folder.name, made, **more)
+        task = PlannedTask(name, kind, action, f"{kind}/{folder.name}", folder.name, made, **more)
         self.tasks.append(task)
         return task, folder
 
     def _later(
-        self, name: str, kind: str, action: str, after: list[Task], made_by: DictConfig | None = None, **more: Any
-    ) -> Task:
+        self,
+        name: str,
+        kind: str,
+        action: str,
+        after: list[PlannedTask],
+        made_by: DictConfig | None = None,
+        **more: Any,
+    ) -> PlannedTask:
         """Notes an artifact whose recipe needs the weights of others that are not there yet."""
         known = {"name": name, "after": [task.key for task in after]}
         if made_by is not None and "sources" in made_by:
             known |= _plain_recipe(made_by, self.data)
         elif made_by is not None:
             known |= {"node": without_files(made_by)}
-        task = Task(name, kind, action, recipe_digest(known), after=tuple(one.name for one in after), **more)
+        task = PlannedTask(name, kind, action, recipe_digest(known), after=tuple(one.name for one in after), **more)
         self.tasks.append(task)
         return task
 

@@ -112,7 +112,7 @@ def forest(name: str, title: str, kind: FigureKind, rows: Sequence[Row], others:
     description = "; ".join(
         f"{row.label}: {kind.difference(row.found.mean)}" for row in rows[:12] if row.found.mean is not None
     ) + ("; further ones are in the table of cells." if len(rows) > 12 else ".")
-    on = Drawing(name, WIDTH, height, title, f"Mean gains, {_unit(kind)}: {description}")
+    on = Drawing(name, WIDTH, height, title, f"Mean gains in {_unit(kind)}: {description}")
     bottom = top + step * len(rows)
     x = Scale(*around(values), 12, WIDTH - 12)
     for tick in x.ticks():
@@ -120,7 +120,7 @@ def forest(name: str, title: str, kind: FigureKind, rows: Sequence[Row], others:
             y = top + step * place + 25
             on.line(x(tick), y - 8, x(tick), y + 8, "zero" if tick == 0 else "grid")
         on.text(x(tick), bottom + 17, kind.difference(tick) if tick else "0", anchor="middle")
-    on.text(WIDTH / 2, bottom + 38, f"gain over the student alone, {_unit(kind)}", "name", "middle")
+    on.text(WIDTH / 2, bottom + 38, f"gain in {_unit(kind)}", "name", "middle")
     for place, row in enumerate(rows):
         y = top + step * place + 25
         signs = " *" * row.significant
@@ -138,8 +138,8 @@ def forest(name: str, title: str, kind: FigureKind, rows: Sequence[Row], others:
 
 
 def _unit(kind: FigureKind) -> str:
-    lower = " (lower is better)" if kind.mode == "min" else ""
-    return (f"percentage points of test {kind.title}" if kind.percent else f"test {kind.title}") + lower
+    unit = "points" if kind.percent else "lower is better" if kind.mode == "min" else ""
+    return f"test {kind.title} over the student alone" + (f", {unit}" if unit else "")
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def config(name: str, shape: list[int], classes: int) -> DictConfig:
     if name == "timm" or name.startswith("efficientnet"):
         pytest.importorskip("timm", reason="needs the vision extra")
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        values = [f"+data.input_shape={shape}", f"+data.num_outputs={classes}"]
+        values = [f"+data.input_shape={shape}", f"+data.num_classes={classes}"]
         return compose(overrides=[f"+model@network={name}", *values]).network
 
 

@@ -85,7 +85,8 @@ def test_predictions_and_epochs_are_those_of_the_weights_that_they_are_said_to_b
         net = factory.network(stage.student, seed).net
         save_network(net, tmp_path / f"{weights}.safetensors", {"epoch": epoch})
         expected[weights] = {split: predict(net, data.whole(split), device).logits for split in ("val", "test")}
-    fit.finish(factory.network(stage.student, 7).net, tmp_path, data, device, {"seconds": 1.0, "epochs": 3, "steps": 9})
+    net = factory.network(stage.student, 7).net
+    fit.finish(net, tmp_path, data, factory.task(stage, data), device, {"seconds": 1.0, "epochs": 3, "steps": 9})
     found = Trained.read(tmp_path, reused=False)
     assert found.facts["epoch"] == {"last": 2, "best": 0}
     for weights in WEIGHTS:

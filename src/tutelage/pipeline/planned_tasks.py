@@ -6,7 +6,7 @@ TRAIN, GO_ON, REUSE, WRITE = "train", "go on", "reuse", "write"
 
 
 @dataclass(frozen=True)
-class Task:
+class PlannedTask:
     """One training of a job, or another artifact that it makes.
 
     Attributes:
