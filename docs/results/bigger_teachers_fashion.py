@@ -18,12 +18,12 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from scipy.stats import spearmanr
 
-from tutelage.tasks.metrics.classification import figures
 from tutelage.evaluation.predictions import Predictions
 from tutelage.evaluation.results import read_answers
 from tutelage.report.softened_picture import document
 from tutelage.report.statistics import paired
 from tutelage.report.svg import Axes, Drawing, Scale, around
+from tutelage.tasks.metrics.classification import figures
 
 SHADES = ("#a9c4e4", "#7aa3d2", "#4379b8", "#1f4e8c", "#0b2447")
 
