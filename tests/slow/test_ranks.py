@@ -51,7 +51,7 @@ def test_a_multirun_on_two_ranks_is_one_sweep(cli, tmp_path):
         "hydra.sweep.dir=sweep",
         "hydra.sweep.subdir=${hydra.job.num}",
     )
-    assert sorted(path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir()) == ["0", "1"]
+    assert sorted(path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir()) == ["0", "1", "tensorboard"]
     assert [status(tmp_path / "sweep" / job)["state"] for job in "01"] == ["COMPLETE"] * 2
     said = [
         [json.loads(line) for line in (tmp_path / "said" / f"{rank}.jsonl").read_text().splitlines()] for rank in (0, 1)
