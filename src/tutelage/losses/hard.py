@@ -1,7 +1,6 @@
 """Losses against labels that torch does not have in this form: with class weights, and with unknown labels."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 
 from tutelage.errors import TutelageError
 from tutelage.losses.base import Loss
+from tutelage.losses.masks import masked_mean, only
 from tutelage.losses.ranks import mean_over_ranks
 
 BALANCED = "balanced"
@@ -34,11 +34,13 @@ class WeightedCrossEntropy(Loss):
             scikit-learn; 0 for a class without an example); or C numbers from 0 on.
         label_smoothing: in [0, 1]; as of torch's ``CrossEntropyLoss``.
 
-    Shapes: input [N, C] logits, target [N] integers, result a scalar in nats.
+    Shapes: input [..., C] logits, target [...] integers, −100 where there is no label, result a scalar in nats.
 
     Raises:
         TutelageError: the weights are neither.
     """
+
+    takes_unlabelled = True  # the mean is over weights, of all ranks: rows chosen before would be counted twice
 
     def __init__(self, class_weights: str | Sequence[float], label_smoothing: float = 0.0):
         super().__init__()
@@ -60,6 +62,7 @@ class WeightedCrossEntropy(Loss):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Returns the weighted mean."""
+        input, target = input.flatten(0, -2), target.flatten()
         if self.balanced and self.labels is not None:
             count = torch.bincount(self.labels.cpu().flatten(), minlength=input.shape[-1]).double()
             weights = torch.where(count > 0, count.sum() / (len(count) * count.clamp(min=1)), 0.0)
@@ -68,14 +71,26 @@ class WeightedCrossEntropy(Loss):
             raise TutelageError(f"class_weights: {len(self.class_weights)} numbers for {input.shape[-1]} classes")
         weights = self.class_weights.to(input.dtype)
         summed = F.cross_entropy(input, target, weights, label_smoothing=self.label_smoothing, reduction="sum")
-        return summed / mean_over_ranks(weights[target].sum(), 1e-6)
+        return summed / mean_over_ranks(weights[target[target >= 0]].sum(), 1e-6)
 
     def extra_repr(self) -> str:
         """Returns the arguments."""
         return f"balanced={self.balanced}, label_smoothing={self.label_smoothing}"
 
 
-class BinaryCrossEntropy(nn.Module):
+class _OfKnown(Loss):
+    """An elementwise loss, averaged over the elements whose target is not NaN."""
+
+    takes_unlabelled = True  # the mean is over known elements, of all ranks
+
+    @staticmethod
+    def mean(loss: Callable[..., Tensor], input: Tensor, target: Tensor) -> Tensor:
+        """Returns the mean of ``loss`` over known elements; the others get a gradient of 0."""
+        known = ~target.isnan()
+        return masked_mean(loss(input, only(target, known), reduction="none"), known)
+
+
+class BinaryCrossEntropy(_OfKnown):
     """Mean over known labels of −y·log σ(z) − (1 − y)·log(1 − σ(z)), in nats; 0 without any.
 
     Shapes: input [N, K] logits, target [N, K] floats, NaN where a label is not known, result a scalar.
@@ -83,10 +98,10 @@ class BinaryCrossEntropy(nn.Module):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Returns the mean."""
-        return _known_mean(F.binary_cross_entropy_with_logits, input, target)
+        return self.mean(F.binary_cross_entropy_with_logits, input, target)
 
 
-class SquaredError(nn.Module):
+class SquaredError(_OfKnown):
     """Mean over known numbers of (z − y)², in the square of the label's unit; 0 without any.
 
     Shapes: input [N, d], target [N, d] floats, NaN where a number is not known, result a scalar.
@@ -94,11 +109,4 @@ class SquaredError(nn.Module):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Returns the mean."""
-        return _known_mean(F.mse_loss, input, target)
-
-
-def _known_mean(loss: Any, input: Tensor, target: Tensor) -> Tensor:
-    """Returns the mean of an elementwise loss where the target is no NaN, with a gradient of 0 elsewhere."""
-    known = ~target.isnan()
-    each = loss(input, torch.where(known, target, 0.0), reduction="none")
-    return torch.where(known, each, 0.0).sum() / mean_over_ranks(known.sum().to(each.dtype))
+        return self.mean(F.mse_loss, input, target)
