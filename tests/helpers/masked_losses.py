@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from tutelage import losses
+from tutelage.objective import Term
 
 LENGTHS = (1, 5, 3, 2)
 Signals = dict[str, Tensor]
@@ -41,6 +42,30 @@ def _own_masks() -> Signals:
     return found | {"student_mask": _tokens(), "teacher_mask": _tokens().flip(1)}
 
 
+class _OfLabels(nn.Module):
+    """A loss against labels in its term, which knows that some examples have none."""
+
+    def __init__(self, loss: nn.Module, labels: Tensor):
+        super().__init__()
+        self.term = Term(loss, {"input": "student.logits", "target": "batch.label"})
+        self.term.bind(torch.arange(len(labels)), labels)
+
+    def forward(self, student: Tensor, label: Tensor) -> Tensor:
+        return self.term({"student": {"logits": student}, "batch": {"label": label}})
+
+
+def _numbers() -> Signals:
+    label = _draw(4, 5, seed=3)
+    label[1], label[2, 3:] = math.nan, math.nan  # an example without a label, another with a part of it
+    return {"student": _draw(4, 5, seed=1), "label": label}
+
+
+def _pixels() -> Signals:
+    label = torch.arange(12).view(4, 3) % 4
+    label[1], label[2, 1:] = -100, -100
+    return {"student": _draw(4, 3, 4, seed=1), "label": label}
+
+
 _ATTENTION = tuple(f"{whose}_{what}" for whose in ("student", "teacher") for what in ("query", "key", "value"))
 CASES: dict[str, tuple[Callable[[], nn.Module], Signals]] = {
     "BernoulliKL": (losses.BernoulliKL, _answers()),
@@ -54,6 +79,11 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Signals]] = {
     ),
     "TinyBERTStates": (losses.TinyBERTStates, _states("student", "teacher")),
     "ULD": (losses.ULD, _own_masks()),
+    "SquaredError": (lambda: _OfLabels(losses.SquaredError(), _numbers()["label"]), _numbers()),
+    "WeightedCrossEntropy": (
+        lambda: _OfLabels(losses.WeightedCrossEntropy([1.0, 2.0, 0.5, 3.0]), _pixels()["label"]),
+        _pixels(),
+    ),
 }
 
 
