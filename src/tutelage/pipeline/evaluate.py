@@ -52,8 +52,9 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     data = data_of(header, cfg.data, cfg.checkpoint, cfg.trust)
     beside = network_of(cfg.teacher, cfg.trust)[0] if cfg.teacher else None
     task = task_of(header, data, cfg.checkpoint, cfg.trust)
-    theirs = None if beside is None else _answers(beside, data, cfg, task, None)[0]
-    found, own = _answers(net, data, cfg, task, beside)
+    compared = beside is not None and task.keeps_logits  # afterwards; else the teacher answers beside the network
+    theirs = _answers(beside, data, cfg, task, None)[0] if compared else None  # type: ignore[arg-type]
+    found, own = _answers(net, data, cfg, task, None if compared else beside)
     figures = task.figures(as_saved(found), None if theirs is None else as_saved(theirs))
     return {
         "schema": 1,

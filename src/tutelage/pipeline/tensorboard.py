@@ -50,11 +50,9 @@ def write_board(
             writer.file_writer.add_summary(summary)
         for name, value in final_figures(metrics):
             writer.add_scalar(name, value, step)
-    student = TensorBoardLogger(str(folder), name="", version="student", default_hp_metric=False)
-    figures = TaskFigures.of(metrics)
-    if figures.task != CLASSIFICATION.task:
-        student.finalize("success")
+    if TaskFigures.of(metrics).task != CLASSIFICATION.task:  # the pictures are of one class an example
         return
+    student = TensorBoardLogger(str(folder), name="", version="student", default_hp_metric=False)
     if (teacher := found["teacher"]) is not None:
         drawn = _dark_knowledge(teacher.logits_on(taught, "val"), found["student"], cfg, data)
         if drawn is not None:

@@ -206,7 +206,7 @@ def _nothing(folder: Path) -> Mapping[str, Any]:
 
 
 class SignOfLife:
-    """What the heartbeat of this process's job says of the training that runs at the moment."""
+    """Gives the heartbeat of this process's job the figures of the training that runs at the moment."""
 
     figures: Callable[[Path], Mapping[str, Any]] = staticmethod(_nothing)
 

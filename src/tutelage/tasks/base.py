@@ -59,7 +59,7 @@ def update(metrics: Iterable[Metric], predictions: Tensor, targets: Tensor) -> N
 
 
 class Task(ABC):
-    """What labels are, and how answers to them are measured, stored and compared.
+    """Checks labels, and measures, stores and compares answers to them.
 
     In every task ``label[i]`` is what ``logits[i]`` should say, whatever the leading shape, and classes are the last
     axis.
@@ -70,13 +70,15 @@ class Task(ABC):
             positions with a label; they are in ``metrics.json``, curves and reports as ``<name>``.
 
     Raises:
-        TutelageError: the headline is no figure of the task, or a metric is no torchmetrics Metric or has a taken name.
+        TutelageError: the headline is no figure that is measured while training, or a metric is no torchmetrics Metric
+            or has a taken name.
     """
 
     name: ClassVar[str]
     usual: ClassVar[str]
     kinds: ClassVar[Mapping[str, FigureKind]]
     logged: ClassVar[tuple[str, ...]]  # on validation, in this order
+    on_request: ClassVar[tuple[str, ...]] = ()  # on validation, where it is the headline
     beside_teacher: ClassVar[tuple[str, ...]]  # on validation, where there is a teacher
     keeps_logits: ClassVar[bool] = True  # of every example, so that networks can be compared afterwards
     has_classes: ClassVar[bool] = True  # along the last axis of the logits, by softmax
@@ -95,8 +97,11 @@ class Task(ABC):
         }
         kinds = {**self.kinds, **own}
         self.headline = headline or self.usual
-        if self.headline not in kinds:
-            raise TutelageError(f"task.headline: no figure {self.headline!r}; {nearest(self.headline, kinds)}")
+        if self.headline not in (allowed := (*self.logged, *self.on_request, *own)):
+            raise TutelageError(
+                f"task.headline: no figure {self.headline!r} that is measured while training; "
+                f"{nearest(self.headline, allowed)}"
+            )
         self.figure_kinds = TaskFigures(self.name, self.headline, kinds)
         self.output_names: list[str] = []
 

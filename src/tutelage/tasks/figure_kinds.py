@@ -9,7 +9,7 @@ from tutelage.errors import TutelageError
 
 @dataclass(frozen=True)
 class FigureKind:
-    """How one figure is written and compared.
+    """Writes values of one figure, and says which of two is better.
 
     Attributes:
         title: what tables call it.

@@ -7,6 +7,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, PearsonCorrCoef, R2Score, SpearmanCorrCoef
 
+from tutelage.errors import TutelageError
 from tutelage.tasks.base import Task, Weighted
 from tutelage.tasks.figure_kinds import FigureKind
 from tutelage.tasks.metrics import regression
@@ -34,6 +35,7 @@ class Regression(Task):
         "pearson_teacher": FigureKind("Pearson with teacher", "max"),
     }
     logged = ("rmse", "mae", "pearson", "r2")
+    on_request = ("spearman",)
     beside_teacher = ("mse_teacher",)
     has_classes = False
     label_description = "d floats an example"
@@ -54,12 +56,21 @@ class Regression(Task):
         return {"mse_teacher": ((logits - teacher).square().mean(), logits.numel())}
 
     def torchmetrics(self, outputs: int) -> dict[str, Metric]:
-        """Returns errors and correlations; correlations of several numbers are left to the stored predictions."""
+        """Returns errors and correlations; correlations of several numbers are left to the stored predictions.
+
+        Raises:
+            TutelageError: the headline is a figure of one number an example, and there are several.
+        """
         found: dict[str, Metric] = {"rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError()}
         if outputs == 1:
             found |= {"pearson": PearsonCorrCoef(), "r2": R2Score()}
-        if self.headline == "spearman":  # else not: it keeps all values, and says so
-            found["spearman"] = SpearmanCorrCoef(num_outputs=outputs)
+            if self.headline == "spearman":  # else not: it keeps all values, and says so
+                found["spearman"] = SpearmanCorrCoef()
+        elif self.headline not in (*found, *self.metrics):
+            raise TutelageError(
+                f"task.headline={self.headline} is measured while training if an example has one number; these have "
+                f"{outputs}"
+            )
         return found
 
     def rows(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,12 +1,13 @@
 """One tag for each token of a text."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from tutelage.errors import TutelageError
 from tutelage.tasks.dense import SHARED, Dense
 from tutelage.tasks.figure_kinds import FigureKind
 from tutelage.tasks.metrics import dense
@@ -16,8 +17,8 @@ from tutelage.tasks.predictions import SavedTotals
 class TokenClassification(Dense):
     """Tagging: logits [B, L, C], labels [B, L], −100 for pieces that continue a word and for padding.
 
-    Figures: F1 of spans (headline, where the names of all classes are tags of the BIO scheme: O, B-x, I-x), else
-    accuracy of tokens; NLL of a token, and agreement with and KL to the teacher. Arguments as of
+    Figures: accuracy of tokens (headline), NLL of a token, F1 of spans where the names of all classes are tags of the
+    BIO scheme (O, B-x, I-x), and agreement with and KL to the teacher. Arguments as of
     :class:`~tutelage.tasks.base.Task`.
     """
 
@@ -31,6 +32,18 @@ class TokenClassification(Dense):
         **SHARED,
     }
     label_description = "an integer for each token [L], -100 where none counts"
+
+    def name_outputs(self, names: Sequence[str]) -> None:
+        """Notes the names of the tags.
+
+        Raises:
+            TutelageError: F1 of spans is the headline, and they are no BIO tags.
+        """
+        super().name_outputs(names)
+        if self.headline == "span_f1" and not self.has_spans:
+            raise TutelageError(
+                f"task.headline=span_f1 needs BIO tags (O, B-x, I-x) as data.class_names; found {list(names[:5])} …"
+            )
 
     @property
     def has_spans(self) -> bool:

@@ -224,7 +224,8 @@ def test_a_metric_of_ones_own_is_a_figure():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"headline": "acuracy"}, "no figure 'acuracy'; did you mean 'accuracy'"),
+        ({"headline": "acuracy"}, "no figure 'acuracy' that is measured while training; did you mean 'accuracy'"),
+        ({"headline": "ece"}, "no figure 'ece' that is measured while training"),
         ({"metrics": {"mine": 3}}, "task.metrics.mine must be a torchmetrics Metric; found int"),
         ({"metrics": {"nll": MulticlassAccuracy(3)}}, "task.metrics.nll: the name is taken"),
     ],
@@ -232,6 +233,15 @@ def test_a_metric_of_ones_own_is_a_figure():
 def test_what_is_no_figure_is_refused(arguments, message):
     with pytest.raises(TutelageError, match=message):
         Classification(**arguments)
+
+
+def test_a_headline_that_the_data_can_not_have_is_refused_before_training():
+    with pytest.raises(TutelageError, match="headline=pearson is measured while training if an example has one"):
+        Regression("pearson").validation(3)
+    with pytest.raises(TutelageError, match="headline=span_f1 needs BIO tags"):
+        TokenClassification("span_f1").name_outputs(["noun", "verb"])
+    with pytest.warns(UserWarning, match="will save all targets"):
+        assert "spearman" in Regression("spearman").torchmetrics(1)
 
 
 def test_a_metric_of_several_numbers_is_refused():
