@@ -1,4 +1,4 @@
-"""Builds objects from the config; the only module that instantiates."""
+"""Builds objects from the config."""
 
 import os
 from collections.abc import Mapping

@@ -14,6 +14,7 @@ from tutelage.errors import TutelageError
 from tutelage.models.tapped import run
 from tutelage.sources.ensemble import combined, scaled
 from tutelage.tasks.base import Task, update
+from tutelage.tasks.classification import Classification
 from tutelage.tasks.predictions import check
 from tutelage.types import Batch, Signals
 
@@ -42,6 +43,11 @@ class Predictions:
 
     def __post_init__(self) -> None:
         check(self)
+
+    @property
+    def fields(self) -> dict[str, Tensor]:
+        """Returns all three by name."""
+        return {"logits": self.logits, "label": self.label, "key": self.key}
 
     @property
     def choice(self) -> Tensor:
@@ -94,11 +100,9 @@ def predict(network: Network, loader: Iterable[Batch], device: torch.device | st
     Raises:
         TutelageError: a batch lacks a field, the loader is empty, or the predictions are not valid.
     """
-    rows = [
-        (logits.cpu(), batch["label"].cpu(), batch["key"].long().cpu())
-        for logits, batch in answers(network, loader, device)
-    ]
-    return Predictions(*map(torch.cat, zip(*_some(rows), strict=True)))
+    found = measure(network, loader, device, Classification())[0]
+    assert isinstance(found, Predictions)
+    return found
 
 
 def measure(
@@ -130,8 +134,9 @@ def measure(
         found = task.store(logits, batch["label"], theirs)
         parts.append({name: field.cpu() for name, field in found.items()} | {"key": batch["key"].long().cpu()})
         update(metrics.values(), *task.rows(logits, batch["label"]))
-    names = _some(parts)[0]
-    return stored({name: torch.cat([part[name] for part in parts]) for name in names}), values_of(metrics)
+    if not parts:
+        raise TutelageError("nothing to predict: the loader yields no batch")
+    return stored({name: torch.cat([part[name] for part in parts]) for name in parts[0]}), values_of(metrics)
 
 
 def answers(
@@ -151,12 +156,6 @@ def answers(
                 fields["label"] = fields["label"].long()
             logits = run(network, fields) if isinstance(network, nn.Module) else network(fields["input"])
             yield logits.float(), fields
-
-
-def _some(parts: list[Any]) -> list[Any]:
-    if not parts:
-        raise TutelageError("nothing to predict: the loader yields no batch")
-    return parts
 
 
 def values_of(metrics: Mapping[str, Metric]) -> dict[str, float]:

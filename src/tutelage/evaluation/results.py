@@ -18,7 +18,6 @@ from tutelage.tasks.predictions import TRAIN, as_saved, read_saved
 
 WEIGHTS = ("last", "best")
 SPLITS = ("val", "test")
-_PREDICTIONS = ("logits", "label", "key")
 
 
 @dataclass(frozen=True)
@@ -93,12 +92,7 @@ def read_answers(folder: Path, weights: str, split: str) -> Stored | None:
     found = read_saved(folder, weights, split)
     if found is None:
         return None
-    return stored({name: torch.from_numpy(field) for name, field in _fields(found).items()})
-
-
-def _fields(found: Any) -> dict[str, Any]:
-    """Returns what is stored, by name: tensors or arrays."""
-    return dict(found.fields) if hasattr(found, "fields") else {name: getattr(found, name) for name in _PREDICTIONS}
+    return stored({name: torch.from_numpy(field) for name, field in found.fields.items()})
 
 
 def write_results(folder: Path, predictions: Mapping[tuple[str, str], Stored], facts: Mapping[str, Any]) -> None:
@@ -106,7 +100,7 @@ def write_results(folder: Path, predictions: Mapping[tuple[str, str], Stored], f
     tensors = {
         f"{kind}.{split}.{name}": field
         for (kind, split), one in predictions.items()
-        for name, field in _fields(one).items()
+        for name, field in one.fields.items()
     }
     write_atomically(folder / "predictions.safetensors", serialise({name: x.clone() for name, x in tensors.items()}))
     write_json(folder / "stage.json", facts)

@@ -78,10 +78,9 @@ def gain_sentence(metrics: Mapping[str, Any]) -> str:
     figures = TaskFigures.of(metrics)
     kind = figures.main
     last, best = (_gain(metrics, weights) for weights in ("last", "best"))
-    what = f"points of test {kind.title}" if kind.percent else f"of test {kind.title}"
     lower = "; lower is better" if kind.mode == "min" else ""
     return (
-        f"distilled − alone: {last} {what} (last weights{lower}), {best} (best on validation). "
+        f"distilled − alone: {last} {kind.of_test} (last weights{lower}), {best} (best on validation). "
         "One pair of runs with one seed: not evidence by itself; sweep seeds to learn more."
     )
 

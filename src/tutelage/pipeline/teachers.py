@@ -116,19 +116,20 @@ def taught_by(network: DictConfig, file: str) -> dict[str, Any]:
 def _first_teachers(plan: JobPlan, data: Data) -> TeacherSetup:
     """Trains or finds every network of ``sources`` except assistants."""
     sources, since = writable(plan.student.sources), artifacts.oldest(plan.config)
+    task = factory.task(plan.student, data)
     given = {}  # first, so that a wrong file is reported before hours of training
     for number, one in enumerate(plan.teachers):
         if one.is_given:
             given[number] = _trained(plan, one, data, since)
             role = f"teacher {one.checkpoint or one.training.network._target_}"
-            _report(role, given[number], factory.task(plan.student, data), trained_here=False)
+            _report(role, given[number], task, trained_here=False)
     train_in_parallel([training(plan, one) for one in plan.teachers if not one.is_given], plan.config)
     members: dict[str, list[Trained]] = {str(name): [] for name in sources}
     found = []
     for number, one in enumerate(plan.teachers):
         if (trained := given.get(number)) is None:
             trained = _trained(plan, one, data, since)
-            _report(f"sources.{one.source}, as trained here,", trained, factory.task(plan.student, data), True)
+            _report(f"sources.{one.source}, as trained here,", trained, task, trained_here=True)
         members[one.source].append(trained)
         found.append(trained.folder)
     teacher, chain = None, dict[str, Trained]()

@@ -147,11 +147,6 @@ def value_of(kind: FigureKind) -> Format:
     return percent if kind.percent else number
 
 
-def difference_of(kind: FigureKind) -> Format:
-    """Returns how differences of this kind are written, with their sign."""
-    return points if kind.percent else kind.difference
-
-
 def spread_of(kind: FigureKind) -> Format:
     """Returns how a standard deviation of this kind is written."""
     return spread if kind.percent else number
@@ -160,11 +155,6 @@ def spread_of(kind: FigureKind) -> Format:
 def titled(kind: FigureKind) -> str:
     """Returns the title of a column or an axis: ``accuracy, %``."""
     return f"{kind.title}, %" if kind.percent else kind.title
-
-
-def in_units(kind: FigureKind) -> str:
-    """Returns what differences are of: ``points of test accuracy``, ``of test RMSE``."""
-    return f"points of test {kind.title}" if kind.percent else f"of test {kind.title}"
 
 
 def probability(p: float) -> str:

@@ -36,6 +36,11 @@ class FigureKind:
         return f"{scaled + 0.0:+.{2 if self.percent else 4}f}".replace("-", "−")
 
     @property
+    def of_test(self) -> str:
+        """Returns what differences are of: ``points of test accuracy``, ``of test RMSE``."""
+        return f"{self.unit} of test {self.title}".strip()
+
+    @property
     def unit(self) -> str:
         """Returns the unit of differences: ``points`` or nothing."""
         return "points" if self.percent else ""

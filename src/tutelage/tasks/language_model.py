@@ -1,16 +1,18 @@
 """The next token of a text."""
 
 import math
-from typing import Any, ClassVar
+from collections.abc import Iterable
+from typing import ClassVar
 
-import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.text import Perplexity
 
 from tutelage.tasks.dense import SHARED, Dense
 from tutelage.tasks.figure_kinds import FigureKind
 from tutelage.tasks.metrics import dense
 from tutelage.tasks.predictions import SavedTotals
+from tutelage.types import NO_LABEL
 
 
 class LanguageModel(Dense):
@@ -34,31 +36,13 @@ class LanguageModel(Dense):
 
     def torchmetrics(self, outputs: int) -> dict[str, Metric]:
         """Returns the perplexity."""
-        return {"perplexity": Perplexity()}
+        return {"perplexity": Perplexity(ignore_index=NO_LABEL)}
+
+    def update_metrics(self, metrics: Iterable[Metric], logits: Tensor, label: Tensor) -> None:
+        """Adds a batch of whole sequences."""
+        for metric in metrics:
+            metric.update(logits, label)
 
     def further(self, own: SavedTotals) -> dict[str, float]:
         """Returns the perplexity."""
         return {"perplexity": math.exp(min(dense.figures(own.fields)["nll"], 700.0))}
-
-
-class Perplexity(Metric):
-    """exp of the mean −log p(label) over tokens."""
-
-    higher_is_better = False
-    nll: Tensor
-    count: Tensor
-
-    def __init__(self, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.add_state("nll", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
-
-    def update(self, probabilities: Tensor, label: Tensor) -> None:
-        """Adds tokens: probabilities [n, V] and labels [n]."""
-        right = probabilities.gather(-1, label[:, None])[:, 0].double()
-        self.nll -= right.clamp(min=1e-300).log().sum()
-        self.count += len(label)
-
-    def compute(self) -> Tensor:
-        """Returns the perplexity, a scalar."""
-        return (self.nll / self.count.clamp(min=1)).exp()

@@ -3,9 +3,9 @@
 from typing import ClassVar
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.distributions import Bernoulli, kl_divergence
 from torchmetrics import Metric
 from torchmetrics.classification import MultilabelAveragePrecision, MultilabelF1Score
 
@@ -70,7 +70,8 @@ class MultiLabel(Task):
             found = {}
         if teacher is not None:
             found["agreement"] = (((logits > 0) == (teacher > 0)).float().mean(), logits.numel())
-            found["kl_teacher"] = (binary_kl(teacher, logits).mean(), logits.numel())
+            q, p = (Bernoulli(logits=z, validate_args=False) for z in (teacher, logits))
+            found["kl_teacher"] = (kl_divergence(q, p).mean(), logits.numel())
         return found
 
     def torchmetrics(self, outputs: int) -> dict[str, Metric]:
@@ -95,11 +96,3 @@ class MultiLabel(Task):
             return None
         label = own.label[:, np.nansum(own.label, 0) > 0]
         return float(np.nanmean(label, 0).mean()), "ordering the examples at random"
-
-
-def binary_kl(teacher: Tensor, logits: Tensor) -> Tensor:
-    """Returns KL(teacher ‖ network) of each yes-or-no label, in nats; both are logits of one shape."""
-    q = teacher.sigmoid()
-    yes = F.logsigmoid(teacher) - F.logsigmoid(logits)
-    no = F.logsigmoid(-teacher) - F.logsigmoid(-logits)
-    return torch.lerp(no, yes, q)

@@ -46,6 +46,11 @@ class SavedPredictions:
         check(self)
 
     @property
+    def fields(self) -> dict[str, np.ndarray]:
+        """Returns all three by name."""
+        return {"logits": self.logits, "label": self.label, "key": self.key}
+
+    @property
     def choice(self) -> np.ndarray:
         """Returns the classes of the highest logits, [N]; the first at ties."""
         return self.logits.argmax(1)
@@ -126,9 +131,7 @@ Saved = SavedPredictions | SavedTotals
 
 def as_saved(found: Any) -> Saved:
     """Returns predictions or totals as arrays, which share the memory of tensors."""
-    if (fields := getattr(found, "fields", None)) is None:
-        return arrays(found)
-    return SavedTotals({name: np.asarray(field) for name, field in fields.items()})
+    return found if isinstance(found, SavedPredictions | SavedTotals) else saved(found.fields)
 
 
 def saved(fields: Mapping[str, Any]) -> Saved:

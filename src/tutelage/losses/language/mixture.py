@@ -139,8 +139,6 @@ class SkewReverseKL(SkewKL):
     Ko et al., "DistiLLM: Towards Streamlined Distillation for Large Language Models", 2024, arXiv:2402.03898.
     """
 
-    over_classes = True
-
     @in_float32
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Returns the loss, a scalar."""

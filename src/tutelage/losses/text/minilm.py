@@ -8,8 +8,39 @@ from tutelage.losses.masks import only
 from tutelage.losses.precision import in_float32
 from tutelage.losses.text.heads import check_states, checked_heads, products
 
+States = tuple[Tensor, Tensor, Tensor]  # queries, keys and values
 
-class MiniLM(nn.Module):
+
+class _Relations(nn.Module):
+    """A loss on the queries, keys and values of one layer of both networks."""
+
+    def __init__(self, heads: int):
+        super().__init__()
+        self.heads = checked_heads(heads, f"{type(self).__name__}.heads")
+
+    @in_float32
+    def forward(
+        self,
+        student_query: Tensor,
+        student_key: Tensor,
+        student_value: Tensor,
+        teacher_query: Tensor,
+        teacher_key: Tensor,
+        teacher_value: Tensor,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Returns the loss, a scalar."""
+        student = {"student_query": student_query, "student_key": student_key, "student_value": student_value}
+        teacher = {"teacher_query": teacher_query, "teacher_key": teacher_key, "teacher_value": teacher_value}
+        check_states(student | teacher, mask, self.heads, type(self).__name__)
+        own, theirs = (student_query, student_key, student_value), (teacher_query, teacher_key, teacher_value)
+        return self._of_states(own, theirs, mask)
+
+    def _of_states(self, student: States, teacher: States, mask: Tensor | None) -> Tensor:
+        raise NotImplementedError
+
+
+class MiniLM(_Relations):
     """Matches the student's attention and value relations, in one layer, to the teacher's.
 
     ``mean_b 1/(H·n_b) Σ_heads Σ_i [KL(A_t‖A_s) + KL(V_t‖V_s)]``, ``A = softmax(q kᵀ/√d_head)``,
@@ -32,30 +63,12 @@ class MiniLM(nn.Module):
     Wang et al., "MiniLM: Deep Self-Attention Distillation for Task-Agnostic Compression", 2020, arXiv:2002.10957.
     """
 
-    def __init__(self, heads: int):
-        super().__init__()
-        self.heads = checked_heads(heads, "MiniLM.heads")
-
-    @in_float32
-    def forward(
-        self,
-        student_query: Tensor,
-        student_key: Tensor,
-        student_value: Tensor,
-        teacher_query: Tensor,
-        teacher_key: Tensor,
-        teacher_value: Tensor,
-        mask: Tensor | None = None,
-    ) -> Tensor:
-        """Returns the loss, a scalar."""
-        student = {"student_query": student_query, "student_key": student_key, "student_value": student_value}
-        teacher = {"teacher_query": teacher_query, "teacher_key": teacher_key, "teacher_value": teacher_value}
-        check_states(student | teacher, mask, self.heads, "MiniLM")
-        attention = relation_kl((student_query, student_key), (teacher_query, teacher_key), self.heads, mask)
-        return attention + relation_kl((student_value,) * 2, (teacher_value,) * 2, self.heads, mask)
+    def _of_states(self, student: States, teacher: States, mask: Tensor | None) -> Tensor:
+        query_key = relation_kl((student[0], student[1]), (teacher[0], teacher[1]), self.heads, mask)
+        return query_key + relation_kl((student[2],) * 2, (teacher[2],) * 2, self.heads, mask)
 
 
-class MiniLMv2(nn.Module):
+class MiniLMv2(_Relations):
     """Matches the relations of the student's queries, keys and values, in one layer, to the teacher's.
 
     ``Σ_x w_x · mean_b 1/(A·n_b) Σ_heads Σ_i KL(R_t‖R_s)``, ``R = softmax(x xᵀ/√d_r)`` for x the queries, keys and
@@ -88,29 +101,14 @@ class MiniLMv2(nn.Module):
     value: Tensor
 
     def __init__(self, heads: int = 48, query: float = 1.0, key: float = 1.0, value: float = 1.0):
-        super().__init__()
-        self.heads = checked_heads(heads, "MiniLMv2.heads")
+        super().__init__(heads)
         for name, weight in (("query", query), ("key", key), ("value", value)):
             self.register_buffer(name, constant(weight, f"MiniLMv2.{name}", low=0.0), persistent=False)
 
-    @in_float32
-    def forward(
-        self,
-        student_query: Tensor,
-        student_key: Tensor,
-        student_value: Tensor,
-        teacher_query: Tensor,
-        teacher_key: Tensor,
-        teacher_value: Tensor,
-        mask: Tensor | None = None,
-    ) -> Tensor:
-        """Returns the loss, a scalar."""
-        student = {"student_query": student_query, "student_key": student_key, "student_value": student_value}
-        teacher = {"teacher_query": teacher_query, "teacher_key": teacher_key, "teacher_value": teacher_value}
-        check_states(student | teacher, mask, self.heads, "MiniLMv2")
+    def _of_states(self, student: States, teacher: States, mask: Tensor | None) -> Tensor:
         parts = [
             weight * relation_kl((s, s), (t, t), self.heads, mask)
-            for weight, s, t in zip((self.query, self.key, self.value), student.values(), teacher.values(), strict=True)
+            for weight, s, t in zip((self.query, self.key, self.value), student, teacher, strict=True)
         ]
         return torch.stack(parts).sum()
 

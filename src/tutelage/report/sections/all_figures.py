@@ -2,7 +2,7 @@
 
 from tutelage.report.cells import Sweep
 from tutelage.report.charts import NAMES
-from tutelage.report.document import Section, Table, Text, difference_of, spread_of, text, titled, value_of
+from tutelage.report.document import Section, Table, Text, spread_of, text, titled, value_of
 from tutelage.report.gains import CellStatistics, mean
 from tutelage.report.sections.gradients import gradients
 from tutelage.tasks.figure_kinds import FigureKind
@@ -26,7 +26,7 @@ def _table(best: CellStatistics, weights: str) -> Table:
                 continue
             values = [one and value_of(kind)(one.mean) + _spread(kind, one.sd) for one in found.values()]
             alone, taught = found["control"], found["student"]
-            gain = difference_of(kind)(taught.mean - alone.mean) if alone and taught else None
+            gain = kind.difference(taught.mean - alone.mean) if alone and taught else None
             row = [titled(kind), split, *values, gain, "higher" if kind.mode == "max" else "lower"]
             rows.append(row)
     names = [*NAMES.values(), "distilled − alone", "better"]

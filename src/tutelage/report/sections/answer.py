@@ -10,8 +10,6 @@ from tutelage.report.document import (
     Section,
     Table,
     Text,
-    difference_of,
-    in_units,
     number,
     plural,
     probability,
@@ -60,7 +58,7 @@ def side_by_side(best: CellStatistics, weights: str) -> Table:
         )
     kind = figures.main
     columns = {
-        "network": text, f"test {titled(kind)}": value_of(kind), "sd": spread_of(kind), "gain": difference_of(kind),
+        "network": text, f"test {titled(kind)}": value_of(kind), "sd": spread_of(kind), "gain": kind.difference,
         **({"NLL": number} if beside else {}), "parameters": text, "runs": text,
     }  # fmt: skip
     return Table("networks", f"The three networks on test: {best.cell.name}", columns, rows)
@@ -99,18 +97,18 @@ def sentence(sweep: Sweep, best: CellStatistics) -> str:
         return f"No gain can be told: no run {where} has a control of the same seed."
     if gain.n == 1:
         return (
-            f"One seed is no evidence: {where}{chosen} it shows {kind.difference(gain.mean)} {in_units(kind)} over the "
+            f"One seed is no evidence: {where}{chosen} it shows {kind.difference(gain.mean)} {kind.of_test} over the "
             f"same student alone{_direction(kind)}."
         )
     if not gain.is_tested:
         return (
             f"No test is possible without spread: {where}{chosen} all {gain.n} seeds show exactly "
-            f"{kind.difference(gain.mean)} {in_units(kind)} over the same student alone{_direction(kind)}."
+            f"{kind.difference(gain.mean)} {kind.of_test} over the same student alone{_direction(kind)}."
         )
     verdict = f"Distillation {'helps' if best.helps else 'harms'}"
     if not best.significant:
         verdict = "These runs do not show that distillation makes a difference"
-    size = f"{kind.difference(abs(gain.mean))[1:]} {in_units(kind)} {'above' if gain.mean >= 0 else 'below'}"
+    size = f"{kind.difference(abs(gain.mean))[1:]} {kind.of_test} {'above' if gain.mean >= 0 else 'below'}"
     low, high = (kind.difference(end or 0) for end in (gain.low, gain.high))
     interval = f"{LEVEL:.0%} interval of the gain {low} to {high}"
     return (
@@ -194,7 +192,7 @@ def _seeds_table(cell: Cell, weights: str) -> Table:
             row += [*pair, gains(cell, weights, split).get(seed)]
         rows.append(row)
     unit, value = ", %" if kind.percent else "", value_of(kind)
-    kinds = {f"alone{unit}": value, f"distilled{unit}": value, "gain": difference_of(kind)}
+    kinds = {f"alone{unit}": value, f"distilled{unit}": value, "gain": kind.difference}
     columns = {"seed": text} | {f"{split} {kind}": form for split in ("val", "test") for kind, form in kinds.items()}
     return Table("seeds", f"The chosen cell, seed by seed: {cell.name}", columns, rows, folded=len(rows) > 12)
 
@@ -264,7 +262,7 @@ def cells_table(found: Sequence[CellStatistics], best: CellStatistics, weights: 
         choice = "chosen" if one is best else ""
         tested = [test and test.mean, test and test.sd, gain.mean, gain.low, gain.high, one.holm_t]
         rows.append([one.cell.name, choice, len(one.cell.runs), one.val.mean, one.val.sd, one.val_gain.mean, *tested])
-    unit, value, sd, gained = ", %" if kind.percent else "", value_of(kind), spread_of(kind), difference_of(kind)
+    unit, value, sd, gained = ", %" if kind.percent else "", value_of(kind), spread_of(kind), kind.difference
     columns = {
         "cell": text, "choice": text, "seeds": text, f"val{unit}": value, "sd": sd, "val gain": gained,
         f"test{unit}": value, "test sd": sd, "test gain": gained, "from": gained, "to": gained,
