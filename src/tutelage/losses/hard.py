@@ -34,8 +34,8 @@ class WeightedCrossEntropy(Loss):
             scikit-learn; 0 for a class without an example); or C numbers from 0 on.
         label_smoothing: in [0, 1]; as of torch's ``CrossEntropyLoss``.
 
-    Shapes: input [N, C] or [B, H, W, C] logits, target [N] or [B, H, W] integers, −100 where there is no label; result a
-    scalar in nats.
+    Shapes: input [N, C] or [B, H, W, C] logits, target [N] or [B, H, W] integers, −100 where there is no label; result
+    a scalar in nats.
 
     Raises:
         TutelageError: the weights are neither.
