@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from tutelage.errors import TutelageError
+from tutelage.evaluation.confusion import WRITTEN_CLASSES, shading
 
 Colour = tuple[int, int, int]
 
@@ -21,7 +22,7 @@ TRUE: Colour = (24, 62, 116)  # also dark in black and white
 OTHER: Colour = (146, 178, 216)  # also light in black and white
 
 _MARGIN, _GAP, _TEXT = 40, 36, 20
-_CELL, _MOST_WRITTEN = 62, 20  # a confusion matrix of more classes has no text
+_CELL = 62  # of a confusion matrix with text
 _THUMBNAIL, _ROW, _BAR, _VALUE, _MOST_BARS = 196, 26, 200, 84, 10
 _SURE = 0.99
 _HEAD = 40  # the titles of the bars
@@ -46,13 +47,13 @@ def confusion_picture(matrix: Tensor, class_names: Sequence[str]) -> Image.Image
         raise TutelageError(
             f"a confusion picture takes counts [C, C] and C names; found {list(matrix.shape)} and {len(class_names)}"
         )
-    shade = (matrix.double() / matrix.sum(1, keepdim=True).clamp_min(1)).sqrt()
+    shade = torch.from_numpy(shading(matrix.numpy()))
     ramp = torch.tensor(PAPER) + shade[:, :, None] * (torch.tensor(TRUE) - torch.tensor(PAPER))
-    cell = _CELL if classes <= _MOST_WRITTEN else max(2, 800 // classes)
+    cell = _CELL if classes <= WRITTEN_CLASSES else max(2, 800 // classes)
     cells = Image.fromarray(ramp.round().byte().numpy()).resize(
         (classes * cell, classes * cell), Image.Resampling.NEAREST
     )
-    return _annotated(cells, matrix, shade, class_names) if classes <= _MOST_WRITTEN else cells
+    return _annotated(cells, matrix, shade, class_names) if classes <= WRITTEN_CLASSES else cells
 
 
 def _annotated(cells: Image.Image, matrix: Tensor, shade: Tensor, class_names: Sequence[str]) -> Image.Image:

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tutelage.evaluation.confusion import WRITTEN_CLASSES, shading
 from tutelage.report.svg import Drawing, data_uri
 from tutelage.tasks.figure_kinds import FigureKind
-
-MOST_WRITTEN = 20  # classes; with more, a confusion matrix is an image without text
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def confusion(name: str, title: str, matrix: np.ndarray, names: Sequence[str], d
         difference: whether it is a difference: signed; improvements (more on, less off the diagonal) are plain.
     """
     classes = len(names)
-    if classes > MOST_WRITTEN:
+    if classes > WRITTEN_CLASSES:
         return _pixels(name, title, matrix, difference)
     left = 24 + 6.6 * min(max(map(len, names)), 12)
     cell = max(26.0, (400 - left - 4) / classes)
@@ -115,9 +114,7 @@ def confusion(name: str, title: str, matrix: np.ndarray, names: Sequence[str], d
     on = Drawing(
         name, left + cell * classes + 4, top + cell * classes + 6, title, _described(matrix, names, difference)
     )
-    size = np.abs(matrix)
-    most = max(size.max(), 1) if difference else size.sum(1, keepdims=True).clip(1)
-    shade = np.sqrt(size / most).tolist()
+    shade = shading(matrix, difference).tolist()
     values = matrix.tolist()
     on.text(left, 14, "predicted →   true ↓", "small")
     for i, label in enumerate(names):
@@ -156,8 +153,7 @@ def _described(matrix: np.ndarray, names: Sequence[str], difference: bool) -> st
 
 def _pixels(name: str, title: str, matrix: np.ndarray, difference: bool) -> str:
     """Draws many classes as one pixel per entry, darker for larger values; mid-grey is 0 in a difference."""
-    size = np.abs(matrix)
-    shade = np.sqrt(size / (size.max() if difference else size.sum(1, keepdims=True)).clip(1e-12))
+    shade = shading(matrix, difference)
     grey = 128 - 127 * shade * np.sign(matrix) if difference else 255 * (1 - shade)
     picture = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
     on = Drawing(name, 400, 420, title, "Rows true, columns predicted; " + (

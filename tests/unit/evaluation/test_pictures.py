@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from tutelage.errors import TutelageError
+from tutelage.evaluation.confusion import shading
 from tutelage.evaluation.pictures import (
     OTHER,
     PAPER,
@@ -249,3 +250,10 @@ def test_the_temperature_decides_what_is_telling():
     logits, labels = torch.tensor([a, b]), torch.tensor([0, 0])
     assert interesting(logits, labels, 1, 1.0).tolist() == [1]
     assert interesting(logits, labels, 1, 20.0).tolist() == [0]
+
+
+def test_a_confusion_matrix_is_shaded_by_the_share_of_its_row():
+    matrix = np.array([[9, 0, 7], [0, 0, 0], [0, 1, 3]])
+    assert shading(matrix).tolist() == [[0.75, 0, np.sqrt(7 / 16)], [0, 0, 0], [0, 0.5, np.sqrt(3 / 4)]]
+    assert shading(matrix - matrix.T, difference=True).max() == 1
+    assert shading(np.zeros((2, 2)), difference=True).tolist() == [[0, 0], [0, 0]]

@@ -73,7 +73,14 @@ def test_equals_the_oracle(
     student = student * scale
     expected = formula(student.tolist(), teacher.tolist())
     assert make()(student, teacher).item() == pytest.approx(expected, rel=1e-6, abs=1e-12)
-    assert make()(student.float(), teacher.float()).item() == pytest.approx(expected, rel=1e-3, abs=1e-6)
+    if not (nearly_opposite(student) or nearly_opposite(teacher)):
+        assert make()(student.float(), teacher.float()).item() == pytest.approx(expected, rel=1e-3, abs=1e-6)
+
+
+def nearly_opposite(rows: Tensor) -> bool:
+    """Whether 1 + cos of two rows is of the size of float32's rounding, where PKT's logarithm has no digits left."""
+    sums = 1 + unit(rows) @ unit(rows).T
+    return bool(((sums > 1e-12) & (sums < 1e-4)).any())
 
 
 @every
