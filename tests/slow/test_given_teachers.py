@@ -95,6 +95,26 @@ def test_a_member_of_an_ensemble_has_its_own_prefix(main, tmp_path, teacher):
     assert len(artifacts(tmp_path / "outputs" / "artifacts", "given")) == 2
 
 
+def test_names_of_another_implementation_teach_and_a_part_of_them_starts_a_student(main, tmp_path, teacher):
+    state = read_state(teacher / "last.safetensors")
+    first = next(iter(state)).rpartition(".")[0]
+    torch.save({"ema": {f"net.{name.replace(first, 'stem')}": x for name, x in state.items()}}, tmp_path / "w.pt")
+    file = "file: w.pt, key: ema, strict: false"
+    same = [one.replace("[8]", "[16]") for one in TINY]  # the student is the teacher's network
+    given = (*same, *QUICK, "sources.teacher.checkpoint=w.pt", f"+student.pretrained={{{file}}}")
+    answer = main("distill", *given)
+    assert answer.code == 1
+    assert "missing from the file (2): " + f"{first}.bias; {first}.weight" in answer.message
+    assert "unexpected in the file (2): stem.bias; stem.weight" in answer.message
+    answer = main("distill", *given, f"sources.teacher.rename={{stem: {first}}}")
+    assert answer.code == 0, answer.message
+    assert "w.pt: weights loaded from key 'ema', prefix 'net.'" in answer.out
+    assert "student: weights loaded from w.pt: key 'ema', prefix 'net.'; 2 of the network's 4 tensors" in answer.out
+    (tmp_path / "w.pt").unlink()
+    answer = main("evaluate", "checkpoint=run/checkpoints/last.safetensors")  # what it started from is not needed
+    assert answer.code == 0, answer.message
+
+
 @pytest.mark.long
 def test_a_teacher_s_file_that_changes_under_a_run_is_named_before_and_after_its_end(cli, compose, tmp_path):
     def write(seed):

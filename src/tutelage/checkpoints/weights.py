@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from tutelage.checkpoints import state_dicts
+from tutelage.checkpoints import matching, state_dicts
 from tutelage.errors import TutelageError
 from tutelage.runtime import distributed
 from tutelage.runtime.files import recipe_digest, write_atomically
@@ -151,25 +151,35 @@ def read_state(path: str | os.PathLike[str], key: str | None = None, option: str
     return state_dicts.one_state(read_states(path), Path(path), key, option)
 
 
-def load_into(net: nn.Module, path: str | os.PathLike[str], key: str | None = None, prefix: str | None = None) -> str:
+def load_into(
+    net: nn.Module,
+    path: str | os.PathLike[str],
+    key: str | None = None,
+    prefix: str | None = None,
+    rename: Mapping[str, str] | None = None,
+    strict: bool = True,
+) -> str:
     """Loads weights into ``net`` from the part of a file that matches it.
 
-    See :func:`tutelage.checkpoints.state_dicts.fit`.
+    See :func:`tutelage.checkpoints.matching.fit`.
 
     Args:
-        net: the network; all names and shapes must match.
+        net: the network.
         path: the file.
         key: key of the state dict in it, if several match.
         prefix: prefix of all names, such as ``teacher.``, if several match.
+        rename: pattern → replacement, for names of the file that are not the network's
+            (:func:`tutelage.checkpoints.matching.renamed`).
+        strict: whether all names and shapes must match; else the network keeps what it has of all others.
 
     Returns:
-        The part of the file that was loaded, for a log; empty for all of it.
+        The part of the file that was loaded and what did not match, for a log; empty for all of it.
 
     Raises:
         TutelageError: names are missing, unexpected or of another shape, or several different weights match.
     """
     expected = net.state_dict()
-    found = state_dicts.fit(read_states(path), expected, Path(path), type(net).__name__, key, prefix)
-    whole_state = {name: found.state.get(name, tensor) for name, tensor in expected.items()}
+    found = matching.fit(read_states(path), expected, Path(path), type(net).__name__, key, prefix, rename, strict)
+    whole_state = {**expected, **found.usable}
     net.load_state_dict({name: shard_like(tensor, expected[name]) for name, tensor in whole_state.items()})
     return found.description

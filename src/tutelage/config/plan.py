@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tutelage.config import moved, paths
 from tutelage.config.factory import stage_config
-from tutelage.config.source_nodes import networks
+from tutelage.config.source_nodes import loading, networks
 from tutelage.errors import TutelageError
 
 GENERATION = "generation"
@@ -27,8 +27,7 @@ class TeacherPlan:
         source: the name of the source that it belongs to.
         training: the config of its training on labels: the teacher's stage with this network and its seed.
         checkpoint: the file that is given for it; None where it is trained here, or found trained.
-        key: of the state dict in that file; None where it is found.
-        prefix: of the network's names in that file; None where it is found.
+        loading: options of :func:`~tutelage.checkpoints.weights.load_into` for that file.
         specialist: the config of the specialists that start from it; None unless it is a generalist.
         ready: whether the network is built with the weights that teach (``train: false``).
     """
@@ -36,8 +35,7 @@ class TeacherPlan:
     source: str
     training: DictConfig
     checkpoint: str | None
-    key: str | None = None
-    prefix: str | None = None
+    loading: Mapping[str, Any] = field(default_factory=dict)
     specialist: DictConfig | None = None
     ready: bool = False
 
@@ -164,9 +162,7 @@ def _teacher(
     specialist = None
     if _has_generalist(whole):
         specialist = stages["specialist"] if same else read_only(stage_config(own, "specialist"))
-    return TeacherPlan(
-        source, training, node.checkpoint, node.get("key"), node.get("prefix"), specialist, not node.get("train", True)
-    )
+    return TeacherPlan(source, training, node.checkpoint, loading(node), specialist, ready=not node.get("train", True))
 
 
 def _has_generalist(source: DictConfig) -> bool:

@@ -24,6 +24,9 @@ OPTIONS: Mapping[type, frozenset[str]] = {
 }
 
 
+LOADING = {"key": None, "prefix": None, "rename": None, "strict": True}  # how a checkpoint is read: option → default
+
+
 def options(target: Any) -> frozenset[str]:
     """Returns the keys of a node that the pipeline reads, by its target; a class's own arguments are not among them."""
     if not isinstance(target, type):
@@ -68,10 +71,17 @@ def networks(node: Any) -> Iterator[DictConfig]:
             yield from networks(item)
 
 
+def loading(node: DictConfig) -> dict[str, Any]:
+    """Returns how the checkpoint of a network is read, the options of ``load_into``."""
+    plain: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
+    return {option: plain[option] for option in LOADING if plain.get(option) is not None}
+
+
 def without_files(sources: DictConfig) -> Any:
     """Returns plain values without the networks' files; a recipe has the digests of their weights instead."""
     plain = OmegaConf.create(OmegaConf.to_container(sources, resolve=True))
     for node in networks(plain):
         node.checkpoint = node.seed = node.cache = node.key = node.prefix = None
-        node.pop("train", None)
+        for option in ("train", "rename", "strict"):
+            node.pop(option, None)
     return OmegaConf.to_container(plain)

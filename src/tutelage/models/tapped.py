@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import signature
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from tutelage.checkpoints.weights import load_into
 from tutelage.errors import TutelageError, nearest
 from tutelage.models.places import Place, described, element, example, expanded, place
 from tutelage.types import Batch, Signals
@@ -76,6 +77,19 @@ class _Classes:
         return torch.stack([output[..., one].logsumexp(-1) for one in self.classes], -1)
 
 
+def _load(net: nn.Module, pretrained: str | Mapping[str, Any]) -> str:
+    """Loads the weights that a network starts from; returns a text for a log."""
+    given = {"file": pretrained} if isinstance(pretrained, str) else {str(key): pretrained[key] for key in pretrained}
+    known = ("file", *list(signature(load_into).parameters)[2:])
+    for key in given:
+        if key not in known:
+            raise TutelageError(f"pretrained takes no {key!r}; {nearest(key, known)}")
+    if not isinstance(file := given.pop("file", None), str):
+        raise TutelageError(f"pretrained must be a file of weights, or {{file: …, key: …}}; found {pretrained!r}")
+    place = load_into(net, file, **given)
+    return f"weights loaded from {file}{': ' if place else ''}{place}"
+
+
 def tapped(net: nn.Module) -> "Tapped":
     """Returns ``net``, wrapped without taps if it is a plain module."""
     return net if isinstance(net, Tapped) else Tapped(net)
@@ -135,6 +149,8 @@ class Tapped(nn.Module):
             of it. By default the output is the logits.
         classes: for each class of the data the network's class, or several whose probabilities are added: a network
             of a thousand classes can teach five by ``[281, [151, 152], 8, 9, 10]``. By default they are the same.
+        pretrained: a file of weights that ``net`` starts from, or ``{file: …}`` with options of
+            :func:`tutelage.checkpoints.weights.load_into` (``key``, ``prefix``, ``rename``, ``strict``).
 
     Raises:
         TutelageError: a tap does not name a submodule, ``forward`` does not take an argument, or an adapter has
@@ -150,8 +166,10 @@ class Tapped(nn.Module):
         reads: Mapping[str, str] | None = None,
         outputs: Outputs | None = None,
         classes: Sequence[int | Sequence[int]] | None = None,
+        pretrained: str | Mapping[str, Any] | Literal[False] | None = None,
     ):
         super().__init__()
+        self.loaded = _load(net, pretrained) if pretrained else ""
         self.net, self.taps, self.adapter, self.maps = net, expanded(net, taps or {}), adapter, list(maps)
         if adapter is not None:
             if state := sorted({*adapter.state_dict(), *dict(adapter.named_parameters())}):

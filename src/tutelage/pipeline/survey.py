@@ -114,7 +114,7 @@ class _Survey:
             return task, folder
         if task.is_there:
             file = folder / "epochs" / f"{self.plan.epoch}.safetensors"
-            return self._given(replace(one, key=None, prefix=None), f"epoch {self.plan.epoch} of {name}", str(file))
+            return self._given(replace(one, loading={}), f"epoch {self.plan.epoch} of {name}", str(file))
         later = PlannedTask(
             f"epoch {self.plan.epoch} of {name}", "given", WRITE, f"{task.key} {self.plan.epoch}", after=(task.name,)
         )
@@ -125,7 +125,7 @@ class _Survey:
         """Notes a network from a file, or as it is built, whose predictions are an artifact."""
         net = factory.network(one.training.network, one.training.seed, "teacher").net
         if file is not None:
-            load_into(net, file, one.key, one.prefix)
+            load_into(net, file, **one.loading)
         found = recipe_of_given(one.training, self.data, net)
         return self._artifact(name, "given", found, WRITE, bytes=self._bytes(net, self.data))
 

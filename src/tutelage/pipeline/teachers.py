@@ -13,7 +13,7 @@ from torch import nn
 from tutelage.checkpoints.weights import digest, load_into, read_state, save_network
 from tutelage.config import factory
 from tutelage.config.plan import GENERATION, JobPlan, TeacherPlan, replaced, writable
-from tutelage.config.source_nodes import build, networks, without_files
+from tutelage.config.source_nodes import LOADING, build, networks, without_files
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
 from tutelage.evaluation import results
@@ -163,7 +163,7 @@ def fill(node: DictConfig, folders: Iterable[Path], weights: str) -> None:
     """
     for network, folder in zip(networks(node), folders, strict=True):
         network.checkpoint = str(folder / f"{weights}.safetensors")
-        network.update({option: None for option in ("key", "prefix") if option in network})  # of the user's file
+        network.update({option: default for option, default in LOADING.items() if option in network})  # of the user's
 
 
 def fill_specialists(node: DictConfig, groups: list[list[int]], folders: Iterable[Path]) -> None:
@@ -210,14 +210,14 @@ def _trained(plan: JobPlan, teacher: TeacherPlan, data: Data, since: float) -> T
     if not (file := made.folder / "epochs" / f"{plan.epoch}.safetensors").is_file():
         last = made.facts["epochs"] - 1
         raise TutelageError(f"stages.teacher.weights={plan.epoch}: the teacher has epochs 0 to {last}")
-    return _given(replace(teacher, key=None, prefix=None), str(file), plan.artifacts, data, since)
+    return _given(replace(teacher, loading={}), str(file), plan.artifacts, data, since)
 
 
 def _given(teacher: TeacherPlan, file: str | None, root: Path, data: Data, since: float) -> Trained:
     """Returns a teacher from a file, or as it was built, with its predictions as an artifact."""
     stage = teacher.training
     net = factory.network(stage.network, stage.seed, "teacher").net
-    if file is not None and (place := load_into(net, file, teacher.key, teacher.prefix)):
+    if file is not None and (place := load_into(net, file, **teacher.loading)):
         log.info("%s: weights loaded from %s", file, place)
     found = recipe_of_given(stage, data, net)
 

@@ -1,5 +1,7 @@
 """Tries out a job's networks, losses and optimizers on a few examples before anything is trained."""
 
+import logging
+
 import torch
 
 from tutelage.config import factory
@@ -18,6 +20,8 @@ from tutelage.pipeline.teachers import check_given
 from tutelage.runtime import distributed
 from tutelage.tasks.base import Task
 from tutelage.types import Batch
+
+log = logging.getLogger(__name__)
 
 
 def try_out(plan: JobPlan, data: Data) -> None:
@@ -61,6 +65,8 @@ def _try_networks(plan: JobPlan, data: Data, task: Task) -> None:
     batch = data.sample(8)
     for role, node in nets.items():
         net = factory.network(node, 0).eval()
+        if net.loaded and distributed.is_main():
+            log.info("%s: %s", role, net.loaded)
         shape = _shape(role, net, batch)
         if role == "student" and not any(parameter.requires_grad for parameter in net.parameters()):
             raise TutelageError("the student has no weights to train")

@@ -27,6 +27,9 @@ class Frozen(FollowsMoves, Source):
             means the network that ``tutelage distill`` trains first, or finds trained.
         key: key of the state dict in that file, if several in it match (``ema``).
         prefix: prefix of the names in it, if several match (``teacher.``).
+        rename: pattern → replacement, for names that are not the network's
+            (:func:`tutelage.checkpoints.matching.renamed`).
+        strict: whether all names and shapes must match; else the network keeps its own weights for all others.
         channels_last: whether to use the channels-last memory format: twice as fast on a CPU, equal up to rounding.
     """
 
@@ -38,12 +41,14 @@ class Frozen(FollowsMoves, Source):
         checkpoint: str | None = None,
         key: str | None = None,
         prefix: str | None = None,
+        rename: Mapping[str, str] | None = None,
+        strict: bool = True,
         channels_last: bool = True,
     ):
         super().__init__()
         own = tapped(net)
         if checkpoint is not None:
-            load_into(own.net, checkpoint, key, prefix)
+            load_into(own.net, checkpoint, key, prefix, rename, strict)
         own = own.eval().requires_grad_(False)
         if channels_last:
             own = own.to(memory_format=torch.channels_last)
