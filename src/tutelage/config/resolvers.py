@@ -6,7 +6,8 @@ CE + w·X: with ``share(1 − alpha)`` and ``w·share(alpha)`` alpha = ½ is the
 ``${setting:a,a,1,b,2}`` is 1, the value of setting a;
 ``${copies:n,${net},seed}`` are n frozen networks that differ by seed; ``${unique:}`` and
 ``${folder_name:…}`` name folders; ``${run_folder:}`` is the job's, or null outside of a job;
-``${found:num_classes}`` is what data of one's own say (:mod:`tutelage.config.found`);
+``${found:num_classes}`` is what data of one's own say (:mod:`tutelage.config.found`), ``${num_outputs:}`` and
+``${vocab_size:}`` what networks need of it;
 ``${count_classes:root}`` counts the classes of a folder of images; ``${hf_config:folder}`` is a network's own config.
 """
 
@@ -38,6 +39,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("product", _product, replace=True)
     OmegaConf.register_new_resolver("found", found, replace=True)
     OmegaConf.register_new_resolver("num_outputs", _num_outputs, replace=True)
+    OmegaConf.register_new_resolver("vocab_size", _vocab_size, replace=True)
     OmegaConf.register_new_resolver("count_classes", _count_classes, replace=True)
     OmegaConf.register_new_resolver("hf_config", _hf_config, replace=True)
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), replace=True, use_cache=True)
@@ -68,6 +70,11 @@ def _num_outputs(*, _root_: DictConfig) -> int | None:
     """Returns the width of the last axis of logits: ``data.num_outputs``, else ``data.num_classes``."""
     wide = _root_.data.get("num_outputs")
     return _root_.data.num_classes if wide is None else wide
+
+
+def _vocab_size(*, _root_: DictConfig) -> int | None:
+    """Returns the number of token ids, ``data.vocab_size``; None for data that are no text, which networks refuse."""
+    return _root_.data.get("vocab_size")
 
 
 def _tap(source: str, given: str | None, place: int | str, *, _root_: DictConfig) -> str:

@@ -45,6 +45,7 @@ class DatasetData(Data):
             0 and 1.
         ignore_index: value of pixels or tokens without a label, besides −100.
         input_shape: shape of one example's ``input``; null: that of the first.
+        vocab_size: number of token ids; null: the training set's ``vocab_size``, if it has one.
         fields: field of the batch → key, attribute or position in a sample (:class:`~tutelage.data.fields.Fields`).
         transform: one or several, applied to every sample's input before it is a tensor (:mod:`tutelage.data.chance`).
         train_transform: replaces ``transform`` for training samples; it may draw random numbers.
@@ -84,6 +85,7 @@ class DatasetData(Data):
         label_dtype: str | None = None,
         ignore_index: int | None = None,
         input_shape: Sequence[int] | None = None,
+        vocab_size: int | None = None,
         fields: Mapping[str, Hashable] | None = None,
         transform: Transform | Sequence[Transform] | None = None,
         train_transform: Transform | Sequence[Transform] | None = None,
@@ -115,6 +117,7 @@ class DatasetData(Data):
             unlabelled=bare, **common,
         )  # fmt: skip
         self.name = type(self._parts["train"].dataset).__name__
+        self.vocab_size = vocab_size or getattr(self._parts["train"].dataset, "vocab_size", None)
         self.test_size, self.repeat, self._given_shape = test_size, repeat, input_shape
         self._check_options(views, mean, std)
         plain = None if transform is None else Transforms(transform, transform_fields, "data.transform")

@@ -60,6 +60,7 @@ class Data(L.LightningDataModule, ABC):
 
     name: str
     input_shape: tuple[int, ...]  # of one example's ``input``
+    vocab_size: int | None = None  # of texts: the highest token id + 1
     augment: Any = None  # has ``view(epoch)``, ``views`` and ``with_seed(seed)``
     seen_through: ClassVar[tuple[str, ...]] = ()  # keys of the config that decide how content becomes an ``input``
 

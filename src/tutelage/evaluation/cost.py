@@ -15,6 +15,7 @@ from tutelage.models.tapped import arguments
 from tutelage.types import Batch
 
 log = logging.getLogger(__name__)
+_MASK = "mask?"  # as a network reads it that can do without
 _uncounted: set[str] = set()  # classes already warned of
 
 
@@ -44,6 +45,8 @@ def multiply_adds(module: nn.Module, example: Sequence[int] | Batch) -> int | No
     tensors = {name: t.to("meta") for name, t in (*module.named_parameters(), *module.named_buffers())}
     dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), None)
     fields = example if isinstance(example, Mapping) else {"input": torch.empty(1, *example)}
+    if _MASK in (module.__dict__.get("_reads") or {}).values():  # lengths are values; the example counts as unpadded
+        fields = {name: x for name, x in fields.items() if f"{name}?" != _MASK}
     shapes = {
         name: torch.empty_like(x[:1], dtype=dtype if x.is_floating_point() else x.dtype, device="meta")
         for name, x in fields.items()
