@@ -9,7 +9,6 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
 
 from tutelage.config import factory
 from tutelage.config.paths import conf_dir
@@ -27,6 +26,8 @@ class PerSample(Dataset):
     """MNIST as tutorials read it: a PIL image, ToTensor and Normalize for every example."""
 
     def __init__(self, data: ImageData):
+        from torchvision import transforms
+
         train = data.splits["train"]
         batch = train[0, torch.arange(len(train))]
         pixels = batch["input"] * data.normalise.std + data.normalise.mean

@@ -28,7 +28,7 @@ os.environ["FORCE_COLOR"] = "1"  # draw the bar although nobody watches
 import torch
 from omegaconf import DictConfig
 from plain import ALPHA, BATCH, PAIRS, PerSample, T, config, floor, networks, timed, tutorial
-from torch.utils.data import RandomSampler
+from torch.utils.data import Dataset, RandomSampler
 
 import tutelage.cli.main  # noqa: F401  (sets OMP_WAIT_POLICY before torch is imported)
 from tutelage.checkpoints.weights import save_network
@@ -55,7 +55,7 @@ def ours(cfg: DictConfig, data: ImageData) -> None:
         )  # fmt: skip
 
 
-def torchdistill(cfg: DictConfig, images: PerSample, steps: int, epochs: int) -> None:
+def torchdistill(cfg: DictConfig, images: Dataset | list, steps: int, epochs: int, device: torch.device) -> None:
     """Its own box and loop, with its KD loss (whose alpha weighs the labels)."""
     from torchdistill.core.distillation import get_distillation_box
 
@@ -74,12 +74,11 @@ def torchdistill(cfg: DictConfig, images: PerSample, steps: int, epochs: int) ->
         "criterion": {"key": "WeightedSumLoss", "kwargs": {"sub_terms": {"kd": kd}}},
         "optimizer": {"key": "Adam", "kwargs": {"lr": 1e-3}},
     }
-    cpu = torch.device("cpu")
-    box = get_distillation_box(teacher, student, {"train": images}, train, cpu, None, False, 1)
+    box = get_distillation_box(teacher.to(device), student.to(device), {"train": images}, train, device, None, False, 1)
     for epoch in range(epochs):
         box.pre_epoch_process(epoch=epoch)
         for _, (x, y, more) in zip(range(steps), box.train_data_loader):  # noqa: B905
-            box.post_forward_process(loss=box.forward_process(x, y, more))
+            box.post_forward_process(loss=box.forward_process(x.to(device), y.to(device), more))
         box.post_epoch_process()
 
 
@@ -95,7 +94,7 @@ def measure(pair: str, arguments: argparse.Namespace) -> None:
         "a": (lambda: tutorial(cfg, images, steps, few), epochs / few),
     }
     if importlib.util.find_spec("torchdistill"):
-        runs["d"] = (lambda: torchdistill(cfg, images, steps, few), epochs / few)
+        runs["d"] = (lambda: torchdistill(cfg, images, steps, few, torch.device("cpu")), epochs / few)
     found: dict[str, list[list[float]]] = {name: [] for name in runs}
     for _ in range(arguments.rounds):
         for name, (run, scale) in runs.items():

@@ -9,7 +9,8 @@ from command import environment
 
 pytestmark = pytest.mark.long
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_checks.py"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SCRIPT = BENCHMARKS / "gpu_checks.py"
 
 
 @pytest.mark.timeout(1800)
@@ -30,3 +31,13 @@ def test_without_a_gpu_it_says_so(tmp_path):
     )  # fmt: skip
     assert done.returncode == 1
     assert "sees no GPU" in done.stderr
+
+
+def test_the_benchmark_on_a_cpu(tmp_path):
+    words = ["--device", "cpu", "--examples", "700", "--pairs", "cnn_dense", "--rounds", "1", "--stacks", "2"]
+    command = [sys.executable, str(BENCHMARKS / "gpu.py"), *words]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line.split(" | ")[:3] for line in done.stdout.splitlines() if line.startswith("| cnn_dense")]
+    assert rows == [["| cnn_dense", teacher, loop] for teacher in ("cached", "live") for loop in ("eager", "tutelage")]
+    assert "2 together" in done.stdout

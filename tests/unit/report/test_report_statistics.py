@@ -72,6 +72,11 @@ def test_seeds_needed_is_the_textbook_s(mean, sd, n):
     assert power(n, mean, sd) >= 0.8 > power(n - 1, mean, sd)
 
 
+@pytest.mark.parametrize("n", [2, 5, 50])
+def test_power_without_a_difference_is_the_level_of_both_sides(n):
+    assert power(n, 0.0, 1.0) == pytest.approx(0.05)
+
+
 def test_seeds_needed_where_there_is_nothing_to_see():
     assert seeds_needed(0.0, 1.0) is None
     assert seeds_needed(0.001, 1.0) is None
