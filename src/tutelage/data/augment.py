@@ -4,7 +4,7 @@ It doesn't matter which batch, order, worker or run the example comes in, so a t
 resumed run all see the same picture. Images are in [0, 1]: augmentation comes before normalisation.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from tutelage import seeding
 from tutelage.errors import TutelageError
 from tutelage.runtime import devices
+from tutelage.types import NO_LABEL
 
 
 @runtime_checkable
@@ -31,6 +32,22 @@ class Step(Protocol):
 
         Returns:
             [B, C, H, W].
+        """
+
+
+@runtime_checkable
+class MovesLabels(Protocol):
+    """A step that can also be applied to labels of pixels; one that moves no pixel returns them as they are."""
+
+    def move_labels(self, labels: Tensor, chance: Tensor) -> Tensor:
+        """Moves the labels as the pixels of the images are moved.
+
+        Args:
+            labels: [B, H, W] int64.
+            chance: [B, draws], what the images were augmented with.
+
+        Returns:
+            [B, H, W], ``NO_LABEL`` where no pixel came from the image.
         """
 
 
@@ -64,11 +81,35 @@ class Augment:
 
     def __call__(self, images: Tensor, keys: Tensor, view: int) -> Tensor:
         """Returns view ``view`` of the examples ``keys`` [B]: [B, C, H, W]."""
+        for step, chance in self._drawn(keys, view):
+            images = step(images, chance)
+        return images
+
+    def move_labels(self, labels: Tensor, keys: Tensor, view: int) -> Tensor:
+        """Returns the labels [B, H, W] of the pixels of view ``view``."""
+        for step, chance in self._drawn(keys, view):
+            assert isinstance(step, MovesLabels)
+            labels = step.move_labels(labels, chance)
+        return labels
+
+    def check_moves_labels(self) -> None:
+        """Refuses steps that say nothing about labels of pixels.
+
+        Raises:
+            TutelageError: names the step.
+        """
+        for step in self.steps:
+            if not isinstance(step, MovesLabels):
+                raise TutelageError(
+                    f"data.augment: {type(step).__name__} changes images, and labels are one for each pixel: it "
+                    "needs a method move_labels(labels, chance) that moves them alike "
+                    "(tutelage.data.augment.MovesLabels)"
+                )
+
+    def _drawn(self, keys: Tensor, view: int) -> Iterator[tuple[Step, Tensor]]:
         draws = [step.draws for step in self.steps]
         chance = seeding.uniform(seeding.derive_seed(self.seed, "augment", view), keys, sum(draws))
-        for step, columns in zip(self.steps, chance.split(draws, dim=1), strict=True):
-            images = step(images, columns)
-        return images
+        return zip(self.steps, chance.split(draws, dim=1), strict=True)
 
 
 class Shift:
@@ -94,8 +135,15 @@ class Shift:
 
     def __call__(self, images: Tensor, chance: Tensor) -> Tensor:
         """Returns the shifted images [B, C, H, W], from random numbers [B, 2]."""
+        return self._moved(images, chance, self.fill)
+
+    def move_labels(self, labels: Tensor, chance: Tensor) -> Tensor:
+        """Returns the shifted labels [B, H, W]; none at the edge that is filled."""
+        return self._moved(labels[:, None], chance, NO_LABEL)[:, 0]
+
+    def _moved(self, images: Tensor, chance: Tensor, fill: float) -> Tensor:
         height, width = images.shape[-2:]
-        padded = F.pad(images, [self.pixels] * 4, value=self.fill)
+        padded = F.pad(images, [self.pixels] * 4, value=fill)
         windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [B, C, 2p+1, 2p+1, H, W], no copy
         # Chance has 24 bits: in integers, as not every device has float64, and no float32 product is exact.
         top, left = ((chance * (1 << 24)).long() * (2 * self.pixels + 1) >> 24).unbind(1)
@@ -126,3 +174,7 @@ class Flip:
             return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
         rows = mirrored.nonzero()[:, 0]
         return images.index_copy(0, rows, images.index_select(0, rows).flip(-1))
+
+    def move_labels(self, labels: Tensor, chance: Tensor) -> Tensor:
+        """Returns the labels [B, H, W], mirrored where the image is."""
+        return self(labels[:, None], chance)[:, 0]

@@ -16,7 +16,7 @@ from tutelage.data.examples import (
     check_images,
     normalised,
 )
-from tutelage.data.labels import checked_labels
+from tutelage.data.labels import checked_labels, of_pixels
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
 
@@ -37,7 +37,7 @@ class ImageData(Data):
         **common: arguments of :class:`~tutelage.data.module.Data`.
 
     Raises:
-        TutelageError: an argument is out of range.
+        TutelageError: an argument is out of range; or labels are of pixels, and an augmentation cannot move them.
     """
 
     seen_through = ("mean", "std")
@@ -70,6 +70,8 @@ class ImageData(Data):
         labels = checked_labels(name, examples.labels, self.num_classes, self.num_outputs)
         if isinstance(examples.pixels, MemoryPixels):
             check_images(name, examples.pixels.images, len(examples), self.input_shape, self.check_finite)
+        if self.augment and of_pixels(labels):
+            self._check_moves(name, labels)
         return replace(examples, labels=labels)
 
     def as_set(self, examples: Examples, keys: Tensor) -> ImageSet:
@@ -85,6 +87,14 @@ class ImageData(Data):
     def pictures(self, inputs: Tensor) -> Tensor:
         """Returns the images [B, C, H, W] in [0, 1], before normalisation."""
         return (inputs * self.normalise.std + self.normalise.mean).clamp(0, 1)
+
+    def _check_moves(self, name: str, labels: Tensor) -> None:
+        self.augment.check_moves_labels()
+        if labels.shape[1:] != self.input_shape[1:]:
+            raise TutelageError(
+                f"data.augment: labels of {name} are {list(labels.shape[1:])} and images {list(self.input_shape[1:])}; "
+                "only labels of each pixel can be moved alike"
+            )
 
     def _check_pixels(self, mean: Sequence[float], std: Sequence[float]) -> None:
         if len(self.input_shape) != 3 or min(self.input_shape) < 1:

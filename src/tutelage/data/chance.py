@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tutelage import seeding
+from tutelage.data.fields import INPUT, LABEL
 from tutelage.errors import TutelageError
 
 
@@ -69,7 +70,7 @@ class Transforms:
 
     They are called as ``transform(input)``, as torchvision's and timm's; as
     ``transform(image=array)["image"]``, as albumentations', if a transform takes keyword arguments only; with several
-    fields if ``fields`` lists them.
+    fields if ``fields`` lists them. torchvision's of version 2 then move a label of pixels as they move the image.
 
     Args:
         steps: one or several.
@@ -123,8 +124,31 @@ class Transforms:
 
 
 def _called(step: Transform, values: dict[str, Any]) -> dict[str, Any]:
-    made = step(*values.values())
+    given = values
+    if LABEL in values and _knows_masks(step):
+        given = values | {name: _marked(name, values[name]) for name in (INPUT, LABEL) if name in values}
+    made = step(*given.values())
     return dict(zip(values, made if len(values) > 1 else [made], strict=True))
+
+
+def _knows_masks(step: Transform) -> bool:
+    """Checks for a transform of torchvision.transforms.v2, which moves labels only where their type says mask."""
+    return any(one.__module__.startswith("torchvision.transforms.v2") for one in type(step).__mro__)
+
+
+def _marked(field: str, value: Any) -> Any:
+    """Returns labels of pixels as torchvision's Mask, and an array that is an image as its Image."""
+    from torchvision import tv_tensors
+    from torchvision.transforms.v2 import functional
+
+    if field == INPUT:
+        return functional.to_image(value) if isinstance(value, np.ndarray) and value.ndim > 1 else value
+    if isinstance(value, Image.Image):
+        value = np.array(value)
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value)
+    plain = isinstance(value, Tensor) and not isinstance(value, tv_tensors.TVTensor) and value.ndim > 1
+    return tv_tensors.Mask(value) if plain else value
 
 
 def _named(step: Transform, values: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from tutelage.data.chance import Chance, Transform, Transforms
 from tutelage.data.examples import Examples, divide
 from tutelage.data.fields import INPUT, LABEL, Fields
 from tutelage.data.found_labels import FoundLabels, class_names_of, labels_of
-from tutelage.data.labels import checked_labels, describe, has_label, is_class
+from tutelage.data.labels import checked_labels, describe, has_label, is_class, of_pixels
 from tutelage.data.module import Data
 from tutelage.data.parts import as_part
 from tutelage.data.sample_labels import LabelReader, SampleLabels
@@ -49,7 +49,7 @@ class DatasetData(Data):
         fields: field of the batch → key, attribute or position in a sample (:class:`~tutelage.data.fields.Fields`).
         transform: one or several, applied to every sample's input before it is a tensor (:mod:`tutelage.data.chance`).
         train_transform: replaces ``transform`` for training samples; it may draw random numbers.
-        transform_fields: arguments of a transform, if not just the input.
+        transform_fields: arguments of a transform, if not just the input; needed where labels are of pixels.
         collate: list of samples → batch; null: samples are stacked.
         mean: mean of the input by channel, subtracted after transforms; null: not normalised.
         std: the same.
@@ -63,7 +63,8 @@ class DatasetData(Data):
         **common: arguments of :class:`~tutelage.data.module.Data`.
 
     Raises:
-        TutelageError: a set is empty, a field is missing or a label is invalid; names the sample.
+        TutelageError: a set is empty, a field is missing or a label is invalid; names the sample. Or labels are of
+            pixels, and ``transform_fields`` does not say whether a transform moves them.
     """
 
     seen_through: ClassVar[tuple[str, ...]] = (
@@ -125,6 +126,11 @@ class DatasetData(Data):
         if train_transform is not None:
             changed = Transforms(train_transform, transform_fields, "data.train_transform")
         labels = self._labels["train"]
+        if of_pixels(labels) and changed is not None and transform_fields is None:
+            raise TutelageError(
+                f"{changed.key} changes inputs alone, and labels are one for each pixel: with "
+                "data.transform_fields=[input, label] it is called with both, with [input] it moves no pixel"
+            )
         moved = [*(transform_fields.values() if isinstance(transform_fields, Mapping) else transform_fields or ())]
         own = not is_class(labels) and (not labels.is_floating_point() or LABEL in moved)
         brought = SampleLabels(reader, num_classes) if own else None

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from tutelage import seeding
 from tutelage.data.augment import Augment
-from tutelage.data.labels import is_class
+from tutelage.data.labels import is_class, of_pixels
 from tutelage.data.order import Request
 from tutelage.errors import TutelageError
 from tutelage.types import Batch
@@ -156,13 +156,17 @@ class ImageSet(Dataset[Batch]):
         epoch, indices = request
         keys = self.keys.index_select(0, indices)
         images = self.examples.pixels[keys]
+        labels = self.examples.labels.index_select(0, keys)
         view = {}
         if self.augment:
-            view = {"view": torch.full_like(keys, self.augment.view(epoch))}
-            images = self.augment(images, keys, self.augment.view(epoch))
+            number = self.augment.view(epoch)
+            view = {"view": torch.full_like(keys, number)}
+            images = self.augment(images, keys, number)
+            if of_pixels(labels):
+                labels = self.augment.move_labels(labels, keys, number)
         if self.normalise:
             images = self.normalise(images)
-        return {"input": images, "label": self.examples.labels.index_select(0, keys), "key": keys, **view}
+        return {"input": images, "label": labels, "key": keys, **view}
 
 
 def normalised(examples: Examples, normalise: Normalise) -> Examples:

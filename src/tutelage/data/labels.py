@@ -21,6 +21,11 @@ def is_class(labels: Tensor) -> bool:
     return labels.ndim == 1 and not labels.is_floating_point()
 
 
+def of_pixels(labels: Tensor) -> bool:
+    """Checks whether labels are a class for each pixel."""
+    return labels.ndim == 3 and not labels.is_floating_point()
+
+
 def has_label(labels: Tensor) -> Tensor:
     """Returns which of [N, …] labels are known, at least in part: [N] bools."""
     known = ~labels.isnan() if labels.is_floating_point() else labels != NO_LABEL

@@ -7,6 +7,7 @@ from tutelage import seeding
 from tutelage.data.augment import Augment, Flip, Shift
 from tutelage.errors import TutelageError
 from tutelage.runtime import devices
+from tutelage.types import NO_LABEL
 
 KEYS = torch.tensor([3, 0, 59_999, 7, 12, 1])
 
@@ -119,3 +120,27 @@ def test_offsets_are_the_floor_of_chance_times_their_number(pixels):
     for row, (top, left) in enumerate(offsets):
         down, right = (pixels - (one * (2 * pixels + 1) >> 24) for one in (top, left))
         assert torch.equal(found[row], shifted(index[0], down, right, 0.0))
+
+
+def test_labels_of_pixels_move_with_the_image():
+    """The label of a pixel is its level: wherever the image went, both say the same."""
+    keys = torch.arange(200)
+    images = torch.stack([torch.randperm(30).reshape(1, 6, 5) for _ in keys])
+    both = Augment([Shift(2, fill=1.0), Flip(0.5)], 1)
+    moved, labels = both(images.float(), keys, 3)[:, 0], both.move_labels(images[:, 0], keys, 3)
+    assert not torch.equal(labels, images[:, 0])
+    known = labels != NO_LABEL
+    assert torch.equal(moved[known].long(), labels[known])
+    assert (moved[~known] == 1).all()  # the grey level of the edge
+    assert 0.5 < float(known.float().mean()) < 1
+
+
+def test_a_step_that_says_nothing_about_labels_is_refused():
+    class Brighter:
+        draws = 1
+
+        def __call__(self, images, chance):
+            return images * chance[:, :, None, None]
+
+    with pytest.raises(TutelageError, match=r"data.augment: Brighter changes images.* move_labels"):
+        Augment([Flip(), Brighter()], 1).check_moves_labels()

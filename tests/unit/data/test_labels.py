@@ -7,6 +7,7 @@ from own_data import Listed
 from PIL import Image
 from torch.utils.data import Subset, TensorDataset
 
+from tutelage.data.augment import Flip, Shift
 from tutelage.data.base import ImageData
 from tutelage.data.dataset import DatasetData
 from tutelage.data.examples import Examples, MemoryPixels
@@ -268,6 +269,59 @@ def test_a_transform_moves_picture_and_label_together():
     assert torch.equal(found["label"], -KINDS["numbers"][found["key"]])
 
 
+def corners(kind):
+    """Pictures whose label has a mark where the picture has one, as tensors, arrays or PIL images."""
+    found = []
+    for i in range(40):
+        image = torch.zeros(1, 6, 6, dtype=torch.uint8)
+        image[0, i % 5, 1 + i % 4] = 255
+        label = (image[0] > 0).long()
+        if kind == "array":
+            image, label = image[0].numpy(), label.numpy()
+        if kind == "PIL":
+            image, label = Image.fromarray(image[0].numpy()), Image.fromarray(label.numpy().astype(np.uint8))
+        found.append((image, label))
+    return Listed(found)
+
+
+@pytest.mark.parametrize("kind", ["tensor", "array", "PIL"])
+def test_torchvision_moves_pixels_and_their_labels_together(kind):
+    v2 = pytest.importorskip("torchvision.transforms.v2", reason="needs the vision extra")
+    steps = [v2.RandomHorizontalFlip(), v2.RandomVerticalFlip(), v2.RandomCrop(6, padding=2)]
+    data = DatasetData(train=corners(kind), test=corners(kind), num_classes=2, batch_size=4, seed=0,
+                       train_transform=v2.Compose(steps), transform_fields=["input", "label"])  # fmt: skip
+    found, plain = batches(data.train_dataloader()), batches(data.whole("train"))
+    assert torch.equal(found["input"][:, 0] > 0.5, found["label"] == 1)
+    order = found["key"].argsort()
+    assert not torch.equal(found["label"][order], plain["label"][plain["key"].argsort()][: len(order)])
+
+
+def test_a_transform_by_name_gets_label_and_picture():
+    """As albumentations' are called."""
+
+    class Rolled:
+        def __call__(self, *args, image, mask, force_apply=False):
+            assert not args
+            return {"image": np.roll(image, 2, 1), "mask": np.roll(mask, 2, 1)}
+
+    data = DatasetData(train=corners("array"), test=corners("array"), num_classes=2, batch_size=4, seed=0,
+                       train_transform=Rolled(), transform_fields={"image": "input", "mask": "label"})  # fmt: skip
+    found = batches(data.train_dataloader())
+    assert torch.equal(found["input"][:, 0] > 0.5, found["label"] == 1)
+
+
+@pytest.mark.parametrize("key", ["transform", "train_transform"])
+def test_a_transform_that_may_leave_labels_of_pixels_behind_is_refused(key):
+    with pytest.raises(
+        TutelageError, match=rf"data.{key} changes inputs alone.*data.transform_fields=\[input, label\]"
+    ):
+        owned("pixels", **{key: lambda image: image.flip(-1)})
+    made = owned("pixels", **{key: lambda image: image * 2}, transform_fields=["input"])
+    found = batches(made.train_dataloader())
+    assert torch.equal(found["label"], KINDS["pixels"][found["key"]])
+    owned("class", **{key: lambda image: image.flip(-1)})  # one label moves nowhere
+
+
 def test_a_collate_of_one_s_own_pads_the_labels_of_tokens():
     def padded(given):
         longest = max(len(label) for _, label in given)
@@ -305,3 +359,36 @@ def test_labels_of_different_lengths_are_named():
         TutelageError, match=r"data.train: sample 5: its label is \[3\] torch.float32; that of sample 0"
     ):
         DatasetData(train=odd, batch_size=4, seed=0)
+
+
+class Brighter:
+    draws = 1
+
+    def __call__(self, images, chance):
+        return images * chance[:, :, None, None]
+
+
+def test_augmentation_moves_labels_of_pixels_or_is_refused():
+    levels = torch.arange(N)[:, None, None] % 3
+    labels = levels.expand(N, 4, 4).clone()
+    labels[:, :, 0] = 0
+    images = labels[:, None] / 2
+
+    class Marked(Held):
+        def load(self):
+            return (Examples(MemoryPixels(images), labels),) * 2
+
+    data = Marked("pixels", augment=[Shift(1, fill=1.0), Flip()])
+    found = batches(data.train_dataloader(), 2)
+    known = found["label"] != NO_LABEL
+    assert torch.equal((2 * found["input"][:, 0]).long()[known], found["label"][known])
+    assert not known.all()
+    with pytest.raises(
+        TutelageError, match=r"data.augment: Brighter changes images, and labels are one for each pixel"
+    ):
+        Held("pixels", augment=[Brighter()]).setup()
+    Held("class", augment=[Brighter()]).setup()
+    with pytest.raises(TutelageError, match=r"labels of Coarse train are \[2, 2\] and images \[4, 4\]"):
+        type("Coarse", (Held,), {"load": lambda self: (Examples(MemoryPixels(images), labels[:, ::2, ::2]),) * 2})(
+            "pixels", augment=[Flip()]
+        ).setup()
