@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tutelage.config import moved, paths
 from tutelage.config.factory import stage_config
+from tutelage.config.preprocessing import settle_adapters
 from tutelage.config.source_nodes import loading, networks
 from tutelage.errors import TutelageError
 
@@ -95,6 +96,8 @@ class JobPlan:
 def settled(cfg: DictConfig, hydra: Any) -> DictConfig:
     """Returns a read-only copy with absolute places (:func:`~tutelage.config.paths.anchor`) and new names of targets.
 
+    Adapters stand in place of ``adapter: own`` (:func:`~tutelage.config.preprocessing.settle_adapters`).
+
     Args:
         cfg: the composed config, which stays as it is.
         hydra: Hydra's.
@@ -102,6 +105,7 @@ def settled(cfg: DictConfig, hydra: Any) -> DictConfig:
     copy = deepcopy(cfg)
     paths.anchor(copy, hydra)
     moved.update_targets(copy)
+    settle_adapters(copy)
     return read_only(copy)
 
 

@@ -39,7 +39,7 @@ _PARTS_OF_DATA = (
     "tutelage.data.unlabelled",
     "torchvision.transforms",
 )  # of their classes any may be built
-_TAPS = "tutelage.models.timm.taps"
+_TAPS = {"tutelage.models.timm.taps", "tutelage.models.torchvision.taps"}
 # A file never downloads anything, and its own weights replace all others.
 _REPLACED = {"download": False, "pretrained": False}
 _DROPPED = ("mirrors", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
@@ -138,7 +138,7 @@ def _is_network_or_data(found: Any, trusted: bool) -> bool:
         return issubclass(found, nn.Module | Data | Task) or of_data or step
     if not inspect.isfunction(found) or not (trusted or home.startswith("tutelage.")):
         return False
-    return home == _TAPS or _returns_network(found)
+    return home in _TAPS or _returns_network(found)
 
 
 def _is_foreign_data(found: Any) -> bool:

@@ -9,12 +9,32 @@ Any other module without a state can be used; its tensors must follow the input'
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutelage.errors import TutelageError, nearest
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The images that a library's network was trained on.
+
+    Attributes:
+        mean: by channel, of pixels from 0 to 1; empty if they are not normalised.
+        std: the same.
+        size: [height, width]; empty for any.
+        mode: interpolation, of :class:`Resize`.
+        colours: whether the network takes that many channels, or adapts to those of the data.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: tuple[int, ...]
+    mode: str
+    colours: bool = False
 
 
 class Renormalise(nn.Module):
@@ -55,6 +75,22 @@ class Renormalise(nn.Module):
 
 _SMOOTH = ("bilinear", "bicubic")
 _MODES = (*_SMOOTH, "nearest", "nearest-exact", "area")
+
+
+class Repeat(nn.Module):
+    """Repeats a grey image for a network of colour images.
+
+    Args:
+        channels: of the network's images.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns [B, channels, H, W] of [B, 1, H, W]."""
+        return x.expand(-1, self.channels, -1, -1)
 
 
 class Resize(nn.Module):

@@ -14,9 +14,11 @@ from typing import Any
 from torch import nn
 
 from tutelage.errors import TutelageError, nearest
+from tutelage.models.adapter import Preprocessing
 from tutelage.models.tapped import Outputs, Tapped
 
 _FIELDS = {"attention_mask": "mask?", "token_type_ids": "segment?"}  # argument → field, where a batch has it
+_RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # PIL's numbers → modes of an adapter
 _NOT_OF_THE_NETWORK = (
     "architectures", "id2label", "label2id", "num_labels", "transformers_version", "_name_or_path",
     "torch_dtype", "dtype",
@@ -88,6 +90,44 @@ def config_of(pretrained: str | bool | None) -> dict[str, Any] | None:
         raise _absent(str(pretrained), error) from error
     plain = {key: value for key, value in found.to_diff_dict().items() if key not in _NOT_OF_THE_NETWORK}
     return plain | {"model_type": found.model_type}
+
+
+def preprocessing(net: Mapping[str, Any]) -> Preprocessing:
+    """Returns the images that a network's own image processor makes, by ``preprocessor_config.json``.
+
+    Args:
+        net: arguments of :func:`tapped`.
+
+    Raises:
+        TutelageError: transformers is not installed, or there is no image processor at ``pretrained``.
+    """
+    if not (pretrained := net.get("pretrained")):
+        raise TutelageError("adapter=own: model=hf without pretrained has no image processor of its own")
+    _transformers()
+    from transformers import ImageProcessingMixin
+
+    try:
+        found, _ = ImageProcessingMixin.get_image_processor_dict(
+            _place(str(pretrained)), local_files_only=bool(net.get("local_files_only"))
+        )
+    except (OSError, ValueError) as error:
+        raise TutelageError(f"adapter=own: {pretrained} has no preprocessor_config.json: {_line(error)}") from error
+    normal, resized = found.get("do_normalize", True), found.get("do_resize", True)
+    mean, std = (tuple(found.get(key) or ()) if normal else () for key in ("image_mean", "image_std"))
+    mode = _RESAMPLING.get(found.get("resample", 2), "bilinear")
+    return Preprocessing(mean, std, _size(found) if resized else (), mode, colours=True)
+
+
+def _size(processor: Mapping[str, Any]) -> tuple[int, ...]:
+    """Returns [height, width] of the images, those of a crop where there is one."""
+    cropped = processor.get("do_center_crop") and processor.get("crop_size")
+    size = cropped or processor.get("size") or ()
+    if isinstance(size, int):
+        return size, size
+    if isinstance(size, Mapping):
+        side = size.get("shortest_edge")
+        return (side, side) if side else tuple(size[key] for key in ("height", "width") if key in size)
+    return tuple(size)
 
 
 def _from(

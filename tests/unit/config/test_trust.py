@@ -30,7 +30,7 @@ HOSTILE = [
     "tutelage.sources.black_box.BlackBoxTeacher", "lightning.Trainer", "stranger_that_leaves_a_mark.Net", "joblib.load",
     "numpy.load", "pathlib.Path.touch", "site.addsitedir", "shutil.rmtree", "hydra.utils.get_object",
     "hydra.utils.call",
-    "tutelage.models.timm.read_state", "tutelage.models.timm._weights_file", "tutelage.data.download.urlopen",
+    "tutelage.models.timm.read_state", "tutelage.models.timm._renamed", "tutelage.data.download.urlopen",
     "tutelage.data.cifar_files.pickle.loads", "tutelage.data.idx.read_idx", "torch.nn.modules.module.torch.load",
     "torchvision.models.get_model", "torchvision.models.resnet18", "timm.create_model", "timm.models.load_checkpoint",
     "torch.jit.ScriptModule", "torch.fx.GraphModule", "torch.distributed.nn.RemoteModule", "torch.hub.os",
