@@ -101,6 +101,8 @@ def shown(tmp_path, monkeypatch):
     made = files(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    for script in (path for path in made if path.name.startswith("write_")):
+        runpy.run_path(str(script))
     yield made
     for name in {path.relative_to(tmp_path).parts[0].removesuffix(".py") for path in made}:
         for module in [known for known in sys.modules if known.split(".")[0] == name]:
@@ -165,7 +167,7 @@ def keys(node: object, path: str = "") -> Iterator[str]:
 
 def test_the_pages_have_commands():
     assert len(COMMANDS) > 30
-    assert len(RUN) == 10
+    assert len(RUN) == 12
     assert all(any(commands(text)) for name, text in TEXT.items() if name != "docs/api.md")
     assert {command.verb for command in COMMANDS} == console.VERBS.keys()
 
@@ -244,8 +246,6 @@ QUICK = ("trainer.max_epochs=1", "stages.teacher.trainer.max_epochs=1", "logger=
 @pytest.mark.slow
 @pytest.mark.parametrize("command", RUN, ids=label)
 def test_a_command_runs(command, main, shown):
-    for script in (path for path in shown if path.name.startswith("write_")):
-        runpy.run_path(str(script))
     answer = main(command.verb, *command.arguments, *QUICK)
     assert answer.code == 0, answer.message
 

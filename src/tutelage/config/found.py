@@ -7,7 +7,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from tutelage.errors import TutelageError
 
-_FACTS = ("num_classes", "num_outputs", "input_shape", "vocab_size")
+_FACTS = ("num_classes", "num_outputs", "input_shape", "vocab_size", "tokenizer_digest")
 _KEPT = 4
 _found: dict[str, dict[str, Any]] = {}  # a config is resolved some twenty times a job
 # Of the run, not of what the data are.
@@ -21,7 +21,7 @@ def found(fact: str, *, _parent_: DictConfig) -> Any:
     """Returns a fact of the data whose config it stands in; they are made and looked at for it once.
 
     Args:
-        fact: ``num_classes``, ``num_outputs``, ``input_shape`` or ``vocab_size``.
+        fact: ``num_classes``, ``num_outputs`` or ``input_shape``; of texts ``vocab_size`` or ``tokenizer_digest``.
 
     Raises:
         TutelageError: it is none of these, a value is missing, or the data can't be made.
@@ -67,6 +67,4 @@ def _look(node: dict[str, Any]) -> dict[str, Any]:
             raise cause from error
         raise TutelageError(f"data can't be made: {type(cause).__name__}: {cause}") from error
     made.setup()
-    known = cast(Any, made)
-    facts = {fact: getattr(known, fact) for fact in _FACTS}
-    return facts | {"input_shape": list(known.input_shape)}
+        fact: ``num_classes``, ``num_outputs`` or ``input_shape``; of texts ``vocab_size`` or ``tokenizer_digest``.

@@ -61,6 +61,7 @@ class Data(L.LightningDataModule, ABC):
     name: str
     input_shape: tuple[int, ...]  # of one example's ``input``
     vocab_size: int | None = None  # of texts: the highest token id + 1
+    tokenizer_digest: str | None = None  # of texts: a SHA-256 of what makes token ids of them
     augment: Any = None  # has ``view(epoch)``, ``views`` and ``with_seed(seed)``
     seen_through: ClassVar[tuple[str, ...]] = ()  # keys of the config that decide how content becomes an ``input``
 
@@ -123,6 +124,10 @@ class Data(L.LightningDataModule, ABC):
 
     def pictures(self, inputs: Tensor) -> Tensor | None:
         """Returns the pixels in [0, 1] of a batch's ``input``, [B, 1 or 3, H, W]; None if inputs are not images."""
+        return None
+
+    def shown(self, split: str, keys: Sequence[int]) -> list[str] | None:
+        """Returns examples of ``train``, ``val`` or ``test`` by key as text; None if they are not texts."""
         return None
 
     def split(self, count: int) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,9 @@ from tutelage.data.base import ImageData
 from tutelage.data.unlabelled import Folder
 
 CONF = Path(__file__).parents[3] / "conf"
-OWN = ("dataset", "datamodule", "hf", "diabetes", "mnist_multilabel", "mnist_segmentation")  # of other labels or shapes
+OWN = (  # of other labels or shapes
+    "dataset", "datamodule", "hf", "diabetes", "mnist_multilabel", "mnist_segmentation", "text",
+)  # fmt: skip
 FILES = sorted(path for path in (CONF / "data").glob("[!_]*.yaml") if path.stem not in OWN)
 SHARED = (CONF / "data" / "_base.yaml").read_text()  # by all of them
 NEEDED = {"image_folder": ["data.root=/nowhere", "data.num_classes=5"]}  # what is ??? there

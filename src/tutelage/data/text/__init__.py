@@ -1,0 +1,1 @@
+"""Data that are text: files, tokenizers, and batches of token ids."""
