@@ -67,4 +67,6 @@ def _look(node: dict[str, Any]) -> dict[str, Any]:
             raise cause from error
         raise TutelageError(f"data can't be made: {type(cause).__name__}: {cause}") from error
     made.setup()
-        fact: ``num_classes``, ``num_outputs`` or ``input_shape``; of texts ``vocab_size`` or ``tokenizer_digest``.
+    known = cast(Any, made)
+    facts = {fact: getattr(known, fact) for fact in _FACTS}
+    return facts | {"input_shape": list(known.input_shape)}
