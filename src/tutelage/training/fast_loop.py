@@ -39,7 +39,7 @@ class LeanEpochLoop(EpochLoop):
     ``zero_grad``, ``backward``, the optimizer's step, the schedule's, ``on_train_batch_end``; ``global_step`` and all
     counters that a checkpoint holds go on as ever. Lightning's own steps stay the first and the last of an epoch, the
     first after a resume, each that is logged, that validation follows or that ends the training; and all of them under
-    several devices, accumulation, clipping, loss scaling, a profiler, ``detect_anomaly``, and with a callback or module
+    several devices, accumulation, clipping, a profiler, ``detect_anomaly``, and with a callback or module
     that overrides a hook which a lean step leaves out (or, but for :class:`Quiet` ones, one around the batch).
     """
 
@@ -60,9 +60,8 @@ class LeanEpochLoop(EpochLoop):
     def _is_plain(self) -> bool:
         trainer = cast(Any, self.trainer)
         precision = trainer.precision_plugin
-        scales = getattr(precision, "scaler", None) is not None
         known = type(precision) in (Precision, MixedPrecision) and type(trainer.strategy) is SingleDeviceStrategy
-        unusual = scales or trainer.accumulate_grad_batches > 1 or trainer.gradient_clip_val or detects_anomaly(trainer)
+        unusual = trainer.accumulate_grad_batches > 1 or trainer.gradient_clip_val or detects_anomaly(trainer)
         timed = validates_by_time(trainer) or trainer.num_training_batches == float("inf")
         plateau = any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs)
         everyone = [trainer.lightning_module, trainer.datamodule, *trainer.callbacks]
@@ -78,6 +77,8 @@ class LeanEpochLoop(EpochLoop):
         trainer = cast(Any, self.trainer)
         module, optimizer = trainer.lightning_module, trainer.optimizers[0]
         why = why_not(module, optimizer, trainer.strategy.root_device, self._lean)
+        if why is None and _scaler(trainer) is not None:
+            why = f"trainer.precision={trainer.precision} scales the loss by a factor that changes; bf16-mixed does not"
         if why is not None:
             log.warning("graph=auto: steps run eagerly: %s", why)
             self.graph = "never"
@@ -159,6 +160,7 @@ class LeanEpochLoop(EpochLoop):
                 for progress in (counts.zero_grad, counts.step):
                     progress.increment_completed()
                 return loss
+        scaler = _scaler(trainer)
         losses: list[Tensor] = []
 
         @torch.enable_grad()
@@ -169,14 +171,25 @@ class LeanEpochLoop(EpochLoop):
             counts.zero_grad.increment_started()
             optimizer.zero_grad()
             counts.zero_grad.increment_completed()
-            loss.backward()
+            (loss if scaler is None else scaler.scale(loss)).backward()
             losses.append(loss.detach())
             return losses[-1]
 
         counts.step.increment_ready()
-        optimizer.step(closure)
+        if scaler is None:
+            optimizer.step(closure)
+        else:  # 16-mixed: a fused optimizer divides by the scale, or leaves a step out, without the host
+            closure()
+            scaler.step(optimizer)
+            scaler.update()
         counts.step.increment_completed()
         return losses[-1]
+
+
+def _scaler(trainer: Any) -> torch.amp.GradScaler | None:
+    """Returns what scales the loss in 16-mixed, or None."""
+    found: torch.amp.GradScaler | None = getattr(trainer.precision_plugin, "scaler", None)
+    return found
 
 
 def _overrides(one: L.LightningModule | L.LightningDataModule | L.Callback, hook: str) -> bool:

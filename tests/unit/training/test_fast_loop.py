@@ -4,6 +4,7 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from lightning.pytorch.plugins.precision import MixedPrecision
 from omegaconf import open_dict
 
 from tutelage.checkpoints.weights import digest
@@ -122,6 +123,30 @@ def test_a_lean_run_is_lightnings_to_the_bit(fit, case):
     assert watcher.seen == expected.seen
     assert logger.lines == lines.lines
     assert str(trainer.optimizers[0].state_dict()) == str(stock.optimizers[0].state_dict())
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_steps_with_a_scaled_loss_are_lightnings_to_the_bit(fit, monkeypatch, fused):
+    """The scale starts so high that the first gradients overflow: those steps are left out, the scale is halved."""
+    forward = factory.trainer
+
+    def scaled(*arguments):
+        trainer = forward(*arguments)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, growth_interval=5)
+        trainer.strategy.precision_plugin = MixedPrecision("16-mixed", "cpu", scaler)
+        return trainer
+
+    monkeypatch.setattr(factory, "trainer", scaled)
+    trainer, module, watcher, logger = fit(Counted, f"optimizer.fused={fused}")
+    stock, same, expected, lines = fit(_TrainingEpochLoop, f"optimizer.fused={fused}")
+    assert trainer.fit_loop.epoch_loop.lean == 36 - 2 * 2 - 5
+    assert digest(module.student.net.net) == digest(same.student.net.net)
+    assert watcher.seen == expected.seen
+    assert logger.lines == lines.lines
+    assert trainer.precision_plugin.state_dict() == stock.precision_plugin.state_dict()
+    assert trainer.precision_plugin.scaler.get_scale() < 2.0**40
+    assert str(trainer.optimizers[0].state_dict()) == str(stock.optimizers[0].state_dict())
+    assert int(trainer.optimizers[0].state_dict()["state"][0]["step"]) < 36
 
 
 def test_a_callback_that_stops_stops_after_the_same_step(fit):
