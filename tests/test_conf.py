@@ -16,17 +16,18 @@ from tutelage.training.parameter_groups import OPTIONS
 
 CONF = Path(conf_dir())
 CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/[!_]*.yaml") if path.parent.name != "hydra")
+FOUND = [
+    "data.num_classes=2",
+    "data.num_outputs=2",
+    "data.input_shape=[8]",
+    "data.vocab_size=9",
+    "data.tokenizer_digest=0",
+]
 OWN = {
     "dataset": ["data.train={_target_: own_data.Pictures}"],
     "datamodule": ["data.datamodule={_target_: own_data.Module}"],
-    "text": [
-        "data.train=nowhere.tsv",
-        "data.num_classes=2",
-        "data.num_outputs=2",
-        "data.input_shape=[8]",
-        "data.vocab_size=9",
-        "data.tokenizer_digest=0",
-    ],
+    "text": ["data.train=nowhere.tsv", *FOUND],
+    "movie_reviews": FOUND,
     "hf": ["data.path=nowhere", "data.num_classes=2", "data.input_shape=[1,8,8]"],
 }  # what stands in them is looked at, too
 VERBS = sorted(path.stem for path in CONF.glob("*.yaml"))

@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pages import FENCE
+from texts import movie_reviews
 
 from tutelage.cli import main as console
 from tutelage.config.paths import conf_dir
@@ -101,6 +102,7 @@ def shown(tmp_path, monkeypatch):
     made = files(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    movie_reviews(tmp_path / "data")
     for script in (path for path in made if path.name.startswith("write_")):
         runpy.run_path(str(script))
     yield made

@@ -23,3 +23,22 @@ def tsv(path: Path, rows: Sequence[Sequence[object]], header: Sequence[str] = ("
     """Writes a table of tab-separated values."""
     path.write_text("".join("\t".join(map(str, row)) + "\n" for row in [header, *rows]))
     return path
+
+
+def movie_reviews(root: Path) -> Path:
+    """Writes 120 sentences with scores, twelve of them 0, and two of each other file, for ``data=movie_reviews``."""
+    folder = root / "text" / "hutto2014"
+    folder.mkdir(parents=True)
+    scores = {"pos": 1.5, "neg": -0.75}
+    lines = [
+        f"{number}\t{0 if number % 10 == 0 else scores[label]}\t{text} caf\xe9"
+        for number, (text, label) in enumerate(reviews(120))
+    ]
+    files = {"movieReview": lines}
+    files |= {
+        name: [f"1_{i}\t0.5\ta film of {name} {i}" for i in range(2)] for name in ("amazonReview", "nytEditorial")
+    }
+    for name, content in files.items():
+        (folder / f"{name}Snippets_GroundTruth.txt").write_text("\n".join(content) + "\n", encoding="latin-1")
+    (folder / "tweets_GroundTruth.txt").write_text("".join(f"{i}\t0.5\ta film of tweets {i}\n" for i in range(2)))
+    return root

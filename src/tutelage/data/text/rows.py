@@ -72,7 +72,23 @@ def read(paths: Sequence[Path], columns: Columns, encoding: str, classes: Sequen
     Raises:
         TutelageError: a file is missing, damaged or empty, has another encoding, or lacks a column; names the line.
     """
-    parts = [_read(path, columns, encoding, classes) for path in paths]
+    return _joined([_read(path, columns, encoding, classes) for path in paths])
+
+
+def read_table(paths: Sequence[Path], columns: Columns, encoding: str) -> Rows:
+    """Reads tab-separated values of files with any ending.
+
+    Raises:
+        TutelageError: see :func:`read`.
+    """
+    parts = []
+    for path in paths:
+        found, places = _column_by_column(path, _tsv(path, columns, encoding), columns)
+        parts.append(_sorted(path, found, places, columns, None))
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[Rows]) -> Rows:
     if len(parts) == 1:
         return parts[0]
     ends = [sum(len(part) for part in parts[: number + 1]) for number in range(len(parts))]
@@ -102,8 +118,6 @@ def _read(path: Path, columns: Columns, encoding: str, classes: Sequence[str] | 
         found, places = _column_by_column(path, reader(path, columns, encoding), columns)
     else:
         raise TutelageError(f"{path}: expected a folder, or a file that ends in {', '.join(SUFFIXES)}")
-    if not places:
-        raise TutelageError(f"{path} holds no text")
     return _sorted(path, found, places, columns, names)
 
 
@@ -124,6 +138,8 @@ def _column_by_column(
 def _sorted(
     path: Path, found: dict[str, list[Any]], places: list[str], columns: Columns, names: list[str] | None
 ) -> Rows:
+    if not places:
+        raise TutelageError(f"{path} holds no text")
     order = list(range(len(places)))
     if columns.key is not None:
         keys = [str(key) for key in found[columns.key]]
