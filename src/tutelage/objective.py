@@ -24,7 +24,7 @@ class Term(nn.Module):
     have no label, or labels have more than one axis (:meth:`bind`), a term that reads ``batch.label`` gets only the
     labelled rows. For a batch without a row the loss is computed on all rows with all labels 0 and multiplied by 0, so
     that every parameter still has a gradient. Over several ranks a mean over rows is the mean over all rows of the
-    batch, however these are spread.
+    batch, however these are spread; a loss that divides by counts of all ranks itself says so (``counts_over_ranks``).
 
     Args:
         loss: any module (torch's own, too) that maps the tensors named below to a scalar; one that needs more derives
@@ -52,6 +52,7 @@ class Term(nn.Module):
         super().__init__()
         self.loss, self.schedule, self.where, self.labelled_only = loss, schedule, where, False
         self.inputs, self.targets = _plain(inputs), _plain(targets or {})
+        self._weighs_rows = not contract(loss).counts_over_ranks
         self.register_buffer("weight", torch.tensor(float(weight)), persistent=False)
         self.register_buffer("factor", torch.ones(()), persistent=False)
         for path in self.paths():
@@ -115,8 +116,8 @@ class Term(nn.Module):
         """Returns the signals that the term reads, restricted to its rows, and the factor of the loss on them."""
         mask = self._mask(signals)
         rows = mask.flatten().nonzero()[:, 0]
-        share = _share(len(rows), mask.device)
-        if empty := not len(rows):
+        share = _share(len(rows), mask.device) if self._weighs_rows else 1.0
+        if empty := self._weighs_rows and not len(rows):
             mask, rows = torch.ones_like(mask), torch.arange(mask.numel(), device=mask.device)
         kept: dict[str, Signals] = defaultdict(dict)
         for path in self.paths(self.inputs | self.targets):

@@ -54,6 +54,23 @@ class _OfLabels(nn.Module):
         return self.term({"student": {"logits": student}, "batch": {"label": label}})
 
 
+class _OfRows(nn.Module):
+    """A loss in a term that chooses rows by a mask; ``second`` is its other argument."""
+
+    def __init__(self, loss: nn.Module, first: str = "input", second: str = "target"):
+        super().__init__()
+        self.term = Term(loss, {first: "student.logits"}, {second: "batch.other"}, where="batch.where")
+
+    def forward(self, student: Tensor, other: Tensor, where: Tensor) -> Tensor:
+        return self.term({"student": {"logits": student}, "batch": {"other": other, "where": where}})
+
+
+def _rows(other: Tensor, counts: tuple[int, ...]) -> Signals:
+    """Of four examples some positions count: ``counts`` of three each."""
+    where = torch.arange(3) < torch.tensor(counts)[:, None]
+    return {"student": _draw(4, 3, 5, seed=1), "other": other, "where": where}
+
+
 def _numbers() -> Signals:
     label = _draw(4, 5, seed=3)
     label[1], label[2, 3:] = math.nan, math.nan  # an example without a label, another with a part of it
@@ -66,6 +83,10 @@ def _pixels() -> Signals:
     return {"student": _draw(4, 3, 4, seed=1), "label": label}
 
 
+_LABELS = torch.arange(12).view(4, 3) % 5
+_PARTLY = _draw(4, 3, 5, seed=3).where(_draw(4, 3, 5, seed=4) > -0.5, math.nan)
+_WEIGHTS = [1.0, 2.0, 0.5, 3.0, 1.5]
+_FEW, _NONE = (1, 0, 3, 2), (0, 0, 3, 1)  # of the second rank; in the second case the first has none
 _ATTENTION = tuple(f"{whose}_{what}" for whose in ("student", "teacher") for what in ("query", "key", "value"))
 CASES: dict[str, tuple[Callable[[], nn.Module], Signals]] = {
     "BernoulliKL": (losses.BernoulliKL, _answers()),
@@ -84,6 +105,19 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Signals]] = {
         lambda: _OfLabels(losses.WeightedCrossEntropy([1.0, 2.0, 0.5, 3.0]), _pixels()["label"]),
         _pixels(),
     ),
+    "SquaredError of rows": (lambda: _OfRows(losses.SquaredError()), _rows(_PARTLY, _FEW)),
+    "SquaredError of one rank's rows": (lambda: _OfRows(losses.SquaredError()), _rows(_PARTLY, _NONE)),
+    "WeightedCrossEntropy of rows": (lambda: _OfRows(losses.WeightedCrossEntropy(_WEIGHTS)), _rows(_LABELS, _FEW)),
+    "WeightedCrossEntropy of one rank's rows": (
+        lambda: _OfRows(losses.WeightedCrossEntropy(_WEIGHTS)),
+        _rows(_LABELS, _NONE),
+    ),
+    "BernoulliKL of rows": (
+        lambda: _OfRows(losses.BernoulliKL(), "student", "teacher"),
+        _rows(_draw(4, 3, 5, seed=2), _FEW),
+    ),
+    "CrossEntropy of rows": (lambda: _OfRows(nn.CrossEntropyLoss()), _rows(_LABELS, _FEW)),
+    "CrossEntropy of one rank's rows": (lambda: _OfRows(nn.CrossEntropyLoss()), _rows(_LABELS, _NONE)),
 }
 
 

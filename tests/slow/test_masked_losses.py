@@ -15,7 +15,8 @@ def test_padding_is_spread_over_ranks_without_a_trace(tmp_path):
     for name in CASES:
         expected = gradient(name, slice(0, 4))
         assert (expected != 0).all(), name
-        torch.testing.assert_close(found[name], expected, rtol=1e-10, atol=0, msg=lambda m, name=name: f"{name}: {m}")
+        near = 1e-6 if "rows" in name else 1e-10  # a term weighs rows in float32
+        torch.testing.assert_close(found[name], expected, rtol=near, atol=0, msg=lambda m, name=name: f"{name}: {m}")
         halves = (gradient(name, slice(0, 2)) + gradient(name, slice(2, 4))) / 2
-        by_element = name in BY_ELEMENT
+        by_element = name in BY_ELEMENT or "rows" in name
         assert torch.allclose(halves, expected) != by_element, name

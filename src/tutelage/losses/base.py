@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 HOOKS = ("bind", "prepare", "on_epoch_start")
-_FACTS = ("least_rows", "takes_unlabelled", "same_on_ranks", "fixed_graph", "over_classes")
+_FACTS = ("least_rows", "takes_unlabelled", "counts_over_ranks", "same_on_ranks", "fixed_graph", "over_classes")
 
 
 class Loss(nn.Module):
@@ -19,6 +19,9 @@ class Loss(nn.Module):
         least_rows: the least number of examples in a batch, 1 or more. A smaller ``data.batch_size`` is refused.
         takes_unlabelled: whether ``forward`` also receives the unlabelled rows of a batch, whose label is
             ``tutelage.types.NO_LABEL``. Otherwise a term that reads ``batch.label`` receives the labelled rows only.
+        counts_over_ranks: whether ``forward`` divides by a count over all ranks
+            (:func:`~tutelage.losses.ranks.mean_over_ranks`, :func:`~tutelage.losses.masks.masked_mean`). A term with a
+            mask then gives it the chosen rows, even if there is none, and does not weigh them by their number.
         same_on_ranks: whether the buffers stay equal on all ranks without being broadcast before each step.
         fixed_graph: whether the same parameters have a gradient in every epoch although the loss overrides
             ``on_epoch_start``; this is assumed of a loss that does not override it.
@@ -28,6 +31,7 @@ class Loss(nn.Module):
 
     least_rows: int = 1
     takes_unlabelled: bool = False
+    counts_over_ranks: bool = False
     same_on_ranks: bool = False
     fixed_graph: bool = False
     over_classes: bool = False

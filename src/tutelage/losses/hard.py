@@ -41,7 +41,7 @@ class WeightedCrossEntropy(Loss):
         TutelageError: the weights are neither.
     """
 
-    takes_unlabelled = True  # the mean is over weights, of all ranks: rows chosen before would be counted twice
+    takes_unlabelled = counts_over_ranks = True  # the mean is over weights, of all ranks
 
     def __init__(self, class_weights: str | Sequence[float], label_smoothing: float = 0.0):
         super().__init__()
@@ -82,7 +82,7 @@ class WeightedCrossEntropy(Loss):
 class _OfKnown(Loss):
     """An elementwise loss, averaged over the elements whose target is not NaN."""
 
-    takes_unlabelled = True  # the mean is over known elements, of all ranks
+    takes_unlabelled = counts_over_ranks = True  # the mean is over known elements, of all ranks
 
     @staticmethod
     def mean(loss: Callable[..., Tensor], input: Tensor, target: Tensor) -> Tensor:

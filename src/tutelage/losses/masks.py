@@ -47,13 +47,14 @@ def trailing(mask: Tensor, dims: int) -> Tensor:
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
     """Returns the mean over the valid elements, a scalar; 0 if there is none.
 
-    With several ranks, the mean of their results is the mean over the valid elements of all ranks.
+    With several ranks, the mean of their results is the mean over the valid elements of all ranks, so that a loss that
+    returns it says ``counts_over_ranks``.
 
     Args:
         values: [*mask, …]; masked values are ignored, but their gradients are only safe if they are finite.
         mask: bools, or None if every element is valid.
     """
     if mask is None:
-        return values.mean()
+        return values.sum() / mean_over_ranks(values.new_full((), float(values.numel())))
     each = values.shape[mask.dim() :].numel()
     return only(values, mask).sum() / (each * mean_over_ranks(mask.sum().to(values.dtype)))

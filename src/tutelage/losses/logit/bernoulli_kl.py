@@ -34,7 +34,7 @@ class BernoulliKL(Loss):
     2015, arXiv:1503.02531.
     """
 
-    takes_unlabelled = True  # the mean is over known elements, not rows
+    takes_unlabelled = counts_over_ranks = True  # the mean is over known elements, of all ranks
     temperature: Tensor
 
     def __init__(self, temperature: float = 1.0):

@@ -38,6 +38,8 @@ class TinyBERTAttention(nn.Module):
     Jiao et al., "TinyBERT: Distilling BERT for Natural Language Understanding", 2020, arXiv:1909.10351.
     """
 
+    counts_over_ranks = True
+
     def __init__(self, heads: int, padding: bool = False):
         super().__init__()
         self.heads, self.padding = checked_heads(heads, "TinyBERTAttention.heads"), padding
@@ -102,6 +104,8 @@ class TinyBERTStates(Lazy):
     """
 
     projections: nn.ModuleList
+
+    counts_over_ranks = True
 
     def __init__(self, projection: str = "shared", padding: bool = False, layers: int = 13):
         super().__init__()
