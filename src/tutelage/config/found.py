@@ -13,7 +13,7 @@ _found: dict[str, dict[str, Any]] = {}  # a config is resolved some twenty times
 # Of the run, not of what the data are.
 _OF_THE_RUN = {
     "seed", "batch_size", "eval_batch_size", "num_workers", "drop_last", "sampler", "repeat", "views", "focus",
-    "labelled", "repeat_labelled", "classes", "unlabelled", "val_size", "split_seed",
+    "labelled", "repeat_labelled", "classes", "long_tail", "unlabelled", "val_size", "split_seed",
 }  # fmt: skip
 
 

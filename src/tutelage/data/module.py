@@ -48,11 +48,13 @@ class Data(L.LightningDataModule, ABC):
         sampler: draws the training examples of an epoch and their order (:mod:`tutelage.data.samplers`); by default
             every one once, shuffled.
         labelled: number (below 1: fraction) of training examples that keep their label, drawn with ``split_seed``.
-            This and the next four form a :class:`~tutelage.data.transfer.Transfer`; validation and test are unaffected.
+            This and the next five form a :class:`~tutelage.data.transfer.Transfer`; validation and test are unaffected.
         classes: the only classes to train on.
         unlabelled: additional examples to train on (:mod:`tutelage.data.unlabelled`).
         repeat_labelled: how often each labelled example occurs in an epoch.
         focus: the classes of half of an epoch's examples, for a specialist.
+        long_tail: fraction of its training examples that the last class keeps; class c of C keeps this to the power of
+            c / (C − 1).
 
     Raises:
         TutelageError: an argument is out of range.
@@ -84,6 +86,7 @@ class Data(L.LightningDataModule, ABC):
         unlabelled: Iterable[Unlabelled] | None = None,
         repeat_labelled: int = 1,
         focus: Iterable[int] | None = None,
+        long_tail: float | None = None,
     ):
         super().__init__()
         self.name = type(self).__name__
@@ -93,7 +96,7 @@ class Data(L.LightningDataModule, ABC):
         self.drop_last, self.num_workers, self.sampler = drop_last, num_workers, sampler
         self.class_names = list(class_names) if class_names else [str(c) for c in range(self.num_outputs)]
         self._check_numbers()
-        self.transfer = Transfer(num_classes, labelled, classes, unlabelled, repeat_labelled, focus)
+        self.transfer = Transfer(num_classes, labelled, classes, unlabelled, repeat_labelled, focus, long_tail)
 
     @abstractmethod
     def load(self) -> tuple[Examples, Examples]:

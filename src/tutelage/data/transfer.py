@@ -24,9 +24,9 @@ class Unlabelled(Protocol):
 class Transfer:
     """Makes the transfer set of a training set; by default it is the training set itself.
 
-    Keeps the training examples of ``classes``, then the labels of ``labelled`` of these, then appends the images of
-    ``unlabelled``. Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network", 2015, sections 2
-    and 3.
+    Keeps the training examples of ``classes``, of these a ``long_tail``, then the labels of ``labelled`` of these, then
+    appends the images of ``unlabelled``. Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network", 2015,
+    sections 2 and 3.
 
     Args:
         num_classes: number of classes; None without classes.
@@ -38,6 +38,7 @@ class Transfer:
             copies in an epoch are the same view, as augmentation is a function of key and epoch.
         focus: classes of half of an epoch's examples, to train a specialist (section 5): all of
             them, and the same number of others, drawn once and repeated if there are too few.
+        long_tail: fraction of its examples that the last class keeps, with fewer and fewer from the first one on.
 
     Raises:
         TutelageError: an argument is out of range.
@@ -51,7 +52,9 @@ class Transfer:
         unlabelled: Iterable[Unlabelled] | None = None,
         repeat_labelled: int = 1,
         focus: Iterable[int] | None = None,
+        long_tail: float | None = None,
     ):
+        self.num_classes, self.long_tail = num_classes, long_tail
         self.labelled, self.repeat_labelled = labelled, repeat_labelled
         self.classes, self.focus = (None if chosen is None else list(chosen) for chosen in (classes, focus))
         self.unlabelled = list(unlabelled or [])
@@ -60,8 +63,8 @@ class Transfer:
     @property
     def is_whole(self) -> bool:
         """Checks whether the transfer set is the training set."""
-        chosen = (self.labelled, self.classes, self.focus)
-        return chosen == (None,) * 3 and not self.unlabelled and self.repeat_labelled == 1
+        chosen = (self.labelled, self.classes, self.focus, self.long_tail)
+        return chosen == (None,) * 4 and not self.unlabelled and self.repeat_labelled == 1
 
     def choose(self, pool: Examples, keys: Tensor, shape: tuple[int, ...], seed: int) -> tuple[Examples, Tensor]:
         """Returns the examples and the keys [n] of the training examples.
@@ -75,11 +78,13 @@ class Transfer:
         Returns:
             ``pool`` with labels left out and images appended: old keys mean what they meant.
         """
-        for key in ("classes", "focus"):
+        for key in ("classes", "focus", "long_tail"):
             if getattr(self, key) is not None:
                 require_class(f"data.{key}", pool.labels)
         if self.classes is not None:
             keys = keys[torch.isin(pool.labels[keys], torch.tensor(self.classes))]
+        if self.long_tail is not None:
+            keys = keys[thinned(pool.labels[keys], self.num_classes or 0, self.long_tail, seed)]
         if self.labelled is not None:
             own = pool.labels[keys]
             kept = stratified(own if is_class(own) else torch.zeros(len(own), dtype=torch.long), self.labelled, seed)
@@ -114,6 +119,8 @@ class Transfer:
         size = self.labelled
         if size is not None and (isinstance(size, bool) or not isinstance(size, int | float) or not size > 0):
             raise TutelageError(f"data.labelled must be a number above 0, or null for all; found {size!r}")
+        if self.long_tail is not None and not 0 < self.long_tail <= 1:
+            raise TutelageError(f"data.long_tail must be above 0 and at most 1, or null; found {self.long_tail}")
         known = set(range(num_classes or 0))
         for key, chosen in (("classes", self.classes), ("focus", self.focus)):
             if chosen is not None and num_classes is None:
@@ -155,6 +162,30 @@ def focused(labels: Tensor, classes: list[int], seed: int) -> Tensor:
         )
     drawn = others[torch.randperm(len(others), generator=seeding.generator(seed, "focus"))]
     return torch.cat([special, drawn.repeat(-(-len(special) // len(others)))[: len(special)]])
+
+
+def thinned(labels: Tensor, classes: int, last: float, seed: int) -> Tensor:
+    """Draws a long tail as a function of ``seed``: class c of C keeps ``last^(c/(C − 1))`` of its examples.
+
+    Args:
+        labels: [N] int64, in [0, C).
+        classes: C.
+        last: fraction that class C − 1 keeps, in (0, 1].
+        seed: ``split_seed``.
+
+    Returns:
+        Indices into ``labels``, in ascending order; of each class at least one, if it has any.
+
+    Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss", 2019, arXiv:1906.07413, whose
+    "exp" imbalance it is.
+    """
+    order = torch.randperm(len(labels), generator=seeding.generator(seed, "long_tail"))
+    kept = []
+    for c in range(classes):
+        own = order[labels[order] == c]
+        fraction = last ** (c / max(classes - 1, 1))
+        kept.append(own[: max(1, round(len(own) * fraction))])
+    return torch.cat(kept).sort().values
 
 
 def stratified(labels: Tensor, size: float, seed: int) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from tutelage.data.augment import Shift
 from tutelage.data.base import ImageData
 from tutelage.data.examples import Examples, JoinedPixels, MemoryPixels, joined
-from tutelage.data.transfer import focused, stratified
+from tutelage.data.transfer import focused, stratified, thinned
 from tutelage.errors import TutelageError
 from tutelage.types import NO_LABEL
 
@@ -300,3 +300,41 @@ def test_what_learns_before_the_student_sees_augmented_images_of_every_epoch():
     assert not torch.equal(pictures(data, 0), pictures(data, 1))
     assert torch.equal(pictures(data, 1), pictures(data, 1))
     assert torch.equal(pictures(plain, 0), pictures(plain, 1))
+
+
+def test_a_long_tail_keeps_less_of_each_later_class():
+    """Of 40, 33 and 17 or so training examples of three classes all, a third of the power one half, and a ninth."""
+    whole, tail = Toy(), Toy(long_tail=1 / 9)
+    counts, kept = (data._loaded.train.labels.bincount() for data in (whole, tail))
+    assert kept.tolist() == [counts[0], round(int(counts[1]) / 3), round(int(counts[2]) / 9)]
+    for part in ("val", "test"):
+        assert torch.equal(whole.splits[part].labels, tail.splits[part].labels)
+    keys = whole._loaded.train.keys
+    assert torch.isin(tail._loaded.train.keys, keys).all()
+    assert torch.equal(Toy(long_tail=1 / 9, seed=2)._loaded.train.keys, tail._loaded.train.keys)
+    assert tail.fingerprint() != whole.fingerprint()
+    assert not tail.transfer.is_whole
+    assert Toy(long_tail=1.0)._loaded.train.labels.bincount().tolist() == counts.tolist()
+
+
+def test_a_long_tail_is_another_with_another_seed_and_empties_no_class():
+    labels = torch.arange(300) % 3
+    first, other = (thinned(labels, 3, 0.001, seed) for seed in (0, 1))
+    assert labels[first].bincount().tolist() == [100, 3, 1]
+    assert not torch.equal(first, other)
+    assert thinned(labels[labels != 1], 3, 0.5, 0).numel() == 150
+
+
+@pytest.mark.parametrize("value", [0, -0.1, 1.5])
+def test_a_long_tail_out_of_range_is_refused(value):
+    with pytest.raises(TutelageError, match=r"data.long_tail must be above 0 and at most 1"):
+        Toy(long_tail=value)
+
+
+def test_a_long_tail_needs_classes():
+    class Numbers(Toy):
+        def load(self):
+            return (Examples(pictures(120), torch.rand(120, 1)),) * 2
+
+    with pytest.raises(TutelageError, match=r"data.long_tail needs labels that are one class an example"):
+        Numbers(num_classes=None, num_outputs=1, long_tail=0.5).setup()
