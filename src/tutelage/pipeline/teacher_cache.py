@@ -21,12 +21,13 @@ from tutelage.runtime.identity import made_with, with_contents
 from tutelage.runtime.json_files import read_json
 from tutelage.sources.base import Source
 from tutelage.sources.cached import topk_compress
-from tutelage.sources.store import ROWS, Column, Store, Writer
+from tutelage.sources.store import Column, Store, Writer
 from tutelage.types import Batch, Signals
 
 log = logging.getLogger(__name__)
 
 CACHED = "tutelage.sources.cached.Cached"
+_MOST = 1 << 30  # bytes of logits that are cached without being asked for: those of tokens can be many times the text
 _AS_IT_IS = {"folder": None, "dtype": "float32", "top": None, "views": None}
 
 
@@ -34,7 +35,8 @@ def cached(stage: DictConfig, root: Path, data: Data) -> DictConfig:
     """Returns the stage with all cacheable sources reading from disk.
 
     ``sources=cached`` requests a cache. Networks of which only logits are read are cached automatically if images do
-    not change (no augmentation, all in memory) and the result is bit-identical (``precision=32-true``);
+    not change (no augmentation, all in memory), the result is bit-identical (``precision=32-true``) and no more than
+    1 GiB;
     ``sources.<name>.cache=false`` keeps them live.
 
     Args:
@@ -106,8 +108,15 @@ def _by_itself(stage: DictConfig, node: DictConfig, needs: set[str], data: Data)
         and needs == {"logits"}
         and data.augment is None
         and not data.is_streaming
+        and _logits_bytes(data) <= _MOST
         and str(stage.trainer.precision) == "32-true"
     )
+
+
+def _logits_bytes(data: Data) -> int:
+    """Returns the size of the logits of all training examples in float32."""
+    labels = data.splits["train"].labels
+    return 4 * data.num_outputs * (len(labels) if labels.is_floating_point() else labels.numel())
 
 
 def recipe_of_signals(stage: DictConfig, node: DictConfig, signals: list[str], data: Data) -> dict[str, Any]:
@@ -191,7 +200,7 @@ def _write(
     ]
     writer = Writer(folder, columns, train.keys, views)
     for view, start in writer.missing():
-        by_example, _ = ask(view, torch.arange(start, min(start + ROWS, len(train))))
+        by_example, _ = ask(view, torch.arange(start, min(start + writer.block, len(train))))
         writer.write(view, start, by_example)
     writer.finish(constant)
 

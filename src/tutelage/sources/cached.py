@@ -162,15 +162,18 @@ def _attribute(name: str) -> str:
 
 
 def topk_compress(logits: Tensor, top: int) -> dict[str, Tensor]:
-    """Returns the ``top`` greatest log-probabilities of [B, C], their classes, the log mass of the others, and C."""
+    """Returns the ``top`` greatest log-probabilities of [B, …, C], their classes, the log mass of the others, and C.
+
+    The first three are [B, …, k], [B, …, k] and [B, …, 1], C is [B].
+    """
     p = logits.double().log_softmax(-1)
-    values, classes = p.topk(min(top, p.shape[1]), dim=-1)
-    others = p.scatter(1, classes, float("-inf")).logsumexp(-1, keepdim=True)
+    values, classes = p.topk(min(top, p.shape[-1]), dim=-1)
+    others = p.scatter(-1, classes, float("-inf")).logsumexp(-1, keepdim=True)
     lowest = torch.finfo(torch.float16).min  # finite in every dtype
-    size = p.new_full((len(p),), p.shape[1], dtype=torch.int32)  # exact for every dtype of the others
+    size = p.new_full((len(p),), p.shape[-1], dtype=torch.int32)  # exact for every dtype of the others
     return {VALUES: values, CLASSES: classes.int(), REST: others.clamp_min(lowest), SIZE: size}
 
 
 def _expand_topk(values: Tensor, classes: Tensor, rest: Tensor, total: int) -> Tensor:
-    others = rest - torch.log(torch.full((), float(max(total - values.shape[1], 1)), device=rest.device))
-    return others.expand(-1, total).scatter(1, classes.long(), values)
+    others = rest - torch.log(torch.full((), float(max(total - values.shape[-1], 1)), device=rest.device))
+    return others.expand(*rest.shape[:-1], total).scatter(-1, classes.long(), values)

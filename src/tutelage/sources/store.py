@@ -17,7 +17,7 @@ from tutelage.errors import TutelageError
 from tutelage.runtime.files import recipe_digest, stamp, write_atomically
 from tutelage.runtime.json_files import read_json, write_json
 
-ROWS = 4096  # of a block, the unit of computing, checking and resuming
+ROWS, BYTES = 4096, 256 << 20  # at most, of a block, the unit of computing, checking and resuming
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int32": torch.int32}
 
 
@@ -65,6 +65,7 @@ class Writer:
 
     def __init__(self, folder: Path, columns: list[Column], key: Tensor, views: int):
         self.folder, self.columns, self.key, self.views = folder, columns, key, views
+        self.block = max(1, min(ROWS, BYTES // max(1, sum(column.bytes(1) for column in columns))))
         self.progress = folder / "progress.jsonl"
         for column in columns:
             _allocate(column.file(folder), column.bytes(views * len(key)))
@@ -73,7 +74,7 @@ class Writer:
     def missing(self) -> Iterator[tuple[int, int]]:
         """Yields (view, first row) of every block that is still to be written."""
         for view in range(self.views):
-            for start in range(0, len(self.key), ROWS):
+            for start in range(0, len(self.key), self.block):
                 if (view, start) not in self.done:
                     yield view, start
 
@@ -108,7 +109,7 @@ class Writer:
         write_json(
             self.folder / "store.json",
             {
-                "version": 1, "views": self.views, "rows": len(self.key), "block": ROWS,
+                "version": 1, "views": self.views, "rows": len(self.key), "block": self.block,
                 "columns": [{"name": c.name, "shape": list(c.shape), "dtype": c.dtype} for c in self.columns],
                 "crc": [{"view": view, "start": start, "crc": crc} for (view, start), crc in sorted(self.done.items())],
             },

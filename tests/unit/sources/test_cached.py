@@ -14,6 +14,7 @@ KEY = torch.tensor([3, 5, 8, 9])
 
 
 def stored(folder, by_view: list[dict[str, torch.Tensor]], dtype="float32", constant=None):
+    folder.mkdir(exist_ok=True)
     columns = [
         Column(name, tuple(x.shape[1:]), dtype if x.is_floating_point() else "int32") for name, x in by_view[0].items()
     ]
@@ -101,3 +102,15 @@ def test_before_it_is_written_the_source_answers():
     batch = {"input": torch.randn(2, 1, 2, 2), "key": torch.tensor([0, 1])}
     assert torch.equal(source(batch)["logits"], teacher(batch)["logits"])
     assert source.supports_validation
+
+
+def test_the_top_of_tokens_is_that_of_every_position(tmp_path):
+    logits = 3 * torch.randn(4, 5, 7, generator=torch.Generator().manual_seed(0))
+    found = Cached(None, stored(tmp_path / "some", [topk_compress(logits, 3)]))({"key": KEY})["logits"]
+    rows = Cached(None, stored(tmp_path / "rows", [topk_compress(logits[:, 2], 3)]))({"key": KEY})["logits"]
+    assert found.shape == logits.shape
+    assert torch.equal(found[:, 2], rows)
+    p, kept = logits.softmax(-1), logits.topk(3).indices
+    torch.testing.assert_close(found.softmax(-1).gather(-1, kept), p.gather(-1, kept))
+    whole = Cached(None, stored(tmp_path / "whole", [topk_compress(logits, 7)]))({"key": KEY})["logits"]
+    torch.testing.assert_close(whole, logits.log_softmax(-1))

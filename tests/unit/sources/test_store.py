@@ -142,3 +142,18 @@ def test_store_json_says_what_is_there(tmp_path):
     about = json.loads((tmp_path / "store.json").read_text())
     assert about["columns"][1] == {"name": "stage1", "shape": [2, 2], "dtype": "float16"}
     assert (about["views"], about["rows"], len(about["crc"])) == (2, len(KEY), 4)
+
+
+def test_blocks_of_wide_signals_have_fewer_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr("tutelage.sources.store.BYTES", 3 * 40)
+    signal = torch.randn(8, 2, 5)
+    writer = Writer(tmp_path, [Column("logits", (2, 5), "float32")], torch.arange(8), 1)
+    assert list(writer.missing()) == [(0, 0), (0, 3), (0, 6)]
+    for view, start in writer.missing():
+        writer.write(view, start, {"logits": signal[start : start + writer.block]})
+    writer.finish({})
+    assert torch.equal(Store.read(tmp_path).columns["logits"][0], signal)
+    content = (tmp_path / "logits.bin").read_bytes()
+    (tmp_path / "logits.bin").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(TutelageError, match="damaged in the rows from 6 of view 0"):
+        Store.read(tmp_path)
