@@ -28,8 +28,10 @@ OWN = {
     "datamodule": ["data.datamodule={_target_: own_data.Module}"],
     "text": ["data.train=nowhere.tsv", *FOUND],
     "movie_reviews": FOUND,
+    "corpus": ["data.root=nowhere", *FOUND],
     "hf": ["data.path=nowhere", "data.num_classes=2", "data.input_shape=[1,8,8]"],
 }  # what stands in them is looked at, too
+OWN["python_docs_lm"] = OWN["corpus"]
 VERBS = sorted(path.stem for path in CONF.glob("*.yaml"))
 STAGES = ("teacher", "control", "student")
 
@@ -85,7 +87,7 @@ def test_every_choice_composes_and_its_targets_take_their_arguments(compose, tmp
         for label in ("cat", "dog"):
             (tmp_path / "pictures" / label).mkdir(parents=True)
         overrides.append(f"data.root={tmp_path}/pictures")
-    if group == "data":
+    if group in ("data", "experiment"):
         overrides += OWN.get(name, [])
     assert examine(compose(*overrides)) > 5
 
@@ -118,7 +120,7 @@ EXPERIMENTS = sorted(
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_composes(compose, name):
-    assert examine(compose(f"experiment={name}")) > 5
+    assert examine(compose(f"experiment={name}", *OWN.get(name, []))) > 5
 
 
 def test_the_published_table_is_eighteen_experiments():

@@ -26,7 +26,7 @@ COSMETIC = (
     "paths", "reuse", "logger", "stages.teacher.workers",
     "callbacks.progress", "callbacks.recovery",
     "data.cache", "data.class_names", "data.download", "data.eval_batch_size", "data.mirrors", "data.num_workers",
-    "data.root", "data.verify",
+    "data.root", "data.test_root", "data.val_root", "data.verify",
     "trainer.enable_model_summary", "trainer.log_every_n_steps",
 )  # fmt: skip
 _STAGE = re.compile(r"stages\.\w+\.(?=(callbacks|data|trainer)\.)")

@@ -1,31 +1,22 @@
 """Makes token ids of texts: once for a content, then they are read from disk."""
 
-import hashlib
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-from tutelage.checkpoints.weights import digest, serialise
+from tutelage.data.text.kept import kept
 from tutelage.data.text.rows import Rows
 from tutelage.data.text.tokenizer import Tokenizer
 from tutelage.data.text.tokens import Tokens
 from tutelage.errors import TutelageError
-from tutelage.runtime.files import write_atomically
-
-log = logging.getLogger(__name__)
 
 _AT_ONCE = 4096  # texts
 _VERSION = 1  # of what the files of the cache hold
-
-
-Make = Callable[[Sequence[Any]], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -51,7 +42,7 @@ class Encoder:
             TutelageError: a text has no token, or too many where they are not cut; names its place.
         """
         recipe = (_VERSION, self.tokenizer.digest, self.max_length if self.truncate else None)
-        found = _kept(self.folder, recipe, rows, self._encode)
+        found = kept(self.folder, recipe, rows.texts, self._encode)
         tokens = Tokens(found["ids"], found["offsets"], found.get("segments"), None, rows.texts)
         if (empty := (tokens.lengths == 0)).any():
             place = rows.places(int(empty.int().argmax()))
@@ -95,36 +86,3 @@ class Encoder:
 
 def _flat(parts: list[np.ndarray], kind: type) -> Tensor:
     return torch.from_numpy(np.concatenate([*parts, np.zeros(0, kind)]).astype(kind))
-
-
-def _kept(folder: Path | None, recipe: tuple[Any, ...], rows: Rows, make: Make) -> dict[str, Tensor]:
-    """Returns tensors from their file, or makes them and writes it."""
-    if folder is None:
-        return make(rows.texts)
-    made = hashlib.sha256(repr(recipe).encode())
-    for text in rows.texts:
-        made.update(repr(text).encode())
-    path = folder / f"{made.hexdigest()}.safetensors"
-    if (found := _read(path)) is None:
-        found = make(rows.texts)
-        try:
-            write_atomically(path, serialise(found, {"digest": digest(found)}), durable=False)
-        except OSError as error:
-            log.warning("token ids are not kept: %s (%s)", path, error.strerror)
-    return found
-
-
-def _read(path: Path) -> dict[str, Tensor] | None:
-    """Returns a file's tensors; None if there is none or it is damaged."""
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(str(path), "pt") as file:
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-            if digest(found) == file.metadata()["digest"]:
-                return found
-    except Exception as error:  # safetensors has an exception of its own, not of OSError
-        log.warning("%s is damaged (%s) and made again", path, error)
-        return None
-    log.warning("%s is damaged (another digest) and made again", path)
-    return None

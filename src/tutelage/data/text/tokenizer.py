@@ -77,7 +77,7 @@ def load(given: str, local_files_only: bool = False) -> Tokenizer:
     if path is None:
         return _plain(_of_transformers(given, local_files_only), given)
     try:
-        return _plain(_tokenizers().Tokenizer.from_file(str(path)), str(path))
+        return _plain(library().Tokenizer.from_file(str(path)), str(path))
     except Exception as error:  # the library raises Exception itself
         raise TutelageError(f"data.tokenizer: {path} can't be read as a tokenizer.json: {error}") from error
 
@@ -95,22 +95,59 @@ def train(kind: str, texts: Sequence[str], size: int) -> Tokenizer:
     """
     if size <= len(SPECIALS):
         raise TutelageError(f"data.max_vocab_size must be above {len(SPECIALS)}, the special tokens; found {size}")
-    library = _tokenizers()
+    found = library()
     kinds: dict[str, tuple[Any, Any, dict[str, Any]]] = {
-        "words": (library.models.WordLevel, library.trainers.WordLevelTrainer, {}),
-        "bpe": (library.models.BPE, library.trainers.BpeTrainer, {"initial_alphabet": []}),
+        "words": (found.models.WordLevel, found.trainers.WordLevelTrainer, {}),
+        "bpe": (found.models.BPE, found.trainers.BpeTrainer, {"initial_alphabet": []}),
     }
     model, trainer, further = kinds[kind]
-    inner = library.Tokenizer(model(unk_token=SPECIALS[1]))
-    inner.normalizer = library.normalizers.BertNormalizer(lowercase=True)
-    inner.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
+    inner = found.Tokenizer(model(unk_token=SPECIALS[1]))
+    inner.normalizer = found.normalizers.BertNormalizer(lowercase=True)
+    inner.pre_tokenizer = found.pre_tokenizers.BertPreTokenizer()
     inner.train_from_iterator(
         texts, trainer(vocab_size=size, special_tokens=list(SPECIALS), show_progress=False, **further)
     )
-    inner.post_processor = library.processors.TemplateProcessing(
+    inner.post_processor = found.processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     return _plain(inner, f"{kind} of the training texts")
+
+
+def train_bytes(texts: Sequence[str], size: int, end: str) -> str:
+    """Trains a byte-level BPE, with which any text survives, and returns its ``tokenizer.json``.
+
+    Args:
+        texts: what it is trained on.
+        size: most entries of its vocabulary: 256 bytes, the end token, and merges while there are pairs to merge.
+        end: the token that separates documents.
+
+    Raises:
+        TutelageError: ``size`` leaves no room for merges.
+
+    Sennrich, Haddow & Birch, "Neural Machine Translation of Rare Words with Subword Units", 2016, arXiv:1508.07909.
+    """
+    if size <= 257:
+        raise TutelageError(f"data.max_vocab_size must be above 257 (all bytes and {end}); found {size}")
+    found = library()
+    inner = found.Tokenizer(found.models.BPE())
+    inner.pre_tokenizer = found.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = found.decoders.ByteLevel()
+    trainer = found.trainers.BpeTrainer(
+        vocab_size=size, special_tokens=[end], show_progress=False,
+        initial_alphabet=found.pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    inner.train_from_iterator(texts, trainer)
+    return str(inner.to_str())
+
+
+def of_content(content: str, name: str) -> Tokenizer:
+    """Returns the tokenizer that the content of a ``tokenizer.json`` describes.
+
+    Args:
+        content: of the file.
+        name: of the tokenizer, for messages.
+    """
+    return _plain(library().Tokenizer.from_str(content), name)
 
 
 def _plain(inner: Any, name: str) -> Tokenizer:
@@ -161,7 +198,12 @@ def _of_transformers(given: str, local_files_only: bool) -> Any:
         ) from error
 
 
-def _tokenizers() -> ModuleType:
+def library() -> ModuleType:
+    """Imports the library tokenizers.
+
+    Raises:
+        TutelageError: it is not installed.
+    """
     try:
         import tokenizers
     except ImportError as error:
