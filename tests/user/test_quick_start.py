@@ -2,10 +2,9 @@
 
 import json
 import os
-import subprocess
 
 import pytest
-from fresh import ROOT, environment
+from fresh import ROOT
 from pages import FENCE
 
 pytestmark = pytest.mark.long
@@ -16,19 +15,14 @@ PYTHON = "".join(block for language, block in FENCE.findall(START) if language =
 
 
 @pytest.fixture(scope="module")
-def fresh(tmp_path_factory):
-    """Runs commands in an empty folder, with the programs of the fresh environment and nothing of this one."""
-    place = environment(tmp_path_factory.mktemp("wheel"))
+def fresh(tmp_path_factory, wheel):
+    """Runs commands in an empty folder."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
-    env = {name: os.environ[name] for name in ("LANG", "TMPDIR") if name in os.environ}
-    env |= {"PATH": f"{place / 'bin'}:/usr/bin:/bin", "HOME": str(elsewhere), "OMP_NUM_THREADS": "1"}
 
     def run(*command):
-        done = subprocess.run(command, cwd=elsewhere, env=env, capture_output=True, text=True)
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
+        return wheel(*command, cwd=elsewhere)
 
-    run.folder, run.place = elsewhere, place
+    run.folder, run.place = elsewhere, wheel.place
     return run
 
 
