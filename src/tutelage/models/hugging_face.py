@@ -15,6 +15,7 @@ from torch import nn
 
 from tutelage.errors import TutelageError, nearest
 from tutelage.models.adapter import Preprocessing
+from tutelage.models.first_layers import layers_path
 from tutelage.models.tapped import Outputs, Tapped
 
 _FIELDS = {"attention_mask": "mask?", "token_type_ids": "segment?"}  # argument → field, where a batch has it
@@ -38,6 +39,8 @@ def tapped(
     reads: Mapping[str, str] | None = None,
     outputs: Outputs | None = "logits",
     classes: Sequence[int | Sequence[int]] | None = None,
+    vocab_size: int | None = None,
+    init: Mapping[str, Any] | None = None,
 ) -> Tapped:
     """A network of transformers with taps ``layer0``, ``layer1``, … for its layers.
 
@@ -56,21 +59,43 @@ def tapped(
             ``attention_mask`` and ``token_type_ids`` are ``mask`` and ``segment`` where the batch has them.
         outputs: as of :class:`Tapped`.
         classes: as of :class:`Tapped`.
+        vocab_size: the data's number of token ids, which the network must have; null: not compared.
+        init: as of :class:`Tapped`.
 
     Raises:
-        TutelageError: transformers is not installed, or has no such class; the network is not there, or has no such
-            layers.
+        TutelageError: transformers is not installed, or has no such class; the network is not there, has no such
+            layers, or fewer token ids than the data.
     """
     kind = _kind(auto)
     net = _from(kind, auto, pretrained or None, config, num_classes, local_files_only)
     net.config.use_cache = False
+    _check_vocabulary(net.config, vocab_size)
+    net.register_forward_pre_hook(_check_length, with_kwargs=True)
     if layers is not None:
         _cut(net, list(layers))
     if reads is None and net.main_input_name == "input_ids":
         taken = signature(net.forward).parameters
         reads = {"input_ids": "input"} | {name: field for name, field in _FIELDS.items() if name in taken}
-    found = {"layer{}": f"{path}.{{}}"} if (path := _layers_of(net)) else {}
-    return Tapped(net, {**found, **(taps or {})}, adapter, maps or (), reads, outputs, classes)
+    found = {"layer{}": f"{path}.{{}}"} if (path := layers_path(net)) else {}
+    return Tapped(net, {**found, **(taps or {})}, adapter, maps or (), reads, outputs, classes, init=init)
+
+
+def _check_vocabulary(config: Any, vocab_size: int | None) -> None:
+    own = getattr(config, "vocab_size", None)
+    if vocab_size is not None and own is not None and own < vocab_size:
+        raise TutelageError(
+            f"model=hf: the network has {own} token ids, the data {vocab_size}: use its own tokenizer for the data"
+        )
+
+
+def _check_length(net: Any, inputs: tuple[Any, ...], given: dict[str, Any]) -> None:
+    """Refuses more tokens than positions, as a stateless hook, so that copied and pickled networks keep it."""
+    longest, ids = getattr(net.config, "max_position_embeddings", None), given.get("input_ids")
+    if longest is not None and ids is not None and ids.shape[-1] > longest:
+        raise TutelageError(
+            f"{type(net).__name__} takes up to {longest} tokens; found {ids.shape[-1]}: shorten the texts "
+            "(data.max_length)"
+        )
 
 
 def config_of(pretrained: str | bool | None) -> dict[str, Any] | None:
@@ -197,14 +222,8 @@ def _line(error: Exception) -> str:
     return (str(error) or type(error).__name__).strip().splitlines()[0]
 
 
-def _layers_of(net: nn.Module) -> str:
-    """Returns the path of the longest list of modules; empty where there is none."""
-    lists = {path: len(one) for path, one in net.named_modules() if isinstance(one, nn.ModuleList)}
-    return max(lists, key=lambda path: lists[path], default="")
-
-
 def _cut(net: Any, kept: list[int]) -> None:
-    path = _layers_of(net)
+    path = layers_path(net)
     count = len(net.get_submodule(path)) if path else 0
     if not kept or len(set(kept)) < len(kept) or min(kept) < 0 or max(kept) >= count:
         raise TutelageError(f"layers must be indices from 0 to {count - 1}, each once; found {kept}")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tutelage.checkpoints.weights import load_into
 from tutelage.errors import TutelageError, nearest
+from tutelage.models.first_layers import FirstLayers
 from tutelage.models.places import Place, described, element, example, expanded, place
 from tutelage.types import Batch, Signals
 
@@ -151,6 +152,9 @@ class Tapped(nn.Module):
             of a thousand classes can teach five by ``[281, [151, 152], 8, 9, 10]``. By default they are the same.
         pretrained: a file of weights that ``net`` starts from, or ``{file: …}`` with options of
             :func:`tutelage.checkpoints.weights.load_into` (``key``, ``prefix``, ``rename``, ``strict``).
+        init: ``{layers: [0, 2, 4], from: teacher}``: as a student, start from these layers of that source's network and
+            all that is around them (:class:`~tutelage.models.first_layers.FirstLayers`); ``tutelage distill`` copies
+            them, for the control too.
 
     Raises:
         TutelageError: a tap does not name a submodule, ``forward`` does not take an argument, or an adapter has
@@ -167,8 +171,10 @@ class Tapped(nn.Module):
         outputs: Outputs | None = None,
         classes: Sequence[int | Sequence[int]] | None = None,
         pretrained: str | Mapping[str, Any] | Literal[False] | None = None,
+        init: Mapping[str, Any] | None = None,
     ):
         super().__init__()
+        self.first_layers = FirstLayers.of(init)
         self.loaded = _load(net, pretrained) if pretrained else ""
         self.net, self.taps, self.adapter, self.maps = net, expanded(net, taps or {}), adapter, list(maps)
         if adapter is not None:

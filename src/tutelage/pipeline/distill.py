@@ -30,6 +30,7 @@ from tutelage.pipeline import artifacts, fit, sweep, tensorboard_runs
 from tutelage.pipeline.extension import extends
 from tutelage.pipeline.metrics import metrics_document
 from tutelage.pipeline.plan_file import write_plan
+from tutelage.pipeline.student_start import recipe_of_start, started
 from tutelage.pipeline.supervised import recipe
 from tutelage.pipeline.teacher_cache import cached
 from tutelage.pipeline.teachers import prepare_teachers
@@ -160,7 +161,7 @@ def distill(plan: JobPlan, folder: Path) -> dict[str, Any]:
     student, reference = cached(teaching.stage, plan.artifacts, data), teaching.record()
     if distributed.is_main():
         identity.hold(folder, identity.of_run(config, data.fingerprint(), teaching.digests()))
-    control = _control(plan, data, reference)
+    control = _control(plan, data, reference, teaching.stage.sources)
     if distributed.is_main():
         write_plan(folder, plan, teaching, control, student)
     runs = tensorboard_runs.of_job(HydraConfig.get(), folder) if loggers.has_tensorboard(config) else None
@@ -168,7 +169,9 @@ def distill(plan: JobPlan, folder: Path) -> dict[str, Any]:
         runs.begin()
     fit.run(
         student, "student", folder / "checkpoints", folder / "tensorboard", data,
-        lambda: factory.distillation_module(student, data, factory.sources(student), reference),
+        lambda: started(
+            factory.distillation_module(student, data, factory.sources(student), reference), teaching.stage.sources
+        ),
     )  # fmt: skip
     taught = Trained.read(folder / "checkpoints", reused=False)
     found = {"teacher": teaching.teacher, "control": control, "student": taught}
@@ -186,17 +189,17 @@ def distill(plan: JobPlan, folder: Path) -> dict[str, Any]:
     return metrics
 
 
-def _control(plan: JobPlan, data: Data, reference: Source | None) -> Trained:
+def _control(plan: JobPlan, data: Data, reference: Source | None, sources: DictConfig) -> Trained:
     """Trains or finds the control: the student alone, with the same seed, initial weights, order and budget."""
     stage = plan.control
 
     def train(work: Path) -> None:
         fit.run(
             stage, "control", work, work / "tensorboard", data,
-            lambda: factory.supervised_module(stage, "control", data, reference),
+            lambda: started(factory.supervised_module(stage, "control", data, reference), sources),
         )  # fmt: skip
 
-    made_by = recipe(stage, "control", data)
+    made_by = recipe(stage, "control", data) | recipe_of_start(stage, sources)
     return Trained.read(*artifacts.make(plan.artifacts, "control", made_by, train, artifacts.oldest(plan.config)))
 
 

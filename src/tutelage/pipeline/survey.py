@@ -20,6 +20,7 @@ from tutelage.evaluation.results import SPLITS, read_answers
 from tutelage.pipeline import artifacts
 from tutelage.pipeline.planned_tasks import GO_ON, REUSE, TRAIN, WRITE, PlannedTask
 from tutelage.pipeline.specialists import find_or_take_groups, recipe_of_all, trainings_of
+from tutelage.pipeline.student_start import recipe_of_start
 from tutelage.pipeline.supervised import recipe
 from tutelage.pipeline.teacher_cache import bytes_of_example, recipe_of_signals, to_cache, verify_signals
 from tutelage.pipeline.teachers import (
@@ -206,9 +207,12 @@ class _Survey:
     def control(self) -> None:
         """Notes the student alone."""
         stage = self.plan.control
-        self._artifact(
-            "control", "control", recipe(stage, "control", self.data), TRAIN, **self._cost(stage, self.data, [])
-        )
+        cost = self._cost(stage, self.data, [])
+        if stage.network.get("init") is not None and self.waits:  # its first weights are the teacher's
+            self._later("control", "control", TRAIN, self.waits, stage, **cost)
+            return
+        found = recipe(stage, "control", self.data) | recipe_of_start(stage, self.stage.sources)
+        self._artifact("control", "control", found, TRAIN, **cost)
 
     def student(self, folder: Path | None) -> None:
         """Notes the job's own training."""

@@ -13,6 +13,7 @@ from tutelage.evaluation.results import SPLITS
 from tutelage.pipeline import fit
 from tutelage.pipeline.class_checks import warn_of_classes
 from tutelage.pipeline.specialists import check_groups
+from tutelage.pipeline.student_start import check_start, started
 from tutelage.pipeline.task_checks import check_fits_task, check_losses_fit_task
 from tutelage.pipeline.teacher_cache import check_views
 from tutelage.pipeline.teacher_checks import report_quality
@@ -42,7 +43,8 @@ def try_out(plan: JobPlan, data: Data) -> None:
     check_given(plan, data)
     check_groups(stage.sources, data.num_outputs)
     teaching = factory.sources(stage)
-    module = factory.distillation_module(stage, data, teaching, None)
+    check_start(plan)
+    module = started(factory.distillation_module(stage, data, teaching, None), stage.sources)
     check_losses_fit_task(module)
     module.dry_run(data)
     for one in [plan.control, *(teacher.training for teacher in plan.teachers if not teacher.is_given)]:

@@ -1,0 +1,97 @@
+"""A network's first weights from some layers of another: a student cut from its teacher, as DistilBERT is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.errors import TutelageError, nearest
+
+_KEYS = ("layers", "from")
+
+
+@dataclass(frozen=True)
+class FirstLayers:
+    """Where a student's first weights come from: ``{layers: [0, 2, 4], from: teacher}``.
+
+    Attributes:
+        layers: which of the other network's layers become the student's, in order.
+        source: the name of the source whose network it is.
+    """
+
+    layers: tuple[int, ...]
+    source: str = "teacher"
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any] | None) -> "FirstLayers | None":
+        """Returns it from a config's ``init``.
+
+        Raises:
+            TutelageError: another key, or layers that are no indices.
+        """
+        if given is None:
+            return None
+        for key in given:
+            if key not in _KEYS:
+                raise TutelageError(f"student.init takes layers and from; found {key!r}: {nearest(str(key), _KEYS)}")
+        layers = list(given.get("layers") or ())
+        if not layers or any(isinstance(one, bool) or not isinstance(one, int) or one < 0 for one in layers):
+            raise TutelageError(f"student.init.layers must be indices of the teacher's layers, from 0; found {layers}")
+        return cls(tuple(layers), str(given.get("from", "teacher")))
+
+    def copy(self, student: nn.Module, teacher: nn.Module) -> None:
+        """Sets the student's weights: its layers from those of the teacher's that are named, all others by their name.
+
+        Raises:
+            TutelageError: their numbers of layers do not fit, or a weight of the student has no counterpart of its name
+                and shape.
+        """
+        path = layers_path(student)
+        own = len(_layers(student, path))
+        count = len(_layers(teacher, path))
+        if own != len(self.layers):
+            raise TutelageError(
+                f"student.init.layers={list(self.layers)} names {len(self.layers)} layers; the student has {own}"
+                + (f" ({path})" if path else "")
+            )
+        if max(self.layers) >= count:
+            raise TutelageError(
+                f"student.init.layers={list(self.layers)}: sources.{self.source} has {count} layers at {path!r}"
+            )
+        known = teacher.state_dict()
+        state = {name: self._taken(name, tensor, path, known) for name, tensor in student.state_dict().items()}
+        with torch.no_grad():
+            student.load_state_dict(state)
+
+    def _taken(self, name: str, tensor: Tensor, path: str, known: Mapping[str, Tensor]) -> Tensor:
+        theirs = name
+        if name.startswith(f"{path}."):
+            place, _, rest = name.removeprefix(f"{path}.").partition(".")
+            theirs = f"{path}.{self.layers[int(place)]}.{rest}"
+        if theirs not in known:
+            raise TutelageError(
+                f"student.init: the student's {name} starts from {theirs}, which sources.{self.source} does not have: "
+                "both must be the same kind of network"
+            )
+        if known[theirs].shape != tensor.shape:
+            raise TutelageError(
+                f"student.init: the student's {name} is {list(tensor.shape)}, {theirs} of sources.{self.source} is "
+                f"{list(known[theirs].shape)}: a student cut from layers has its teacher's widths"
+            )
+        return known[theirs]
+
+
+def layers_path(net: nn.Module) -> str:
+    """Returns the path of a network's layers, its longest list of modules; empty where it has none."""
+    lists = {path: len(one) for path, one in net.named_modules() if isinstance(one, nn.ModuleList)}
+    return max(lists, key=lambda path: lists[path], default="")
+
+
+def _layers(net: nn.Module, path: str) -> Sequence[nn.Module]:
+    try:
+        found = net.get_submodule(path) if path else nn.ModuleList()
+    except AttributeError:
+        return ()
+    return list(found) if isinstance(found, nn.ModuleList) else ()

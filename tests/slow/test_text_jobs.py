@@ -1,0 +1,47 @@
+"""Texts from the command line: pairs of transformers, students cut from their teacher's layers."""
+
+import json
+
+import pytest
+import torch
+
+from tutelage.checkpoints.weights import read_state
+
+pytestmark = pytest.mark.slow
+
+TEXT = [
+    "data=dataset", "data.train={_target_: own_text.Sentences}", "data.test={_target_: own_text.Sentences, seed: 1}",
+    "data.batch_size=32", "data.val_size=64", "trainer.log_every_n_steps=2",
+]  # fmt: skip
+PAIR = [
+    f"{role}.net.{size}"
+    for role, layers in (("teacher", 4), ("student", 2))
+    for size in ("width=16", "heads=2", f"layers={layers}", "length=9")
+]
+TRANSFORMERS = ["model@teacher=text_transformer", "model@student=text_transformer", *PAIR]
+
+
+def run(cli, tmp_path, *more):
+    cli("distill", *TEXT, *more, f"hydra.run.dir={tmp_path}/run")
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    folders = json.loads((tmp_path / "run" / "artifacts.json").read_text())
+    return metrics, {role: tmp_path / entry["folder"] for role, entry in folders.items()}
+
+
+def test_student_and_control_start_from_layers_of_the_trained_teacher(cli, tmp_path):
+    cut = [*TRANSFORMERS, "trainer.max_epochs=1", "student.init={layers: [0, 3], from: teacher}"]
+    still = ["stages.student.optimizer.lr=1e-30", "loss.alpha=0.5"]  # so that what is saved is what it began with
+    _, found = run(cli, tmp_path, *cut, *still)
+    teacher = read_state(found["teacher"] / "last.safetensors")
+    for role in ("student", "control"):
+        for name, tensor in read_state(found[role] / "last.safetensors").items():
+            theirs = name.replace("layers.1.", "layers.3.")
+            torch.testing.assert_close(tensor, teacher[theirs], rtol=0, atol=1e-12, msg=f"{role} {name}")
+    assert json.loads((found["control"] / "recipe.json").read_text())["start"]
+
+
+def test_a_student_that_does_not_fit_is_refused_before_the_teacher_is_trained(cli, tmp_path):
+    done = cli("distill", *TEXT, *TRANSFORMERS, "student.init={layers: [0, 4], from: teacher}", check=False)
+    assert done.returncode != 0
+    assert "sources.teacher has 4 layers" in done.stderr
+    assert not list(tmp_path.rglob("*.safetensors"))
