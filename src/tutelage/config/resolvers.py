@@ -125,7 +125,8 @@ def _hf_config(*arguments: Any) -> Any:
     """Imported where it is asked for: it needs torch, which takes seconds."""
     from tutelage.models.hugging_face import config_of
 
-    return config_of(*arguments)
+    found = config_of(*arguments)
+    return None if found is None else OmegaConf.create(found)  # a plain dict is no value of a node
 
 
 def _count_classes(root: str) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tutelage.data.labels import require_class
+from tutelage.data.labels import has_label, require_class
 from tutelage.errors import TutelageError
 
 
@@ -149,24 +149,27 @@ class ByLength:
         field: field of the batch whose second dimension is the length; needs data with lengths
             (:mod:`tutelage.data.dataset`), and reads every example once.
         window: number of batches.
+        labelled_only: whether an epoch has the labelled examples alone, as for a teacher that learns from a few.
 
     Raises:
         TutelageError: ``window`` is below 1.
     """
 
-    def __init__(self, field: str = "input", window: int = 32):
+    def __init__(self, field: str = "input", window: int = 32, labelled_only: bool = False):
         if window < 1:
             raise TutelageError(f"data.sampler.window must be at least 1; found {window}")
-        self.field, self.window = field, window
+        self.field, self.window, self.labelled_only = field, window, labelled_only
         self._known: tuple[Any, Tensor] | None = None
 
     def size(self, train: Any) -> int:
-        """Returns the number of all examples."""
-        return len(train)
+        """Returns the number of all examples, or of the labelled ones."""
+        return int(has_label(train.labels).sum()) if self.labelled_only else len(train)
 
     def __call__(self, train: Any, batch_size: int, chance: torch.Generator) -> Tensor:
         """Shuffles, sorts within windows, shuffles the batches of each."""
         lengths, order = self._lengths(train), torch.randperm(len(train), generator=chance)
+        if self.labelled_only:
+            order = order[has_label(train.labels)[order]]
         parts: list[Tensor] = []
         for some in order.split(self.window * batch_size):
             batches = some[lengths[some].argsort(stable=True)].split(batch_size)

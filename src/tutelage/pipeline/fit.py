@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from tutelage.checkpoints.weights import about, load_into, save_network
+from tutelage.checkpoints.weights import about, digest, load_into, read_state, save_network
 from tutelage.config import factory
 from tutelage.config.plan import JobPlan
 from tutelage.config.trainer_arguments import check_lengths
@@ -271,9 +271,15 @@ def finish(
     loaders = {split: data.whole(split) for split in SPLITS}
     if (sample := data.labelled(_SAMPLE)) is not None:
         loaders[TRAIN] = sample
+    weights_of = {weights: digest(read_state(folder / f"{weights}.safetensors")) for weights in WEIGHTS}
+    first = WEIGHTS[0]
     for weights in WEIGHTS:
         load_into(net, folder / f"{weights}.safetensors")
         for split, loader in loaders.items():
+            if weights != first and weights_of[weights] == weights_of[first]:  # the last epoch was the best
+                predictions[weights, split] = predictions[first, split]
+                own[f"{weights}.{split}"] = own[f"{first}.{split}"]
+                continue
             beside = None if teacher is None or split == TRAIN else teacher.to(device, torch.float32)  # after bf16-true
             found = measure(net.to(device, torch.float32), loader, device, task, beside)
             predictions[weights, split], own[f"{weights}.{split}"] = found

@@ -97,6 +97,12 @@ def test_batches_have_similar_lengths_and_every_example_comes_once():
     assert not torch.equal(order, draw(sampler, data, epoch=1))
 
 
+def test_an_epoch_may_have_the_labelled_examples_alone():
+    data, sampler = train([0, -100] * 50), ByLength(window=2, labelled_only=True)
+    assert sampler.size(data) == 50
+    assert draw(sampler, data).sort().values.tolist() == list(range(0, 100, 2))
+
+
 def test_lengths_need_data_that_say_them():
     with pytest.raises(TutelageError, match="examples of different lengths"):
         draw(ByLength(), type("Plain", (), {"examples": 1, "keys": torch.arange(3), "__len__": lambda self: 3})())

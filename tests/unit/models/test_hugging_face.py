@@ -12,6 +12,7 @@ from tutelage.config import factory
 from tutelage.config.validate import check
 from tutelage.errors import TutelageError
 from tutelage.evaluation.cost import multiply_adds
+from tutelage.models import mean_pooled
 from tutelage.models.hugging_face import config_of, tapped
 from tutelage.runtime.identity import files, with_contents
 
@@ -123,6 +124,29 @@ def test_a_job_has_such_networks(compose):
     net = factory.network(plan.student.student, 0)
     assert net(torch.zeros(2, 1, 8, 8))["logits"].shape == (2, 10)
     assert net.net.config.num_hidden_layers == 2
+
+
+def test_a_yaml_reads_the_config_of_a_folder(compose, folder):
+    pair = ["model@teacher=minilm", f"teacher.pretrained={folder}", "model@student=hf", f"student.pretrained={folder}"]
+    plan = check(compose(*SPLITS, *pair))
+    assert plan.student.student.config.num_hidden_layers == 4
+    net = factory.network(plan.teachers[0].training.network, 0)
+    assert not net.net.encoder.embeddings.word_embeddings.weight.requires_grad
+    net.register_taps(["query0", "embeddings", "embedding"])
+    net.eval()
+    found = net({"input": IDS, "mask": MASK})
+    states = net.net.encoder(input_ids=IDS, attention_mask=MASK)
+    torch.testing.assert_close(found["embedding"][1], states[1, :3].mean(0))
+    assert torch.equal(net({"input": IDS.where(MASK, 9), "mask": MASK})["logits"], found["logits"])
+
+
+@pytest.mark.parametrize("make", [tapped, mean_pooled.tapped])
+def test_data_beyond_the_network_are_refused(make):
+    with pytest.raises(TutelageError, match="the network has 50 token ids, the data 51"):
+        make(config=BERT, num_classes=2, vocab_size=51)
+    net = make(config=BERT, num_classes=2, vocab_size=50)
+    with pytest.raises(TutelageError, match="takes up to 16 tokens; found 17"):
+        net({"input": torch.zeros(1, 17, dtype=torch.long)})
 
 
 def test_weights_that_layers_share_are_saved_and_come_back(tmp_path):
