@@ -29,6 +29,7 @@ OWN = {
     "text": ["data.train=nowhere.tsv", *FOUND],
     "movie_reviews": FOUND,
     "corpus": ["data.root=nowhere", *FOUND],
+    "sentences": ["data.train=nowhere.txt", *FOUND],
     "hf": ["data.path=nowhere", "data.num_classes=2", "data.input_shape=[1,8,8]"],
 }  # what stands in them is looked at, too
 OWN["python_docs_lm"] = OWN["corpus"]

@@ -42,8 +42,8 @@ def check_file(checkpoint: str, network: DictConfig, data: Data, statistics: Map
         statistics: config of the data, for ``mean`` and ``std``.
 
     Raises:
-        TutelageError: images of another normalisation or shape, with the adapter that fixes it; classes in another
-            order.
+        TutelageError: images of another normalisation or shape, with the adapter that fixes it; another tokenizer;
+            classes in another order.
     """
     try:
         header = about(checkpoint)
@@ -56,7 +56,16 @@ def check_file(checkpoint: str, network: DictConfig, data: Data, statistics: Map
     alike = not network.get("adapter") or network.get("adapter") == own_adapter
     if alike and statistics.get("mean") and statistics.get("std"):
         _check_images(checkpoint, theirs, data, statistics)
+    _check_tokenizer(checkpoint, theirs.get("tokenizer_digest"), theirs.get("tokenizer"), data)
     _check_classes(checkpoint, header.get("class_names") or theirs.get("class_names"), data)
+
+
+def _check_tokenizer(checkpoint: str, digest: Any, name: Any, data: Data) -> None:
+    if None not in (digest, data.tokenizer_digest) and digest != data.tokenizer_digest:
+        raise TutelageError(
+            f"{checkpoint} was trained with another tokenizer ({name}, digest {str(digest)[:12]}) than data.tokenizer "
+            f"(digest {data.tokenizer_digest[:12]}): its token ids mean other words"  # type: ignore[index]
+        )
 
 
 def _check_images(checkpoint: str, theirs: Mapping[str, Any], data: Data, statistics: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ from tutelage.pipeline.task_checks import check_fits_task, check_losses_fit_task
 from tutelage.pipeline.teacher_cache import check_views
 from tutelage.pipeline.teacher_checks import report_quality
 from tutelage.pipeline.teachers import check_given
+from tutelage.pipeline.text_checks import check_ids
 from tutelage.runtime import distributed
 from tutelage.tasks.base import Task
 from tutelage.types import Batch
@@ -74,6 +75,7 @@ def _try_networks(plan: JobPlan, data: Data, task: Task) -> None:
             raise TutelageError("the student has no weights to train")
         if shape != (expected := task.logits_shape(batch["label"], data.num_outputs)):
             raise TutelageError(f"the {role} returns logits {shape}; the data's labels need {expected}")
+        check_ids(role, net, data)
         multiply_adds(net.net, data.sample(1))  # warns now if the cost can't be counted
 
 

@@ -1,4 +1,4 @@
-"""Shows test images on which teacher and student disagree.
+"""Shows test images or texts on which teacher and student disagree.
 
 Only these need the data and therefore PyTorch, which is imported here only.
 """
@@ -22,9 +22,11 @@ from tutelage.tasks.predictions import SavedPredictions, confidence, log_softmax
 
 if TYPE_CHECKING:
     from tutelage.data.module import Data
+    from tutelage.types import Batch
 
-MOST = 8  # images of each kind
+MOST = 8  # examples of each kind
 _SIDE = 160  # pixels; larger images are scaled down
+_LETTERS = 400  # of a text; longer ones are cut
 
 
 def class_names(run: Run, count: int) -> list[str]:
@@ -42,7 +44,7 @@ def examples(cell: Cell, answers: Answers, names: Sequence[str], trusted: Iterab
     seed, run = next(iter(cell.runs.items()))
     student, teacher = (answers.of(run, role, "test") for role in ("student", "teacher"))
     if student is None or teacher is None or (pair := both(student, teacher)) is None:
-        return [Text("No images of disagreements: predictions of teacher and student are needed.", "note")]
+        return [Text("No examples of disagreements: predictions of teacher and student are needed.", "note")]
     try:
         if not (kinds := disagreements(*pair)):
             return []
@@ -52,7 +54,7 @@ def examples(cell: Cell, answers: Answers, names: Sequence[str], trusted: Iterab
         ]
     except Exception as error:  # a data set may run any code
         return [
-            Text(f"No images of disagreements: the test images cannot be read: {str(error).splitlines()[0]}", "note")
+            Text(f"No examples of disagreements: the test set cannot be read: {str(error).splitlines()[0]}", "note")
         ]
 
 
@@ -102,20 +104,39 @@ def _figure(
     batch = test[0, torch.tensor([places[int(key)] for key in student.key[rows]])]
     if not np.array_equal(batch["label"], student.label[rows]):
         raise TutelageError("the data are not those of the run: labels differ")
-    if (images := data.pictures(batch["input"])) is None:
-        raise TutelageError("they are not images")
     shown = []
-    pixels = (images * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    for row, image in zip(rows.tolist(), pixels, strict=True):
+    for row, content in zip(rows.tolist(), _contents(data, batch, student.key[rows]), strict=True):
         lines = [f"true: {names[int(student.label[row])]}"]
         for who, p in (("teacher", teacher), ("student", student)):
             sure = float(np.exp(log_softmax(p.logits[row : row + 1]).max()))
             lines.append(f"{who}: {names[int(p.choice[row])]} ({100 * sure:.0f} %)")
+        said = f"<span>{'<br>'.join(map(html_text, lines))}</span>"
+        if isinstance(content, str):
+            shown.append(f"<li><blockquote>{html_text(_shortened(content))}</blockquote>{said}</li>")
+            continue
         alt = html_text(f"Test image {int(student.key[row])}; {'; '.join(lines)}")
-        picture = f'<img src="{_picture(image)}" alt="{alt}" title="{alt}" width="96" height="96">'
-        shown.append(f"<li>{picture}<span>{'<br>'.join(map(html_text, lines))}</span></li>")
+        picture = f'<img src="{_picture(content)}" alt="{alt}" title="{alt}" width="96" height="96">'
+        shown.append(f"<li>{picture}{said}</li>")
     caption = "The percentage is each network's confidence; the most confident disagreements come first."
-    return Figure(name, title, f'<ul class="pictures">{"".join(shown)}</ul>', caption, wide=True)
+    kind = "texts" if "<blockquote>" in shown[0] else "pictures"
+    return Figure(name, title, f'<ul class="{kind}">{"".join(shown)}</ul>', caption, wide=True)
+
+
+def _contents(data: "Data", batch: "Batch", keys: np.ndarray) -> Sequence[str | np.ndarray]:
+    """Returns what examples are, as texts or pixels [H, W, C].
+
+    Raises:
+        TutelageError: they are neither.
+    """
+    if (texts := data.shown("test", keys.tolist())) is not None:
+        return texts
+    if (images := data.pictures(batch["input"])) is None:
+        raise TutelageError("they are neither images nor texts")
+    return list((images * 255).round().byte().permute(0, 2, 3, 1).numpy())
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LETTERS else f"{text[: _LETTERS - 2]} …"
 
 
 def _picture(pixels: np.ndarray) -> str:

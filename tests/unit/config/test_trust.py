@@ -249,7 +249,7 @@ def test_report_and_status_run_no_code_of_a_run(main, tmp_path, attacks, strange
     hydra.write_text(yaml.safe_dump([*yaml.safe_load(hydra.read_text()), f"student={attacks[name]}"]))
     answer = main("report", str(tmp_path / "runs"), "-o", str(tmp_path / "page"))
     assert answer.code == 0, answer.message
-    assert "No images of disagreements" in (tmp_path / "page" / "report.md").read_text()
+    assert "No examples of disagreements" in (tmp_path / "page" / "report.md").read_text()
     assert main("status", str(tmp_path / "runs")).code == 0
     assert not stranger.exists()
 

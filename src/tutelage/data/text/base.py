@@ -51,7 +51,7 @@ class TextData(Data):
 
     Args:
         parts: ``train``, and where they exist ``val`` and ``test``: texts as they stand in files.
-        labels: of all parts.
+        labels: of all parts; None: labels are token ids, which rewrites set.
         tokenizer: ``words`` or ``bpe``, trained on the training texts (their labels are not looked at); a
             ``tokenizer.json``; a folder or an installed package with one; or what ``AutoTokenizer`` takes.
         max_vocab_size: most entries of a trained tokenizer.
@@ -80,7 +80,7 @@ class TextData(Data):
         self,
         *,
         parts: Mapping[str, Rows],
-        labels: Labels,
+        labels: Labels | None,
         seed: int,
         tokenizer: str = "words",
         max_vocab_size: int = 10_000,
@@ -103,34 +103,46 @@ class TextData(Data):
             raise TutelageError(f"data.pad must be {' or '.join(_PADS)}; found {pad!r}")
         if max_length < 1:
             raise TutelageError(f"data.max_length must be at least 1; found {max_length}")
-        self.parts, self.label_tables, self.test_size = dict(parts), dict(labels.tables), test_size
-        if "test" not in self.parts:
+        self.parts, self.test_size = dict(parts), test_size
+        # Labels of tokens come with the batches: the table only says that a text has some.
+        some = {part: torch.zeros(len(rows), 1, dtype=torch.long) for part, rows in parts.items()}
+        self.label_tables = some if labels is None else dict(labels.tables)
+        self._test_is_given = "test" in self.parts
+        if not self._test_is_given:
             self._draw_test()
-        self.tokenizer = self._tokenizer(tokenizer, max_vocab_size, local_files_only)
+        self.tokenizer = self._tokenizer(tokenizer, max_vocab_size, tokenizer_digest, local_files_only)
         _compare(self.tokenizer, vocab_size, tokenizer_digest)
         self.vocab_size, self.tokenizer_digest = self.tokenizer.size, self.tokenizer.digest
         self.encode = Encoder(self.tokenizer, max_length, truncate, Path(cache).expanduser() if cache else None)
-        self.input_shape, self._width = (max_length,), max_length if pad == "max" else None
+        self.input_shape, self.width = (max_length,), max_length if pad == "max" else None
         super().__init__(
-            num_classes=labels.num_classes, num_outputs=labels.num_outputs, seed=seed, val_size=val_size,
-            class_names=class_names or labels.names, unlabelled=self._bare(unlabelled), **common,
+            num_classes=labels.num_classes if labels else self.vocab_size, seed=seed, val_size=val_size,
+            num_outputs=labels.num_outputs if labels else self.vocab_size,
+            class_names=class_names or (labels.names if labels else None), unlabelled=self._bare(unlabelled), **common,
         )  # fmt: skip
         self.augment = Rewrites(augment, seed, views, self.tokenizer) if augment else None
 
-    def _draw_test(self) -> None:
-        """Takes the test texts out of the training texts."""
-        rows, table = self.parts["train"], self.label_tables["train"]
-        known = has_label(table).nonzero().flatten()
-        taken = known[divide(len(known), self.test_size, "data.test_size", "text", "test")[1]]
-        left = torch.ones(len(rows), dtype=torch.bool)
-        left[taken] = False
-        for part, chosen in (("test", taken), ("train", left.nonzero().flatten())):
-            self.parts[part], self.label_tables[part] = chosen_rows(rows, chosen.tolist()), table[chosen]
+    def _divided(self) -> tuple[list[int], list[int]]:
+        """Returns the rows of the training texts that stay, and those that are drawn as test texts."""
+        known = has_label(self.label_tables["train"]).nonzero().flatten()
+        taken = known[divide(len(known), self.test_size, "data.test_size", "text", "test")[1]].tolist()
+        return sorted({*range(len(self.parts["train"]))} - {*taken}), taken
 
-    def _tokenizer(self, given: str, size: int, local_files_only: bool) -> tokenizers.Tokenizer:
-        if given in tokenizers.TRAINED:
-            return tokenizers.train(given, plain_texts(self.parts["train"]), size)
-        return tokenizers.load(given, local_files_only)
+    def _draw_test(self) -> None:
+        rows, table = self.parts["train"], self.label_tables["train"]
+        for part, chosen in zip(("train", "test"), self._divided(), strict=True):
+            self.parts[part], self.label_tables[part] = chosen_rows(rows, chosen), table[chosen]
+
+    def _tokenizer(self, given: str, size: int, digest: str | None, local_files_only: bool) -> tokenizers.Tokenizer:
+        if given not in tokenizers.TRAINED:
+            return tokenizers.load(given, local_files_only)
+        rows = self.parts["train"]
+        found = tokenizers.train(given, plain_texts(rows), size)
+        if self._test_is_given and digest not in (None, found.digest):
+            # A network is measured on other test texts than those drawn for it, which its tokenizer had not seen.
+            without = tokenizers.train(given, plain_texts(chosen_rows(rows, self._divided()[0])), size)
+            return without if without.digest == digest else found
+        return found
 
     def _bare(self, unlabelled: Iterable[Texts] | None) -> list[_Bare]:
         for one in (found := list(unlabelled or ())):
@@ -174,7 +186,7 @@ class TextData(Data):
 
     def as_set(self, examples: Examples, keys: Tensor) -> TokenSet:
         """Returns some of the texts as they stand."""
-        return TokenSet(examples, keys, self.tokenizer.pad, self._width)
+        return TokenSet(examples, keys, self.tokenizer.pad, self.width)
 
     def for_training(self, plain: TokenSet, examples: Examples) -> TokenSet:
         """Returns the training set, rewritten by epoch if configured."""

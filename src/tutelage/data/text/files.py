@@ -62,13 +62,13 @@ class TextFiles(TextData):
         named = Columns(text, pair, label, key, columns)
         given = {"train": train, "val": val, "test": test}
         parts = {
-            part: read(_paths(root, paths), named, encoding, class_names)
+            part: read(listed(root, paths), named, encoding, class_names)
             for part, paths in given.items()
             if paths is not None
         }
         labels = labels_of(parts, class_names, num_classes, label_dtype)
         super().__init__(parts=parts, labels=labels, class_names=class_names, **common)
-        self.name = _paths(root, train)[0].name
+        self.name = listed(root, train)[0].name
 
 
 class FurtherTexts:
@@ -91,7 +91,7 @@ class FurtherTexts:
         columns: Sequence[str] | None = None,
         encoding: str = "utf-8",
     ):
-        self.paths, self.encoding = _paths(None, path), encoding
+        self.paths, self.encoding = listed(None, path), encoding
         self.columns = Columns(text, pair, None, None, columns)
 
     def rows(self) -> Rows:
@@ -103,7 +103,12 @@ class FurtherTexts:
         return read(self.paths, self.columns, self.encoding)
 
 
-def _paths(root: str | Path | None, given: Paths) -> list[Path]:
+def listed(root: str | Path | None, given: Paths) -> list[Path]:
+    """Returns one or several paths as a list.
+
+    Raises:
+        TutelageError: there is none.
+    """
     several = [given] if isinstance(given, str | Path) else list(given)
     if not several:
         raise TutelageError("data.train: expected a file or folder, or several of them; found an empty list")

@@ -256,3 +256,11 @@ def test_an_empty_list_of_files_is_said():
 def test_training_texts_without_any_label_are_said(made):
     with pytest.raises(TutelageError, match="nor any other training example has a label"):
         made([("a", ""), ("b", "")])
+
+
+def test_a_network_is_measured_on_other_texts_with_the_tokenizer_it_was_trained_with(made):
+    trained = made()
+    known = {"tokenizer_digest": trained.tokenizer_digest, "vocab_size": trained.vocab_size}
+    other = made(test=[("zebra film", "pos"), ("a film", "neg")], **known)
+    assert other.tokenizer_digest == trained.tokenizer_digest
+    assert other.shown("test", [0]) == ["zebra film"]

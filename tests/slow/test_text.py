@@ -1,0 +1,57 @@
+"""Text from the command line: a whole job, its report, a resumed run, and a teacher of another tokenizer."""
+
+import json
+import signal
+
+import pytest
+from command import tutelage
+from runs import figures, weights
+from texts import reviews, tsv
+
+pytest.importorskip("tokenizers")
+pytestmark = pytest.mark.slow
+QUICK = ("data.val_size=60", "data.test_size=60", "trainer.max_epochs=2", "callbacks.progress=null", "logger=csv")
+NETS = ("model@teacher=text_transformer", "model@student=text_cnn", "teacher.net.width=16", "teacher.net.layers=1")
+JOB = ("data=text", "data.train=train.tsv", *NETS, *QUICK, "optimizer.lr=0.01", "data.labelled=100")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("text")
+    tsv(made / "train.tsv", reviews(320))
+    tutelage("distill", *JOB, "hydra.run.dir=whole", cwd=made)
+    return made
+
+
+def test_a_job_ends_in_figures_and_its_report_shows_texts(folder):
+    metrics = json.loads((folder / "whole" / "metrics.json").read_text())
+    assert metrics["teacher"]["last"]["test"]["accuracy"] > 0.7
+    assert metrics["student"]["last"]["test"]["count"] == 60
+    tutelage("report", "whole", "--output", "page", cwd=folder)
+    page = (folder / "page" / "report.html").read_text()
+    assert "<blockquote>" in page or "No examples of disagreements" not in page
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(folder):
+    harm = f"+callbacks.harm={{_target_: faults.KillAt, stage: student, step: 9, marker: {folder / 'm'}}}"
+    often = (*JOB, "callbacks.recovery.every_n_steps=4", harm, "hydra.run.dir=killed")
+    assert tutelage("distill", *often, cwd=folder, check=False).returncode == -signal.SIGKILL
+    tutelage("distill", *often, cwd=folder)
+    kept = {name: one for name, one in weights(folder / "killed" / "checkpoints").items() if name.startswith("last")}
+    assert kept.items() <= weights(folder / "whole" / "checkpoints").items()
+    assert figures(folder / "killed")["student"] == figures(folder / "whole")["student"]
+
+
+def test_a_file_of_weights_is_evaluated_on_other_texts(folder):
+    tsv(folder / "other.tsv", reviews(50, seed=9))
+    file = next((folder / "whole").rglob("last*.safetensors"))
+    done = tutelage("evaluate", f"checkpoint={file}", "+data.test=other.tsv", "hydra.run.dir=evaluated", cwd=folder)
+    assert "50" in done.stdout
+
+
+def test_a_teacher_of_another_tokenizer_is_refused(folder):
+    file = next((folder / "outputs").rglob("last.safetensors"))
+    given = f"sources.teacher.checkpoint={file}"
+    done = tutelage("distill", *JOB, given, "data.tokenizer=bpe", "hydra.run.dir=refused", cwd=folder, check=False)
+    assert done.returncode == 1
+    assert "was trained with another tokenizer (words, digest" in done.stderr

@@ -1,0 +1,62 @@
+"""Networks that can't read all token ids or lengths are refused before training, as are other tokenizers."""
+
+import pytest
+import torch
+from texts import reviews, tsv
+from torch import nn
+
+from tutelage.checkpoints.weights import save_network
+from tutelage.data.text.files import TextFiles
+from tutelage.errors import TutelageError
+from tutelage.models.tapped import Tapped
+from tutelage.models.text_cnn import TextCNN
+from tutelage.pipeline.teacher_checks import check_file
+from tutelage.pipeline.text_checks import check_ids
+
+pytest.importorskip("tokenizers")
+
+
+@pytest.fixture
+def data(tmp_path):
+    path = tsv(tmp_path / "a.tsv", reviews(60))
+    return TextFiles(train=path, batch_size=8, seed=0, max_length=40, val_size=10, test_size=10)
+
+
+class Positions(nn.Module):
+    """Has as many positions as it is told, as transformers do."""
+
+    def __init__(self, vocab_size, length):
+        super().__init__()
+        self.words, self.places = nn.Embedding(vocab_size, 4), nn.Embedding(length, 4)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, ids):
+        return self.head((self.words(ids) + self.places(torch.arange(ids.shape[1]))).mean(1))
+
+
+def test_networks_for_all_ids_and_lengths_pass(data):
+    check_ids("student", Tapped(TextCNN(data.vocab_size, 2), reads={"input": "input", "mask": "mask?"}), data)
+    check_ids("student", Tapped(Positions(data.vocab_size, 40)), data)
+
+
+@pytest.mark.parametrize("kind", [TextCNN, lambda size, classes: Positions(size, 40)])
+def test_a_vocabulary_beyond_the_networks_is_one_sentence(data, kind):
+    with pytest.raises(TutelageError, match=rf"the teacher has fewer embeddings than .*, {data.vocab_size} \(data\."):
+        check_ids("teacher", Tapped(kind(data.vocab_size - 1, 2)), data)
+
+
+def test_a_length_beyond_the_networks_is_one_sentence(data):
+    with pytest.raises(TutelageError, match=r"the student can't read texts of 40 tokens \(data.max_length\)"):
+        check_ids("student", Tapped(Positions(data.vocab_size, 39)), data)
+
+
+def test_a_teacher_of_another_tokenizer_is_refused(data, tmp_path):
+    path = tmp_path / "t.safetensors"
+    for digest, good in ((data.tokenizer_digest, True), ("0" * 64, False), (None, True)):
+        about = {"network": {}, "data": {"tokenizer": "words", "tokenizer_digest": digest}}
+        save_network(nn.Linear(1, 1), path, about)
+        if good:
+            check_file(str(path), {}, data, {})
+        else:
+            with pytest.raises(TutelageError, match=r"another tokenizer \(words, digest 000000000000\) than data\."):
+                check_file(str(path), {}, data, {})
