@@ -96,13 +96,19 @@ def label(command: Command) -> str:
 COMMANDS = list(dict.fromkeys(command for text in TEXT.values() for command in commands(text)))
 
 
+@pytest.fixture(scope="module")
+def sentences(tmp_path_factory):
+    """A folder of data with as many movie reviews as ``data=movie_reviews`` divides."""
+    return movie_reviews(tmp_path_factory.mktemp("data"), 3600)
+
+
 @pytest.fixture
-def shown(tmp_path, monkeypatch):
+def shown(tmp_path, monkeypatch, sentences):
     """A folder with the files that the pages show, as the current one and on the path."""
     made = files(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    movie_reviews(tmp_path / "data")
+    (tmp_path / "data").symlink_to(sentences)
     for script in (path for path in made if path.name.startswith("write_")):
         runpy.run_path(str(script))
     yield made

@@ -25,14 +25,14 @@ def tsv(path: Path, rows: Sequence[Sequence[object]], header: Sequence[str] = ("
     return path
 
 
-def movie_reviews(root: Path) -> Path:
-    """Writes 120 sentences with scores, twelve of them 0, and two of each other file, for ``data=movie_reviews``."""
+def movie_reviews(root: Path, count: int = 120) -> Path:
+    """Writes ``count`` sentences for ``data=movie_reviews``, a tenth with score 0, and two of each other file."""
     folder = root / "text" / "hutto2014"
     folder.mkdir(parents=True)
     scores = {"pos": 1.5, "neg": -0.75}
     lines = [
         f"{number}\t{0 if number % 10 == 0 else scores[label]}\t{text} caf\xe9"
-        for number, (text, label) in enumerate(reviews(120))
+        for number, (text, label) in enumerate(reviews(count))
     ]
     files = {"movieReview": lines}
     files |= {

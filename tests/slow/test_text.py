@@ -28,7 +28,7 @@ def test_a_job_ends_in_figures_and_its_report_shows_texts(folder):
     assert metrics["teacher"]["last"]["test"]["accuracy"] > 0.7
     assert metrics["student"]["last"]["test"]["count"] == 60
     tutelage("report", "whole", "--output", "page", cwd=folder)
-    page = (folder / "page" / "report.html").read_text()
+    page = "".join(path.read_text() for path in (folder / "page").rglob("*.html"))
     assert "<blockquote>" in page or "No examples of disagreements" not in page
 
 
