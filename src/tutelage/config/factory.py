@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 from tutelage.config import source_nodes
+from tutelage.config.own_datasets import job_datasets
 from tutelage.config.trainer_arguments import figures_of
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
@@ -121,7 +122,7 @@ def data(cfg: DictConfig) -> Data:
 
 
 def _load(cfg: DictConfig) -> Data:
-    made: Data = instantiate(cfg.data)
+    made = job_datasets.make(cfg.data)
     made.setup()
     return made
 

@@ -5,16 +5,11 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from tutelage.config.data_keys import FACTS, OF_THE_RUN
 from tutelage.errors import TutelageError
 
-_FACTS = ("num_classes", "num_outputs", "input_shape", "vocab_size", "tokenizer_digest")
 _KEPT = 4
 _found: dict[str, dict[str, Any]] = {}  # a config is resolved some twenty times a job
-# Of the run, not of what the data are.
-_OF_THE_RUN = {
-    "seed", "batch_size", "eval_batch_size", "num_workers", "drop_last", "sampler", "repeat", "views", "focus",
-    "labelled", "repeat_labelled", "classes", "long_tail", "unlabelled", "val_size", "split_seed",
-}  # fmt: skip
 
 
 def found(fact: str, *, _parent_: DictConfig) -> Any:
@@ -26,15 +21,15 @@ def found(fact: str, *, _parent_: DictConfig) -> Any:
     Raises:
         TutelageError: it is none of these, a value is missing, or the data can't be made.
     """
-    if fact not in _FACTS:
-        raise TutelageError(f"${{found:{fact}}}: expected {', '.join(_FACTS)}")
+    if fact not in FACTS:
+        raise TutelageError(f"${{found:{fact}}}: expected {', '.join(FACTS)}")
     for key in _parent_:
         if OmegaConf.is_missing(_parent_, key):
             raise TutelageError(f"data.{key!s}=… is needed")
     asks = {key for key in map(str, _parent_) if _asks(_parent_, key)}
     if fact == "num_outputs" and "num_classes" not in asks and _parent_.get("num_classes"):
         return _parent_["num_classes"]  # nothing has to be looked at
-    node = {str(key): _plain(_parent_[key]) for key in _parent_ if str(key) not in asks | _OF_THE_RUN}
+    node = {str(key): _plain(_parent_[key]) for key in _parent_ if str(key) not in asks | OF_THE_RUN}
     given = json.dumps(node, sort_keys=True, default=str)
     if given not in _found:
         while len(_found) >= _KEPT:
@@ -57,10 +52,11 @@ def _plain(value: Any) -> Any:
 
 def _look(node: dict[str, Any]) -> dict[str, Any]:
     from hydra.errors import InstantiationException
-    from hydra.utils import instantiate  # slow, as torch is, which data need
+
+    from tutelage.config.own_datasets import job_datasets  # slow, as torch is, which data need
 
     try:
-        made = instantiate(OmegaConf.create(node), seed=0, batch_size=1, drop_last=False)
+        made = job_datasets.make(OmegaConf.create(node), seed=0, batch_size=1, drop_last=False)
     except InstantiationException as error:
         cause = error.__cause__ or error
         if isinstance(cause, TutelageError):
@@ -68,5 +64,5 @@ def _look(node: dict[str, Any]) -> dict[str, Any]:
         raise TutelageError(f"data can't be made: {type(cause).__name__}: {cause}") from error
     made.setup()
     known = cast(Any, made)
-    facts = {fact: getattr(known, fact) for fact in _FACTS}
+    facts = {fact: getattr(known, fact) for fact in FACTS}
     return facts | {"input_shape": list(known.input_shape)}

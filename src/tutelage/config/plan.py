@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tutelage.config import moved, paths
 from tutelage.config.factory import stage_config
+from tutelage.config.own_datasets import job_datasets
 from tutelage.config.preprocessing import settle_adapters
 from tutelage.config.source_nodes import loading, networks
 from tutelage.errors import TutelageError
@@ -102,6 +103,7 @@ def settled(cfg: DictConfig, hydra: Any) -> DictConfig:
         cfg: the composed config, which stays as it is.
         hydra: Hydra's.
     """
+    job_datasets.forget()  # a job begins
     copy = deepcopy(cfg)
     paths.anchor(copy, hydra)
     moved.update_targets(copy)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import lightning as L
 from torch.utils.data import DataLoader
@@ -15,11 +15,12 @@ _LOADERS = {"train": "train_dataloader", "val": "val_dataloader", "test": "test_
 
 
 class ModuleData(DatasetData):
-    """Uses the datasets and custom ``collate_fn``s of a LightningDataModule's loaders.
+    """Uses the datasets, custom ``collate_fn``s and choices of examples of a LightningDataModule's loaders.
 
-    The module is prepared and set up once, with random numbers seeded by ``split_seed``. A loader's batch size, order
-    and workers are not used: they are ``data``'s own. Without ``val_dataloader`` or ``test_dataloader`` that part is
-    drawn from the training set.
+    The module is prepared and set up once, with random numbers seeded by ``split_seed``. A ``SubsetRandomSampler``
+    leaves out what it leaves out, a ``WeightedRandomSampler`` of the training loader weighs; others than the plain
+    orders are refused. A loader's batch size, order and workers are not used: they are ``data``'s own. Without
+    ``val_dataloader`` or ``test_dataloader`` that part is drawn from the training set.
 
     Args:
         datamodule: the module, or a function that returns one.
@@ -33,6 +34,10 @@ class ModuleData(DatasetData):
     seen_through: ClassVar[tuple[str, ...]] = ("datamodule", *DatasetData.seen_through)
 
     def __init__(self, *, datamodule: Any, split_seed: int = 0, **common: Any):
+        if isinstance(datamodule, _Loaders):
+            super().__init__(**datamodule.parts, split_seed=split_seed, **common)
+            self.name = datamodule.name
+            return
         module = datamodule() if callable(datamodule) else datamodule
         if not isinstance(module, L.LightningDataModule):
             raise TutelageError(f"data.datamodule: expected a LightningDataModule; found {type(module).__name__}")
@@ -47,6 +52,18 @@ class ModuleData(DatasetData):
             raise TutelageError(f"data.datamodule: {name} has no train_dataloader")
         super().__init__(train=given["train"], val=given["val"], test=given["test"], split_seed=split_seed, **common)
         self.name = name
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """Returns an argument that gives another object the same datasets."""
+        return {"datamodule": _Loaders(self.name, super().shared)}
+
+
+class _Loaders(NamedTuple):
+    """What a module's loaders gave: the parts by name."""
+
+    name: str
+    parts: dict[str, Any]
 
 
 def _loader(module: L.LightningDataModule, part: str) -> DataLoader[Any] | None:

@@ -12,11 +12,12 @@ from torch.utils.data import Subset
 from tutelage.data.chance import Chance, Transform, Transforms
 from tutelage.data.examples import Examples, divide
 from tutelage.data.fields import INPUT, LABEL, Fields
-from tutelage.data.found_labels import FoundLabels, class_names_of, labels_of
-from tutelage.data.labels import checked_labels, describe, has_label, is_class, of_pixels
+from tutelage.data.found_labels import class_names_of, labels_of, widths
+from tutelage.data.labels import checked_labels, has_label, is_class, of_pixels
 from tutelage.data.module import Data
 from tutelage.data.parts import as_part
 from tutelage.data.sample_labels import LabelReader, SampleLabels
+from tutelage.data.samplers import Weighted
 from tutelage.data.samples import Bare, Reading, Samples, SampleSet
 from tutelage.errors import TutelageError
 
@@ -102,14 +103,17 @@ class DatasetData(Data):
     ):
         self.fields, self.check = Fields(fields), check
         given = {"train": train, "val": val, "test": test}
-        self._parts = {key: as_part(f"data.{key}", one) for key, one in given.items() if one is not None}
+        replaced = common.get("sampler") is not None
+        self._parts = {key: as_part(f"data.{key}", one, replaced) for key, one in given.items() if one is not None}
         reader = LabelReader(label_dtype, ignore_index)
         found = {
-            key: labels_of(part.name, part.dataset, self.fields, reader, check) for key, part in self._parts.items()
+            key: part.labels or labels_of(part.name, part.dataset, self.fields, reader, check)
+            for key, part in self._parts.items()
         }
+        self._parts = {key: replace(part, labels=found[key]) for key, part in self._parts.items()}
         self._labels = {key: one.table for key, one in found.items()}
         names = class_names or class_names_of(self._parts["train"].dataset, self.fields)
-        num_classes, num_outputs = _widths(found, num_classes, num_outputs, names)
+        num_classes, num_outputs = widths(found, num_classes, num_outputs, names)
         if class_names is None and names and len(names) != num_outputs:
             names = None  # a dataset's ``classes`` need not be those of this label
         bare = [Bare(as_part("data.unlabelled", one).dataset, self.fields, check) for one in unlabelled or ()]
@@ -139,19 +143,28 @@ class DatasetData(Data):
         self._chance = Chance(seed, views)
         self.augment = self._chance if train_transform is not None else None
 
+    @property
+    def shared(self) -> dict[str, Any]:
+        """Returns arguments that give another object the same datasets, already made, with their labels."""
+        return {name: self._parts.get(name) for name in ("train", "val", "test")}
+
     def load(self) -> tuple[Examples, Examples]:
         """Returns all samples by key; reads only a few, to detect datasets that draw random numbers.
 
         Raises:
             TutelageError: a sample cannot be read.
         """
-        train, labels = self._parts["train"].dataset, self._labels["train"]
+        part, labels = self._parts["train"], self._labels["train"]
+        train, weights = part.dataset, part.weights
         if "test" in self._parts:
             test, test_labels = self._parts["test"].dataset, self._labels["test"]
         else:
             left, taken = divide(len(labels), self.test_size, "data.test_size", self.split_seed, "test")
             test, test_labels = Subset(train, taken.tolist()), labels[taken]
             train, labels = Subset(train, left.tolist()), labels[left]
+            weights = weights if weights is None else weights[left]
+        if weights is not None:  # the loader's own
+            self.sampler = Weighted(weights.tolist(), part.count, part.replacement)
         parts = [("data.train", train)]
         if "val" in self._parts:
             parts.append(("data.val", self._parts["val"].dataset))
@@ -268,29 +281,3 @@ class DatasetData(Data):
             )
         if not torch.equal(first, other):
             self.augment = self._chance
-
-
-def _widths(
-    found: Mapping[str, FoundLabels], num_classes: int | None, num_outputs: int | None, names: Sequence[str] | None
-) -> tuple[int | None, int]:
-    """Returns the number of classes, None of floats, and that of outputs.
-
-    Raises:
-        TutelageError: the parts' labels are of different kinds, or nothing says how many classes there are.
-    """
-    train = found["train"].table
-    for part, one in found.items():
-        if one.table.shape[1:] != train.shape[1:] or one.table.dtype != train.dtype:
-            raise TutelageError(
-                f"data.{part}: labels are {describe(one.table)}; those of data.train are {describe(train)}"
-            )
-    if train.is_floating_point():
-        return num_classes, num_outputs or num_classes or train.shape[1]
-    largest = found["train"].largest
-    count = num_classes or num_outputs or (len(names) if names else None)
-    if count is None and largest is None:
-        raise TutelageError(
-            "data.num_classes is needed: labels have several places, as those of pixels and tokens, and reading all of "
-            "them to find the largest would take long (data.check=null does)"
-        )
-    return (count, count) if count else ((largest or 0) + 1,) * 2

@@ -1,7 +1,7 @@
 """Finds the labels and class names of a user's dataset, without reading every sample if possible."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from tutelage.data.chance import own_generators, seed_generators
 from tutelage.data.fields import Fields, entries
+from tutelage.data.labels import describe
 from tutelage.data.sample_labels import LabelReader
 from tutelage.data.samples import Samples
 from tutelage.errors import TutelageError
@@ -164,3 +165,29 @@ def class_names_of(dataset: Any, fields: Fields) -> list[str] | None:
         if isinstance(found, Sequence) and not isinstance(found, str) and found:
             return [str(name) for name in found]
     return None
+
+
+def widths(
+    found: Mapping[str, FoundLabels], num_classes: int | None, num_outputs: int | None, names: Sequence[str] | None
+) -> tuple[int | None, int]:
+    """Returns the number of classes, None of floats, and that of outputs.
+
+    Raises:
+        TutelageError: the parts' labels are of different kinds, or nothing says how many classes there are.
+    """
+    train = found["train"].table
+    for part, one in found.items():
+        if one.table.shape[1:] != train.shape[1:] or one.table.dtype != train.dtype:
+            raise TutelageError(
+                f"data.{part}: labels are {describe(one.table)}; those of data.train are {describe(train)}"
+            )
+    if train.is_floating_point():
+        return num_classes, num_outputs or num_classes or train.shape[1]
+    largest = found["train"].largest
+    count = num_classes or num_outputs or (len(names) if names else None)
+    if count is None and largest is None:
+        raise TutelageError(
+            "data.num_classes is needed: labels have several places, as those of pixels and tokens, and reading all of "
+            "them to find the largest would take long (data.check=null does)"
+        )
+    return (count, count) if count else ((largest or 0) + 1,) * 2

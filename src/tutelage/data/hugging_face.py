@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from tutelage.data.dataset import DatasetData
 from tutelage.data.parquet import ParquetTable, split_files
+from tutelage.data.parts import Part
 from tutelage.errors import TutelageError, nearest
 
 _USUAL = {"train": ("train",), "val": ("validation", "valid", "val", "dev"), "test": ("test",)}
@@ -30,16 +31,24 @@ class HuggingFaceData(DatasetData):
     seen_through: ClassVar[tuple[str, ...]] = ("path", *DatasetData.seen_through)
 
     def __init__(
-        self, *, path: str | Path, train: str = "train", val: str | None = None, test: str | None = None, **common: Any
+        self,
+        *,
+        path: str | Path,
+        train: str | Part = "train",
+        val: str | Part | None = None,
+        test: str | Part | None = None,
+        **common: Any,
     ):
         self.path = Path(path).absolute()
-        splits = self._splits()
+        splits = {} if isinstance(train, Part) else self._splits()
         asked = {"train": train, "val": val, "test": test}
         found = {part: self._choose(splits, part, name) for part, name in asked.items()}
         super().__init__(train=found["train"], val=found["val"], test=found["test"], **common)
         self.name = self.path.name
 
-    def _choose(self, splits: dict[str, Any], part: str, name: str | None) -> Any:
+    def _choose(self, splits: dict[str, Any], part: str, name: str | Part | None) -> Any:
+        if isinstance(name, Part):
+            return name
         if name is not None and name not in splits:
             raise TutelageError(f"data.{part}: {self.path} has no split {name!r}; {nearest(name, splits)}")
         chosen = name or next((usual for usual in _USUAL[part] if usual in splits), None)

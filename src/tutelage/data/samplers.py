@@ -45,6 +45,18 @@ class Sampler(Protocol):
         """
 
 
+class Shuffled:
+    """Takes every example once, shuffled, as data without a sampler do: in place of a loader's own sampler."""
+
+    def size(self, train: Any) -> int:
+        """Returns the number of all examples."""
+        return len(train)
+
+    def __call__(self, train: Any, batch_size: int, chance: torch.Generator) -> Tensor:
+        """Shuffles."""
+        return torch.randperm(len(train), generator=chance)
+
+
 class _Drawn:
     """Examples drawn with given weights."""
 

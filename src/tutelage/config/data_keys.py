@@ -1,0 +1,8 @@
+"""Keys of a data config by what they decide."""
+
+FACTS = ("num_classes", "num_outputs", "input_shape", "vocab_size", "tokenizer_digest")  # what `${found:…}` answers
+# Of the run, not of what the data are.
+OF_THE_RUN = {
+    "seed", "batch_size", "eval_batch_size", "num_workers", "drop_last", "repeat", "views", "focus",
+    "labelled", "repeat_labelled", "classes", "long_tail", "unlabelled", "val_size", "split_seed",
+}  # fmt: skip
