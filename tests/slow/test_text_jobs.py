@@ -45,3 +45,35 @@ def test_a_student_that_does_not_fit_is_refused_before_the_teacher_is_trained(cl
     assert done.returncode != 0
     assert "sources.teacher has 4 layers" in done.stderr
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+LOSSES = {
+    "text/distilbert": [],
+    "text/pkd": [],
+    "text/tinybert": ["loss.stages={intermediate: [0, 0.5], prediction: [0.5, 1]}"],
+    "text/tinybert authors": ["loss.padding=true", "loss.projection=layer"],
+    "text/minilm": [],
+    "text/minilmv2": ["loss.heads=4"],
+    "text/bilstm": ["model@student=bilstm"],
+    "soft_target": ["model@student=text_cnn"],
+    "dkd": [],
+    "[soft_target,text/minilm]": ["loss.alpha=0.5"],
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_on_text_trains_a_pair(main, tmp_path, loss):
+    chosen = [one for one in LOSSES[loss] if one.startswith("model")]
+    pair = [one for one in TRANSFORMERS if not (chosen and ("student.net" in one or "model@student" in one))]
+    own = [one for one in LOSSES[loss] if one not in chosen]
+    done = main("distill", *TEXT, *pair, *chosen, "trainer.max_epochs=2", *own, f"loss={loss.split()[0]}",
+                f"hydra.run.dir={tmp_path}/run", "logger=none", "+trainer.limit_train_batches=3")  # fmt: skip
+    assert done.code == 0, done.message
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["student"]["last"]["test"]["accuracy"] > 0
+
+
+def test_alpha_0_is_the_control_to_the_bit(cli, tmp_path):
+    alone = ["loss=text/minilm", "loss.alpha=0", "trainer.max_epochs=1", "student.init={layers: [0, 3], from: teacher}"]
+    _, found = run(cli, tmp_path, *TRANSFORMERS, *alone)
+    student, control = (read_state(found[role] / "last.safetensors") for role in ("student", "control"))
+    assert all(torch.equal(student[name], control[name]) for name in control)

@@ -3,6 +3,7 @@
 ``${one_minus:a}``, ``${product:a,b}`` and ``${minimum:a,b}``; ``${share:a}`` is min(1, 2a), for methods published as
 CE + w·X: with ``share(1 − alpha)`` and ``w·share(alpha)`` alpha = ½ is the paper, 0 the control, 1 uses no label;
 ``${stages:…}`` and ``${tap:…}`` are what a loss reads of a network (:func:`_stages`, :func:`_tap`);
+``${layers:…}`` and ``${heads:…}`` of transformers are in :mod:`tutelage.config.layer_maps`;
 ``${setting:a,a,1,b,2}`` is 1, the value of setting a;
 ``${copies:n,${net},seed}`` are n frozen networks that differ by seed; ``${unique:}`` and
 ``${folder_name:…}`` name folders; ``${run_folder:}`` is the job's, or null outside of a job;
@@ -20,6 +21,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from tutelage.config import layer_maps
 from tutelage.config.found import found
 from tutelage.data.folder_scan import class_folders
 from tutelage.errors import TutelageError
@@ -40,6 +42,8 @@ def register() -> None:
     OmegaConf.register_new_resolver("found", found, replace=True)
     OmegaConf.register_new_resolver("num_outputs", _num_outputs, replace=True)
     OmegaConf.register_new_resolver("vocab_size", _vocab_size, replace=True)
+    OmegaConf.register_new_resolver("layers", layer_maps.layers, replace=True)
+    OmegaConf.register_new_resolver("heads", layer_maps.heads, replace=True)
     OmegaConf.register_new_resolver("count_classes", _count_classes, replace=True)
     OmegaConf.register_new_resolver("hf_config", _hf_config, replace=True)
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), replace=True, use_cache=True)

@@ -18,5 +18,10 @@ def cosine(epoch: int, epochs: int, start: float, end: float) -> float:
     return end + (start - end) * (1.0 + math.cos(math.pi * _progress(epoch, epochs))) / 2.0
 
 
+def between(epoch: int, epochs: int, start: float, end: float) -> float:
+    """Returns 1 in the part of the training from ``start`` to ``end``, fractions of its epochs, and 0 outside of it."""
+    return float(start <= epoch / epochs < end)
+
+
 def _progress(epoch: int, epochs: int) -> float:
     return epoch / (epochs - 1) if epochs > 1 else 1.0
