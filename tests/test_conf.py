@@ -28,6 +28,7 @@ OWN = {
     "datamodule": ["data.datamodule={_target_: own_data.Module}"],
     "text": ["data.train=nowhere.tsv", *FOUND],
     "movie_reviews": FOUND,
+    "movie_reviews_500": FOUND,
     "corpus": ["data.root=nowhere", *FOUND],
     "sentences": ["data.train=nowhere.txt", *FOUND],
     "hf": ["data.path=nowhere", "data.num_classes=2", "data.input_shape=[1,8,8]"],

@@ -1,9 +1,12 @@
 """Texts from the command line: pairs of transformers, students cut from their teacher's layers."""
 
 import json
+import signal
 
 import pytest
 import torch
+from command import tutelage
+from runs import weights
 
 from tutelage.checkpoints.weights import read_state
 
@@ -77,3 +80,17 @@ def test_alpha_0_is_the_control_to_the_bit(cli, tmp_path):
     _, found = run(cli, tmp_path, *TRANSFORMERS, *alone)
     student, control = (read_state(found[role] / "last.safetensors") for role in ("student", "control"))
     assert all(torch.equal(student[name], control[name]) for name in control)
+
+
+def test_killed_in_control_and_student_a_text_job_ends_in_the_same_bits(cli, tmp_path, tmp_path_factory):
+    job = ["distill", *TEXT, *TRANSFORMERS, "trainer.max_epochs=3", "loss=text/minilm", "logger=none",
+           "student.init={layers: [0, 3], from: teacher}", "callbacks.recovery.every_n_steps=2", "hydra.run.dir=run",
+           "paths.artifacts=shop"]  # fmt: skip
+    whole = tmp_path_factory.mktemp("whole")
+    tutelage(*job, cwd=whole)
+    strike = "+callbacks.{0}={{_target_: faults.KillAt, stage: {0}, step: {1}, marker: {2}}}"
+    harm = [strike.format(stage, step, tmp_path / stage) for stage, step in {"control": 9, "student": 8}.items()]
+    for _ in range(2):
+        assert cli(*job, *harm, check=False).returncode == -signal.SIGKILL
+    cli(*job, *harm)
+    assert weights(tmp_path / "run", tmp_path / "shop") == weights(whole / "run", whole / "shop")
