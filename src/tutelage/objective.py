@@ -1,7 +1,7 @@
 """The objective: a weighted sum of terms, each a plain loss and the names of the tensors it reads."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from tutelage.errors import TutelageError, nearest
 from tutelage.losses.base import contract, hooks
 from tutelage.losses.precision import in_float32
 from tutelage.losses.ranks import mean_over_ranks
-from tutelage.types import Signals
+from tutelage.types import Batch, Signals
 
 Path = str | list[str]  # "<source>.<signal>", or several
 
@@ -52,6 +52,7 @@ class Term(nn.Module):
         super().__init__()
         self.loss, self.schedule, self.where, self.labelled_only = loss, schedule, where, False
         self.inputs, self.targets = _plain(inputs), _plain(targets or {})
+        self.step_rows: Tensor | None = None  # of an accumulated step: rows a batch and rank, on average
         self._weighs_rows = not contract(loss).counts_over_ranks
         self.register_buffer("weight", torch.tensor(float(weight)), persistent=False)
         self.register_buffer("factor", torch.ones(()), persistent=False)
@@ -94,6 +95,18 @@ class Term(nn.Module):
         """Checks whether the number of rows that the loss gets differs from batch to batch."""
         return self.labelled_only or self.where is not None
 
+    def look_ahead(self, batches: Sequence[Batch], device: torch.device) -> None:
+        """Counts the rows of all batches of an accumulated step, on all ranks; needs a mask of the batch.
+
+        Args:
+            batches: of this rank; none of them: steps are single batches again.
+            device: where counts of ranks are added.
+        """
+        self.step_rows = None
+        if batches and self.chooses_rows and self._weighs_rows and (self.where or "batch.").startswith("batch."):
+            rows = sum(int(self._mask({"batch": batch}).sum()) for batch in batches)
+            self.step_rows = mean_over_ranks(torch.tensor(float(rows), device=device)) / len(batches)
+
     def forward(self, signals: Mapping[str, Signals]) -> Tensor:
         """Returns the unweighted loss on the bound tensors, a scalar in float32 or better."""
         if not self.chooses_rows:
@@ -116,7 +129,9 @@ class Term(nn.Module):
         """Returns the signals that the term reads, restricted to its rows, and the factor of the loss on them."""
         mask = self._mask(signals)
         rows = mask.flatten().nonzero()[:, 0]
-        share = _share(len(rows), mask.device) if self._weighs_rows else 1.0
+        share: float | Tensor = 1.0
+        if self._weighs_rows:
+            share = _share(len(rows), mask.device) if self.step_rows is None else len(rows) / self.step_rows
         if empty := self._weighs_rows and not len(rows):
             mask, rows = torch.ones_like(mask), torch.arange(mask.numel(), device=mask.device)
         kept: dict[str, Signals] = defaultdict(dict)
@@ -226,6 +241,11 @@ class Objective(nn.Module):
                 needs[source].add(name)
         return dict(needs)
 
+    @property
+    def chooses_rows(self) -> bool:
+        """Checks whether the number of rows that a loss gets differs from batch to batch."""
+        return any(term.chooses_rows for _, term in self._named())
+
     def losses(self) -> Iterator[tuple[str, nn.Module]]:
         """Yields every loss and every part of one, each after its path in this module."""
         for path, part in self.named_modules():
@@ -243,6 +263,11 @@ class Objective(nn.Module):
             term.bind(keys, labels)
         for _, loss in self.losses():
             contract(loss).bind(keys, labels)
+
+    def look_ahead(self, batches: Sequence[Batch], device: torch.device) -> None:
+        """Tells terms of all batches of an accumulated step (:meth:`Term.look_ahead`)."""
+        for _, term in self._named():
+            term.look_ahead(batches, device)
 
     def on_epoch_start(self, epoch: int, epochs: int) -> list[str]:
         """Tells terms and losses which epoch it is, counted from 0; returns the paths of those that listen."""

@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import cached_property, partial
@@ -240,6 +240,12 @@ class Data(L.LightningDataModule, ABC):
         sampler = order(size=len(train), seed=self.seed)
         sampler.set_epoch(epoch)
         return EpochLoader(train, sampler, residence=residence_of(self))
+
+    def upcoming(self, epoch: int, batch: int) -> Iterator[Callable[[], Batch]]:
+        """Yields functions that make this rank's training batches of an epoch, from ``batch`` on."""
+        loader = self._loader(*self._epoch())
+        loader.sampler.resume(epoch, batch)
+        yield from (partial(loader.dataset.__getitem__, request) for request in loader.sampler)
 
     def _epoch(self) -> tuple[Any, Callable[..., EpochOrder]]:
         """Returns the training set for an epoch, and the order of its batches."""

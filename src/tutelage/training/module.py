@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from itertools import islice
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -90,6 +91,7 @@ class SupervisedModule(L.LightningModule):
         self.average: EMATeacher | None = None  # of the student's weights: callbacks=ema
         self.watch: Callable[[Mapping[str, Tensor], int], None] | None = None  # of a step's terms, with their graph
         self._last_step = 0
+        self._ahead: tuple[tuple[int, int], Iterator[Callable[[], Batch]]] | None = None  # where it is, what follows
 
     def sources(self) -> Mapping[str, Source]:
         """Returns every source by the name that terms use."""
@@ -205,6 +207,28 @@ class SupervisedModule(L.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seeds this step by (seed, epoch, batch, rank), so that a resumed run draws the same numbers."""
         reseed(self.device, self.seed, "step", self.current_epoch, batch_idx, self.global_rank)
+        accumulated = self.trainer.accumulate_grad_batches
+        if (accumulated > 1 or self._ahead) and batch_idx % accumulated == 0:
+            self._look_ahead(batch, batch_idx, accumulated)
+
+    def _look_ahead(self, batch: Batch, batch_idx: int, accumulated: int) -> None:
+        """Tells terms that choose rows of the other batches of this step, which are made once more for it.
+
+        So that their mean over an accumulated step is that over its rows, not one of means over each batch's.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        count = int(min(accumulated, self.trainer.num_training_batches - batch_idx))
+        if accumulated == 1 or not isinstance(data, Data) or not self.objective.chooses_rows:
+            self._ahead = None
+            self.objective.look_ahead([], self.device)
+            return
+        place = self.current_epoch, batch_idx
+        if self._ahead is None or self._ahead[0] != place:
+            self._ahead = place, data.upcoming(*place)
+        _, coming = self._ahead
+        _, *others = islice(coming, count)
+        self._ahead = (self.current_epoch, batch_idx + count), coming
+        self.objective.look_ahead([batch, *(make() for make in others)], self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the loss of this batch."""

@@ -1,0 +1,66 @@
+"""Steps of several batches are steps of one large batch, however unevenly tokens are spread over batches and ranks."""
+
+import pytest
+import torch
+import torch.multiprocessing
+from accumulated import rank, trained
+from corpora import TINY, write_answers
+
+from tutelage.data.module import Data
+from tutelage.objective import Objective
+
+pytest.importorskip("tokenizers", reason="needs the text extra")
+QUIET = ("logger=none", "callbacks.progress=null", "trainer.accelerator=cpu", "optimizer=sgd", "optimizer.lr=0.5")
+TERMS = ("loss=[reverse_kl,dkd]", "loss.where=batch.answer", "loss.alpha=0.5", "trainer.max_epochs=1")
+ACCUMULATED = ("data.batch_size=4", "+trainer.accumulate_grad_batches=2")
+
+
+@pytest.fixture
+def config(compose, tmp_path):
+    root = write_answers(tmp_path / "answers.jsonl")
+
+    def make(*overrides):
+        cfg = compose(*TINY, f"data.root={root}", "data.block=60", *TERMS, *QUIET, *overrides)
+        del cfg.callbacks.best, cfg.callbacks.recovery
+        return cfg
+
+    return make
+
+
+def distance(found, expected):
+    return max(float((found[name] - expected[name]).abs().max()) for name in expected)
+
+
+def test_two_accumulated_batches_are_one_of_double_size(config, tmp_path, monkeypatch):
+    whole = trained(config("data.batch_size=8"), tmp_path)
+    assert distance(trained(config(*ACCUMULATED), tmp_path), whole) < 2e-6
+    monkeypatch.setattr(Objective, "look_ahead", lambda *_: None)  # a mean of the means over each batch's tokens
+    assert distance(trained(config(*ACCUMULATED), tmp_path), whole) > 1e-3
+
+
+def test_without_masks_nothing_is_looked_at(compose, tmp_path, monkeypatch):
+    monkeypatch.setattr(Data, "upcoming", lambda *_: pytest.fail("it was"))
+    pair = ("model@teacher=mlp", "model@student=mlp", "teacher.net.widths=[8]", "student.net.widths=[8]")
+    few = (
+        "data.batch_size=64",
+        "trainer.max_epochs=1",
+        "+trainer.limit_train_batches=4",
+        "+trainer.limit_val_batches=1",
+    )
+    cfg = compose(*pair, *few, *QUIET, "+trainer.accumulate_grad_batches=2")
+    del cfg.callbacks.best, cfg.callbacks.recovery
+    assert trained(cfg, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*Grad strides do not match.*")
+def test_two_ranks_that_accumulate_are_one_process_with_one_batch(config, tmp_path):
+    both = {
+        "ranks": config("data.batch_size=8", "trainer=ddp", *QUIET, "trainer.max_epochs=1"),
+        "ranks, accumulated": config(*ACCUMULATED, "trainer=ddp", *QUIET, "trainer.max_epochs=1"),
+    }
+    torch.multiprocessing.spawn(rank, (str(tmp_path), both), nprocs=2)
+    found = torch.load(tmp_path / "found.pt", weights_only=True)
+    whole = trained(config("data.batch_size=8"), tmp_path)
+    for name in both:
+        assert distance(found[name], whole) < 2e-6, name
