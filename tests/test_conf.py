@@ -30,6 +30,7 @@ OWN = {
     "movie_reviews": FOUND,
     "movie_reviews_500": FOUND,
     "corpus": ["data.root=nowhere", *FOUND],
+    "tagged_words": ["data.train=nowhere.conll", *FOUND],
     "sentences": ["data.train=nowhere.txt", *FOUND],
     "hf": ["data.path=nowhere", "data.num_classes=2", "data.input_shape=[1,8,8]"],
 }  # what stands in them is looked at, too

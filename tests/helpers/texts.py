@@ -42,3 +42,16 @@ def movie_reviews(root: Path, count: int = 120) -> Path:
         (folder / f"{name}Snippets_GroundTruth.txt").write_text("\n".join(content) + "\n", encoding="latin-1")
     (folder / "tweets_GroundTruth.txt").write_text("".join(f"{i}\t0.5\ta film of tweets {i}\n" for i in range(2)))
     return root
+
+
+def conll(path: Path, count: int, seed: int = 0) -> Path:
+    """Writes ``count`` sentences in the format of CoNLL; names of persons, of one or two words, have labels."""
+    chance, lines = random.Random(seed), []
+    for _ in range(count):
+        words = [(chance.choice(FILL), "O") for _ in range(chance.randint(2, 8))]
+        name = [(chance.choice(("anna", "boris", "clara")), "B-PER"), (chance.choice(("meier", "novak")), "I-PER")]
+        at = chance.randrange(len(words) + 1)
+        words[at:at] = name[: chance.randint(1, 2)]
+        lines += [f"{word} {tag}" for word, tag in words] + [""]
+    path.write_text("\n".join(lines))
+    return path

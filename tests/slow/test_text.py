@@ -6,7 +6,7 @@ import signal
 import pytest
 from command import tutelage
 from runs import figures, weights
-from texts import reviews, tsv
+from texts import conll, reviews, tsv
 
 pytest.importorskip("tokenizers")
 pytestmark = pytest.mark.slow
@@ -55,3 +55,19 @@ def test_a_teacher_of_another_tokenizer_is_refused(folder):
     done = tutelage("distill", *JOB, given, "data.tokenizer=bpe", "hydra.run.dir=refused", cwd=folder, check=False)
     assert done.returncode == 1
     assert "was trained with another tokenizer (words, digest" in done.stderr
+
+
+def test_a_label_for_each_word_is_a_whole_job_whose_cache_needs_one_width(folder):
+    conll(folder / "names.conll", 200)
+    net = "model_type: bert, vocab_size: '${data.vocab_size}', hidden_size: 16, num_hidden_layers: 1"
+    net = f"config={{{net}, num_attention_heads: 2, intermediate_size: 16}}"
+    nets = [f"{role}.{key}" for role in ("teacher", "student") for key in ("auto=AutoModelForTokenClassification", net)]
+    job = ("data=tagged_words", "data.train=names.conll", "model@teacher=hf", "model@student=hf", *nets, *QUICK)
+    refused = tutelage("distill", *job, "sources=cached", "hydra.run.dir=ragged", cwd=folder, check=False)
+    assert refused.returncode == 1
+    assert "a cache needs data.pad=max" in refused.stderr
+    for name, cache in (("live", ()), ("cached", ("sources=cached",))):
+        tutelage("distill", *job, "data.pad=max", "data.max_length=16", *cache, f"hydra.run.dir={name}", cwd=folder)
+    assert weights(folder / "live" / "checkpoints") == weights(folder / "cached" / "checkpoints")
+    metrics = json.loads((folder / "live" / "metrics.json").read_text())
+    assert metrics["student"]["last"]["test"]["span_f1"] >= 0

@@ -92,6 +92,8 @@ def check_views(stage: DictConfig, data: Data) -> None:
     asked = [node for node in stage.sources.values() if node.get("_target_") == CACHED]
     if data.augment is not None and any(node.views is None for node in asked):
         raise TutelageError("a cache of augmented images needs data.views=K; epoch e then uses view e mod K")
+    if data.ragged and asked:
+        _check_lengths(stage, data)
     for name, node in stage.sources.items():
         if data.augment is not None and node.get("_target_") == CACHED and node.views != data.augment.views:
             raise TutelageError(
@@ -108,6 +110,7 @@ def _by_itself(stage: DictConfig, node: DictConfig, needs: set[str], data: Data)
         and needs == {"logits"}
         and data.augment is None
         and not data.is_streaming
+        and not _of_places(data)
         and _logits_bytes(data) <= _MOST
         and str(stage.trainer.precision) == "32-true"
     )
@@ -117,6 +120,39 @@ def _logits_bytes(data: Data) -> int:
     """Returns the size of the logits of all training examples in float32."""
     labels = data.splits["train"].labels
     return 4 * data.num_outputs * (len(labels) if labels.is_floating_point() else labels.numel())
+
+
+def _of_places(data: Data) -> bool:
+    """Checks whether labels, and so logits, are of tokens or pixels: too many to be stored unasked."""
+    labels = data.splits["train"].labels
+    return labels.ndim > 1 and not labels.is_floating_point()
+
+
+def _check_lengths(stage: DictConfig, data: Data) -> None:
+    """Refuses to store signals that are as long as their text.
+
+    Raises:
+        TutelageError: a signal of the shortest text has another shape than that of the longest.
+    """
+    train = data.splits["train"]
+    lengths = train.lengths("input")[train.keys]
+    for name, (_, signals) in to_cache(stage, data).items():
+        own = stage.sources[name]
+        source = build(own.source if own.get("_target_") == CACHED else own)
+        if source is None:
+            continue
+        source.attach(signals, {})
+        source.name_classes(data.class_names)
+        found = [
+            _of_batch(source.eval(), train[0, rows[None]], torch.device("cpu"), None)[0]
+            for rows in (lengths.argmin(), lengths.argmax())
+        ]
+        for signal, short in found[0].items():
+            if short.shape != (long := found[1][signal]).shape:
+                raise TutelageError(
+                    f"sources.{name}: the signal {signal!r} is {list(short.shape[1:])} of the shortest text and "
+                    f"{list(long.shape[1:])} of the longest: a cache needs data.pad=max"
+                )
 
 
 def recipe_of_signals(stage: DictConfig, node: DictConfig, signals: list[str], data: Data) -> dict[str, Any]:

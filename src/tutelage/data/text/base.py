@@ -115,6 +115,7 @@ class TextData(Data):
         self.vocab_size, self.tokenizer_digest = self.tokenizer.size, self.tokenizer.digest
         self.encode = Encoder(self.tokenizer, max_length, truncate, Path(cache).expanduser() if cache else None)
         self.input_shape, self.width = (max_length,), max_length if pad == "max" else None
+        self.ragged = self.width is None
         super().__init__(
             num_classes=labels.num_classes if labels else self.vocab_size, seed=seed, val_size=val_size,
             num_outputs=labels.num_outputs if labels else self.vocab_size,

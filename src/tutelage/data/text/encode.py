@@ -16,7 +16,7 @@ from tutelage.data.text.tokens import Tokens
 from tutelage.errors import TutelageError
 
 _AT_ONCE = 4096  # texts
-_VERSION = 1  # of what the files of the cache hold
+_VERSION = 2  # of what the files of the cache hold
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ class Encoder:
         """
         recipe = (_VERSION, self.tokenizer.digest, self.max_length if self.truncate else None)
         found = kept(self.folder, recipe, rows.texts, self._encode)
-        tokens = Tokens(found["ids"], found["offsets"], found.get("segments"), None, rows.texts)
+        tokens = Tokens(
+            found["ids"], found["offsets"], found.get("segments"), None, rows.texts, found.get("words")
+        )  # fmt: skip
         if (empty := (tokens.lengths == 0)).any():
             place = rows.places(int(empty.int().argmax()))
             raise TutelageError(
@@ -58,14 +60,17 @@ class Encoder:
         return tokens
 
     def _encode(self, texts: Sequence[Any]) -> dict[str, Tensor]:
-        ids, segments, lengths = [], [], []
+        ids, segments, words, lengths = [], [], [], []
         for one in self.encodings(texts):
             ids.append(np.array(one.ids, np.int32))
             lengths.append(len(one.ids))
             if isinstance(texts[0], tuple):
                 segments.append(np.array(one.type_ids, np.uint8))
+            elif isinstance(texts[0], list):
+                words.append(np.array([-1 if word is None else word for word in one.word_ids], np.int32))
         found = {"ids": _flat(ids, np.int32), "offsets": torch.tensor([0, *lengths]).cumsum(0)}
-        return found | ({"segments": _flat(segments, np.uint8)} if segments else {})
+        found |= {"segments": _flat(segments, np.uint8)} if segments else {}
+        return found | ({"words": _flat(words, np.int32)} if words else {})
 
     def encodings(self, texts: Sequence[Any]) -> Iterator[Any]:
         """Yields an encoding of the library for each text, pair of texts or list of words."""

@@ -72,7 +72,7 @@ def read(paths: Sequence[Path], columns: Columns, encoding: str, classes: Sequen
     Raises:
         TutelageError: a file is missing, damaged or empty, has another encoding, or lacks a column; names the line.
     """
-    return _joined([_read(path, columns, encoding, classes) for path in paths])
+    return joined_rows([_read(path, columns, encoding, classes) for path in paths])
 
 
 def read_table(paths: Sequence[Path], columns: Columns, encoding: str) -> Rows:
@@ -85,10 +85,11 @@ def read_table(paths: Sequence[Path], columns: Columns, encoding: str) -> Rows:
     for path in paths:
         found, places = _column_by_column(path, _tsv(path, columns, encoding), columns)
         parts.append(_sorted(path, found, places, columns, None))
-    return _joined(parts)
+    return joined_rows(parts)
 
 
-def _joined(parts: Sequence[Rows]) -> Rows:
+def joined_rows(parts: Sequence[Rows]) -> Rows:
+    """Returns the rows of several files, one after the other."""
     if len(parts) == 1:
         return parts[0]
     ends = [sum(len(part) for part in parts[: number + 1]) for number in range(len(parts))]

@@ -27,6 +27,7 @@ class Tokens:
         segments: [T] uint8, 0 in the first and 1 in the second text of a pair; None of single texts.
         tags: [T] int32, the label of each token, ``NO_LABEL`` where none counts; None where labels are of whole texts.
         texts: the N texts, to be shown.
+        words: [T] int32, of which word of its text a token is, −1 of special ones; None of texts that are no words.
     """
 
     ids: Tensor
@@ -34,6 +35,7 @@ class Tokens:
     segments: Tensor | None
     tags: Tensor | None
     texts: Sequence[Any]
+    words: Tensor | None = None
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         raise TutelageError("batches of texts are made by TokenSet")
