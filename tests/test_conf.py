@@ -30,6 +30,8 @@ OWN = {
     "movie_reviews": FOUND,
     "movie_reviews_500": FOUND,
     "corpus": ["data.root=nowhere", *FOUND],
+    "glue": FOUND,
+    "glue_stsb": FOUND,
     "tagged_words": ["data.train=nowhere.conll", *FOUND],
     "sentences": ["data.train=nowhere.txt", *FOUND],
     "hf": ["data.path=nowhere", "data.num_classes=2", "data.input_shape=[1,8,8]"],

@@ -55,3 +55,36 @@ def conll(path: Path, count: int, seed: int = 0) -> Path:
         lines += [f"{word} {tag}" for word, tag in words] + [""]
     path.write_text("\n".join(lines))
     return path
+
+
+def glue(root: Path) -> Path:
+    """Writes 40 training and 12 dev examples of each task of GLUE in its published layout."""
+    headers = {
+        "CoLA": None, "SST-2": ("sentence", "label"),
+        "MRPC": ("Quality", "#1 ID", "#2 ID", "#1 String", "#2 String"),
+        "QQP": ("id", "qid1", "qid2", "question1", "question2", "is_duplicate"),
+        "STS-B": ("index", "genre", "sentence1", "sentence2", "score"),
+        "MNLI": ("index", "pairID", "sentence1", "sentence2", "label1", "gold_label"),
+        "QNLI": ("index", "question", "sentence", "label"), "RTE": ("index", "sentence1", "sentence2", "label"),
+        "WNLI": ("index", "sentence1", "sentence2", "label"),
+    }  # fmt: skip
+    names = {"MNLI": ("neutral", "entailment", "contradiction")}
+    names |= dict.fromkeys(("QNLI", "RTE"), ("entailment", "not_entailment"))
+    for folder, header in headers.items():
+        (root / folder).mkdir()
+        dev = ("dev_matched", "dev_mismatched") if folder == "MNLI" else ("dev",)
+        for name, count in (("train", 40), *((one, 12) for one in dev)):
+            lines = [] if header is None else [header]
+            for i in range(count):
+                known = names.get(folder, ("0", "1"))
+                label = str(i % 6 - 0.5 * (i % 2)) if folder == "STS-B" else known[i % len(known)]
+                texts = iter((f'first {i} "film', f"second {i} plot"))
+                wanted = header or ("source", "label", "mark", "sentence")
+                textual = ("sentence", "sentence1", "sentence2", "question", "question1", "question2")
+                labels = ("label", "Quality", "is_duplicate", "score", "gold_label")
+                lines.append(tuple(
+                    next(texts) if one in textual or one.endswith("String") else label if one in labels else str(i)
+                    for one in wanted
+                ))  # fmt: skip
+            (root / folder / f"{name}.tsv").write_text("".join("\t".join(line) + "\n" for line in lines))
+    return root
