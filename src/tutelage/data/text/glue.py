@@ -53,7 +53,8 @@ class Glue(TextData):
 
     Args:
         root: the folder of all tasks.
-        task: ``cola``, ``sst2``, ``mrpc``, ``qqp``, ``stsb``, ``mnli``, ``mnli_mismatched``, ``qnli``, ``rte``, ``wnli``.
+        task: ``cola``, ``sst2``, ``mrpc``, ``qqp``, ``stsb``, ``mnli``, ``mnli_mismatched``, ``qnli``, ``rte``, or
+            ``wnli``.
         num_classes: of the task; found.
         num_outputs: of the task; found.
         input_shape: ``[max_length]``; found.
