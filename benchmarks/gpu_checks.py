@@ -187,6 +187,7 @@ def sources(bench: Bench) -> Iterator[Row]:
         "cached, two views": ("sources=cached", "data.views=2", SHIFT),
         "cached, float16, feature maps": ("sources=cached", f"{teacher}.dtype=float16", "loss=fitnet", *PAIR[:2]),
         "moving average": ("sources=ema_teacher",),
+        "peers": ("sources=peers", "loss=online/dml"),
         "ensemble": ("sources=ensemble", "ensemble.size=2"),
         "specialists": ("sources=specialists", f"{teacher}.groups=[[3,5,9],[1,8]]"),
         "file of outputs": ("sources=recorded", f"{teacher}.path=outputs.npz", f"{teacher}.kind=logits"),

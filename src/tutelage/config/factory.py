@@ -264,7 +264,10 @@ def distillation_module(
     stage: DictConfig, data: Data, teaching: Mapping[str, Source], reference: Source | None
 ) -> DistillationModule:
     """Returns the module that trains a student from ``teaching``, compared on validation with ``reference``."""
-    return DistillationModule(sources=teaching, **_learning(stage, "student", data), reference=reference)
+    beside = {folder: OmegaConf.to_container(net, resolve=True)
+              for folder, net in source_nodes.trained_beside(stage.sources).items()}  # fmt: skip
+    learning = _learning(stage, "student", data)
+    return DistillationModule(sources=teaching, **learning, reference=reference, networks_beside=beside)
 
 
 def trainer(stage: DictConfig, name: str, folder: Path, tensorboard_dir: Path, batches: int) -> L.Trainer:

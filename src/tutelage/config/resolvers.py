@@ -1,12 +1,13 @@
 """Resolvers for the yamls: ``${…:…}`` that compute a value.
 
-``${one_minus:a}``, ``${product:a,b}`` and ``${minimum:a,b}``; ``${share:a}`` is min(1, 2a), for methods published as
-CE + w·X: with ``share(1 − alpha)`` and ``w·share(alpha)`` alpha = ½ is the paper, 0 the control, 1 uses no label;
+``${one_minus:a}``, ``${product:a,b}`` and ``${minimum:a,b}``; ``${positive:a}`` is 1 for a > 0, else 0;
+``${share:a}`` is min(1, 2a), for methods published as CE + w·X: with ``share(1 − alpha)`` and ``w·share(alpha)``
+alpha = ½ is the paper, 0 the control, 1 uses no label;
 ``${stages:…}`` and ``${tap:…}`` are what a loss reads of a network (:func:`_stages`, :func:`_tap`);
 ``${layers:…}`` and ``${heads:…}`` of transformers are in :mod:`tutelage.config.layer_maps`;
 ``${setting:a,a,1,b,2}`` is 1, the value of setting a;
-``${copies:n,${net},seed}`` are n frozen networks that differ by seed; ``${unique:}`` and
-``${folder_name:…}`` name folders; ``${run_folder:}`` is the job's, or null outside of a job;
+``${copies:n,${net},seed}`` are n frozen networks that differ by seed, ``${repeat:n,a,b}`` n times a, or b;
+``${unique:}`` and ``${folder_name:…}`` name folders; ``${run_folder:}`` is the job's, or null outside of a job;
 ``${found:num_classes}`` is what data of one's own say (:mod:`tutelage.config.found`), ``${num_outputs:}`` and
 ``${vocab_size:}`` what networks need of it;
 ``${count_classes:root}`` counts the classes of a folder of images; ``${hf_config:folder}`` is a network's own config.
@@ -38,7 +39,9 @@ def register() -> None:
     OmegaConf.register_new_resolver("tap", _tap, replace=True)
     OmegaConf.register_new_resolver("setting", _setting, replace=True)
     OmegaConf.register_new_resolver("copies", _copies, replace=True)
+    OmegaConf.register_new_resolver("repeat", _repeat, replace=True)
     OmegaConf.register_new_resolver("product", _product, replace=True)
+    OmegaConf.register_new_resolver("positive", lambda x: float(float(x) > 0), replace=True)
     OmegaConf.register_new_resolver("found", found, replace=True)
     OmegaConf.register_new_resolver("num_outputs", _num_outputs, replace=True)
     OmegaConf.register_new_resolver("vocab_size", _vocab_size, replace=True)
@@ -123,6 +126,13 @@ def _copies(size: int, net: DictConfig, seed: int) -> ListConfig:
     content = OmegaConf.to_container(net, resolve=True)
     frozen = {"_target_": "tutelage.sources.frozen.Frozen", "net": content, "checkpoint": None}
     return OmegaConf.create([{**frozen, "seed": seed + number} for number in range(size)])
+
+
+def _repeat(count: int, *nets: DictConfig | None) -> ListConfig:
+    """Returns the first network's config that is not null, ``count`` times."""
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        raise TutelageError(f"expected a number of networks, 0, 1, 2 …; found {count!r}")
+    return OmegaConf.create([OmegaConf.to_container(next(filter(None, nets)), resolve=True)] * count)
 
 
 def _hf_config(*arguments: Any) -> Any:

@@ -71,6 +71,15 @@ def networks(node: Any) -> Iterator[DictConfig]:
             yield from networks(item)
 
 
+def trained_beside(sources: DictConfig) -> dict[str, DictConfig]:
+    """Returns the configs of networks that train beside the student, by their folder in the student's."""
+    return {
+        f"{name!s}/{number}": network
+        for name, node in sources.items()
+        for number, network in enumerate(node.get("networks") or ())
+    }
+
+
 def loading(node: DictConfig) -> dict[str, Any]:
     """Returns how the checkpoint of a network is read, the options of ``load_into``."""
     plain: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]

@@ -55,6 +55,8 @@ def _table(metrics: Mapping[str, Any], gap: int) -> Table:
         table.add_row(name.capitalize(), *_cells(entry, None, kinds))
     for role, name in _names(metrics).items():
         table.add_row(name, *_cells(metrics[role], metrics.get("teacher"), kinds))
+    for name, entry in metrics.get("peers", {}).items():
+        table.add_row(name.capitalize(), *_cells(entry, None, kinds))
     return table
 
 
@@ -143,7 +145,7 @@ def _check(metrics: Mapping[str, Any]) -> None:
 def _names(metrics: Mapping[str, Any]) -> dict[str, str]:
     names = {"teacher": "Teacher", "control": "Student alone", "student": "Distilled student"}
     if "teacher" not in metrics:
-        names["student"] = "Student"
+        names["student"] = "Student with peers" if "peers" in metrics else "Student"
     if metrics.get("chain", {}).keys() - {"generalist"}:
         names["teacher"] = "Last teacher"
     return {role: name for role, name in names.items() if role in metrics}

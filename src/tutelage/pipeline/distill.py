@@ -21,6 +21,7 @@ from rich.text import Text
 
 from tutelage.config import factory, moved
 from tutelage.config.plan import JobPlan, plan_job, settled
+from tutelage.config.source_nodes import trained_beside
 from tutelage.config.validate import check, check_resolves
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
@@ -177,8 +178,10 @@ def distill(plan: JobPlan, folder: Path) -> dict[str, Any]:
     found = {"teacher": teaching.teacher, "control": control, "student": taught}
     if (folder / "checkpoints" / "teacher").is_dir():  # a moving average exists only with the student
         found["teacher"] = Trained.read(folder / "checkpoints" / "teacher", reused=False)
+    peers = {name: Trained.read(folder / "checkpoints" / name, reused=False)
+             for name in trained_beside(student.sources) if (folder / "checkpoints" / name).is_dir()}  # fmt: skip
     task = factory.task(plan.student, data)
-    metrics = metrics_document(config, found, teaching, data, task)
+    metrics = metrics_document(config, found, teaching, data, task, peers)
     if distributed.is_main():
         chain = {f"chain.{name}": trained for name, trained in teaching.chain.items()}
         _collect(config, folder, {**chain, **found}, metrics)

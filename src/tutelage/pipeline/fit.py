@@ -225,11 +225,10 @@ def _finish(learner: SupervisedModule, trainer: L.Trainer, folder: Path, data: D
     training = {**facts, "seconds": seconds, **lengths}
     header = {**learner.about, "epoch": trainer.current_epoch - 1}
     device = trainer.strategy.root_device
-    for name, source in learner.sources().items():
-        if source is not learner.student and (made := source.trained_network()) is not None:
-            for weights in WEIGHTS:
-                save_network(made.net, folder / name / f"{weights}.safetensors", {**header, "stage": name})
-            finish(made.net, folder / name, data, learner.task, device, training)
+    for name, made in learner.trained_beside().items():
+        about_it = {**learner.about_beside(name), "epoch": header["epoch"]}
+        save_network(made.net, folder / name / "last.safetensors", about_it)
+        finish(made.net, folder / name, data, learner.task, device, training)
     net = learner.shown.net.net
     save_network(net, folder / "last.safetensors", header)
     if learner.average is not None:

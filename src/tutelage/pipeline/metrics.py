@@ -1,6 +1,8 @@
 """Builds ``metrics.json``: cost and metrics of teacher, control and student."""
 
+import itertools
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from omegaconf import DictConfig
@@ -15,7 +17,12 @@ from tutelage.tasks.predictions import TRAIN, as_saved
 
 
 def metrics_document(
-    cfg: DictConfig, found: Mapping[str, Trained | None], teaching: TeacherSetup, data: Data, task: Task
+    cfg: DictConfig,
+    found: Mapping[str, Trained | None],
+    teaching: TeacherSetup,
+    data: Data,
+    task: Task,
+    peers: Mapping[str, Trained] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Returns the document of ``metrics.json``: schema 1, described in docs/runs.md.
 
@@ -25,6 +32,7 @@ def metrics_document(
         teaching: has the assistants and which of the teacher's weights teach.
         data: has the classes that no training example has.
         task: whose figures they are.
+        peers: the networks that were trained in the student's steps, by their folder.
     """
     document: dict[str, Any] = {"schema": 1, "seed": cfg.seed, "task": task.figure_kinds.document()}
     teacher = found["teacher"]
@@ -36,30 +44,35 @@ def metrics_document(
     for role, trained in found.items():
         if trained is not None:
             document[role] = _entry(task, trained, None if role == "teacher" else teacher, teaching.weights)
+    document |= {"peers": {name: _entry(task, trained) for name, trained in peers.items()}} if peers else {}
     if data.absent and len(data.absent) < data.num_outputs:
-        for role in ("control", "student"):
-            for kind in WEIGHTS:
-                val, test = (found[role].logits_on(kind, split) for split in SPLITS)  # type: ignore[union-attr]
-                document[role][kind]["absent"] = absent_figures(val, test, data.absent)
-    if (own := teaching.generations()) and task.has_classes and task.keeps_logits:
-        document["generations"] = _of_generations(task, [*own, *filter(None, [found["student"]])])
-    document["gain"] = {
-        weights: {
-            key: document["student"][weights]["test"][key] - document["control"][weights]["test"][key]
-            for key in document["control"][weights]["test"]
-            if key != "count" and key in document["student"][weights]["test"]
-        }
-        for weights in WEIGHTS
-    }
+        for role, kind in itertools.product(("control", "student"), WEIGHTS):
+            val, test = (found[role].logits_on(kind, split) for split in SPLITS)  # type: ignore[union-attr]
+            document[role][kind]["absent"] = absent_figures(val, test, data.absent)
+    if task.has_classes and task.keeps_logits:
+        document |= _means(task, found["student"], teaching.generations(), list(peers.values()))
+    document["gain"] = {kind: _gain(document["student"][kind], document["control"][kind]) for kind in WEIGHTS}
     return document
 
 
-def _of_generations(task: Task, generations: list[Trained]) -> dict[str, Any]:
-    """Returns the metrics of the mean probabilities of all born-again students."""
-    document: dict[str, Any] = {"count": len(generations)}
+def _gain(student: Mapping[str, Any], control: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the differences of all figures on test that both have."""
+    taught, alone = student["test"], control["test"]
+    return {key: taught[key] - alone[key] for key in alone if key != "count" and key in taught}
+
+
+def _means(task: Task, student: Trained | None, generations: list[Trained], peers: list[Trained]) -> dict[str, Any]:
+    """Returns the metrics of means over the student and its generations, and over the student and its peers."""
+    others = {"generations": generations, "mean_of_peers": peers}
+    return {name: _of_mean(task, [*own, *filter(None, [student])]) for name, own in others.items() if own}
+
+
+def _of_mean(task: Task, networks: list[Trained]) -> dict[str, Any]:
+    """Returns the metrics of the mean probabilities of several networks: all born-again students, or all peers."""
+    document: dict[str, Any] = {"count": len(networks)}
     for kind in WEIGHTS:
         document[kind] = {
-            split: task.figures(as_saved(combined_predictions([one.logits_on(kind, split) for one in generations])))
+            split: task.figures(as_saved(combined_predictions([one.logits_on(kind, split) for one in networks])))
             for split in SPLITS
         }
     return document

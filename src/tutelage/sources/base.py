@@ -56,9 +56,12 @@ class Source(nn.Module):
         """Returns the network that computes the signals; None if there is none or more than one."""
         return None
 
-    def trained_network(self) -> Tapped | None:
-        """Returns the network that this source trained, to be saved and evaluated; None if it trained none."""
-        return None
+    def trained_networks(self) -> Mapping[str, Tapped]:
+        """Returns the networks that this source trained, to be saved and evaluated, by the name of their subfolder.
+
+        Empty for a source that trains none; an only network may have the empty name.
+        """
+        return {}
 
     def verify(self) -> None:
         """Checks after the last step what the source guarantees, such as frozen weights."""

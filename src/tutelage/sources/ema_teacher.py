@@ -64,9 +64,9 @@ class EMATeacher(Source):
         """Returns the average."""
         return self.net
 
-    def trained_network(self) -> Tapped:
+    def trained_networks(self) -> dict[str, Tapped]:
         """Returns the average."""
-        return self.net
+        return {"": self.net}
 
     @torch.no_grad()
     def after_step(self) -> None:

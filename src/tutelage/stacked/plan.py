@@ -213,7 +213,7 @@ def unfit(module: SupervisedModule, teaching: Mapping[str, Source], data: Data) 
     if len(list(net.named_parameters(remove_duplicate=False))) != len(list(net.parameters())):
         return f"{type(net).__name__} has layers that share weights"
     for name, source in teaching.items():
-        if name in module.needs and (_learns(source) or source.trained_network() is not None):
+        if name in module.needs and (_learns(source) or source.trained_networks()):
             return f"the source {name!r} changes during training"
     if any(cast(Term, term).chooses_rows for term in objective.terms.values()):
         return "some training images have no label, or a term has a mask (where)"

@@ -14,6 +14,7 @@ from tutelage.checkpoints.weights import is_shard
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError, nearest, tried_out
 from tutelage.losses.base import contract, hooks
+from tutelage.models.tapped import Tapped
 from tutelage.objective import Objective, Term
 from tutelage.runtime.distributed import broadcast, is_up
 from tutelage.seeding import reseed, seeded
@@ -37,7 +38,7 @@ class SupervisedModule(L.LightningModule):
 
     Logs ``train/loss``, ``train/<term>`` and ``train/learning_rate`` every ``log_every_n_steps``, and on validation the
     task's figures, such as ``val/accuracy`` and ``val/nll``; where there is a teacher or its record also
-    ``val/agreement`` and ``val/kl_teacher``.
+    ``val/agreement`` and ``val/kl_teacher``. Those of networks trained beside it are ``val/<folder>/<figure>``.
 
     Args:
         student: the source whose network learns.
@@ -52,6 +53,7 @@ class SupervisedModule(L.LightningModule):
         seed: what dropout and every other chance of a step is drawn from, with epoch, batch and rank.
         reference: whose logits the student is compared with on validation, where that is not the source ``teacher``.
         about: plain values that the files of this network carry: model, data, seed, stage.
+        networks_beside: config of each network that is trained beside the student, by its folder; else the student's.
         teaching: name → other sources; for :class:`~tutelage.training.distillation.DistillationModule`.
     """
 
@@ -74,6 +76,7 @@ class SupervisedModule(L.LightningModule):
         teaching: Mapping[str, Source] = MappingProxyType({}),
         monitor: str | None = None,
         rules: GroupRules | None = None,
+        networks_beside: Mapping[str, Any] = MappingProxyType({}),
     ):
         super().__init__()
         self.student, self.objective = student, objective
@@ -87,7 +90,10 @@ class SupervisedModule(L.LightningModule):
         everyone = self.sources()
         for name, source in everyone.items():
             source.attach(self.needs.get(name, set()), everyone)
-        self.about = dict(about or {})
+        self.validation_beside = nn.ModuleDict(
+            {folder: self.task.validation(outputs) for folder in self.trained_beside()}
+        )
+        self.about, self._networks_beside = dict(about or {}), dict(networks_beside)
         self.average: EMATeacher | None = None  # of the student's weights: callbacks=ema
         self.watch: Callable[[Mapping[str, Tensor], int], None] | None = None  # of a step's terms, with their graph
         self._last_step = 0
@@ -101,6 +107,19 @@ class SupervisedModule(L.LightningModule):
     def shown(self) -> Live | EMATeacher:
         """Returns the network that is validated, saved and exported: the student, or the average of its weights."""
         return self.student if self.average is None else self.average
+
+    def trained_beside(self) -> dict[str, Tapped]:
+        """Returns the other networks that this training makes, by their folder in the student's."""
+        return {
+            f"{name}/{part}".rstrip("/"): net
+            for name, source in self.sources().items()
+            for part, net in source.trained_networks().items()
+        }
+
+    def about_beside(self, folder: str) -> dict[str, Any]:
+        """Returns what the files of a network of :meth:`trained_beside` carry."""
+        own = {"network": self._networks_beside[folder]} if folder in self._networks_beside else {}
+        return {**self.about, "stage": folder, **own}
 
     def check_sources(self) -> None:
         """Refuses an objective that reads a source which is not there.
@@ -259,6 +278,10 @@ class SupervisedModule(L.LightningModule):
         teacher = None if reference is None else reference(batch)["logits"].float()
         for name, metric in self.validation.update(logits, batch["label"], teacher).items():
             self.log(f"val/{name}", metric, prog_bar=name == self.task.headline, batch_size=len(batch["input"]))
+        for folder, net in self.trained_beside().items():
+            measured = self.validation_beside[folder].update(net(batch)["logits"].float(), batch["label"], None)  # type: ignore[operator]
+            for name, metric in measured.items():
+                self.log(f"val/{folder}/{name}", metric, batch_size=len(batch["input"]))
 
     def configure_optimizers(self) -> Any:
         """Returns one optimizer for all parameters of networks and losses."""

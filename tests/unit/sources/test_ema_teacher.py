@@ -85,7 +85,7 @@ def test_the_student_is_no_child_of_it():
 def test_taps_and_the_network_it_made():
     _, source = attached(needs=("logits", "embedding"))
     assert source(BATCH).keys() == {"logits", "embedding"}
-    assert source.trained_network() is source.net
+    assert source.trained_networks() == {"": source.net}
     source.verify()
 
 

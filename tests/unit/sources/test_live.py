@@ -13,6 +13,6 @@ def test_a_live_source_learns_and_gives_what_is_asked_of_it():
     assert found.keys() == {"logits", "embedding"}
     found["logits"].sum().backward()
     assert all(parameter.grad is not None for parameter in source.parameters())
-    assert source.trained_network() is None
+    assert source.trained_networks() == {}
     source.after_step()
     source.verify()

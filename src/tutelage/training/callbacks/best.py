@@ -1,6 +1,7 @@
 """Saves the weights with the best validation metric."""
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,6 +38,8 @@ def monitored(monitor: str | None, mode: str | None, task: Task) -> tuple[str, s
 class BestWeights(L.Callback):
     """Writes ``<default_root_dir>/best.safetensors`` when validation reaches a new best; ties keep the earlier epoch.
 
+    Networks that are trained beside the student are written at the same moment, each into a folder of its own.
+
     Args:
         monitor: the figure to go by, such as ``val/accuracy`` or ``val/nll``; None: the headline of the task.
         mode: ``max`` or ``min``; None: as the task's figures have it.
@@ -63,13 +66,15 @@ class BestWeights(L.Callback):
         Raises:
             BestLostError: they are not, or damaged.
         """
-        if self.best is not None and (lost := broadcast(self._lost(Path(trainer.default_root_dir)))):
+        folders = ["", *cast(SupervisedModule, pl_module).trained_beside()]
+        if self.best is not None and (lost := broadcast(self._lost(Path(trainer.default_root_dir), folders))):
             raise BestLostError(f"its best weights are lost ({lost})")
 
     @staticmethod
-    def _lost(folder: Path) -> str:
+    def _lost(folder: Path, parts: Iterable[str]) -> str:
         try:
-            read_state(folder / "best.safetensors") if is_main() else None
+            for part in parts if is_main() else ():
+                read_state(folder / part / "best.safetensors")
         except TutelageError as error:
             return str(error)
         return ""
@@ -92,8 +97,11 @@ class BestWeights(L.Callback):
         sign = 1.0 if self.mode == "max" else -1.0
         if sign * value > (sign * self.best if self.best is not None else float("-inf")):
             self.best, self.epoch = value, trainer.current_epoch
-            path = Path(trainer.default_root_dir) / "best.safetensors"
-            save_network(learner.shown.net.net, path, {**learner.about, "epoch": self.epoch})
+            folder, epoch = Path(trainer.default_root_dir), {"epoch": self.epoch}
+            save_network(learner.shown.net.net, folder / "best.safetensors", {**learner.about, **epoch})
+            for beside, net in learner.trained_beside().items():
+                header = {**learner.about_beside(beside), **epoch}
+                save_network(net.net, folder / beside / "best.safetensors", header)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the best value and its epoch."""

@@ -1,0 +1,1 @@
+"""Losses of networks that learn together."""
