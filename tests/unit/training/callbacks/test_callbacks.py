@@ -31,6 +31,7 @@ def module(**more):
     student = SimpleNamespace(net=SimpleNamespace(net=net))
     return SimpleNamespace(
         student=student, shown=student, about={"stage": "student"}, device=torch.device("cpu"), task=Classification(),
+        trained_beside=dict,
         validation=Classification().validation(2), **more
     )  # fmt: skip
 
