@@ -36,7 +36,7 @@ from tutelage.training.fast_loop import LeanEpochLoop
 from tutelage.training.module import SupervisedModule
 from tutelage.training.parameter_groups import OPTIONS, GroupRules, rules_of
 from tutelage.training.replicas import Replicated
-from tutelage.training.schedule_length import check_keeps_rates, check_kind, check_length, filled, length
+from tutelage.training.schedule_length import check_keeps_rates, check_kind, check_length, filled, length, watching
 
 STAGES = ("teacher", "control", "student")
 SPEED = {"compile": False, "graph": "never"}  # options of speed, off by default
@@ -156,7 +156,9 @@ def try_optimizer(stage: DictConfig, name: str, batches: int | None) -> None:
         TutelageError: they reject their arguments, or the schedule does not fit the training's length.
     """
     interval, schedule = stage.scheduler.interval, instantiate(stage.scheduler.scheduler)
-    check_kind(stage.scheduler, schedule, figures_of(name, instantiate(stage.task)))
+    own = instantiate(stage.task)
+    schedule, monitor = watching(stage.scheduler, schedule, own)
+    check_kind(stage.scheduler, schedule, monitor, figures_of(name, own), own)
     whole = length(interval, stage.trainer, batches or 10**6)  # unknown: longer than any warm-up
     rules, alone = group_rules(stage), torch.nn.Parameter(torch.zeros(2, 2))
     try:
@@ -214,15 +216,17 @@ def _learning(stage: DictConfig, name: str, data: Data) -> dict[str, Any]:
     kind = get_object(stage.optimizer._target_)
     if isinstance(kind, type) and issubclass(kind, torch.optim.LBFGS):  # it copies all gradients into one vector
         student.to(memory_format=torch.contiguous_format)
+    own = task(stage, data)
+    schedule, monitor = watching(stage.scheduler, instantiate(stage.scheduler.scheduler), own)
     return {
         "student": Live(student),
         "objective": objective(stage),
         "optimizer": _optimizer(stage),
-        "scheduler": instantiate(stage.scheduler.scheduler),
+        "scheduler": schedule,
         "interval": stage.scheduler.interval,
-        "monitor": stage.scheduler.get("monitor"),
+        "monitor": monitor,
         "rules": group_rules(stage),
-        "task": task(stage, data),
+        "task": own,
         "outputs": data.num_outputs,
         "seed": stage.seed,
         "about": about(stage, name),

@@ -98,11 +98,12 @@ def _check_length(net: Any, inputs: tuple[Any, ...], given: dict[str, Any]) -> N
         )
 
 
-def config_of(pretrained: str | bool | None) -> dict[str, Any] | None:
+def config_of(pretrained: str | bool | None, local_files_only: bool = False) -> dict[str, Any] | None:
     """Returns the config of a network as plain values, so that a file of weights says how its network is built.
 
     Args:
         pretrained: as of :func:`tapped`; None without one.
+        local_files_only: as of :func:`tapped`.
 
     Raises:
         TutelageError: transformers is not installed, or the network is not there.
@@ -110,7 +111,7 @@ def config_of(pretrained: str | bool | None) -> dict[str, Any] | None:
     if not pretrained:
         return None
     try:
-        found = _transformers().AutoConfig.from_pretrained(_place(str(pretrained)))
+        found = _transformers().AutoConfig.from_pretrained(_place(str(pretrained)), local_files_only=local_files_only)
     except (OSError, ValueError) as error:
         raise _absent(str(pretrained), error) from error
     plain = {key: value for key, value in found.to_diff_dict().items() if key not in _NOT_OF_THE_NETWORK}

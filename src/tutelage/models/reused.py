@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from tutelage.errors import TutelageError, nearest
 from tutelage.losses.feature.adapt import MAPS, VECTORS, check_pair, match_size, pool_to, width
+from tutelage.models.places import place
 from tutelage.models.tapped import Tapped, tapped
 
 
@@ -52,6 +53,7 @@ class ReusedClassifier(nn.Module):
         check_pair(feature, target, "SimKD", (MAPS, VECTORS))
         if "classifier" not in teacher.taps:
             raise TutelageError(f"SimKD: the teacher {type(teacher.net).__name__} has no tap 'classifier' to reuse")
+        _check_whole(teacher, "classifier")
         theirs: nn.Linear = teacher.net.get_submodule(teacher.taps["classifier"])  # type: ignore[assignment]
         if theirs.weight.shape[1:] != (width(target),):
             raise TutelageError(
@@ -112,12 +114,23 @@ def _output(tapped: Tapped, tap: str, images: Tensor) -> Tensor:
     """Returns the output of the tap's submodule for ``images``, in eval mode."""
     if tap not in tapped.taps:
         raise TutelageError(f"no tap {tap!r} in {type(tapped.net).__name__}; {nearest(tap, tapped.taps)}")
+    _check_whole(tapped, tap)
     kept: list[Tensor] = []
     handle = tapped.net.get_submodule(tapped.taps[tap]).register_forward_hook(lambda _, __, out: kept.append(out))
     tapped.eval()(images)
     handle.remove()
     tapped.train()
     return kept[0]
+
+
+def _check_whole(tapped: Tapped, tap: str) -> None:
+    """Refuses a tap that is an element of a submodule's output or its input: a student is cut at submodules."""
+    found = place(tapped.net, tapped.taps[tap])
+    if found.of_input or found.elements:
+        raise TutelageError(
+            f"SimKD: tap {tap!r} of {type(tapped.net).__name__} is {tapped.taps[tap]!r}; expected the whole output "
+            "of a submodule, without .input or [i]"
+        )
 
 
 def _leave_out(net: nn.Module, feature: Tensor, classifier: str | None) -> None:

@@ -10,10 +10,9 @@ from omegaconf import DictConfig
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from tutelage.errors import TutelageError, nearest
+from tutelage.tasks.base import Task
 
 _LENGTHS = ("T_max", "total_steps", "total_iters")  # arguments of torch's schedules that are lengths
-
-_BETTER = {"val/accuracy": "max", "val/agreement": "max", "val/nll": "min", "val/kl_teacher": "min"}
 
 
 def length(interval: str, trainer: Mapping[str, Any], batches: int) -> int:
@@ -72,22 +71,50 @@ def filled(schedule: Callable[..., Any], whole: Callable[[], int]) -> Callable[.
     return partial(schedule, **dict.fromkeys(empty, whole())) if empty else schedule
 
 
-def check_kind(scheduler: DictConfig, schedule: Any, figures: tuple[str, ...]) -> None:
+def watching(scheduler: DictConfig, schedule: Any, task: Task) -> tuple[Any, str | None]:
+    """Returns a schedule with the mode of the figure that it watches, and this figure; None where it watches none.
+
+    Args:
+        scheduler: its config: ``monitor`` null stands for the task's headline.
+        schedule: function from an optimizer to a schedule.
+        task: says which values of a figure are better, if the config gives no mode.
+    """
+    if not _watches(schedule):
+        return schedule, scheduler.get("monitor")
+    monitor = scheduler.get("monitor") or f"val/{task.headline}"
+    given = schedule if isinstance(schedule, partial) else partial(schedule)
+    if given.keywords.get("mode") is None:
+        schedule = partial(given.func, *given.args, **{**given.keywords, "mode": task.mode(monitor) or "min"})
+    return schedule, monitor
+
+
+def _watches(schedule: Any) -> bool:
+    kind = getattr(schedule, "func", schedule)
+    return isinstance(kind, type) and issubclass(kind, ReduceLROnPlateau)
+
+
+def check_kind(scheduler: DictConfig, schedule: Any, monitor: str | None, figures: tuple[str, ...], task: Task) -> None:
     """Checks that a schedule that watches a figure has one, and that others have none.
+
+    Args:
+        scheduler: its config.
+        schedule: of :func:`watching`.
+        monitor: of :func:`watching`.
+        figures: that a training logs.
+        task: of the training.
 
     Raises:
         TutelageError: names the key.
     """
-    kind, monitor = getattr(schedule, "func", schedule), scheduler.get("monitor")
-    watches = isinstance(kind, type) and issubclass(kind, ReduceLROnPlateau)
+    watches = _watches(schedule)
     if watches and monitor not in figures:
         raise TutelageError(f"scheduler.monitor: ReduceLROnPlateau needs a metric; {nearest(str(monitor), figures)}")
     if watches and scheduler.interval != "epoch":
         raise TutelageError(
             "scheduler.interval must be epoch with ReduceLROnPlateau, as metrics are logged once an epoch"
         )
-    mode = (getattr(schedule, "keywords", None) or {}).get("mode", "min")
-    if watches and (better := _BETTER.get(str(monitor))) not in (None, mode):
+    mode = (getattr(schedule, "keywords", None) or {}).get("mode")
+    if watches and (better := task.mode(str(monitor))) not in (None, mode):
         raise TutelageError(
             f"scheduler.scheduler.mode={mode}: the rate would fall while {monitor} gets better; use mode={better}"
         )

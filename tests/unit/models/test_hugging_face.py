@@ -6,6 +6,7 @@ import pytest
 import torch
 from command import SPLITS
 from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 from tutelage.checkpoints.weights import digest, load_into, save_network
 from tutelage.config import factory
@@ -114,6 +115,22 @@ def test_a_student_is_cut_from_layers(auto, config):
 def test_what_is_not_there_is_one_sentence(arguments, said):
     with pytest.raises(TutelageError, match=said):
         tapped(**arguments, local_files_only=True)
+
+
+def test_a_name_of_the_hub_is_not_asked_for_where_only_files_count(compose, monkeypatch):
+    asked = []
+    config_class = pytest.importorskip("transformers").AutoConfig
+
+    def refuse(place, **options):
+        asked.append(options.get("local_files_only"))
+        raise OSError(f"We couldn't connect to the hub and no file of {place} is here.\nCheck your connection.")
+
+    monkeypatch.setattr(config_class, "from_pretrained", refuse)
+    for only in ("true", "false"):
+        cfg = compose("model@student=hf", "student.pretrained=someone/network", f"student.local_files_only={only}")
+        with pytest.raises(InterpolationResolutionError, match=r"pretrained=someone/network .* can't be had"):
+            cfg.student.config  # noqa: B018
+    assert asked == [True, False]
 
 
 def test_a_job_has_such_networks(compose):

@@ -91,6 +91,12 @@ def test_what_does_not_fit_is_refused() -> None:
     wide.net[4] = nn.Sequential(nn.Flatten(), nn.Linear(8, 9))
     with pytest.raises(TutelageError, match=r"classifier, of weight \[5, 9\], does not read its tap 'map'"):
         reused(net(6, 4), wide, "map", (3, 8, 8))
+    for path in ("2.input", "2[0]"):
+        cut = Tapped(net(6, 4).net, {"map": path, "classifier": "5"})
+        with pytest.raises(TutelageError, match=r"tap 'map' of Sequential is '2.*'; expected the whole"):
+            reused(cut, net(8, 4), "map", (3, 8, 8))
+        with pytest.raises(TutelageError, match=r"tap 'classifier' of Sequential is '5\.input'; expected the whole"):
+            reused(net(6, 4), Tapped(net(8, 4).net, {"map": "2", "classifier": "5.input"}), "map", (3, 8, 8))
     with pytest.raises(TutelageError, match="reduction must be at least 1; found 0"):
         reused(net(6, 4), net(8, 4), "map", (3, 8, 8), reduction=0)
     with pytest.raises(TutelageError, match="needs sources=frozen"):

@@ -4,10 +4,11 @@ import lightning as L
 import pytest
 import torch
 from command import TINY
+from hydra.utils import instantiate
 
 from tutelage.config import factory
 from tutelage.errors import TutelageError
-from tutelage.training.schedule_length import length, steps_and_batches
+from tutelage.training.schedule_length import length, steps_and_batches, watching
 
 STEP = ("scheduler=cosine", "scheduler.interval=step")
 ONE_CYCLE = "scheduler.scheduler={_target_: torch.optim.lr_scheduler.OneCycleLR, _partial_: true, max_lr: 0.1"
@@ -131,9 +132,31 @@ def test_a_one_cycle_without_a_length_has_the_training_s(compose):
 
 
 def test_a_rate_falls_when_its_figure_gets_no_better(compose):
-    never = ("scheduler.scheduler.mode=max", "scheduler.scheduler.patience=0", "+scheduler.scheduler.threshold=100")
+    never = ("scheduler.scheduler.patience=0", "+scheduler.scheduler.threshold=100")
     seen, _ = train(compose, "scheduler=plateau", *never, "trainer.max_epochs=3", "scheduler.monitor=val/accuracy")
     assert seen == pytest.approx([1.0] * 36 + [0.1] * 18)
+
+
+@pytest.mark.parametrize(
+    ("data", "monitor", "watched", "mode"),
+    [
+        ("digits", "val/nll", "val/nll", "min"),
+        ("digits", "val/agreement", "val/agreement", "max"),
+        ("digits", "null", "val/accuracy", "max"),
+        ("diabetes", "val/rmse", "val/rmse", "min"),
+        ("diabetes", "val/r2", "val/r2", "max"),
+        ("diabetes", "null", "val/rmse", "min"),
+    ],
+)
+def test_a_plateau_watches_any_figure_of_the_task_in_its_direction(compose, data, monitor, watched, mode):
+    stage = factory.stage_config(
+        compose("scheduler=plateau", f"data={data}", f"scheduler.monitor={monitor}", "model@student=mlp"), "student"
+    )
+    factory.try_optimizer(stage, "student", 10)
+    own = instantiate(stage.task)
+    schedule, figure = watching(stage.scheduler, instantiate(stage.scheduler.scheduler), own)
+    assert figure == watched
+    assert schedule(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], 0.1)).mode == mode
 
 
 @pytest.mark.parametrize(
@@ -149,9 +172,8 @@ def test_a_rate_falls_when_its_figure_gets_no_better(compose):
         (["scheduler=constant", "scheduler.interval=step", f"{ONE_CYCLE}, total_steps: 30}}"],
          "scheduler.scheduler: it ends after 30 steps, before the training: the teacher's training has 36 steps"),
         (["scheduler=plateau", "scheduler.monitor=val/los"], "ReduceLROnPlateau needs a metric; did you mean"),
-        (["scheduler=plateau", "scheduler.monitor=val/accuracy"],
+        (["scheduler=plateau", "scheduler.monitor=val/accuracy", "scheduler.scheduler.mode=min"],
          "scheduler.scheduler.mode=min: the rate would fall while val/accuracy gets better; use mode=max"),
-        (["scheduler=plateau", "scheduler.monitor=null"], "scheduler.monitor: ReduceLROnPlateau needs a metric"),
         (["scheduler=plateau", "scheduler.interval=step"], "scheduler.interval must be epoch with ReduceLROnPlateau"),
         (["scheduler=cosine", "+scheduler.monitor=val/nll"], "only ReduceLROnPlateau uses a metric"),
     ],
