@@ -160,7 +160,7 @@ def _from(
     kind: Any, auto: str, pretrained: str | bool | None, config: Any, num_classes: int | None, local: bool
 ) -> Any:
     labels = {} if num_classes is None else {"num_labels": num_classes}
-    given = dict(config or {})
+    given = _plain(config or {})
     if not given and pretrained is None:
         raise TutelageError(
             "model=hf: say pretrained (a folder, a package or a name of the hub) or config ({model_type: bert, …})"
@@ -180,6 +180,13 @@ def _from(
         if pretrained is None:
             raise TutelageError(f"model=hf: {auto} can't be built from this config: {_line(error)}") from error
         raise _absent(str(pretrained), error) from error
+
+
+def _plain(value: Any) -> Any:
+    """Returns dicts and lists in place of a config's own mappings and sequences, which transformers refuses."""
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
 def _kind(auto: str) -> Any:
