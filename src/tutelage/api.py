@@ -22,7 +22,7 @@ from tutelage.report.cells import sort_runs
 from tutelage.report.gains import CellStatistics, mean, standings
 from tutelage.report.runs import Run, read_runs
 from tutelage.report.write import write_report
-from tutelage.tasks.figure_kinds import TaskFigures
+from tutelage.tasks.figure_kinds import FigureKind, TaskFigures
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +38,10 @@ class Preprocess:
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         self.mean, self.std = (torch.tensor([*x], dtype=torch.float32)[:, None, None] for x in (mean, std))
+
+    def __repr__(self) -> str:
+        mean, std = ([round(value, 4) for value in x.flatten().tolist()] for x in (self.mean, self.std))
+        return f"Preprocess(mean={mean}, std={std})"
 
     def __call__(self, images: Tensor) -> Tensor:
         """Returns normalised images, [B, C, H, W] or [C, H, W] like ``images``, on their device."""
@@ -60,9 +64,13 @@ def load(path: str | Path, trust: Iterable[str] = ()) -> nn.Module:
         TutelageError: the file is missing, damaged or none of Tutelage's, or names code that is not trusted.
 
     Examples:
-        >>> import tutelage as tt
-        >>> net = tt.load(student_file)  # doctest: +SKIP
-        >>> net(net.preprocess(images)).argmax(1)  # doctest: +SKIP
+        >>> import torch, tutelage as tt
+        >>> result = tt.distill("data=digits", "trainer.max_epochs=1", seed=3)
+        >>> net = tt.load(result.folder / "checkpoints" / "best.safetensors")
+        >>> net(net.preprocess(torch.rand(2, 1, 8, 8))).shape
+        torch.Size([2, 10])
+        >>> net.classes[:3]
+        ['0', '1', '2']
     """
     net, header = network_of(path, trust)
     data: Any = header.get("data") or {}
@@ -84,6 +92,16 @@ class Result:
         folder: the run's folder.
         metrics: the content of its ``metrics.json``: for ``teacher``, ``control`` and ``student``, of the ``last`` and
             the ``best`` weights, figures on ``val`` and ``test``.
+
+    Examples:
+        >>> import tutelage as tt
+        >>> result = tt.distill("data=digits", "trainer.max_epochs=1", seed=3)
+        >>> 0 < result.metrics["student"]["best"]["val"]["accuracy"] < 1
+        True
+        >>> -1 < result.gain < 1
+        True
+        >>> result.report().name
+        'index.html'
     """
 
     folder: Path
@@ -118,6 +136,13 @@ class Comparison:
         folder: the runs are below it.
         runs: as the report reads them.
         weights: ``last`` or ``best``: of which weights figures are.
+
+    Examples:
+        >>> import tutelage as tt
+        >>> settings, short = ["loss=soft_target", "loss=dkd"], "trainer.max_epochs=1"
+        >>> results = tt.compare(settings, short, seeds=range(2), folder="outputs/compare/two_losses")
+        >>> [(row["loss"], row["seeds"]) for row in results.rows()]
+        [('dkd', 2), ('soft_target', 2)]
     """
 
     folder: Path
@@ -125,8 +150,9 @@ class Comparison:
     weights: str = "last"
 
     def rows(self) -> list[dict[str, Any]]:
-        """Returns one dictionary for each setting; accuracies and gains are fractions.
+        """Returns one dictionary for each setting; accuracies and their gains are fractions.
 
+        ``student`` and ``validation`` are the task's headline on test and validation, such as accuracy or RMSE.
         ``gain`` is distilled − alone on test, ``gain_low`` and ``gain_high`` its 95 % interval over seeds, ``p`` the
         paired t-test's, corrected over the settings by Holm's method; None with fewer than two seeds.
         """
@@ -154,15 +180,20 @@ class Comparison:
 
     def __str__(self) -> str:
         lines = [f"{'setting':<40} {'seeds':>5} {'student':>8} {'gain':>7}  95 % interval"]
-        for row in self.rows():
-            student, gain = _percent(row["student"]), _percent(row["gain"], "+")
-            interval = f"{_percent(row['gain_low'], '+')} to {_percent(row['gain_high'], '+')}"
-            lines.append(f"{row['setting']:<40} {row['seeds']:>5} {student:>8} {gain:>7}  {interval}")
-        return "\n".join([*lines, "test accuracy in %; gain: distilled − alone, in points"])
+        found = [(one.figures.main, _row(one, self.weights)) for one in self.statistics()]
+        for kind, row in found:
+            student = "–" if row["student"] is None else kind.text(row["student"])
+            gain, low, high = (
+                "–" if row[name] is None else kind.difference(row[name]) for name in ("gain", "gain_low", "gain_high")
+            )
+            lines.append(f"{row['setting']:<40} {row['seeds']:>5} {student:>8} {gain:>7}  {low} to {high}")
+        return "\n".join([*lines, *dict.fromkeys(_legend(kind) for kind, _ in found)])
 
 
-def _percent(value: float | None, sign: str = "") -> str:
-    return "–" if value is None else f"{100 * value:{sign}.2f}"
+def _legend(kind: FigureKind) -> str:
+    better = "" if kind.sign > 0 else ", lower is better"
+    unit = f", in {kind.unit}" if kind.unit else ""
+    return f"test {kind.title}{' in %' if kind.percent else ''}{better}; gain: distilled − alone{unit}"
 
 
 def _row(one: CellStatistics, weights: str) -> dict[str, Any]:
@@ -190,8 +221,9 @@ def distill(*overrides: str, folder: str | Path | None = None, **values: Any) ->
 
     Examples:
         >>> import tutelage as tt
-        >>> result = tt.distill("data=digits", "loss.alpha=0.9", "trainer.max_epochs=2")  # doctest: +SKIP
-        >>> result.metrics["student"]["last"]["test"]["accuracy"]  # doctest: +SKIP
+        >>> result = tt.distill("loss=dkd", "data=digits", "trainer.max_epochs=1", seed=3)
+        >>> 0 < result.metrics["student"]["last"]["test"]["accuracy"] < 1
+        True
     """
     words = [*overrides, *(f"{key}={_as_word(value)}" for key, value in values.items())]
     with composed(words, folder) as (cfg, place):
@@ -214,7 +246,7 @@ def plan(*overrides: str, multirun: bool = False, **values: Any) -> Plan:
 
     Examples:
         >>> import tutelage as tt
-        >>> [task.name for task in tt.plan("data=digits").tasks if task.action == "train"]  # doctest: +SKIP
+        >>> [task.name for task in tt.plan("data=digits").tasks if task.action == "train"]
         ['teacher', 'control', 'student']
     """
     words = [*overrides, *(f"{key}={_as_word(value)}" for key, value in values.items())]
@@ -245,8 +277,12 @@ def compare(
 
     Examples:
         >>> import tutelage as tt
-        >>> results = tt.compare(["loss=soft_target", "loss=dkd"], "data=digits", seeds=range(5))  # doctest: +SKIP
-        >>> print(results)  # doctest: +SKIP
+        >>> settings, short = ["loss=soft_target", "loss=dkd"], "trainer.max_epochs=1"
+        >>> results = tt.compare(settings, short, seeds=range(2), folder="outputs/compare/two_losses")
+        >>> print(results)
+        setting                                  seeds  student    gain  95 % interval
+        ...
+        test accuracy in %; gain: distilled − alone, in points
     """
     named, numbers = [[one] if isinstance(one, str) else list(one) for one in settings], list(seeds)
     if weights not in WEIGHTS:

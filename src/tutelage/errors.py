@@ -45,6 +45,14 @@ class TutelageError(CompactHydraException, ValueError):
     """Bad input: says which key, file or index, what was expected and what was found.
 
     Hydra prints it without a traceback (``HYDRA_FULL_ERROR=1`` brings that back) and exits with 1.
+
+    Examples:
+        >>> import torch, tutelage as tt
+        >>> try:
+        ...     tt.Term(torch.nn.CrossEntropyLoss(), {"input": "logits", "target": "batch.label"})
+        ... except tt.TutelageError as error:
+        ...     print(error)
+        a term reads '<source>.<signal>', such as 'student.logits'; found 'logits'
     """
 
 

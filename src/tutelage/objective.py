@@ -35,6 +35,12 @@ class Term(nn.Module):
         schedule: (epoch, epochs) → a further factor (:mod:`tutelage.losses.schedules`), such as a warm-up.
         where: ``"<source>.<signal>"`` of a mask of bools, such as ``batch.mask`` (tokens that are no padding);
             ``batch.label`` stands for the rows with a label.
+
+    Examples:
+        >>> import torch, tutelage as tt
+        >>> term = tt.Term(torch.nn.CrossEntropyLoss(), {"input": "student.logits", "target": "batch.label"})
+        >>> term.paths()
+        ['student.logits', 'batch.label']
     """
 
     weight: Tensor
@@ -218,6 +224,13 @@ class Objective(nn.Module):
 
     Raises:
         TutelageError: no term has a weight.
+
+    Examples:
+        >>> import torch, tutelage as tt
+        >>> soft = tt.Term(tt.losses.SoftTarget(), {"student": "student.logits"}, {"teacher": "teacher.logits"}, 0.9)
+        >>> hard = tt.Term(torch.nn.CrossEntropyLoss(), {"input": "student.logits", "target": "batch.label"}, None, 0.1)
+        >>> {source: sorted(names) for source, names in tt.Objective({"soft": soft, "hard": hard}).needs().items()}
+        {'student': ['logits'], 'teacher': ['logits'], 'batch': ['label']}
     """
 
     def __init__(self, terms: Mapping[str, Term]):

@@ -1,4 +1,4 @@
-"""What a user of plain Python has: ``import tutelage as tt``."""
+"""The Python interface: ``import tutelage as tt``."""
 
 import json
 import re
@@ -12,11 +12,14 @@ import lightning as L
 import pytest
 import torch
 from command import PAIR, SPLITS, environment
+from made_runs import run
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import tutelage as tt
 from tutelage.config.saved import data_of
+from tutelage.report.runs import read_runs
+from tutelage.tasks.figure_kinds import FigureKind, TaskFigures
 
 README = Path(__file__).parents[2] / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text().split("### From Python")[1].split("\n### ")[0], re.S)
@@ -108,6 +111,18 @@ def test_compare_pairs_settings_by_seed(tmp_path):
     assert "α = 0.9" in str(results)
     assert results.report().is_file()
     assert (runs / "tensorboard" / "student alpha=0.5 seed=1").is_dir()
+
+
+def test_a_comparison_is_in_the_figure_of_its_task(tmp_path):
+    nats = TaskFigures("regression", "nll", {"nll": FigureKind("NLL", "min")})
+    for seed in (0, 1):
+        file = run(tmp_path, seed) / "metrics.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"task": nats.document()}))
+    results = tt.Comparison(tmp_path, read_runs([tmp_path]))
+    lines, [row] = str(results).splitlines(), results.rows()
+    assert f"{row['student']:.4f}" in lines[1]
+    assert f"{abs(row['gain']):.4f}" in lines[1]
+    assert lines[2] == "test NLL, lower is better; gain: distilled − alone"
 
 
 @pytest.mark.parametrize(("arguments", "said"), [({"seeds": []}, "one seed"), ({"weights": "first"}, "last or best")])

@@ -1,6 +1,14 @@
 """Loss modules on plain tensors. Import neither networks, nor configs, nor Lightning.
 
-Every loss class is an attribute: ``tutelage.losses.DKD(temperature=4.0)``; ``dir(tutelage.losses)`` lists them.
+Every loss class is an attribute; ``dir(tutelage.losses)`` lists them.
+
+Examples:
+    >>> import torch, tutelage as tt
+    >>> student, teacher = torch.randn(4, 10, requires_grad=True), torch.randn(4, 10)
+    >>> loss = tt.losses.DKD(temperature=4.0)(student, teacher, torch.tensor([1, 0, 9, 3]))
+    >>> loss.backward()  # in a training loop of one's own
+    >>> loss.shape, student.grad.shape
+    (torch.Size([]), torch.Size([4, 10]))
 """
 
 from importlib import import_module

@@ -159,6 +159,14 @@ class Tapped(nn.Module):
     Raises:
         TutelageError: a tap does not name a submodule, ``forward`` does not take an argument, or an adapter has
             a state.
+
+    Examples:
+        >>> import torch, tutelage as tt
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+        >>> tapped = tt.Tapped(net, taps={"hidden": "1"})
+        >>> tapped.register_taps(["hidden"])  # what a Distillation requests for the terms that read it
+        >>> {name: tuple(signal.shape) for name, signal in tapped(torch.randn(2, 4)).items()}
+        {'logits': (2, 3), 'hidden': (2, 8)}
     """
 
     def __init__(
