@@ -1,4 +1,4 @@
-"""What reading a teacher's signals costs beside a student's step: 50,000 × 1,000 float16 logits, batches at random.
+"""The cost of reading a teacher's signals beside a student's step: 50,000 × 1,000 float16 logits, batches at random.
 
     python benchmarks/cache_read.py [--batch 64] [--rounds 5]
 

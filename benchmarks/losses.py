@@ -287,7 +287,7 @@ SHARED = {"adapt", "logits", "precision", "warm_up"}  # no losses of their own
 
 
 def signals(shape: list[int], plain: Callable[..., Tensor]) -> Signals:
-    """What the plain version takes beside the module, by the names of its arguments."""
+    """Returns what the plain version takes beside the module, by the names of its arguments."""
     size, width = shape[:2]
     students, teachers = torch.randn(2, *shape).requires_grad_(), torch.randn(2, *shape)
     staged = plain in (fsp, reviewkd)

@@ -1,4 +1,4 @@
-"""What Tutelage is measured against: the loops that people write by hand, and the least that the work can cost."""
+"""The baselines of the benchmarks: loops written by hand, and the least that the work can cost."""
 
 import time
 from collections.abc import Callable
@@ -44,7 +44,7 @@ class PerSample(Dataset):
 
 
 def config(pair: str, root: str, epochs: int, steps: int) -> DictConfig:
-    """What ``tutelage distill`` would have for this pair on MNIST."""
+    """Returns what ``tutelage distill`` would have for this pair on MNIST."""
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         overrides = [
             "data=mnist", f"data.root={root}", "data.download=false", "data.val_size=512", f"data.batch_size={BATCH}",

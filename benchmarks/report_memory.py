@@ -1,4 +1,4 @@
-"""How much memory `tutelage report` takes: python benchmarks/report_memory.py --runs 2000 [--no-images].
+"""Memory of `tutelage report`: python benchmarks/report_memory.py --runs 2000 [--no-images].
 
 Makes the folders of so many runs of one sweep, with the config of the default job and answers drawn at random, and
 prints the peak of the process that reads them all and which large libraries it has imported.

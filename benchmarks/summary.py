@@ -23,7 +23,7 @@ def spread(values: list[float], scale: float = 100.0) -> str:
 
 
 def choice(folder: Path, vary: list[str]) -> str:
-    """What the command line said of the keys in question."""
+    """Returns the command line's overrides of the keys in question."""
     overrides = yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text())
     given = dict(one.lstrip("+").split("=", 1) for one in overrides)
     return ", ".join(given.get(key, "–") if len(vary) == 1 else f"{key}={given.get(key, '–')}" for key in vary)

@@ -40,7 +40,7 @@ from tutelage.seeding import seeded
 
 
 def ours(cfg: DictConfig, data: ImageData) -> None:
-    """What a job does once its teacher and its control are there, with a cache that nobody has written yet."""
+    """Runs a job whose teacher and control are there, with a cache that is not written yet."""
     stage = factory.stage_config(cfg, "student")
     folder = Path(tempfile.mkdtemp(prefix="tutelage-benchmark-"))
     weights = folder / "teacher.safetensors"

@@ -1,4 +1,4 @@
-"""What all tests share: composed configs, the command line in its own process and in this one, and real data."""
+"""Shared fixtures: composed configs, the command line in its own process and in this one, and real data."""
 
 import logging
 import os
@@ -55,7 +55,7 @@ def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command line came to: exit code, message (what ``sys.exit`` was given, and stderr), stdout."""
+    """The outcome of a command line: exit code, message (what ``sys.exit`` was given, and stderr), stdout."""
 
     code: int
     message: str

@@ -118,7 +118,7 @@ def shown(tmp_path, monkeypatch, sentences):
 
 
 def values(override: Override) -> Iterator[object]:
-    """What a key is given in turn; of an interval, its ends."""
+    """Yields the values of a key; of an interval, its ends."""
     if override.is_interval_sweep():
         return iter((override.value().start, override.value().end))
     return override.sweep_string_iterator()

@@ -171,7 +171,7 @@ def chains(cells: Cells) -> str:
 
 
 def ranks(cells: Cells) -> str:
-    """Whether a better teacher has the better student: Spearman's ρ within each seed, so that seeds do not mix."""
+    """Returns Spearman's ρ of teachers' and students' accuracy within each seed, so that seeds do not mix, as text."""
     of_each = []
     for seed in sorted(set.intersection(*({run.said["seed"] for run in runs} for runs in cells.values()))):
         one = [run for runs in cells.values() for run in runs if run.said["seed"] == seed]

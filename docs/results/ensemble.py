@@ -31,7 +31,7 @@ ROLES = ("alone", "distilled", "ensemble")
 
 
 class Cell(NamedTuple):
-    """What varies."""
+    """Settings that vary."""
 
     data: str
     units: int
@@ -52,7 +52,7 @@ class Run:
 
 
 def answers(folder: Path, split: str) -> Predictions:
-    """What the last weights of a finished training say."""
+    """Returns the predictions of the last weights of a finished training."""
     found = read_answers(folder, "last", split)
     assert found is not None, f"{folder} has no answers on {split}"
     return found
@@ -169,7 +169,7 @@ def difference(values: Sequence[float], digits: int) -> str:
 
 
 def knowledge(cells: Mapping[Cell, Sequence[Run]]) -> str:
-    """How much there is to learn from each ensemble, on labelled images that its members learned from and on test."""
+    """Returns a table of what each ensemble adds to its members, on the images that they learned from and on test."""
     lines = [
         "| ensemble | images | members right, % | two members differ, % | ensemble right, % "
         "| its probability of its choice, % |",

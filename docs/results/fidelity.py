@@ -20,7 +20,7 @@ ROLES = {"control": ("alone", "#b45309"), "student": ("distilled", "#0b2447")}
 
 
 class Cell(NamedTuple):
-    """What varies: hidden units, epochs, pictures of an image."""
+    """Settings that vary: hidden units, epochs, pictures of an image."""
 
     units: int
     epochs: int

@@ -41,7 +41,7 @@ def class_names(sweep: Path) -> list[str]:
 
 
 def errors(run: dict[str, Any], role: str, split: str) -> int:
-    """How many images a role of a job, or its generalist, gets wrong."""
+    """Counts the images that a role of a job, or its generalist, gets wrong."""
     return run.get("chain", {}).get(role, run.get(role))["last"][split]["errors"]
 
 
@@ -92,7 +92,7 @@ def _row(name: str, said: Sequence[float], before: Sequence[float] | None = None
 
 
 def groups(runs: Runs, names: Sequence[str], split: str) -> str:
-    """What each group's specialist is asked, and the errors there; means over the seeds that have the group."""
+    """Returns a table of each specialist's use and of the errors there; means over the seeds that have the group."""
     found: dict[tuple[int, ...], list[dict[str, int]]] = defaultdict(list)
     for run in runs.values():
         for entry in run["specialists"]:

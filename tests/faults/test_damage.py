@@ -48,7 +48,7 @@ def _make(folder: Path) -> Path:
 
 
 def _distill(folder: Path, run: str = "run") -> float:
-    """What `tutelage distill` does in ``folder``, without the second that Hydra takes to compose."""
+    """Runs `tutelage distill` in ``folder``, without the second that Hydra takes to compose."""
     from hydra import compose, initialize_config_dir
 
     from tutelage.config.paths import conf_dir
@@ -95,7 +95,7 @@ def _cases(folder: Path, share: int) -> list[tuple[str, str]]:
 
 
 def _accepted(name: str, whole: Path, folder: Path) -> str:
-    """What is wrong with how the damage was met; empty where nothing is."""
+    """Returns what is wrong with the reaction to the damage; empty if nothing is."""
     run = "run" if name.split("/")[0] == "run" else "again"  # an artifact is read by another run
     try:
         _distill(folder, run)
@@ -170,7 +170,7 @@ def test_status_and_report_name_the_damaged_file(whole, tmp_path, kind):
 
 
 def _report(run: Path) -> object:
-    """What a report shows of a run: its figures, and whether its answers are those of the figures."""
+    """Returns what a report shows of a run: its figures, and whether its answers belong to them."""
     found = read_run(run)
     answers = Answers("last")
     counts = [

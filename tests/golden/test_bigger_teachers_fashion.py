@@ -65,7 +65,7 @@ def test_a_short_version_gives_the_figures_on_file(main, tmp_path, request, monk
 
 
 def _drawn(folder, kind, monkeypatch, capsys):
-    """What the script of the pages prints; the figure is one."""
+    """Checks what the script of the pages prints, and its figure."""
     out = folder / "gain.svg"
     monkeypatch.setattr(sys, "argv", ["bigger_teachers", kind, str(folder / "sweep"), str(out)])
     capsys.readouterr()

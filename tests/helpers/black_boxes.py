@@ -30,5 +30,5 @@ class Linear:
 
 
 def asked(diary: Path) -> list[str]:
-    """What has been asked so far, image by image."""
+    """Returns all requests so far, one for each image."""
     return diary.read_text().split() if diary.exists() else []

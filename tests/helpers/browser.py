@@ -53,7 +53,7 @@ class Page:
         self._call("Page.navigate", url=url)
 
     def texts(self) -> list[str]:
-        """What stands on the page now."""
+        """Returns the text of the page."""
         return self._call("Runtime.evaluate", expression=TEXTS, returnByValue=True)["result"].get("value") or []
 
     def wait(self, ready: Callable[[list[str]], bool], seconds: float = 60) -> list[str]:

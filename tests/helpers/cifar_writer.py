@@ -47,7 +47,7 @@ def written_by_python_3(value):
 
 
 def contents(dataset, count=8):
-    """What a folder's files hold, small."""
+    """The content of a folder's files, small."""
     published = DATASETS[dataset]
     classes = CLASSES[dataset]
     made = {

@@ -11,7 +11,7 @@ from tutelage.training.fast_loop import Quiet
 
 
 class StruckError(Exception):
-    """What :class:`CrashAt` raises."""
+    """Raised by :class:`CrashAt`."""
 
 
 class _Once(Quiet):

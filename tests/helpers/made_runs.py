@@ -38,7 +38,7 @@ def network(folder: Path, role: str, skill: float, chance: int, classes: int = 4
 
 
 def entry(trained: Trained, teacher: Trained | None) -> dict[str, Any]:
-    """What ``metrics.json`` says of it."""
+    """Returns its entry of ``metrics.json``."""
     found: dict[str, Any] = {key: trained.facts[key] for key in ("parameters", "multiply_adds", "seconds", "epochs")}
     found["reused"] = False
     for kind in WEIGHTS:

@@ -38,7 +38,7 @@ class OneRow(nn.Module):
 
 @dataclass
 class Output:
-    """What :class:`Several` returns."""
+    """The output of :class:`Several`."""
 
     scores: torch.Tensor
     states: tuple[torch.Tensor, ...]

@@ -26,7 +26,7 @@ ORDER = (
 
 
 def devices(x: Any) -> set[str]:
-    """Where the tensors in nested containers, modules and optimizers are."""
+    """Returns the devices of the tensors in nested containers, modules and optimizers."""
     if isinstance(x, Tensor):
         return {str(x.device)}
     if isinstance(x, torch.nn.Module):
@@ -39,7 +39,7 @@ def devices(x: Any) -> set[str]:
 
 
 def places(module: SupervisedModule) -> dict[str, set[str]]:
-    """Where the parts of a module are; a frozen teacher is no child of it."""
+    """Returns the devices of the parts of a module; a frozen teacher is no child of it."""
     found = {"module": devices(module)}
     for name, source in module.sources().items():
         for number, part in enumerate(source.modules()):

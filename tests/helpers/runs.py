@@ -1,4 +1,4 @@
-"""What a finished run's folder holds, in a form that can be compared with another's."""
+"""The content of a finished run's folder, in a form that can be compared with another's."""
 
 import json
 from collections import defaultdict

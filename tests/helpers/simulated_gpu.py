@@ -194,7 +194,7 @@ class _Functions(TorchFunctionMode):
 
 
 class _Factories(TorchDispatchMode):
-    """What is made on a GPU without a tensor that is there already."""
+    """Creates tensors on a GPU that depend on no other tensor."""
 
     def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _dispatch(op, args, kwargs or {})

@@ -100,7 +100,7 @@ class Slurm:
         self._until(lambda: "idle" in self("sinfo", "-h", "-o", "%T", check=False), "slurmd")
 
     def __call__(self, *command: str, check: bool = True) -> str:
-        """What a command prints."""
+        """Returns the output of a command."""
         done = subprocess.run(
             command, env=os.environ | self.environment, capture_output=True, text=True, timeout=60, check=check
         )

@@ -13,7 +13,7 @@ from tutelage.errors import TutelageError
 
 
 def note(path: Path) -> None:
-    """Who does it, what it sees and how many threads it has."""
+    """Writes the task's process, GPUs and number of threads."""
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     path.write_text(f"{os.getpid()} {seen} {torch.get_num_threads()} {sys.stdout.isatty()}")
 
@@ -27,7 +27,7 @@ def die(path: Path) -> None:
 
 
 def written(path: Path) -> str:
-    """What is in the file, once there is something."""
+    """Returns the content of the file, once it has any."""
     end = time.monotonic() + 60
     while not (path.exists() and path.read_text()) and time.monotonic() < end:
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""What two ranks make of a loss with a mask of its own is what one process makes of all examples."""
+"""A loss with a mask of its own gives the same on two ranks as in one process with all examples."""
 
 import pytest
 import torch

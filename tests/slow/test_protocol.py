@@ -1,4 +1,4 @@
-"""What a distillation job promises, tried from the command line."""
+"""Promises of a distillation job, from the command line."""
 
 import json
 import subprocess

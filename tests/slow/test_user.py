@@ -1,4 +1,4 @@
-"""What a user brings: a folder of configs with a model of any kind, used by both verbs from any folder."""
+"""A user's own folder of configs with a model of any kind, used by both verbs from any folder."""
 
 import json
 

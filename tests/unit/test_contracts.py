@@ -1,4 +1,4 @@
-"""What a part may implement is written down in a base class or a protocol, not looked up by name where it is used."""
+"""Hooks are declared in a base class or a protocol, not looked up by name where they are used."""
 
 import ast
 from collections.abc import Iterator

@@ -75,6 +75,11 @@ def test_what_computes_states_its_shapes(path):
             assert re.search(r"\[[A-Z]", doc(kind, forward)), kind.name
 
 
+def test_a_docstring_says_what_a_thing_does():
+    question = re.compile(r'^\s*r?"""(What|Who|Whether|How|Where|Which)\b', re.M)
+    assert [str(path) for path in sorted(ROOT.rglob("*.py")) if question.search(path.read_text())] == []
+
+
 def test_a_missing_line_is_seen():
     source = '''
 class One:

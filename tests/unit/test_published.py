@@ -1,4 +1,4 @@
-"""Which taps the losses read of the networks of the published tables, and at which weights.
+"""The taps that losses read of the networks of the published tables, and their weights.
 
 The expectations are written from the authors' code and RepDistiller's and mdistiller's, where a ResNet has the features
 [stem, three stages, pooled], VGG [five stages, pooled], WRN [first convolution, three sums of blocks, pooled]: AT, NST

@@ -48,7 +48,7 @@ class Fit:
     def usable(self) -> State:
         """Returns the tensors of the part that the network has with the same shape and kind of dtype."""
         both = {name: tensor for name, tensor in self.state.items() if name in self.expected}
-        return {name: tensor for name, tensor in both.items() if _alike(tensor, self.expected[name])}
+        return {name: tensor for name, tensor in both.items() if _same_form(tensor, self.expected[name])}
 
     @property
     def different(self) -> list[str]:
@@ -235,7 +235,7 @@ def _equal(one: State, other: State) -> bool:
     return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
-def _alike(tensor: Tensor, other: Tensor) -> bool:
+def _same_form(tensor: Tensor, other: Tensor) -> bool:
     return tensor.shape == other.shape and tensor.is_floating_point() == other.is_floating_point()
 
 

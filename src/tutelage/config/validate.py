@@ -58,7 +58,7 @@ def check(cfg: DictConfig, overrides: Iterable[str] = (), config: DictConfig | N
     # only now the merged arguments of `stages.<name>` can be compared with the group's _target_
     for name, stage in stages.items():
         refuse_unknown_stage_keys(cfg, stage, name)
-        _check_alike(stage, stages["student"], name)
+        _check_same_data(stage, stages["student"], name)
         _check_ranks(stage.trainer, cfg.trainer, name)
         _check_needed(stage.callbacks, f"stages.{name}.callbacks")
         check_trainer(stage.trainer, "trainer" if stage.trainer == cfg.trainer else f"stages.{name}.trainer")
@@ -167,7 +167,7 @@ def _check_weights(cfg: DictConfig) -> None:
         raise TutelageError(f"stages.teacher.weights={weights}: the teacher has the epochs 0 to {epochs - 1}")
 
 
-def _check_alike(stage: DictConfig, student: DictConfig, name: str) -> None:
+def _check_same_data(stage: DictConfig, student: DictConfig, name: str) -> None:
     """Checks the settings that must be the same in all stages, so that all are measured on the same examples."""
     keys = (set(map(str, stage.data)) | set(map(str, student.data))) - (set() if name == "control" else _OWN_DATA)
     for key in sorted(keys):

@@ -60,7 +60,7 @@ class ModuleData(DatasetData):
 
 
 class _Loaders(NamedTuple):
-    """What a module's loaders gave: the parts by name."""
+    """The parts of a module's loaders by name."""
 
     name: str
     parts: dict[str, Any]

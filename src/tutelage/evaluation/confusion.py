@@ -1,4 +1,4 @@
-"""How confusion matrices are drawn, in TensorBoard and in reports alike."""
+"""Shading of confusion matrices, in TensorBoard and in reports."""
 
 import numpy as np
 

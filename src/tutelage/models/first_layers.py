@@ -14,7 +14,7 @@ _KEYS = ("layers", "from")
 
 @dataclass(frozen=True)
 class FirstLayers:
-    """Where a student's first weights come from: ``{layers: [0, 2, 4], from: teacher}``.
+    """The origin of a student's first weights: ``{layers: [0, 2, 4], from: teacher}``.
 
     Attributes:
         layers: which of the other network's layers become the student's, in order.

@@ -35,7 +35,7 @@ from tutelage.pipeline.student_start import recipe_of_start, started
 from tutelage.pipeline.supervised import recipe
 from tutelage.pipeline.teacher_cache import cached
 from tutelage.pipeline.teachers import prepare_teachers
-from tutelage.pipeline.tensorboard import write_board
+from tutelage.pipeline.tensorboard import write_tensorboard
 from tutelage.pipeline.try_out import try_out
 from tutelage.runtime import distributed, identity, manifest, slurm
 from tutelage.runtime.job import is_complete, job
@@ -186,7 +186,7 @@ def distill(plan: JobPlan, folder: Path) -> dict[str, Any]:
         chain = {f"chain.{name}": trained for name, trained in teaching.chain.items()}
         _collect(config, folder, {**chain, **found}, metrics)
         if loggers.has_tensorboard(config):
-            write_board(folder / "tensorboard", plan.composed, found, metrics, data, teaching.weights)
+            write_tensorboard(folder / "tensorboard", plan.composed, found, metrics, data, teaching.weights)
         if runs:
             runs.finish()
     return metrics

@@ -82,7 +82,7 @@ def _check_images(checkpoint: str, theirs: Mapping[str, Any], data: Data, statis
     if wanted != shape:
         steps.append(f"{{_target_: {_ADAPTERS}.Resize, size: {wanted[1:]}}}")
         found.append(f"images {wanted}, the data's are {shape}")
-    if not _alike(here, there):
+    if not _same_statistics(here, there):
         steps.append(
             f"{{_target_: {_ADAPTERS}.Renormalise, mean: {here['mean']}, std: {here['std']}, "
             f"to_mean: {there['mean']}, to_std: {there['std']}}}"
@@ -108,7 +108,7 @@ def _numbers(value: Any) -> list[float] | None:
     return [float(x) for x in value] if good else None
 
 
-def _alike(here: Mapping[str, Sequence[float]], there: Mapping[str, Sequence[float]]) -> bool:
+def _same_statistics(here: Mapping[str, Sequence[float]], there: Mapping[str, Sequence[float]]) -> bool:
     pairs = zip(here["mean"], here["std"], there["mean"], there["std"], strict=True)
     return all(
         abs(std / to_std - 1) <= _TOLERANCE and abs(mean - to_mean) / to_std <= _TOLERANCE

@@ -31,7 +31,7 @@ _CHOICES = ("loss", "model", "sources", "optimizer", "scheduler", "trainer", "da
 _GROUPS = ("seed", "stages", "loss", "optimizer", "scheduler", "trainer", "student", "teacher", "data", "sources")
 
 
-def write_board(
+def write_tensorboard(
     folder: Path,
     cfg: DictConfig,
     found: Mapping[str, Trained | None],

@@ -30,7 +30,7 @@ def differences(file: Path, config: Mapping[str, Any]) -> str:
         written = None
     if not isinstance(written, dict):
         return f"{file.name} there can't be read"
-    found = [f"{key}: {_said(there)} there, {_said(here)} here" for key, there, here in changed(written, config)]
+    found = [f"{key}: {_text(there)} there, {_text(here)} here" for key, there, here in changed(written, config)]
     more = [f"and {len(found) - _MOST} more keys"] if len(found) > _MOST else []
     return "; ".join(found[:_MOST] + more) or f"see its {file.name}"
 
@@ -46,7 +46,7 @@ def changed(there: Any, here: Any, path: str = "") -> Iterator[tuple[str, Any, A
         yield path, there, here
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
     if value is _ABSENT:
         return "nothing"
     text = str(value)

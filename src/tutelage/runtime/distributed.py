@@ -159,7 +159,7 @@ def check_environment(trainer: DictConfig) -> None:
     if not {"RANK", "WORLD_SIZE"} <= given.keys():
         if rank != "0":
             raise TutelageError(
-                f"the environment has {_said(given)}, but no group of ranks was started; unset {' '.join(given)}"
+                f"the environment has {_assignments(given)}, but no group of ranks was started; unset {' '.join(given)}"
             )
         if nodes > 1:
             raise TutelageError(
@@ -168,17 +168,19 @@ def check_environment(trainer: DictConfig) -> None:
             )
         return
     if not all(given[name].isdigit() for name in ("RANK", "WORLD_SIZE")) or int(rank) >= int(given["WORLD_SIZE"]):
-        raise TutelageError(f"the environment has {_said(given)}, which is not a valid rank; unset {' '.join(given)}")
+        raise TutelageError(
+            f"the environment has {_assignments(given)}, which is not a valid rank; unset {' '.join(given)}"
+        )
     if int(given["WORLD_SIZE"]) != (expected := ranks_here(trainer) * nodes):
         raise TutelageError(
-            f"the environment has {_said(given)} (from torchrun, SLURM or an earlier program), but the config "
+            f"the environment has {_assignments(given)} (from torchrun, SLURM or an earlier program), but the config "
             f"trainer.devices × trainer.num_nodes = {expected}: start that many ranks, or unset {' '.join(given)}"
         )
     if int(given["WORLD_SIZE"]) > 1 and (missing := [name for name in _LAUNCHED if name not in given]):
-        raise TutelageError(f"the environment has {_said(given)}, but not {', '.join(missing)}")
+        raise TutelageError(f"the environment has {_assignments(given)}, but not {', '.join(missing)}")
 
 
-def _said(given: dict[str, str]) -> str:
+def _assignments(given: dict[str, str]) -> str:
     return " ".join(f"{name}={value}" for name, value in given.items())
 
 

@@ -143,7 +143,7 @@ def init_run_dir(cfg: DictConfig, folder: Path, overrides: list[str], extends: E
     Raises:
         TutelageError: the folder belongs to a run with another config.
     """
-    _claim(cfg, folder, extends)
+    _write_config(cfg, folder, extends)
     write_json(folder / "provenance.json", provenance(overrides))
     return folder
 
@@ -159,7 +159,7 @@ def _resolved(cfg: DictConfig) -> tuple[dict[str, Any], str]:
     return resolved, recipe_digest(identity.essential(resolved))
 
 
-def _claim(cfg: DictConfig, folder: Path, extends: Extends) -> None:
+def _write_config(cfg: DictConfig, folder: Path, extends: Extends) -> None:
     """Writes the resolved config, or finds that an earlier attempt wrote the same (or got nowhere)."""
     folder.mkdir(parents=True, exist_ok=True)
     resolved, digest = _resolved(cfg)

@@ -38,14 +38,14 @@ class OfLibrariesOnce(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._said: set[tuple[str, str]] = set()
+        self._shown: set[tuple[str, str]] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Checks whether the record is shown."""
         if record.name.partition(".")[0] == "tutelage" or record.levelno < logging.WARNING:
             return True
         key = record.name, record.getMessage()
-        if key in self._said:
+        if key in self._shown:
             return False
-        self._said.add(key)
+        self._shown.add(key)
         return True

@@ -19,28 +19,28 @@ class StopRequests:
     """The signals to end that this process got: there is one, as handlers of signals are the process's.
 
     Attributes:
-        heard: in the life of a job.
-        noted: while a training listens, and will save before it stops.
+        received: since the job began.
+        pending: received during a training, which saves its state before it stops.
     """
 
-    heard: set[int] = field(default_factory=set)
-    noted: set[int] = field(default_factory=set)
+    received: set[int] = field(default_factory=set)
+    pending: set[int] = field(default_factory=set)
 
     def came(self, number: int) -> bool:
-        """Checks whether a signal came, in whichever way it was met."""
-        return number in self.heard | self.noted
+        """Checks whether a signal came, in a training or outside of one."""
+        return number in self.received | self.pending
 
     def settle(self) -> None:
-        """At the end of a training what was noted is heard."""
-        self.heard |= self.noted
-        self.noted.clear()
+        """Counts pending signals as received, at the end of a training."""
+        self.received |= self.pending
+        self.pending.clear()
 
 
 requests = StopRequests()
 
 
 def exit_code() -> int:
-    """Returns the exit code of a process that was told to end."""
+    """Returns the exit code of a process that ends after a signal."""
     return INTERRUPTED if requests.came(signal.SIGINT) else PREEMPTED
 
 
@@ -53,23 +53,23 @@ def sigterm_ends() -> Iterator[None]:
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
-        requests.heard.add(number)
+        requests.received.add(number)
         raise SystemExit(exit_code())
 
-    requests.heard.clear()
+    requests.received.clear()
     with _handled(stop):
         yield
 
 
 @contextmanager
 def sigterm_saves() -> Iterator[None]:
-    """Context manager that notes SIGTERM or Ctrl-C for Recovery to save and stop, else ends the process on exit."""
+    """Context manager that leaves SIGTERM and Ctrl-C pending until Recovery has saved; then the process ends."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    requests.noted.clear()
+    requests.pending.clear()
     try:
-        with _handled(_note):
+        with _handled(_set_pending):
             yield
         if asked_to_stop():
             raise SystemExit(exit_code())
@@ -77,25 +77,25 @@ def sigterm_saves() -> Iterator[None]:
         requests.settle()
 
 
-def _note(number: int, frame: FrameType | None) -> None:
+def _set_pending(number: int, frame: FrameType | None) -> None:
     if number == signal.SIGINT:
-        if number in requests.noted:
+        if number in requests.pending:
             raise SystemExit(INTERRUPTED)
         if distributed.is_main():  # not by print, which the signal may have interrupted
             os.write(2, b"\nCtrl-C: saving the state, then stopping; once more to stop without saving\n")
-    requests.noted.add(number)
+    requests.pending.add(number)
 
 
 def asked_to_stop() -> bool:
     """Checks whether a signal to end arrived since :func:`sigterm_saves` began."""
-    return bool(requests.noted)
+    return bool(requests.pending)
 
 
 def note_sigterm() -> None:
     """Makes SIGTERM only set a flag; Lightning's handler would stop the fit without saving."""
     if threading.current_thread() is threading.main_thread():
         for number in _signals():
-            signal.signal(number, _note)
+            signal.signal(number, _set_pending)
 
 
 def _signals() -> tuple[signal.Signals, ...]:

@@ -90,7 +90,7 @@ def _dead(status: dict[str, Any], folder: Path) -> str:
     The age of its last sign of life is taken from the file system, whose clock is one for all machines.
     """
     pid = status.get("pid")
-    if pid is not None and status.get("host") == socket.gethostname() and not _alive(pid):
+    if pid is not None and status.get("host") == socket.gethostname() and not _process_exists(pid):
         return f"process {pid} is gone"
     if status["state"] == "WAITING":  # its process runs other jobs and writes heartbeats in their folders
         return ""
@@ -100,7 +100,7 @@ def _dead(status: dict[str, Any], folder: Path) -> str:
     return f"no heartbeat for {_duration(silent)}" if silent > DEAD_AFTER else ""
 
 
-def _alive(pid: int) -> bool:
+def _process_exists(pid: int) -> bool:
     if pid <= 0:  # a group of processes
         return False
     try:

@@ -1,1 +1,1 @@
-"""What a label is, and how answers to it are measured, stored and shown. Imports neither Lightning nor Hydra."""
+"""Kinds of labels, with metrics, storage and display of their predictions. Imports neither Lightning nor Hydra."""

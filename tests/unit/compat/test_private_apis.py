@@ -252,7 +252,7 @@ def test_what_hydra_composes_from_is_parsed_once(compose, monkeypatch):
 
 
 def composed(main, monkeypatch, *arguments):
-    """How often a command composes its config."""
+    """Returns the run mode of each composition of a command's config, and the message."""
     found = []
     own = ConfigLoaderImpl.load_configuration
     monkeypatch.setattr(

@@ -21,7 +21,7 @@ def settled(compose, *overrides):
 
 
 def images_of(cfg):
-    """What a network gets of PIXELS, which the data normalise with their mean and std."""
+    """Returns a network's input for PIXELS, which the data normalise with their mean and std."""
     inputs = (PIXELS - cfg.data.mean[0]) / cfg.data.std[0]
     return instantiate(cfg.teacher.adapter)(inputs)
 

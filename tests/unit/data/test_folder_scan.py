@@ -90,7 +90,7 @@ def test_an_empty_class_says_what_is_in_its_folder(tmp_path):
 
 
 def read_one(root, image, suffix="png", **how):
-    """What becomes of one picture, [3, 8, 8] of whole numbers."""
+    """Returns one picture as the data give it, [3, 8, 8] of whole numbers."""
     path = root / f"x.{suffix}"
     image.save(path, **how)
     return (FilePixels(root, np.array([path.name.encode()]), (3, 8, 8))[torch.tensor([0])][0] * 255).round()

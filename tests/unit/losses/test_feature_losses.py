@@ -1,4 +1,4 @@
-"""What holds for every feature loss: the oracle's value, gradients, half precision, state, errors."""
+"""Properties of every feature loss: the oracle's value, gradients, half precision, state, errors."""
 
 import copy
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What holds for every logit loss: value, gradient, minimum, invariances, half precision, masks, sweeps, errors."""
+"""Properties of every logit loss: value, gradient, minimum, invariances, half precision, masks, sweeps, errors."""
 
 import math
 from collections.abc import Callable

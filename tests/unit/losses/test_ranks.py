@@ -1,4 +1,4 @@
-"""What a rank gets of all ranks; two real ranks are in tests/slow/test_ranks.py."""
+"""Gathering over ranks; two real ranks are in tests/slow/test_ranks.py."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What all relation losses promise."""
+"""Properties of all relation losses."""
 
 import math
 from collections.abc import Callable
@@ -78,7 +78,7 @@ def test_equals_the_oracle(
 
 
 def nearly_opposite(rows: Tensor) -> bool:
-    """Whether 1 + cos of two rows is of the size of float32's rounding, where PKT's logarithm has no digits left."""
+    """Checks for rows whose 1 + cos is of the size of float32's rounding, where PKT's logarithm has no digits left."""
     sums = 1 + unit(rows) @ unit(rows).T
     return bool(((sums > 1e-12) & (sums < 1e-4)).any())
 

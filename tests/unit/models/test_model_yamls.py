@@ -1,4 +1,4 @@
-"""What every yaml of ``conf/model`` promises, found by glob."""
+"""Properties of every yaml of ``conf/model``, found by glob."""
 
 import copy
 import pickle

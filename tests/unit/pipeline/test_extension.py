@@ -1,4 +1,4 @@
-"""Which configs would have given the first epochs of a student another course, had it been longer from the start."""
+"""Configs under which a longer training would have differed in its first epochs."""
 
 import pytest
 from command import TINY

@@ -1,4 +1,4 @@
-"""What sets one stage apart, and how many threads it trains on."""
+"""Settings of a single stage, and its number of threads."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Which classes a specialist gets, and how it is trained."""
+"""The classes of a specialist, and its training."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a finished run."""
+"""TensorBoard's pages of a finished run."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,7 +43,7 @@ def test_pictures_of_the_teacher_show_the_weights_that_taught(compose, tmp_path,
     monkeypatch.setattr(tensorboard, "confusion", lambda said: counted.append(said) or confusion(said))
     monkeypatch.setattr(tensorboard, "final_figures", lambda metrics: [])
     cfg = compose("loss.temperature=2")
-    tensorboard.write_board(tmp_path, cfg, {"teacher": teacher, "student": student}, {}, data, taught)
+    tensorboard.write_tensorboard(tmp_path, cfg, {"teacher": teacher, "student": student}, {}, data, taught)
     said = teacher.predictions[taught, "val"].logits
     assert torch.equal(dark[0], said[interesting(said, LABEL, 6, 2.0)])
     assert counted[0] is teacher.predictions[taught, "test"]

@@ -1,4 +1,4 @@
-"""What the page says in its first sentences, of figures that are put in by hand."""
+"""The first sentences of the page, for figures that are put in by hand."""
 
 import pytest
 

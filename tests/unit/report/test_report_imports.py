@@ -1,4 +1,4 @@
-"""What is read and compared only, needs no PyTorch: with it and Lightning a report takes four times the memory."""
+"""Reading and comparing runs needs no PyTorch: with it and Lightning a report takes four times the memory."""
 
 import subprocess
 import sys

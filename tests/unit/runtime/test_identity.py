@@ -1,4 +1,4 @@
-"""What a recipe holds beside the config's values: edited code and overwritten files make another artifact."""
+"""A recipe's digest also depends on code and files: edited code and overwritten files make another artifact."""
 
 import importlib
 import sys

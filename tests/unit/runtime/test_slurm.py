@@ -1,4 +1,4 @@
-"""What a job does under SLURM, with a stand-in for scontrol; tests/cluster has a real one."""
+"""A job under SLURM, with a stand-in for scontrol; tests/cluster has a real one."""
 
 import os
 import signal

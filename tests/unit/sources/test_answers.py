@@ -104,7 +104,7 @@ def writer(path, me, count):
 
 
 def test_several_processes_write_at_once_and_one_is_killed(path):
-    """What a process has said to be put is there, also after kill -9."""
+    """A record that a process has reported as written is there, also after kill -9."""
     killed, other = writer(path, 0, 10**6), writer(path, 1, 50)
     said = 0
     while said < 30:

@@ -1,4 +1,4 @@
-"""How many students fit beside each other."""
+"""The number of students that fit into memory at once."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Which jobs train as one, and the reasons of those that don't."""
+"""The choice of jobs that train as one, and the reasons against the others."""
 
 from pathlib import Path
 

@@ -42,7 +42,7 @@ def run(compose, tmp_path):
 
 @pytest.fixture
 def count(monkeypatch):
-    """How often each kind of source ran in training."""
+    """Counts the runs of each kind of source in training."""
     calls = {Frozen: 0, EMATeacher: 0}
     for kind in calls:
         forward = kind.forward
@@ -267,7 +267,7 @@ def test_the_dry_pass_changes_neither_weights_nor_chance(compose, tmp_path):
 
 
 def test_validation_figures_are_those_of_the_evaluation(run, tmp_path):
-    """What TensorBoard has of the last epoch is what metrics.json says of the last weights."""
+    """TensorBoard's values of the last epoch equal those of the last weights in metrics.json."""
     metrics = run(*TINY, "callbacks.progress=null")
     curves = scalars(tmp_path / "run" / "tensorboard")
     for role in ("teacher", "control", "student"):

@@ -16,7 +16,7 @@ class Record(nn.Module):
 
 
 def masked(channels: bool, ratio: float = 0.3) -> torch.Tensor:
-    """What the generator gets of a map of ones."""
+    """Returns the generator's input for a map of ones."""
     loss = MGD(ratio, channels)
     ones = torch.ones(50, 40, 9, 9)
     with torch.no_grad():

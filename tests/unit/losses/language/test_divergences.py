@@ -1,4 +1,4 @@
-"""What test_logit_losses.py does not say of the divergences of language models: reference values, limits, padding."""
+"""Divergences of language models, beyond test_logit_losses.py: reference values, limits, padding."""
 
 import math
 

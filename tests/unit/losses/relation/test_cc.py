@@ -49,7 +49,7 @@ def test_with_embeddings_the_kernel_sees_them():
 
 
 def test_embeddings_can_cheat_and_no_embeddings_cannot():
-    """What the docstring warns of: one point for all examples makes any two signals equal."""
+    """The docstring's warning: one point for all examples makes any two signals equal."""
     torch.manual_seed(0)
     student, teacher = torch.randn(5, 3), torch.randn(5, 4)
     loss = CC(dim=6)
