@@ -13,7 +13,7 @@ from tutelage.errors import TutelageError, nearest
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a task's texts and labels are.
+    """The files and columns of a task's texts and labels.
 
     Attributes:
         folder: name of its folder.
