@@ -1,4 +1,4 @@
-"""The layers of two transformers that a loss compares: ``${layers:…}`` and ``${heads:…}`` in the yamls of ``loss=text/…``.
+"""Layers of two transformers that a loss compares: ``${layers:…}`` and ``${heads:…}`` in the yamls of ``loss=text/…``.
 
 A network's numbers of layers and heads are those of its config: ``net.layers`` of ``model=text_transformer``,
 ``layers`` and ``config.num_hidden_layers`` of ``model=hf``. Where it names none, BERT-base's 12 count.
