@@ -189,3 +189,42 @@ class PixelNet(torch.nn.Module):
 
     def forward(self, x):
         return self.classifier(self.body(x).relu()).movedim(1, -1)
+
+
+def _sentences(part="train"):
+    """Ids [N, 12] of 20 words, and how many of them there are; the rest is 0."""
+    seed, count = {"train": (0, 300), "test": (1, 100)}[part]
+    drawn = torch.Generator().manual_seed(seed)
+    ids = torch.randint(1, 20, (count, 12), generator=drawn)
+    ids[:, 1:] = torch.where(torch.rand(count, 11, generator=drawn) < 0.5, ids[:, :-1] % 19 + 1, ids[:, 1:])
+    length = torch.randint(4, 13, (count, 1), generator=drawn)
+    return torch.where(torch.arange(12) < length, ids, 0), length
+
+
+def tags(part="train") -> TensorDataset:
+    """A tag for each word, O, B-x or I-x: spans are runs of words above 12; none where there is no word."""
+    ids, _ = _sentences(part)
+    inside = ids > 12
+    before = torch.cat([torch.zeros_like(inside[:, :1]), inside[:, :-1]], 1)
+    return TensorDataset(ids, torch.where(ids > 0, inside.long() * (1 + before.long()), -100))
+
+
+def next_words(part="train") -> TensorDataset:
+    """The word after each; none after the last."""
+    ids, length = _sentences(part)
+    label = torch.cat([ids[:, 1:], torch.zeros_like(ids[:, :1])], 1)
+    return TensorDataset(ids, torch.where(torch.arange(12) < length - 1, label, -100))
+
+
+class WordNet(torch.nn.Module):
+    """Logits for each word from it and the one before."""
+
+    def __init__(self, width=8, outputs=3):
+        super().__init__()
+        self.words = torch.nn.Embedding(20, width)
+        self.body = torch.nn.Conv1d(width, width, 2)
+        self.classifier = torch.nn.Linear(width, outputs)
+
+    def forward(self, ids):
+        states = torch.nn.functional.pad(self.words(ids).transpose(1, 2), (1, 0))
+        return self.classifier(self.body(states).relu().transpose(1, 2))
