@@ -52,7 +52,7 @@ class JobDatasets:
             return again
         self.forget()
         made: Data = instantiate(node, **given)
-        if isinstance(made, DatasetData):
+        if isinstance(made, DatasetData) and made.shared.keys() <= plain.keys():  # a subclass may make its own
             self._key, self._shared = key, made.shared
         return made
 

@@ -51,3 +51,9 @@ def test_a_dataset_of_one_s_own_is_made_once_a_job(compose, monkeypatch, kind):
 class CountedModule(lightning.LightningDataModule):
     def train_dataloader(self):
         return DataLoader(Counted())
+
+
+def test_data_that_make_their_own_datasets_are_made_again(compose):
+    node = compose("data=diabetes").data
+    first, again = (job_datasets.make(node) for _ in range(2))
+    assert first.fingerprint() == again.fingerprint()
