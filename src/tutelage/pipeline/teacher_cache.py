@@ -110,7 +110,7 @@ def _by_itself(stage: DictConfig, node: DictConfig, needs: set[str], data: Data)
         and needs == {"logits"}
         and data.augment is None
         and not data.is_streaming
-        and not _of_places(data)
+        and not (data.ragged and _of_places(data))
         and _logits_bytes(data) <= _MOST
         and str(stage.trainer.precision) == "32-true"
     )
@@ -123,7 +123,7 @@ def _logits_bytes(data: Data) -> int:
 
 
 def _of_places(data: Data) -> bool:
-    """Checks whether labels, and so logits, are of tokens or pixels: too many to be stored unasked."""
+    """Checks whether labels, and so logits, are of tokens or pixels."""
     labels = data.splits["train"].labels
     return labels.ndim > 1 and not labels.is_floating_point()
 
