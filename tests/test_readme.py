@@ -33,7 +33,7 @@ TEXT = {str(page.relative_to(ROOT)): page.read_text() for page in PAGES}
 INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 NO_KEYS = {  # files, attributes, signals, parameters
     "teacher.pt", "student.about", "student.logits", "teacher.embedding", "student.stage1.0.weight",
-    "loss.fitnet.regressor.weight", "teacher.weights", "stages.teacher.data.long_tail",
+    "loss.fitnet.regressor.weight", "peers.logits", "teacher.weights", "stages.teacher.data.long_tail",
     "trainer.accumulate_grad_batches", "teacher.auto", "loss.teacher_layers", "loss.student_layers", "loss.padding",
     "loss.heads",
 }  # fmt: skip
