@@ -278,6 +278,17 @@ def test_padding_changes_neither_value_nor_gradient():
     assert torch.equal(found[0][1], found[1][1])
 
 
+def test_a_mask_that_fits_no_signal_is_refused():
+    signals = {
+        "student": {"logits": torch.zeros(2, 4)}, "teacher": {"logits": torch.zeros(2, 4)},
+        "batch": {"mask": torch.ones(2, 3, dtype=torch.bool)},
+    }  # fmt: skip
+    with pytest.raises(
+        TutelageError, match=r"where=batch.mask is a mask \[2, 3\], with which no signal begins: .*\[2, 4\]"
+    ):
+        Term(SoftTarget(2.0), STUDENT, TEACHER, where="batch.mask")(signals)
+
+
 @pytest.mark.parametrize(("where", "kept"), [(None, TOKENS >= 0), ("batch.mask", MASK & (TOKENS >= 0))])
 def test_labels_of_elements_are_read_where_they_are_known(where, kept):
     term = Term(nn.CrossEntropyLoss(), CROSS_ENTROPY, where=where)

@@ -185,6 +185,11 @@ def widths(
         return num_classes, num_outputs or num_classes or train.shape[1]
     largest = found["train"].largest
     count = num_classes or num_outputs or (len(names) if names else None)
+    if count is None and largest is not None and largest < 0:
+        raise TutelageError(
+            f"data.train: the largest label is {largest}; expected numbers of classes, from 0 on (data.ignore_index is "
+            "that of examples without a label)"
+        )
     if count is None and largest is None:
         raise TutelageError(
             "data.num_classes is needed: labels have several places, as those of pixels and tokens, and reading all of "

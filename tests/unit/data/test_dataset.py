@@ -338,6 +338,7 @@ X = torch.zeros(1, 8, 8)
         (of((X, "cat")), {}, r"its label is 'cat' \(str\)"),
         (of((X, 0), (X, 3)), {"num_classes": 3}, r"data.train \(Listed\): the label at index 1 is 3; expected 0 to 2"),
         (of((X, 0), (X, -5)), {"num_classes": 3}, "the label at index 1 is -5"),
+        (of((X, -5), (X, -7)), {}, "the largest label is -5; expected numbers of classes, from 0 on"),
         (of((X, 0), (torch.zeros(1, 8, 9), 1)), {}, r"'input' is \[1, 8, 8\] float32 in sample 0 and \[1, 8, 9\]"),
         (of(("text", 0)), {}, "the field 'input' is 'text'; expected a tensor, an array, a number or a PIL image"),
         (of((X / 0, 0)), {}, "data.train: sample 0: its input is not finite"),
