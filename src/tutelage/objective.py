@@ -63,7 +63,7 @@ class Term(nn.Module):
         self.register_buffer("weight", torch.tensor(float(weight)), persistent=False)
         self.register_buffer("factor", torch.ones(()), persistent=False)
         for path in self.paths():
-            if "." not in path:
+            if "." not in str(path):
                 raise TutelageError(f"a term reads '<source>.<signal>', such as 'student.logits'; found {path!r}")
 
     def paths(self, bound: Mapping[str, Path] | None = None) -> list[str]:

@@ -27,7 +27,7 @@ EXPECTED = {
     r"stages\.teacher\..*": "teacher run",
     r"task\..*": "teacher control run",
     r"loss\.terms\.hard\..*": "teacher control run",
-    r"loss\.class_weights": "teacher control run",
+    r"loss\.(class_weights|where)": "teacher control run",
     r"loss\.label_smoothing": "control run",
     r"loss\..*": "run",
     r"trainer\.max_epochs|data\.(labelled|repeat_labelled|classes|unlabelled)": "control run",  # the teacher's own

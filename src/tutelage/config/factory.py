@@ -90,7 +90,7 @@ def _deep_merge(above: Any, below: Any) -> None:
 def _counts_alone(term: DictConfig) -> bool:
     """Checks whether a term has a weight and reads no teacher."""
     bound = [path for names in ("inputs", "targets") for path in (term.get(names) or {}).values()]
-    bound += [term.get("where") or "batch.label"]
+    bound += [str(term.get("where") or "batch.label")]
     paths = [path for one in bound for path in ([one] if isinstance(one, str) else one)]
     return bool(term.get("weight", 1.0)) and all(path.split(".")[0] in ("student", "batch") for path in paths)
 

@@ -12,7 +12,10 @@ from tutelage.training.module import SupervisedModule
 
 
 def draw(seed=0, epoch=0, batch=0, rank=0):
-    module = SimpleNamespace(device=torch.device("cpu"), seed=seed, current_epoch=epoch, global_rank=rank)
+    module = SimpleNamespace(
+        device=torch.device("cpu"), seed=seed, current_epoch=epoch, global_rank=rank,
+        trainer=SimpleNamespace(accumulate_grad_batches=1), _ahead=None,
+    )  # fmt: skip
     SupervisedModule.on_train_batch_start(module, {}, batch)
     return torch.rand(4).tolist()
 
