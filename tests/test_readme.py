@@ -253,7 +253,7 @@ RUN = [
 QUICK = ("trainer.max_epochs=1", "stages.teacher.trainer.max_epochs=1", "logger=none", "callbacks.progress=null")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("command", RUN, ids=label)
 def test_a_command_runs(command, main, shown):
     answer = main(command.verb, *command.arguments, *QUICK)

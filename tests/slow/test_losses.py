@@ -31,6 +31,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("artifacts")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("loss", LOSSES)
 def test_one_epoch_from_the_command_line(main, tmp_path, artifacts, loss):
     answer = main(

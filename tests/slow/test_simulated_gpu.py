@@ -64,6 +64,7 @@ def on_both(main, tmp_path):
     return run
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("teacher", TEACHERS)
 def test_every_teacher_teaches_there(on_both, tmp_path, teacher):
     np.save(tmp_path / "teacher.npy", np.random.default_rng(0).normal(size=(1797, 10)).astype(np.float32))
@@ -75,6 +76,7 @@ def test_every_teacher_teaches_there(on_both, tmp_path, teacher):
         assert len(artifacts(cuda / "artifacts", "signals")) == 1
 
 
+@pytest.mark.long
 def test_a_run_goes_on_there(main, tmp_path):
     """Optimizer, moving average, banks and chance come back from a file, which is read on the host."""
     job = (*SMALL, "sources=ema_teacher", "loss=[soft_target,ps_kd]", *DROPOUT, "trainer.accelerator=cuda")

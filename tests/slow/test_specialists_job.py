@@ -85,6 +85,7 @@ def test_specialists_start_from_the_generalist_and_teach_with_it(main, tmp_path)
     assert metrics["teacher"]["parameters"] == 3 * metrics["chain"]["generalist"]["parameters"]
 
 
+@pytest.mark.long
 def test_found_groups_are_cached_and_live_to_the_bit(main, tmp_path):
     """By itself, by sources=cached, and not at all."""
     base = ("distill", *TINY, *QUICK)
@@ -101,6 +102,7 @@ def test_found_groups_are_cached_and_live_to_the_bit(main, tmp_path):
         assert timeless(tmp_path / run) == timeless(tmp_path / "live")
 
 
+@pytest.mark.long
 def test_a_specialist_that_was_killed_goes_on(cli, main, tmp_path):
     base = ("distill", *TINY, *QUICK, "sources=specialists", "sources.teacher.groups=[[1, 8]]")
     base = (*base, "callbacks.recovery.every_n_steps=3")

@@ -10,7 +10,7 @@ from command import tutelage
 from runs import figures, status, weights
 from task_jobs import HEADLINE, JOBS, SHORT, write_models
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module", params=JOBS)
@@ -70,7 +70,6 @@ def test_a_cached_teacher_says_what_the_live_one_says_to_the_bit(job, whole):
     assert list((job.place / "outputs" / "artifacts" / "signals").glob("[!.]*"))
 
 
-@pytest.mark.long
 def test_killed_and_resumed_it_ends_in_the_same_bits(job, whole):
     harm = f"+callbacks.harm={{_target_: faults.KillAt, stage: student, step: 5, marker: {job.place / 'mark'}}}"
     killed = ("sources.teacher.cache=false", harm, "killed")
@@ -83,7 +82,6 @@ def test_killed_and_resumed_it_ends_in_the_same_bits(job, whole):
     assert figures(folder)["student"] == figures(whole)["student"]
 
 
-@pytest.mark.long
 def test_two_ranks_are_one_process(job, whole):
     _, folder = job("trainer=ddp", "trainer.accelerator=cpu", "sources.teacher.cache=false", "two")
     for role in ("teacher", "student"):

@@ -32,6 +32,7 @@ def test_a_job_ends_in_figures_and_its_report_shows_texts(folder):
     assert "<blockquote>" in page or "No examples of disagreements" not in page
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_to_the_same_bits(folder):
     harm = f"+callbacks.harm={{_target_: faults.KillAt, stage: student, step: 9, marker: {folder / 'm'}}}"
     often = (*JOB, "callbacks.recovery.every_n_steps=4", harm, "hydra.run.dir=killed")
@@ -57,6 +58,7 @@ def test_a_teacher_of_another_tokenizer_is_refused(folder):
     assert "was trained with another tokenizer (words, digest" in done.stderr
 
 
+@pytest.mark.long
 def test_a_label_for_each_word_is_a_whole_job_whose_cache_needs_one_width(folder):
     conll(folder / "names.conll", 200)
     net = "model_type: bert, vocab_size: '${data.vocab_size}', hidden_size: 16, num_hidden_layers: 1"

@@ -10,7 +10,7 @@ from runs import weights
 
 from tutelage.checkpoints.weights import read_state
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 TEXT = [
     "data=dataset", "data.train={_target_: own_text.Sentences}", "data.test={_target_: own_text.Sentences, seed: 1}",

@@ -52,7 +52,7 @@ def test_without_masks_nothing_is_looked_at(compose, tmp_path, monkeypatch):
     assert trained(cfg, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*Grad strides do not match.*")
 def test_two_ranks_that_accumulate_are_one_process_with_one_batch(config, tmp_path):
     both = {

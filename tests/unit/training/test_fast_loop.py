@@ -105,7 +105,7 @@ LEAN = {  # case → overrides, trainer options, lean steps of 2 × 18
     "moving average": (("sources=ema_teacher",), {}, None),
     "an optimizer that asks several times": (
         ("optimizer._target_=torch.optim.LBFGS", "~optimizer.fused", "~optimizer.weight_decay", "optimizer.lr=0.1"),
-        {},
+        {"limit_train_batches": 8},
         None,
     ),
 }
