@@ -114,7 +114,7 @@ def forest(name: str, title: str, kind: FigureKind, rows: Sequence[Row], others:
     ) + ("; further ones are in the table of cells." if len(rows) > 12 else ".")
     on = Drawing(name, WIDTH, height, title, f"Mean gains in {_unit(kind)}: {description}")
     bottom = top + step * len(rows)
-    x = Scale(*around(values), 12, WIDTH - 12)
+    x = Scale(*around(values), 22, WIDTH - 22)
     for tick in x.ticks():
         for place in range(len(rows)):  # not through the labels
             y = top + step * place + 25
@@ -125,7 +125,9 @@ def forest(name: str, title: str, kind: FigureKind, rows: Sequence[Row], others:
         y = top + step * place + 25
         signs = " *" * row.significant
         mean = "no pair" if row.found.mean is None else kind.difference(row.found.mean)
-        on.text(12, y - 9, f"{row.label}: {mean}{signs}", "strong" if row.chosen else None)
+        figure = f": {mean}{signs}"
+        label = shortened(row.label, int((WIDTH - 24) / (7.8 if row.chosen else 6.8)) - len(figure))
+        on.text(12, y - 9, label + figure, "strong" if row.chosen else None)
         if row.found.mean is None:
             continue
         role = "student" if row.chosen else "other"
@@ -135,6 +137,11 @@ def forest(name: str, title: str, kind: FigureKind, rows: Sequence[Row], others:
                 on.line(x(end), y - 4, x(end), y + 4, f"whisker {role}")
         on.mark(x(row.found.mean), y, role, 4.5, open_=not row.significant and not row.chosen)
     return str(on)
+
+
+def shortened(text: str, most: int) -> str:
+    """Returns a text of at most ``most`` characters; of a longer one the beginning."""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _unit(kind: FigureKind) -> str:

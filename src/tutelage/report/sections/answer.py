@@ -61,7 +61,7 @@ def side_by_side(best: CellStatistics, weights: str) -> Table:
         "network": text, f"test {titled(kind)}": value_of(kind), "sd": spread_of(kind), "gain": kind.difference,
         **({"NLL": number} if beside else {}), "parameters": text, "runs": text,
     }  # fmt: skip
-    return Table("networks", f"The three networks on test: {best.cell.name}", columns, rows)
+    return Table("networks", f"The networks on test: {best.cell.name}", columns, rows)
 
 
 def _forests(found: Sequence[CellStatistics], best: CellStatistics) -> Iterable[Figure]:
