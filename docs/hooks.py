@@ -24,6 +24,14 @@ HEADINGS = {  # package of losses → heading in the navigation
     "regression": "Regression",
     "text": "Text encoders",
     "language": "Language models",
+    "online": "Peers",
+}
+GROUPS = {  # folder of yamls → heading
+    "multilabel": "Multi-label",
+    "regression": "Regression",
+    "segmentation": "Dense prediction",
+    "text": "Text encoders",
+    "online": "Peers",
 }
 LINK = re.compile(r"\[([^\[\]]*)\]\(([^()\s]+)\)")
 ROLE = re.compile(r":(?:func|class|mod|meth|data):<code>~?([\w.]+)</code>")
@@ -78,11 +86,14 @@ def method_page(name: str) -> str:
 
 def methods() -> list[str]:
     """Returns the names of all losses that have a yaml."""
-    return sorted(path.stem for path in (ROOT / "conf" / "loss").glob("*.yaml") if not path.stem.startswith("_"))
+    folder = ROOT / "conf" / "loss"
+    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("[!_]*.yaml"))
 
 
 def kind(name: str) -> str:
     """Returns the heading of the navigation under which ``loss=<name>`` stands."""
+    if (group := name.partition("/")[0]) in GROUPS:
+        return GROUPS[group]
     config = (ROOT / "conf" / "loss" / f"{name}.yaml").read_text()
     found = re.search(rf"tutelage\.losses\.({'|'.join(HEADINGS)})\.", config)
     return HEADINGS[found[1]] if found else "Logits"
@@ -115,7 +126,7 @@ def on_config(config: Any) -> Any:
     """Lists the methods in the navigation."""
     for entry in config["nav"]:
         if "Methods" in entry:
-            for heading in ("Logits", *HEADINGS.values()):
+            for heading in dict.fromkeys(("Logits", *HEADINGS.values(), *GROUPS.values())):
                 names = [name for name in methods() if kind(name) == heading]
                 if names:
                     entry["Methods"].append({heading: [{name: f"methods/{name}.md"} for name in names]})

@@ -9,7 +9,8 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 HOOKS = runpy.run_path(str(ROOT / "docs" / "hooks.py"))
-METHODS = sorted(path.stem for path in (ROOT / "conf" / "loss").glob("[!_]*.yaml"))
+LOSSES = ROOT / "conf" / "loss"
+METHODS = sorted(str(path.relative_to(LOSSES).with_suffix("")) for path in LOSSES.rglob("[!_]*.yaml"))
 
 
 def entries(nav):
@@ -45,6 +46,8 @@ def test_the_navigation_has_every_method_by_kind():
     assert {"methods/dkd.md", "methods/hard.md"} <= set(headings["Logits"])
     assert "methods/fitnet.md" in headings["Features"]
     assert "methods/rkd.md" in headings["Relations"]
+    assert {"methods/cwd.md", "methods/segmentation/pixelwise.md"} <= set(headings["Dense prediction"])
+    assert headings["Peers"] == ["methods/online/dml.md"]
 
 
 def test_links_lead_to_where_the_site_has_the_file():

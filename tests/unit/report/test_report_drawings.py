@@ -68,9 +68,9 @@ def test_a_heat_map_says_every_field_and_hatches_losses():
 def test_a_long_name_of_a_cell_leaves_room_for_its_gain():
     found = paired([0.1, 0.2, 0.4])
     drawn = forest("f", "F", ACCURACY, [Row("x" * 99, found, True, True), Row("y" * 99, found, False, False)])
-    for text in [element.text for element in elements(drawn, "text")][-2:]:
-        assert text.split("…")[1].strip() in (": +23.33 *", ": +23.33")
-        assert len(text) <= 55
+    for label in [element.text for element in elements(drawn, "text")][-2:]:
+        assert label.split("…")[1].strip() in (": +23.33 *", ": +23.33")
+        assert len(label) <= 55
 
 
 def test_a_forest_draws_whiskers_where_there_is_an_interval():
