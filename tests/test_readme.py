@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hydra import compose as hydra_compose
@@ -182,7 +182,15 @@ def test_the_pages_have_commands():
     assert {command.verb for command in COMMANDS} == console.VERBS.keys()
 
 
-@pytest.mark.parametrize("command", [one for one in COMMANDS if one.config in VERBS], ids=label)
+def composed() -> Iterator[Any]:
+    """Commands whose config is composed; those that read thousands of texts for it are long."""
+    for command in COMMANDS:
+        if command.config in VERBS:
+            reads = any("movie_reviews" in argument for argument in command.arguments)
+            yield pytest.param(command, marks=pytest.mark.long if reads else (), id=label(command))
+
+
+@pytest.mark.parametrize("command", [*composed()])
 def test_a_command_composes(command, compose, known, shown):
     examine(command, compose, known)
 

@@ -31,6 +31,7 @@ def script() -> dict[str, Any]:
 
 
 @pytest.mark.filterwarnings("ignore:.*(LeafSpec|in eval mode|lr_scheduler.step).*")
+@pytest.mark.long
 def test_short_versions_give_the_figures_on_file(main, tmp_path, request, script):
     digits, found = small_mnist.write(tmp_path), {}
     for name, more in CASES.items():

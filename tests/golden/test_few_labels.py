@@ -27,6 +27,7 @@ TEACHERS = {"all": (), "same": SAME}
 
 
 @pytest.mark.filterwarnings("ignore:.*(LeafSpec|in eval mode|lr_scheduler.step).*")
+@pytest.mark.long
 def test_a_short_version_gives_the_figures_on_file(main, tmp_path, request, monkeypatch, capsys):
     digits = small_mnist.write(tmp_path)
     found = {}

@@ -22,6 +22,7 @@ CASES = {"smaller_views": ("student.net.widths=[16]", SHIFT), "self": ()}
 
 
 @pytest.mark.filterwarnings("ignore:.*(LeafSpec|in eval mode|lr_scheduler.step).*")
+@pytest.mark.long
 def test_a_short_version_gives_the_figures_on_file(main, tmp_path, request):
     digits = small_mnist.write(tmp_path)
     found = {}

@@ -12,6 +12,7 @@ SHORT = ("data.val_size=200", "data.batch_size=50", "trainer.max_epochs=2", "log
 
 
 @pytest.mark.filterwarnings("ignore:.*(LeafSpec|in eval mode|lr_scheduler.step).*")
+@pytest.mark.long
 def test_a_short_version_gives_the_figures_on_file(main, tmp_path, request):
     digits = small_mnist.write(tmp_path / "digits")
     grid = ("loss.temperature=1,10", "loss.alpha=.1,.9", "hydra.sweep.dir=sweep")

@@ -64,6 +64,7 @@ def test_recorded_outputs_teach_as_the_network_that_gave_them(main, tmp_path, co
         assert said in answer.message
 
 
+@pytest.mark.long
 def test_a_callable_is_asked_once_for_each_image_by_all_jobs(main, tmp_path):
     diary = tmp_path / "diary"
     ask = f"sources.teacher.ask={{_target_: black_boxes.Linear, diary: {diary}, fail: 1}}"
@@ -79,6 +80,7 @@ def test_a_callable_is_asked_once_for_each_image_by_all_jobs(main, tmp_path):
     assert (tmp_path / "outputs" / "artifacts" / "asked" / "v1.sqlite").is_file()
 
 
+@pytest.mark.long
 def test_a_pair_that_sees_one_loader_s_images_each_in_its_own_way(main, tmp_path):
     adapter = (
         "+teacher.adapter={_target_: torch.nn.Sequential, _args_: [{_target_: tutelage.models.adapter.Resize, "

@@ -27,6 +27,7 @@ def store(folder, kind):
 
 
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES)
+@pytest.mark.long
 def test_cached_is_live_to_the_bit(main, tmp_path, options):
     base = (*options, *QUICK)
     assert main("distill", *base, "sources.teacher.cache=false", "hydra.run.dir=live").code == 0
@@ -63,6 +64,7 @@ def test_a_sweep_asks_its_teacher_once_and_cache_writes_it_before(main, tmp_path
     assert len(store(tmp_path, "signals")) == 2  # another teacher says something else
 
 
+@pytest.mark.long
 def test_a_folder_by_name_is_used_or_refused(main, tmp_path):
     assert main("distill", *TINY, *QUICK, "hydra.run.dir=run").code == 0
     [folder] = store(tmp_path, "signals")

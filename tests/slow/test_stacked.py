@@ -126,12 +126,14 @@ def test_a_stack_that_was_killed_ends_in_the_same_bits(cli, tmp_path):
     assert not (where / ".stacks").exists()
 
 
+@pytest.mark.long
 def test_a_stack_that_is_preempted_says_so_for_every_job(cli, tmp_path):
     _, jobs, struck = strike(cli, tmp_path, TERMINATE)
     assert struck.returncode == 143, struck.stdout + struck.stderr
     assert [status(job)["state"] for job in jobs] == ["PREEMPTED"] * 2
 
 
+@pytest.mark.long
 def test_a_job_that_breaks_leaves_the_others_as_they_are(main, tmp_path):
     quick = (*EVERYTHING, "logger=none")
     rates = "optimizer.lr=1e-3,2e-3,1e38"

@@ -17,6 +17,7 @@ def store(folder, kind):
     return artifacts(folder / "outputs" / "artifacts", kind)
 
 
+@pytest.mark.long
 def test_an_ensemble_is_the_mean_of_its_members_which_others_share(main, tmp_path):
     quick = ("logger=none", "callbacks.progress=null")
     assert main("distill", *TINY, *quick, "hydra.run.dir=alone").code == 0
@@ -36,6 +37,7 @@ def test_an_ensemble_is_the_mean_of_its_members_which_others_share(main, tmp_pat
     assert metrics["student"]["last"] != figures(tmp_path / "alone")["student"]["last"]
 
 
+@pytest.mark.long
 def test_an_early_stopped_teacher_is_one_of_the_epochs_of_one_training(main, tmp_path):
     quick = ("logger=none", "callbacks.progress=null", "hydra.sweep.dir=sweep", "hydra.sweep.subdir='${hydra.job.num}'")
     assert main("distill", "-m", *TINY, *quick, "stages.teacher.weights=0,1").code == 0
@@ -51,6 +53,7 @@ def test_an_early_stopped_teacher_is_one_of_the_epochs_of_one_training(main, tmp
     assert "stages.teacher.weights=2: the teacher has the epochs 0 to 1" in answer.message
 
 
+@pytest.mark.long
 def test_a_chain_teaches_one_by_one_and_is_found_again(main, tmp_path):
     command = ("distill", *TINY, "+model@assistants.middle=mlp", "assistants.middle.net.widths=[12]")
     answer = main(*command, "generations=1", "hydra.run.dir=run")
@@ -93,6 +96,7 @@ def test_a_chain_without_a_network_to_begin_with_is_refused(main, tmp_path):
     assert "need a teacher that is a network" in answer.message
 
 
+@pytest.mark.long
 def test_a_generation_that_reuses_its_teacher_s_classifier_teaches_the_next(main, tmp_path):
     quick = ("logger=none", "callbacks.progress=null", "trainer.max_epochs=1", "hydra.run.dir=run")
     answer = main("distill", *quick, "model@teacher=vgg4", "model@student=vgg4", "loss=simkd", "generations=1")

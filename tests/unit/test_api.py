@@ -101,6 +101,7 @@ def test_a_wrong_override_is_a_sentence(tmp_path):
         tt.distill(*QUICK, "loss.temprature=3", f"paths.outputs={tmp_path}")
 
 
+@pytest.mark.long
 def test_compare_pairs_settings_by_seed(tmp_path):
     settings, runs = ["loss.alpha=0.5", "loss.alpha=0.9"], tmp_path / "runs"
     quick = [*(one for one in QUICK if one != "logger=none"), f"paths.outputs={tmp_path}"]

@@ -83,7 +83,7 @@ def changed(before, after):
     return {name for name in before if before[name] != after[name]}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_key_changes_what_it_makes_or_is_cosmetic(cfg, digests):
     before, wrong = digests(cfg), {}
     for key in leaves(cfg):

@@ -65,7 +65,7 @@ def test_every_task_is_done_by_processes_with_a_gpu_each(tmp_path, monkeypatch):
     ("task", "said"),
     [(tasks.refuse, "^cannot do this$"), (tasks.die, "ended with exit code -9")],
 )
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_failure_says_why_and_ends_the_others(tmp_path, task, said):
     waiting = tmp_path / "waiting"
     with pytest.raises(TutelageError, match=said):

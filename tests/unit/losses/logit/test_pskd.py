@@ -146,6 +146,6 @@ def rank(index: int, store: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ranks_share_what_they_predicted(tmp_path: Path) -> None:
     mp.spawn(rank, (str(tmp_path / "store"),), nprocs=2)

@@ -248,7 +248,7 @@ def rank(index: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ranks_share_what_goes_where(tmp_path: Path) -> None:
     mp.spawn(rank, (str(tmp_path),), nprocs=2)
     alone = Balance()

@@ -357,7 +357,7 @@ RANK = """
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_ranks_hold_the_same_banks(tmp_path: Path):
     command = [sys.executable, "-c", textwrap.dedent(RANK)]
     ranks = [subprocess.Popen([*command, str(rank), str(tmp_path)]) for rank in range(2)]
