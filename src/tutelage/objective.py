@@ -141,7 +141,7 @@ class Term(nn.Module):
         if empty := self._weighs_rows and not len(rows):
             mask, rows = torch.ones_like(mask), torch.arange(mask.numel(), device=mask.device)
         kept: dict[str, Signals] = defaultdict(dict)
-        shapes: dict[str, list[int]] = {}
+        fits = False
         for path in self.paths(self.inputs | self.targets):
             source, name = path.split(".", 1)
             signal = _read(signals, path)
@@ -149,8 +149,9 @@ class Term(nn.Module):
                 signal = signal.where(is_known(signal, each=True), 0)
             whole = name.count(".") or signal.shape[: mask.dim()] != mask.shape
             kept[source][name] = signal if whole else signal.flatten(0, mask.dim() - 1).index_select(0, rows)
-            shapes |= {path: list(signal.shape)} if whole else {}
-        if len(shapes) == len(set(self.paths(self.inputs | self.targets))):
+            fits |= not whole
+        if not fits:
+            shapes = {f"{source}.{name}": list(x.shape) for source, own in kept.items() for name, x in own.items()}
             raise TutelageError(
                 f"where={self.where} is a mask {list(mask.shape)}, with which no signal begins: {shapes}"
             )

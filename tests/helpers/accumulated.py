@@ -7,18 +7,14 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, distributed
+from two_ranks import train
 
-from tutelage.config import factory, resolvers
+from tutelage.config import resolvers
 
 
 def trained(cfg: DictConfig, folder: Path) -> dict[str, Tensor]:
     """Returns the student's weights after its training."""
-    stage = factory.stage_config(cfg, "student")
-    data = factory.data(stage)
-    module = factory.distillation_module(stage, data, factory.sources(stage), None)
-    trainer = factory.trainer(stage, "student", folder, folder, len(data.train_dataloader()))
-    trainer.fit(module, datamodule=data)
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+    return {name: value.detach().clone() for name, value in train(cfg, folder)["weights"].items()}
 
 
 def rank(number: int, folder: str, trainings: Mapping[str, DictConfig]) -> None:

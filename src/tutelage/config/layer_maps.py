@@ -1,14 +1,20 @@
 """Layers of two transformers that a loss compares: ``${layers:…}`` and ``${heads:…}`` in the yamls of ``loss=text/…``.
 
 A network's numbers of layers and heads are those of its config: ``net.layers`` of ``model=text_transformer``,
-``layers`` and ``config.num_hidden_layers`` of ``model=hf``. Where it names none, BERT-base's 12 count.
+``layers`` and ``config.num_hidden_layers`` of ``model=hf``. Where it names no layers, BERT-base's 12 count, which its
+signals then show; numbers of heads are not guessed.
 """
+
+from collections.abc import Sequence
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from tutelage.errors import TutelageError
 
-_BERT_BASE = 12  # layers, and heads
+_BERT_BASE = 12  # layers
+# Ours, and as families of transformers name them.
+_LAYERS = ("net.layers", "config.num_hidden_layers", "config.n_layers", "config.n_layer")
+_HEADS = ("net.heads", "config.num_attention_heads", "config.n_heads", "config.n_head")
 _MAPS = ("uniform", "inner", "last")
 
 
@@ -44,15 +50,18 @@ def layers(
     return OmegaConf.create([f"{source}.{first}"] * bool(first) + [f"{source}.{tap}{number}" for number in mapped])
 
 
-def heads(source: str, *, _root_: DictConfig) -> int:
-    """Returns the number of attention heads of a network."""
-    node = _root_[source]
-    found = OmegaConf.select(node, "net.heads") or OmegaConf.select(node, "config.num_attention_heads")
-    return int(found or _BERT_BASE)
+def heads(source: str, *, _root_: DictConfig) -> int | None:
+    """Returns a network's number of attention heads; None, which losses refuse, where its config does not say it."""
+    return _first(_root_[source], _HEADS)
 
 
 def _depth(node: DictConfig) -> int:
     kept = OmegaConf.select(node, "layers")
     if isinstance(kept, ListConfig):
         return len(kept)
-    return int(OmegaConf.select(node, "net.layers") or OmegaConf.select(node, "config.num_hidden_layers") or _BERT_BASE)
+    return _first(node, _LAYERS) or _BERT_BASE
+
+
+def _first(node: DictConfig, keys: Sequence[str]) -> int | None:
+    found = next(filter(None, (OmegaConf.select(node, key) for key in keys)), None)
+    return None if found is None else int(found)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tutelage import seeding
+from tutelage.data.chance import Chance
 from tutelage.errors import TutelageError
 from tutelage.runtime import devices
 from tutelage.types import NO_LABEL
@@ -65,8 +66,7 @@ class Augment:
 
     def __init__(self, steps: Iterable[Step], seed: int, views: int | None = None):
         self.steps, self.seed, self.views = list(steps), seed, views
-        if views is not None and views < 1:
-            raise TutelageError(f"data.views must be at least 1, or null; found {views}")
+        self.view = Chance(seed, views).view  # epoch → the number of the view that it uses
         for step in self.steps:
             if not isinstance(step, Step):
                 raise TutelageError(f"data.augment: {type(step).__name__} is not a tutelage.data.augment.Step")
@@ -74,10 +74,6 @@ class Augment:
     def with_seed(self, seed: int) -> "Augment":
         """Returns the same augmentations with another seed."""
         return Augment(self.steps, seed, self.views)
-
-    def view(self, epoch: int) -> int:
-        """Returns the number of the view that an epoch uses."""
-        return epoch % self.views if self.views else epoch
 
     def __call__(self, images: Tensor, keys: Tensor, view: int) -> Tensor:
         """Returns view ``view`` of the examples ``keys`` [B]: [B, C, H, W]."""

@@ -46,11 +46,18 @@ class Chance:
         seed: the run's.
         views: number of views of an example; None: no limit.
         times: how often each example occurs in an epoch.
+
+    Raises:
+        TutelageError: there is no view.
     """
 
     seed: int
     views: int | None = None
     times: int = 1
+
+    def __post_init__(self) -> None:
+        if self.views is not None and self.views < 1:
+            raise TutelageError(f"data.views must be at least 1, or null; found {self.views}")
 
     def with_seed(self, seed: int) -> "Chance":
         """Returns the same with another seed."""

@@ -39,7 +39,7 @@ class Peers(Source):
         """
         wanted = set(needs)
         self._of_all = "logits" in wanted
-        own: dict[str, set[str]] = {name: set() for name in self._named()}
+        own: dict[str, set[str]] = {name: set() for name in self.trained_networks()}
         for need in wanted - {"logits"}:
             signal, _, name = need.rpartition("@")
             if name not in own or not signal:
@@ -48,12 +48,12 @@ class Peers(Source):
                     f"the objective reads {need!r}"
                 )
             own[name].add(signal)
-        for name, net in self._named().items():
+        for name, net in self.trained_networks().items():
             net.register_taps(own[name] | {"logits"})
 
     def forward(self, batch: Batch) -> Signals:
         """Returns the signals of all networks, with gradients."""
-        found = {name: net(batch) for name, net in self._named().items()}
+        found = {name: net(batch) for name, net in self.trained_networks().items()}
         signals = {f"{signal}@{name}": x for name, own in found.items() for signal, x in own.items()}
         if self._of_all:
             signals["logits"] = torch.stack([own["logits"] for own in found.values()], -2)
@@ -61,7 +61,4 @@ class Peers(Source):
 
     def trained_networks(self) -> dict[str, Tapped]:
         """Returns all networks by their number."""
-        return self._named()
-
-    def _named(self) -> dict[str, Tapped]:
         return {str(i): net for i, net in enumerate(self.networks)}  # type: ignore[misc]

@@ -60,11 +60,9 @@ class TextFiles(TextData):
         **common: Any,
     ):
         named = Columns(text, pair, label, key, columns)
-        given = {"train": train, "val": val, "test": test}
         parts = {
-            part: read(listed(root, paths), named, encoding, class_names)
-            for part, paths in given.items()
-            if paths is not None
+            part: read(paths, named, encoding, class_names)
+            for part, paths in listed_parts(root, train=train, val=val, test=test).items()
         }
         labels = labels_of(parts, class_names, num_classes, label_dtype)
         super().__init__(parts=parts, labels=labels, class_names=class_names, **common)
@@ -101,6 +99,15 @@ class FurtherTexts:
             TutelageError: a file is missing or damaged, or lacks a column; names file and line.
         """
         return read(self.paths, self.columns, self.encoding)
+
+
+def listed_parts(root: str | Path | None, **given: Paths | None) -> dict[str, list[Path]]:
+    """Returns the paths of each part that is given.
+
+    Raises:
+        TutelageError: a part is an empty list.
+    """
+    return {part: listed(root, paths) for part, paths in given.items() if paths is not None}
 
 
 def listed(root: str | Path | None, given: Paths) -> list[Path]:

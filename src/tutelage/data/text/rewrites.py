@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tutelage import seeding
+from tutelage.data.chance import Chance
 from tutelage.data.text.tokenizer import Tokenizer
 from tutelage.errors import TutelageError
 from tutelage.types import Batch
@@ -53,8 +54,7 @@ class Rewrites:
 
     def __init__(self, steps: Iterable[Rewrite], seed: int, views: int | None, tokenizer: Tokenizer):
         self.steps, self.seed, self.views = list(steps), seed, views
-        if views is not None and views < 1:
-            raise TutelageError(f"data.views must be at least 1, or null; found {views}")
+        self.view = Chance(seed, views).view  # epoch → the number of the view that it uses
         for step in self.steps:
             if not isinstance(step, Rewrite):
                 raise TutelageError(f"data.augment: {type(step).__name__} is no rewrite of texts (tutelage.data.text)")
@@ -64,10 +64,6 @@ class Rewrites:
     def with_seed(self, seed: int, views: int | None = None) -> "Rewrites":
         """Returns the same rewrites with another seed, and another number of views if given."""
         return Rewrites(self.steps, seed, views or self.views, self.tokenizer)
-
-    def view(self, epoch: int) -> int:
-        """Returns the number of the view that an epoch uses."""
-        return epoch % self.views if self.views else epoch
 
     def __call__(self, batch: Batch, epoch: int) -> Batch:
         """Returns the batch in an epoch's view, which stands in ``view`` [B]."""

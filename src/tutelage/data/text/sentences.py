@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tutelage.data.examples import Examples
 from tutelage.data.text.base import TextData
-from tutelage.data.text.files import Paths, listed
+from tutelage.data.text.files import Paths, listed, listed_parts
 from tutelage.data.text.masking import MaskTokens
 from tutelage.data.text.rewrites import Rewrite, Rewrites
 from tutelage.data.text.rows import Columns, read
@@ -67,8 +67,8 @@ class Sentences(TextData):
         if not isinstance(masking, MaskTokens):
             raise TutelageError(f"data.masking: {type(masking).__name__} is no tutelage.data.text.masking.MaskTokens")
         named = Columns(text, None, None, None, columns)
-        given = {"train": train, "val": val, "test": test}
-        parts = {part: read(listed(root, one), named, encoding) for part, one in given.items() if one is not None}
+        given = listed_parts(root, train=train, val=val, test=test)
+        parts = {part: read(paths, named, encoding) for part, paths in given.items()}
         steps = [*(augment or ()), masking]
         super().__init__(parts=parts, labels=None, augment=steps, views=views, seed=seed, **common)
         self.name = listed(root, train)[0].name

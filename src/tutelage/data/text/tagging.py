@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tutelage.data.text.base import TextData
-from tutelage.data.text.files import Paths, listed
+from tutelage.data.text.files import Paths, listed, listed_parts
 from tutelage.data.text.labels import Labels
 from tutelage.data.text.rows import Rows, joined_rows, lines_of
 from tutelage.data.text.tokens import Tokens
@@ -59,11 +59,9 @@ class TaggedWords(TextData):
         input_shape: Sequence[int] | None = None,
         **common: Any,
     ):
-        given = {"train": train, "val": val, "test": test}
         parts = {
-            part: joined_rows([read_words(path, word, label, encoding) for path in listed(root, paths)])
-            for part, paths in given.items()
-            if paths is not None
+            part: joined_rows([read_words(path, word, label, encoding) for path in paths])
+            for part, paths in listed_parts(root, train=train, val=val, test=test).items()
         }
         found = sorted({tag for tags in parts["train"].labels for tag in tags}, key=lambda tag: (tag != "O", tag))
         self.tags = list(class_names or found)
