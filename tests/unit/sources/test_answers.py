@@ -32,6 +32,16 @@ def test_what_was_put_is_got_by_anyone(path):
     assert found[b"q"].dtype == np.float32
 
 
+def test_a_process_opens_the_file_once(path, monkeypatch):
+    opened, connect = [], sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *given, **more: opened.append(given) or connect(*given, **more))
+    answers = AnswerStore(path)
+    answers.put(ONE)
+    answers.get([b"q"])
+    answers.get([b"other"])
+    assert len(opened) == 1
+
+
 def test_more_questions_than_a_statement_takes(path):
     many = {i.to_bytes(4): np.array([i], np.float32) for i in range(1234)}
     answers = AnswerStore(path)

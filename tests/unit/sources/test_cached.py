@@ -114,3 +114,11 @@ def test_the_top_of_tokens_is_that_of_every_position(tmp_path):
     torch.testing.assert_close(found.softmax(-1).gather(-1, kept), p.gather(-1, kept))
     whole = Cached(None, stored(tmp_path / "whole", [topk_compress(logits, 7)]))({"key": KEY})["logits"]
     torch.testing.assert_close(whole, logits.log_softmax(-1))
+
+
+def test_rows_are_fetched_from_the_host_where_they_are_not_on_the_device(tmp_path):
+    source = Cached(None, stored(tmp_path, [{"logits": torch.randn(4, 3)}]))
+    assert source.asks_host
+    source.on_device = dict(source.on_host)
+    assert not source.asks_host
+    assert not Cached(Frozen(Tapped(nn.Linear(2, 3)))).asks_host

@@ -93,3 +93,18 @@ def test_taps_and_the_network_it_made():
 def test_a_decay_out_of_range(decay):
     with pytest.raises(TutelageError, match=r"decay must be in \[0, 1\)"):
         EMATeacher(decay)
+
+
+@pytest.mark.parametrize("ramp", [0.5, float("nan")])
+def test_a_ramp_out_of_range(ramp):
+    with pytest.raises(TutelageError, match="ramp must be at least 1"):
+        EMATeacher(ramp=ramp)
+
+
+def test_without_a_ramp_the_decay_is_the_same_from_the_first_step():
+    student, source = live(), EMATeacher(0.5, ramp=1.0)
+    source.attach({"logits"}, {"student": student})
+    before = source.net.net.head.bias.clone()
+    move(student, torch.Generator().manual_seed(4))
+    source.after_step()
+    torch.testing.assert_close(source.net.net.head.bias, (before + student.net.net.head.bias) / 2)
