@@ -16,11 +16,13 @@ from tutelage.config import factory
 
 pytestmark = pytest.mark.slow
 
-PEERS = (*TINY, "sources=peers", "loss=online/dml", "peers.count=2", "logger=none")
+PEERS = (*TINY, "sources=peers", "peers.count=2", "logger=none")
+DML = ("loss=online/dml",)
+KDCL = ("loss=online/kdcl", "loss.rule=general")
 
 
-def run(tmp_path: Path, name: str, *more: str) -> tuple[str, ...]:
-    return "distill", *PEERS, f"hydra.run.dir={tmp_path}/{name}/run", f"paths.outputs={tmp_path}/{name}", *more
+def run(tmp_path: Path, name: str, *more: str, loss: tuple[str, ...] = DML) -> tuple[str, ...]:
+    return "distill", *PEERS, *loss, f"hydra.run.dir={tmp_path}/{name}/run", f"paths.outputs={tmp_path}/{name}", *more
 
 
 def test_peers_are_written_measured_and_shown_like_the_student(main, tmp_path):
@@ -51,12 +53,13 @@ def test_without_weight_no_peer_is_trained_and_the_student_is_the_control(main, 
 
 
 @pytest.mark.long
-def test_a_killed_run_ends_in_the_same_peers(main, cli, tmp_path):
+@pytest.mark.parametrize("loss", [KDCL], ids=["kdcl"])
+def test_a_killed_run_ends_in_the_same_peers(main, cli, tmp_path, loss):
     often = "callbacks.recovery.every_n_steps=6"
-    assert main(*run(tmp_path, "whole", often)).code == 0
+    assert main(*run(tmp_path, "whole", often, loss=loss)).code == 0
     harm = f"+callbacks.harm={{_target_: faults.KillAt, stage: student, step: 22, marker: {tmp_path / 'struck'}}}"
-    assert cli(*run(tmp_path, "killed", often, harm), check=False).returncode == -9
-    assert main(*run(tmp_path, "killed", often, harm)).code == 0
+    assert cli(*run(tmp_path, "killed", often, harm, loss=loss), check=False).returncode == -9
+    assert main(*run(tmp_path, "killed", often, harm, loss=loss)).code == 0
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
     whole, killed = figures(tmp_path / "whole/run"), figures(tmp_path / "killed/run")
     assert killed["mean_of_peers"] == whole["mean_of_peers"]

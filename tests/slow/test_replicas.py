@@ -22,6 +22,8 @@ CASES = {
         {"find_unused_parameters": True},
     ),
     "every parameter": (("loss=ps_kd",), {}),
+    "peers": (("sources=peers", "loss=online/dml"), {}),
+    "peers with weights of their errors": (("sources=peers", "loss=online/kdcl", "loss.rule=general"), {}),
 }  # fmt: skip
 MASKED = ("soft_target", "dkd", "nkd", "tfkd_reg", "wsld")
 
