@@ -73,3 +73,23 @@ def test_a_label_for_each_word_is_a_whole_job_whose_cache_needs_one_width(folder
     assert weights(folder / "live" / "checkpoints") == weights(folder / "cached" / "checkpoints")
     metrics = json.loads((folder / "live" / "metrics.json").read_text())
     assert metrics["student"]["last"]["test"]["span_f1"] >= 0
+
+
+@pytest.mark.long
+def test_rewritten_texts_are_replayed_by_a_cache_to_the_bit_and_an_evaluation_needs_no_lexicon(folder):
+    lexicon = folder / "lexicon.txt"
+    lexicon.write_text("good JJ\ngreat JJ\nfine JJ\nbad JJ\ndull JJ\nfilm NN\nplot NN\n")
+    tagger = f"{{_target_: tutelage.data.text.word_tags.Lexicon, source: {lexicon}}}"
+    step = f"{{_target_: tutelage.data.text.tang.TangRewrite, tagger: {tagger}}}"
+    longer = [one for one in JOB if "max_epochs" not in one]
+    views = (f"data.augment=[{step}]", "+stages.teacher.data.augment=null", "data.views=3", "data.pad=max")
+    short = ("data.max_length=24", "trainer.max_epochs=4", "stages.teacher.trainer.max_epochs=2")
+    job = (*longer, *views, *short, "loss=logit_mse", "loss.alpha=1")
+    for name, cache in (("live_views", ()), ("cached_views", ("sources=cached",))):
+        tutelage("distill", *job, *cache, f"hydra.run.dir={name}", cwd=folder)
+    assert weights(folder / "live_views" / "checkpoints") == weights(folder / "cached_views" / "checkpoints")
+    signals = [path for path in folder.rglob("recipe.json") if path.parent.parent.name == "signals"]
+    assert any(json.loads(path.read_text())["views"] == 3 for path in signals if "augment" in path.read_text())
+    lexicon.unlink()
+    file = folder / "cached_views" / "checkpoints" / "last.safetensors"
+    assert "60" in tutelage("evaluate", f"checkpoint={file}", "hydra.run.dir=again", cwd=folder).stdout

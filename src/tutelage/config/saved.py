@@ -15,6 +15,8 @@ from tutelage.errors import TutelageError
 from tutelage.tasks.base import Task
 from tutelage.tasks.classification import Classification
 
+_REWRITES = "tutelage.data.text."
+
 
 def network_of(path: str | Path, trusted: Iterable[str] = ()) -> tuple[nn.Module, dict[str, Any]]:
     """Returns the network with its weights, and the file's header.
@@ -48,8 +50,17 @@ def data_of(
     Raises:
         TutelageError: the data are missing, or the file names code that is not ``trusted``.
     """
-    plain = vetted(header.get("data"), f"{path}, data", trusted)
+    plain = vetted(_without_rewrites(header.get("data")), f"{path}, data", trusted)
     return factory.data(OmegaConf.merge({"data": plain}, {"data": changes}))  # type: ignore[arg-type]
+
+
+def _without_rewrites(node: Any) -> Any:
+    """Returns a config of data without rewrites of training texts: they may need models and files, to no purpose."""
+    steps = node.get("augment") if isinstance(node, dict) else None
+    ours = isinstance(steps, list) and all(
+        isinstance(step, dict) and str(step.get("_target_")).startswith(_REWRITES) for step in steps
+    )
+    return {**node, "augment": None} if ours else node
 
 
 def task_of(header: Mapping[str, Any], data: Data, path: str | Path, trusted: Iterable[str] = ()) -> Task:

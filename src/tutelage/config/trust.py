@@ -36,6 +36,9 @@ _KNOWN = {
 _PARTS_OF_DATA = (
     "tutelage.data.augment",
     "tutelage.data.samplers",
+    "tutelage.data.text.files",
+    "tutelage.data.text.masking",
+    "tutelage.data.text.movie_reviews",
     "tutelage.data.unlabelled",
     "torchvision.transforms",
 )  # of their classes any may be built

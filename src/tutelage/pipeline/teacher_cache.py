@@ -35,8 +35,8 @@ def cached(stage: DictConfig, root: Path, data: Data) -> DictConfig:
     """Returns the stage with all cacheable sources reading from disk.
 
     ``sources=cached`` requests a cache. Networks of which only logits are read are cached automatically if images do
-    not change (no augmentation, all in memory), the result is bit-identical (``precision=32-true``) and no more than
-    1 GiB;
+    not change (no augmentation, all in memory), the result is bit-identical (``precision=32-true``; of texts whose
+    batches have different widths equal to rounding) and no more than 1 GiB;
     ``sources.<name>.cache=false`` keeps them live.
 
     Args:

@@ -14,7 +14,7 @@ from tutelage.data.module import Data
 from tutelage.data.text import tokenizer as tokenizers
 from tutelage.data.text.encode import Encoder
 from tutelage.data.text.labels import Labels
-from tutelage.data.text.rewrites import Rewrite, Rewrites
+from tutelage.data.text.rewrites import Rewrite, Rewrites, WordRewrite
 from tutelage.data.text.rows import Rows
 from tutelage.data.text.tokens import Tokens, TokenSet
 from tutelage.errors import TutelageError
@@ -91,7 +91,7 @@ class TextData(Data):
         vocab_size: int | None = None,
         tokenizer_digest: str | None = None,
         cache: str | Path | None = None,
-        augment: Iterable[Rewrite] | None = None,
+        augment: Iterable[Rewrite | WordRewrite] | None = None,
         views: int | None = None,
         test_size: float = 0.1,
         val_size: float = 0.1,
@@ -121,7 +121,7 @@ class TextData(Data):
             num_outputs=labels.num_outputs if labels else self.vocab_size,
             class_names=class_names or (labels.names if labels else None), unlabelled=self._bare(unlabelled), **common,
         )  # fmt: skip
-        self.augment = Rewrites(augment, seed, views, self.tokenizer) if augment else None
+        self.augment = self._rewrites(augment, seed, views) if augment else None
 
     def _divided(self) -> tuple[list[int], list[int]]:
         """Returns the rows of the training texts that stay, and those that are drawn as test texts."""
@@ -144,6 +144,15 @@ class TextData(Data):
             without = tokenizers.train(given, plain_texts(chosen_rows(rows, self._divided()[0])), size)
             return without if without.digest == digest else found
         return found
+
+    def _rewrites(self, steps: Iterable[Rewrite | WordRewrite], seed: int, views: int | None) -> Rewrites:
+        rows = self.parts["train"]
+        made = Rewrites(steps, seed, views, self.tokenizer, plain_texts(rows), self.encode.folder)
+        if made.of_words and rows.texts and isinstance(rows.texts[0], list):
+            raise TutelageError(
+                f"data.augment: {type(made.of_words[0]).__name__} changes words, and {self.name} has a label for each"
+            )
+        return made
 
     def _bare(self, unlabelled: Iterable[Texts] | None) -> list[_Bare]:
         for one in (found := list(unlabelled or ())):
@@ -191,7 +200,7 @@ class TextData(Data):
 
     def for_training(self, plain: TokenSet, examples: Examples) -> TokenSet:
         """Returns the training set, rewritten by epoch if configured."""
-        return replace(plain, rewrites=self.augment) if self.augment else plain
+        return replace(plain, rewrites=self.augment, encode=self.encode.few) if self.augment else plain
 
     def shown(self, split: str, keys: Sequence[int]) -> list[str]:
         """Returns texts of ``train``, ``val`` or ``test`` by key, the two of a pair with a line between them."""

@@ -1,6 +1,7 @@
 """Makes token ids of texts: once for a content, then they are read from disk."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,17 @@ class Encoder:
             )
         return tokens
 
+    def few(self, texts: Sequence[Any]) -> Tokens:
+        """Returns the ids of a batch's texts, without the library's threads, which worker processes can't share."""
+        found = self._made(texts, self._one_by_one(texts))
+        return Tokens(found["ids"], found["offsets"], found.get("segments"), None, texts)
+
     def _encode(self, texts: Sequence[Any]) -> dict[str, Tensor]:
+        return self._made(texts, self.encodings(texts))
+
+    def _made(self, texts: Sequence[Any], encodings: Iterable[Any]) -> dict[str, Tensor]:
         ids, segments, words, lengths = [], [], [], []
-        for one in self.encodings(texts):
+        for one in encodings:
             ids.append(np.array(one.ids, np.int32))
             lengths.append(len(one.ids))
             if isinstance(texts[0], tuple):
@@ -74,6 +83,18 @@ class Encoder:
 
     def encodings(self, texts: Sequence[Any]) -> Iterator[Any]:
         """Yields an encoding of the library for each text, pair of texts or list of words."""
+        words = bool(len(texts)) and isinstance(texts[0], list)
+        with self._truncating() as inner:
+            for start in range(0, len(texts), _AT_ONCE):
+                yield from inner.encode_batch(texts[start : start + _AT_ONCE], is_pretokenized=words)
+
+    def _one_by_one(self, texts: Sequence[Any]) -> Iterator[Any]:
+        with self._truncating() as inner:
+            for text in texts:
+                yield inner.encode(text) if isinstance(text, str) else inner.encode(*text)
+
+    @contextmanager
+    def _truncating(self) -> Iterator[Any]:
         inner = self.tokenizer.inner
         inner.no_truncation()
         if self.truncate:
@@ -81,10 +102,8 @@ class Encoder:
                 inner.enable_truncation(self.max_length)
             except Exception as error:  # fewer than the special tokens; the library raises Exception itself
                 raise TutelageError(f"data.max_length={self.max_length}: {error}") from error
-        words = bool(len(texts)) and isinstance(texts[0], list)
         try:
-            for start in range(0, len(texts), _AT_ONCE):
-                yield from inner.encode_batch(texts[start : start + _AT_ONCE], is_pretokenized=words)
+            yield inner
         finally:
             inner.no_truncation()
 

@@ -10,7 +10,7 @@ from tutelage.data.examples import Examples
 from tutelage.data.text.base import TextData
 from tutelage.data.text.files import Paths, listed, listed_parts
 from tutelage.data.text.masking import MaskTokens
-from tutelage.data.text.rewrites import Rewrite, Rewrites
+from tutelage.data.text.rewrites import Rewrite, Rewrites, WordRewrite
 from tutelage.data.text.rows import Columns, read
 from tutelage.data.text.tokens import TokenSet
 from tutelage.errors import TutelageError
@@ -58,7 +58,7 @@ class Sentences(TextData):
         columns: Sequence[str] | None = None,
         encoding: str = "utf-8",
         views: int | None = None,
-        augment: Sequence[Rewrite] | None = None,
+        augment: Sequence[Rewrite | WordRewrite] | None = None,
         num_classes: int | None = None,
         num_outputs: int | None = None,
         input_shape: Sequence[int] | None = None,

@@ -1,7 +1,7 @@
 """Texts as token ids, end to end in flat tensors, and the dataset that makes padded batches of them."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +80,7 @@ class TokenSet(Dataset[Batch]):
         pad: id of padding.
         width: tokens of every row; None: those of the batch's longest text.
         rewrites: applied to every batch.
+        encode: texts → their ids, where rewrites change words.
     """
 
     examples: Examples
@@ -87,6 +88,7 @@ class TokenSet(Dataset[Batch]):
     pad: int
     width: int | None = None
     rewrites: Rewrites | None = None
+    encode: Callable[[Sequence[Any]], Tokens] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -126,8 +128,9 @@ class TokenSet(Dataset[Batch]):
         with ``segment`` [B, L] int64 of pairs, and ``view`` [B] of texts that are rewritten.
         """
         epoch, indices = request
-        keys, tokens = self.keys.index_select(0, indices), self.tokens
-        start, length = tokens.offsets[keys], tokens.lengths[keys]
+        keys = self.keys.index_select(0, indices)
+        tokens, rows = self._read(keys, epoch)
+        start, length = tokens.offsets[rows], tokens.lengths[rows]
         place = torch.arange(self.width or int(length.max()))
         mask = place < length[:, None]
         at = torch.where(mask, start[:, None] + place, 0)
@@ -139,3 +142,15 @@ class TokenSet(Dataset[Batch]):
             known = mask & has_label(batch["label"])[:, None]
             batch["label"] = torch.where(known, tokens.tags[at].long(), NO_LABEL)
         return self.rewrites(batch, epoch) if self.rewrites else batch
+
+    def _read(self, keys: Tensor, epoch: int) -> tuple[Tokens, Tensor]:
+        """Returns token ids, and which of their texts are those of ``keys`` in an epoch's view."""
+        if self.rewrites is None or not self.rewrites.changes_words(epoch):
+            return self.tokens, keys
+        assert self.encode is not None
+        texts = [self.rewrites.text(self.tokens.texts[key], key, epoch) for key in keys.tolist()]
+        found = self.encode(texts)
+        if empty := (found.lengths == 0).nonzero().flatten().tolist():  # nothing of it is in the vocabulary
+            texts = [self.tokens.texts[int(keys[row])] if row in empty else text for row, text in enumerate(texts)]
+            found = self.encode(texts)
+        return found, torch.arange(len(texts))
