@@ -34,6 +34,7 @@ OWN = {
     "glue_stsb": FOUND,
     "tagged_words": ["data.train=nowhere.conll", *FOUND],
     "sentences": ["data.train=nowhere.txt", *FOUND],
+    "graph": ["data.path=nowhere", *FOUND[:3]],
     "hf": ["data.path=nowhere", "data.num_classes=2", "data.input_shape=[1,8,8]"],
 }  # what stands in them is looked at, too
 OWN["python_docs_lm"] = OWN["corpus"]

@@ -74,7 +74,7 @@ def load(path: str | Path, trust: Iterable[str] = ()) -> nn.Module:
     """
     net, header = network_of(path, trust)
     data: Any = header.get("data") or {}
-    known = {"about": header, "classes": header.get("classes") or data.get("class_names"), "preprocess": None}
+    known = {"about": header, "classes": header.get("class_names") or data.get("class_names"), "preprocess": None}
     if known["classes"] is None and isinstance(data.get("num_classes"), int):
         known["classes"] = [str(number) for number in range(data["num_classes"])]
     if data.get("mean") and data.get("std"):

@@ -11,7 +11,7 @@ from tutelage.errors import TutelageError, nearest
 from tutelage.losses.base import contract, hooks
 from tutelage.losses.precision import in_float32
 from tutelage.losses.ranks import mean_over_ranks
-from tutelage.types import Batch, Signals
+from tutelage.types import Batch, Signals, is_shared
 
 Path = str | list[str]  # "<source>.<signal>", or several
 
@@ -147,7 +147,7 @@ class Term(nn.Module):
             signal = _read(signals, path)
             if empty and path == "batch.label":
                 signal = signal.where(is_known(signal, each=True), 0)
-            whole = name.count(".") or signal.shape[: mask.dim()] != mask.shape
+            whole = is_shared(name) or signal.shape[: mask.dim()] != mask.shape
             kept[source][name] = signal if whole else signal.flatten(0, mask.dim() - 1).index_select(0, rows)
             fits |= not whole
         if not fits:

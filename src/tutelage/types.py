@@ -3,5 +3,12 @@
 from torch import Tensor
 
 NO_LABEL = -100  # of an example without one: what torch.nn.CrossEntropyLoss ignores
-Batch = dict[str, Tensor]  # "input", "label" (NO_LABEL where there is none), "key": which example
+# "input", "label" (NO_LABEL where there is none), "key": which example; each begins with the axis of examples, but
+# where the name has a dot, as "graph.edges", the field is of the whole batch
+Batch = dict[str, Tensor]
 Signals = dict[str, Tensor]  # "logits", and any tapped activation: "stage3", "embedding" …
+
+
+def is_shared(name: str) -> bool:
+    """Checks whether a field or signal is one for all examples of a batch: a parameter, or the graph of nodes."""
+    return "." in name

@@ -1,5 +1,7 @@
 """A tiny job of every task, on data of one's own."""
 
+import made_graph
+
 MLP = ("model@teacher=mlp", "model@student=mlp", "teacher.net.widths=[16]", "student.net.widths=[8]")
 OWN = ("data=dataset", "data.val_size=100", "data.check=32")
 PIXELS, WORDS = ("model@teacher=pixels", "model@student=pixels"), ("model@teacher=words", "model@student=words")
@@ -23,13 +25,18 @@ JOBS = {
         *OWN, *WORDS, *SOFT, "data.train={_target_: own_data.tags}", "data.test={_target_: own_data.tags, part: test}",
         "task=token_classification", "data.num_classes=3", "data.class_names=[O,B-x,I-x]", "student.width=4",
     ),
+    "graph": (
+        "data=graph", "data.path=made.npz", "data.train_per_class=8", "data.val_per_class=8", "data.batch_size=20",
+        "model@teacher=gcn", "model@student=mlp", "teacher.net.widths=[16]", "student.net.widths=[8]", *SOFT,
+    ),
     "language_model": (
         *OWN, *WORDS, *SOFT, "data.train={_target_: own_data.next_words}", "task=language_model",
         "data.test={_target_: own_data.next_words, part: test}", "data.num_classes=20", "student.width=4",
     ),
 }  # fmt: skip
 HEADLINE = {
-    "classification": "accuracy", "multilabel": "map", "regression": "rmse", "segmentation": "miou",
+    "classification": "accuracy", "graph": "accuracy",
+    "multilabel": "map", "regression": "rmse", "segmentation": "miou",
     "token_classification": "accuracy", "language_model": "nll",
 }  # fmt: skip
 SHORT = (
@@ -39,7 +46,8 @@ SHORT = (
 
 
 def write_models(folder):
-    """Writes the configs of the networks into ``folder``/conf."""
+    """Writes the configs of the networks into ``folder``/conf, and a graph beside it."""
+    made_graph.write(folder / "made.npz")
     for name, content in MODELS.items():
         path = folder / "conf" / "model" / f"{name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from torch.utils.data.distributed import DistributedSampler
 from tutelage import seeding
 from tutelage.data.resident import Residence
 from tutelage.errors import TutelageError
-from tutelage.types import Batch
+from tutelage.types import Batch, is_shared
 
 Request = tuple[int, Tensor]  # (epoch, indices), which determine a batch
 
@@ -207,11 +207,12 @@ def _by_chunks(dataset: Dataset[Batch], requests: Iterable[Request], dim: int) -
     for epoch, first in requests:
         batch = dataset[epoch, first]
         yield batch
-        at_once = max(1, min(_BATCHES, _BYTES // max(1, sum(x.nbytes for x in batch.values()))))
+        own = [name for name in batch if not is_shared(name)]
+        at_once = max(1, min(_BATCHES, _BYTES // max(1, sum(batch[name].nbytes for name in own))))
         while some := [indices for _, indices in islice(requests, at_once)]:
             chunk = dataset[epoch, torch.cat(some)]
-            parts = [x.split([len(indices) for indices in some], dim) for x in chunk.values()]
-            yield from (dict(zip(chunk, part, strict=True)) for part in zip(*parts, strict=True))
+            parts = [chunk[name].split([len(indices) for indices in some], dim) for name in own]
+            yield from ({**chunk, **dict(zip(own, part, strict=True))} for part in zip(*parts, strict=True))
 
 
 def _as_it_is(batch: Any) -> Any:

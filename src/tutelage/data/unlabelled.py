@@ -1,8 +1,6 @@
 """Reads additional unlabelled images: a folder, an IDX file, an array in an .npz."""
 
 import os
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +11,8 @@ from tutelage.data.examples import Examples, MemoryPixels, Pixels
 from tutelage.data.folder_scan import SUFFIXES, list_images, tell
 from tutelage.data.idx import read_idx
 from tutelage.data.image_folder import FilePixels
-from tutelage.errors import TutelageError, nearest
-from tutelage.runtime.file_sizes import read_npy
+from tutelage.data.npz import read_arrays
+from tutelage.errors import TutelageError
 from tutelage.types import NO_LABEL
 
 
@@ -94,7 +92,7 @@ class Npz:
                 or numbers outside [0, 1].
         """
         where = f"{self.path}, array {self.array!r}"
-        images = self._read()
+        images = read_arrays(self.path, [self.array], "data.unlabelled")[self.array]
         if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
             raise TutelageError(f"{where}: expected uint8, or floats in [0, 1]; found {images.dtype}")
         found = torch.from_numpy(images if images.dtype == np.uint8 else images.astype(np.float32))
@@ -102,23 +100,6 @@ class Npz:
         if found.is_floating_point():
             _check_range(where, found)
         return examples
-
-    def _read(self) -> np.ndarray:
-        if not self.path.is_file():
-            raise TutelageError(f"data.unlabelled: there is no file {self.path}")
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                arrays = {name.removesuffix(".npy"): name for name in archive.namelist()}
-                if self.array not in arrays:
-                    raise TutelageError(f"{self.path} has no array {self.array!r}; {nearest(self.array, arrays)}")
-                with archive.open(arrays[self.array]) as file:
-                    images = read_npy(file, archive.getinfo(arrays[self.array]).file_size, self.path)
-        except TutelageError:
-            raise
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            size = self.path.stat().st_size
-            raise TutelageError(f"{self.path}: not a sound .npz file ({size} bytes): {error}") from error
-        return images
 
 
 def _in_memory(where: str, images: Tensor, shape: tuple[int, ...]) -> Examples:

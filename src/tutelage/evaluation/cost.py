@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tutelage.evaluation.predictions import eval_mode
 from tutelage.models.tapped import arguments
-from tutelage.types import Batch
+from tutelage.types import Batch, is_shared
 
 log = logging.getLogger(__name__)
 _MASK = "mask?"  # as a network reads it that can do without
@@ -36,7 +36,8 @@ def multiply_adds(module: nn.Module, example: Sequence[int] | Batch) -> int | No
 
     Args:
         module: maps one floating-point batch, or the fields of one that it reads, to anything.
-        example: shape of one example's ``input``, without the batch dimension; or a batch (one example is used).
+        example: shape of one example's ``input``, without the batch dimension; or a batch, of which one example is used
+            and all that is of the whole batch: a network of graphs computes its answer for a node from all nodes.
 
     Returns:
         None, with one warning per class, if the module cannot run on shapes only: it needs values
@@ -48,7 +49,9 @@ def multiply_adds(module: nn.Module, example: Sequence[int] | Batch) -> int | No
     if _MASK in (module.__dict__.get("_reads") or {}).values():  # lengths are values; the example counts as unpadded
         fields = {name: x for name, x in fields.items() if f"{name}?" != _MASK}
     shapes = {
-        name: torch.empty_like(x[:1], dtype=dtype if x.is_floating_point() else x.dtype, device="meta")
+        name: torch.empty_like(
+            x if is_shared(name) else x[:1], dtype=dtype if x.is_floating_point() else x.dtype, device="meta"
+        )
         for name, x in fields.items()
     }
     try:
@@ -80,5 +83,14 @@ def _product_with_vector(matrix: Sequence[int], *_: Any, **__: Any) -> int:
     return 2 * math.prod(matrix)
 
 
+def _sparse_product(weight: Sequence[int], indices: Sequence[int], *_: Any, **__: Any) -> int:
+    return 2 * indices[0] * weight[1]
+
+
 # Products without a formula in torch's counter, which would count them as 0.
-_UNREGISTERED = {torch.ops.aten.mv: _product_with_vector, torch.ops.aten.dot: _product_with_vector}
+_UNREGISTERED = {
+    torch.ops.aten.mv: _product_with_vector,
+    torch.ops.aten.dot: _product_with_vector,
+    torch.ops.aten._embedding_bag: _sparse_product,
+    torch.ops.aten._embedding_bag_forward_only: _sparse_product,
+}

@@ -22,7 +22,7 @@ from tutelage.runtime.json_files import read_json
 from tutelage.sources.base import Source
 from tutelage.sources.cached import topk_compress
 from tutelage.sources.store import Column, Store, Writer
-from tutelage.types import Batch, Signals
+from tutelage.types import Batch, Signals, is_shared
 
 log = logging.getLogger(__name__)
 
@@ -245,7 +245,7 @@ def _of_batch(source: Source, batch: Batch, device: torch.device, top: int | Non
     """Returns the signals per example, and those shared by all: parameters, whose names contain a dot."""
     with torch.no_grad():
         signals = source({name: value.to(device) for name, value in batch.items()})
-    by_example = {name: x.cpu() for name, x in signals.items() if "." not in name}
+    by_example = {name: x.cpu() for name, x in signals.items() if not is_shared(name)}
     if top is not None and "logits" in by_example:
         by_example |= topk_compress(by_example.pop("logits"), top)
-    return by_example, {name: x.cpu() for name, x in signals.items() if "." in name}
+    return by_example, {name: x.cpu() for name, x in signals.items() if is_shared(name)}

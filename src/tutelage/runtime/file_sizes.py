@@ -45,11 +45,13 @@ def read_npy(file: IO[bytes], size: int, path: object) -> np.ndarray[Any, Any]:
         path: what errors call it.
 
     Raises:
-        TutelageError: the header claims more numbers than the file has, or than fit into memory.
+        TutelageError: the header claims more numbers than the file has, or than fit into memory; or they are pickled.
     """
     version = np.lib.format.read_magic(file)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, kind = read_header(file)
+    if kind.hasobject:
+        raise TutelageError(f"{path}: an array {list(shape)} of pickled objects, which are never unpickled")
     claimed = math.prod(shape) * kind.itemsize
     if claimed > size:
         raise TutelageError(f"{path}: its header says {list(shape)} {kind}, {claimed} bytes; there are {size}")

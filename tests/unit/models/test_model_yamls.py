@@ -17,7 +17,10 @@ from torch import Tensor, nn
 from tutelage.models.tapped import Tapped
 
 CONF = Path(__file__).parents[3] / "conf"
-OTHERS = ("hf", "unet", "causal_lm", "causal_lm_small", "text_cnn", "bilstm", "text_transformer", "minilm")
+OTHERS = (
+    "hf", "unet", "causal_lm", "causal_lm_small", "text_cnn", "bilstm", "text_transformer", "minilm",
+    "gcn", "graph_sage", "gat", "appnp",
+)  # fmt: skip
 NAMES = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if path.stem not in OTHERS)  # tests of their own
 # Those with a _target_ of their own; the others are one of these in another size, and run only once.
 FAMILIES = [name for name in NAMES if "_target_" in (CONF / "model" / f"{name}.yaml").read_text()]

@@ -1,0 +1,1 @@
+"""Nodes of one graph: files, splits and batches."""

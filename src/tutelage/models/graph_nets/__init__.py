@@ -1,0 +1,1 @@
+"""Networks on the nodes of a graph: GCN, GraphSAGE, GAT, APPNP."""
