@@ -84,6 +84,31 @@ def cc(student: Rows, teacher: Rows, gamma: float = 0.4, order: int = 2) -> floa
     )
 
 
+def gkd(student: Rows, teacher: Rows) -> float:
+    def graph(rows: Rows) -> list[list[float]]:
+        near = [[max(0.0, dot(unit(x), unit(y))) if x is not y else 0.0 for y in rows] for x in rows]
+        degree = [math.fsum(row) for row in near]
+        return [
+            [value / math.sqrt(degree[i] * degree[j]) if value else 0.0 for j, value in enumerate(row)]
+            for i, row in enumerate(near)
+        ]
+
+    s, t = graph(student), graph(teacher)
+    return math.fsum((a - b) ** 2 for x, y in zip(s, t, strict=True) for a, b in zip(x, y, strict=True))
+
+
+def irg_edges(rows: Rows) -> list[list[float]]:
+    square = [[dot(minus(x, y), minus(x, y)) for y in rows] for x in rows]
+    most = max(map(max, square)) or 1.0
+    return [[value / most for value in row] for row in square]
+
+
+def irg(student: Rows, teacher: Rows) -> float:
+    s, t = irg_edges(student), irg_edges(teacher)
+    apart = [(a - b) ** 2 for x, y in zip(s, t, strict=True) for a, b in zip(x, y, strict=True)]
+    return math.fsum(apart) / 2 / len(s)
+
+
 def crd_side(views: Rows, bank: Rows, keys: Sequence[Sequence[int]], temperature: float, z: float | None) -> float:
     """One side: ``views`` [B, d] against ``bank`` [N, d] at ``keys`` [B, 1 + K], positive first; Z of these if None."""
     raw = [[math.exp(dot(v, bank[k]) / temperature) for k in row] for v, row in zip(views, keys, strict=True)]

@@ -13,14 +13,16 @@ from torch import Tensor, nn
 from tutelage.errors import TutelageError
 from tutelage.losses.relation.cc import CC
 from tutelage.losses.relation.crd import CRD
+from tutelage.losses.relation.gkd import GKD
+from tutelage.losses.relation.irg import IRG
 from tutelage.losses.relation.pkt import PKT
 from tutelage.losses.relation.rkd import RKD
 from tutelage.losses.relation.sp import SP, flat_rows, unit
 
 Make = Callable[[], nn.Module]
 
-PLAIN: dict[str, Make] = {"SP": SP, "RKD": RKD, "PKT": PKT, "CC": lambda: CC(dim=None)}
-ORACLES = {"SP": oracle.sp, "RKD": oracle.rkd, "PKT": oracle.pkt, "CC": oracle.cc}
+PLAIN: dict[str, Make] = {"SP": SP, "RKD": RKD, "PKT": PKT, "CC": lambda: CC(dim=None), "GKD": GKD, "IRG": IRG}
+ORACLES = {"SP": oracle.sp, "RKD": oracle.rkd, "PKT": oracle.pkt, "CC": oracle.cc, "GKD": oracle.gkd, "IRG": oracle.irg}
 EVERY: dict[str, Make] = {
     **PLAIN,
     "CC-embedded": lambda: CC(dim=5),
