@@ -35,7 +35,7 @@ def curve(compose, loss: str, folder: Path) -> list[float]:
 
     A soft tree's loss reads a tree.
     """
-    pair = "resnet8" if loss in ("cat_kd", "ft", "ofd", "simkd") else "cnn"
+    pair = "resnet8" if loss in ("cat_kd", "ft", "ofd", "sdd", "simkd") else "cnn"
     student = "soft_tree" if loss == "soft_tree" else pair
     cfg = compose(
         f"loss={loss}", f"model@teacher={pair}", f"model@student={student}", "logger=none", "callbacks.progress=null"

@@ -22,7 +22,7 @@ def pair(loss: str) -> tuple[str, str]:
 
 
 # Those that compare examples with one another, or draw a mask: a rank sees its own share of a batch.
-OF_A_BATCH = {"cc", "crd", "dist", "gkd", "irg", "mgd", "mlkd", "pkt", "rkd", "soft_tree", "sp"}
+OF_A_BATCH = {"cc", "crd", "dist", "gkd", "irg", "itrd", "mgd", "mlkd", "ofa", "pkt", "rkd", "soft_tree", "sp", "srd"}
 
 
 @pytest.fixture(scope="module")

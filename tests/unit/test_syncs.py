@@ -43,7 +43,7 @@ def steps(compose, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_no_loss_waits(steps, loss):
-    pair = "resnet8" if loss in ("cat_kd", "ft", "ofd", "simkd") else "cnn"
+    pair = "resnet8" if loss in ("cat_kd", "ft", "ofd", "sdd", "simkd") else "cnn"
     student = "soft_tree" if loss == "soft_tree" else pair
     found = steps(f"loss={loss}", f"model@teacher={pair}", f"model@student={student}")
     assert found == [[]] * 5

@@ -123,3 +123,18 @@ def kl(log_q: Tensor, log_p: Tensor) -> Tensor:
     """
     p, q, d = log_p.exp(), log_q.exp(), log_p - log_q
     return torch.addcmul((p + q) * (d / 2).tanh(), q, d, value=-1).sum(-1)
+
+
+def label_and_rest(log_p: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """Splits distributions at a class of each row.
+
+    Args:
+        log_p: logarithms of probabilities, [B, C].
+        label: the classes, [B, 1].
+
+    Returns:
+        log [p_y, 1 − p_y], [B, 2], and the logarithms of the other classes' distribution, [B, C], in which the entry of
+        the class is about ``LOWEST``.
+    """
+    others = log_p.scatter(1, label, LOWEST)
+    return torch.cat([log_p.gather(1, label), others.logsumexp(1, keepdim=True)], 1), others.log_softmax(1)

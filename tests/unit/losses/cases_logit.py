@@ -21,6 +21,8 @@ from tutelage.losses.logit.logit_mse import LogitMSE
 from tutelage.losses.logit.lskd import LSKD
 from tutelage.losses.logit.mlkd import MLKD
 from tutelage.losses.logit.nkd import NKD
+from tutelage.losses.logit.ofa import OFA
+from tutelage.losses.logit.rld import RLD
 from tutelage.losses.logit.soft_target import SoftTarget
 from tutelage.losses.logit.tfkd import TfKDReg
 from tutelage.losses.logit.ttm import TTM, WTTM
@@ -57,6 +59,14 @@ CASES = {
     "SoftTarget": Case(SoftTarget, oracle.soft_target, TEMPERATURE),
     "LogitMSE": Case(LogitMSE, oracle.logit_mse, shift=False),
     "DKD": Case(DKD, oracle.dkd, {"alpha": (0.0, 1.0, 2.5), "beta": (0.0, 8.0, 0.5), **TEMPERATURE}, LABELLED),
+    "RLD": Case(
+        RLD,
+        oracle.rld,
+        {"alpha": (0.0, 1.0), "beta": (0.0, 8.0), "confidence_temperature": (1.0, 2.0), **TEMPERATURE},
+        LABELLED,
+        zero=False,
+    ),
+    "OFA": Case(OFA, oracle.ofa, {"eps": (0.5, 1.0, 1.5), **TEMPERATURE}, LABELLED, zero=False),
     "NKD": Case(NKD, oracle.nkd, {"gamma": (0.0, 1.5), **TEMPERATURE}, LABELLED, zero=False, gradient=("student",)),
     "DIST": Case(
         DIST,

@@ -161,3 +161,32 @@ def pskd(student: Array, label: Array, previous: Array, share: float) -> float:
         target[y] += 1 - share
         total.append(-(target * log_softmax(s)).sum())
     return mean(total)
+
+
+def rld(
+    student: Array,
+    teacher: Array,
+    label: Array,
+    alpha: float,
+    beta: float,
+    temperature: float,
+    confidence_temperature: float = 1.0,
+) -> float:
+    confidence, correlation = [], []
+    for s, t, y in zip(student, teacher, label, strict=True):
+        log_p, log_q = log_softmax(s, confidence_temperature), log_softmax(t, confidence_temperature)
+        first = int(np.argmax(t))
+        p_rest, q_rest = np.exp(without(log_p, y)).sum(), np.exp(without(log_q, first)).sum()
+        confidence.append(np.exp(log_q[first]) * (log_q[first] - log_p[y]) + q_rest * np.log(q_rest / p_rest))
+        below = t < t[y]
+        correlation.append(kl(t[below], s[below], temperature, temperature) if below.any() else 0.0)
+    return alpha * confidence_temperature**2 * mean(confidence) + beta * temperature**2 * mean(correlation)
+
+
+def ofa(student: Array, teacher: Array, label: Array, eps: float, temperature: float) -> float:
+    total = []
+    for s, t, y in zip(student, teacher, label, strict=True):
+        hot = np.eye(len(s))[y]
+        target = (softmax(t, temperature) + hot) ** eps - hot
+        total.append(-float((target * log_softmax(s, temperature)).sum()))
+    return mean(total)

@@ -1,9 +1,16 @@
 """Decoupled knowledge distillation (Zhao et al. 2022)."""
 
-import torch
 from torch import Tensor, nn
 
-from tutelage.losses.logits import LOWEST, checked_temperature, column, constant, kl, log_softmax, paired_rows
+from tutelage.losses.logits import (
+    checked_temperature,
+    column,
+    constant,
+    kl,
+    label_and_rest,
+    log_softmax,
+    paired_rows,
+)
 from tutelage.losses.precision import in_float32
 
 
@@ -54,13 +61,7 @@ class DKD(nn.Module):
         """Returns TCKD and NCKD, unweighted, T² inside, each a scalar."""
         label = column(label, student, "DKD")
         student, teacher = paired_rows(student, teacher, "DKD")
-        p_binary, p_others = _split(log_softmax(student, self.temperature), label)
-        q_binary, q_others = _split(log_softmax(teacher, self.temperature), label)
+        p_binary, p_others = label_and_rest(log_softmax(student, self.temperature), label)
+        q_binary, q_others = label_and_rest(log_softmax(teacher, self.temperature), label)
         squared = self.temperature**2
         return squared * kl(q_binary, p_binary).mean(), squared * kl(q_others, p_others).mean()
-
-
-def _split(log_p: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns log [p_y, 1 − p_y], [B, 2], and log p̂, [B, C], in which the label's entry is about ``LOWEST``."""
-    others = log_p.scatter(1, label, LOWEST)
-    return torch.cat([log_p.gather(1, label), others.logsumexp(1, keepdim=True)], 1), others.log_softmax(1)
