@@ -1,0 +1,1 @@
+"""Losses in which a discriminator learns to tell the student from the teacher."""
