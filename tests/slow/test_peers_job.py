@@ -16,9 +16,10 @@ from tutelage.config import factory
 
 pytestmark = pytest.mark.slow
 
-PEERS = (*TINY, "sources=peers", "peers.count=2", "logger=none")
-DML = ("loss=online/dml",)
-KDCL = ("loss=online/kdcl", "loss.rule=general")
+PEERS = (*TINY, "peers.count=2", "logger=none")
+DML = ("sources=peers", "loss=online/dml")
+KDCL = ("sources=peers", "loss=online/kdcl", "loss.rule=general")
+STALE = ("sources=stale_peers", "loss=online/codistillation", "peers.every=5")
 
 
 def run(tmp_path: Path, name: str, *more: str, loss: tuple[str, ...] = DML) -> tuple[str, ...]:
@@ -53,7 +54,7 @@ def test_without_weight_no_peer_is_trained_and_the_student_is_the_control(main, 
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("loss", [KDCL], ids=["kdcl"])
+@pytest.mark.parametrize("loss", [KDCL, STALE], ids=["kdcl", "stale"])
 def test_a_killed_run_ends_in_the_same_peers(main, cli, tmp_path, loss):
     often = "callbacks.recovery.every_n_steps=6"
     assert main(*run(tmp_path, "whole", often, loss=loss)).code == 0
