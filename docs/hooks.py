@@ -24,14 +24,16 @@ HEADINGS = {  # package of losses → heading in the navigation
     "regression": "Regression",
     "text": "Text encoders",
     "language": "Language models",
-    "online": "Peers",
+    "online": "Peers, branches and exits",
+    "adversarial": "Discriminators",
 }
 GROUPS = {  # folder of yamls → heading
     "multilabel": "Multi-label",
     "regression": "Regression",
     "segmentation": "Dense prediction",
     "text": "Text encoders",
-    "online": "Peers",
+    "online": "Peers, branches and exits",
+    "adversarial": "Discriminators",
 }
 LINK = re.compile(r"\[([^\[\]]*)\]\(([^()\s]+)\)")
 ROLE = re.compile(r":(?:func|class|mod|meth|data):<code>~?([\w.]+)</code>")

@@ -20,6 +20,7 @@ from tutelage.config.trainer_arguments import figures_of
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
 from tutelage.models.tapped import Tapped, tapped
+from tutelage.models.wrapper import Wrapper
 from tutelage.objective import Objective
 from tutelage.runtime import distributed
 from tutelage.runtime.masking import hidden, masked
@@ -229,17 +230,24 @@ def _learning(stage: DictConfig, name: str, data: Data) -> dict[str, Any]:
         "task": own,
         "outputs": data.num_outputs,
         "seed": stage.seed,
-        "about": about(stage, name),
+        "about": about(stage, name, isinstance(student.net, Wrapper)),
     }
 
 
-def about(stage: DictConfig, name: str) -> dict[str, Any]:
+def about(stage: DictConfig, name: str, wrapped: bool = False) -> dict[str, Any]:
     """Returns the header of a network's files: the configs that rebuild it and its data.
+
+    Args:
+        stage: the config as its training sees it.
+        name: of the training.
+        wrapped: whether its network is trained around a plain one, which the files hold.
 
     Raises:
         TutelageError: a value of the network comes from the environment, which files don't record.
     """
     plain: dict[str, Any] = OmegaConf.to_container(stage, resolve=True)  # type: ignore[assignment]
+    if wrapped:
+        plain["network"] = plain["network"]["student"]
     if key := masked(hidden(plain["network"])):
         raise TutelageError(
             f"the {name}'s {key} comes from an environment variable (${{oc.env:…}}) or holds credentials: such "

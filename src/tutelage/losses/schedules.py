@@ -23,5 +23,11 @@ def between(epoch: int, epochs: int, start: float, end: float) -> float:
     return float(start <= epoch / epochs < end)
 
 
+def ramp_up(epoch: int, epochs: int, share: float) -> float:
+    """Returns exp(−5 (1 − e/L)²) in the first L = ``share`` · epochs epochs e, counted from 0, then 1 (ONE)."""
+    length = share * epochs
+    return math.exp(-5.0 * (1.0 - epoch / length) ** 2) if epoch < length else 1.0
+
+
 def _progress(epoch: int, epochs: int) -> float:
     return epoch / (epochs - 1) if epochs > 1 else 1.0

@@ -23,6 +23,7 @@ from tutelage.errors import TutelageError
 from tutelage.evaluation.cost import multiply_adds, parameters, total
 from tutelage.evaluation.predictions import Stored, measure
 from tutelage.evaluation.results import SPLITS, WEIGHTS, write_results
+from tutelage.models.wrapper import deployed
 from tutelage.runtime import distributed, manifest
 from tutelage.runtime.files import remove_temporary_files, write_atomically
 from tutelage.runtime.json_files import read_json
@@ -134,7 +135,7 @@ def _train(
     trainer = factory.trainer(stage, name, folder, tensorboard_dir, len(data.train_dataloader()))
     facts: dict[str, Any] = {}
     if sharded := isinstance(trainer.strategy, Sharded):  # it can't be counted for shards
-        facts["multiply_adds"] = multiply_adds(learner.student.net.net, data.sample(1))
+        facts["multiply_adds"] = multiply_adds(deployed(learner.student.net.net), data.sample(1))
     if stage.graph == "never":
         warn_of_small_steps(learner, data, trainer.strategy.root_device, name)
     state = _state_to_go_on_from(folder / "states")
@@ -229,10 +230,10 @@ def _finish(learner: SupervisedModule, trainer: L.Trainer, folder: Path, data: D
         about_it = {**learner.about_beside(name), "epoch": header["epoch"]}
         save_network(made.net, folder / name / "last.safetensors", about_it)
         finish(made.net, folder / name, data, learner.task, device, training)
-    net = learner.shown.net.net
+    net = learner.written
     save_network(net, folder / "last.safetensors", header)
     if learner.average is not None:
-        save_network(learner.student.net.net, folder / "raw.safetensors", header)
+        save_network(deployed(learner.student.net.net), folder / "raw.safetensors", header)
     measured = next((callback.measured for callback in callbacks if isinstance(callback, GradientNorms)), {})
     compared = not learner.task.keeps_logits and learner.teaching  # the control is an artifact, of no teacher
     teacher = learner.teacher_on_validation() if compared else None

@@ -22,6 +22,7 @@ from tutelage.data.module import Data
 from tutelage.evaluation.cost import multiply_adds
 from tutelage.losses.base import hooks
 from tutelage.models.tapped import ReadsSources
+from tutelage.models.wrapper import Wrapper
 from tutelage.objective import Term
 from tutelage.pipeline.teacher_cache import CACHED
 from tutelage.pipeline.tensorboard_runs import SweepRuns
@@ -208,10 +209,8 @@ def unfit(module: SupervisedModule, teaching: Mapping[str, Source], data: Data) 
     if optimizer not in _ELEMENTWISE:
         return f"{optimizer} is not known to update each weight independently"
     net, objective = module.student.net.net, module.objective
-    if isinstance(net, ReadsSources):
-        return f"{type(net).__name__} reuses a part of its teacher"
-    if len(list(net.named_parameters(remove_duplicate=False))) != len(list(net.parameters())):
-        return f"{type(net).__name__} has layers that share weights"
+    if why := _unfit_network(net):
+        return f"{type(net).__name__} {why}"
     for name, source in teaching.items():
         if name in module.needs and (_learns(source) or source.trained_networks()):
             return f"the source {name!r} changes during training"
@@ -221,6 +220,15 @@ def unfit(module: SupervisedModule, teaching: Mapping[str, Source], data: Data) 
         if hooks(loss) & {"bind", "prepare"}:
             return f"{type(loss).__name__} stores something by example, or is trained before the student"
     return _unfit_step(module, teaching, data)
+
+
+def _unfit_network(net: nn.Module) -> str:
+    if isinstance(net, Wrapper):
+        return "is trained around the network that is written"
+    if isinstance(net, ReadsSources):
+        return "reuses a part of its teacher"
+    shares = len(list(net.named_parameters(remove_duplicate=False))) != len(list(net.parameters()))
+    return "has layers that share weights" if shares else ""
 
 
 def _unfit_data(data: Data) -> str:

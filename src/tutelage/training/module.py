@@ -15,6 +15,7 @@ from tutelage.data.module import Data
 from tutelage.errors import TutelageError, nearest, tried_out
 from tutelage.losses.base import contract, hooks
 from tutelage.models.tapped import Tapped
+from tutelage.models.wrapper import deployed
 from tutelage.objective import Objective, Term
 from tutelage.runtime.distributed import broadcast, is_up
 from tutelage.seeding import reseed, seeded
@@ -107,6 +108,11 @@ class SupervisedModule(L.LightningModule):
     def shown(self) -> Live | EMATeacher:
         """Returns the network that is validated, saved and exported: the student, or the average of its weights."""
         return self.student if self.average is None else self.average
+
+    @property
+    def written(self) -> nn.Module:
+        """Returns the plain network of :attr:`shown`, which files of weights hold and figures are of."""
+        return deployed(self.shown.net.net)
 
     def trained_beside(self) -> dict[str, Tapped]:
         """Returns the other networks that this training makes, by their folder in the student's."""

@@ -98,7 +98,7 @@ class BestWeights(L.Callback):
         if sign * value > (sign * self.best if self.best is not None else float("-inf")):
             self.best, self.epoch = value, trainer.current_epoch
             folder, epoch = Path(trainer.default_root_dir), {"epoch": self.epoch}
-            save_network(learner.shown.net.net, folder / "best.safetensors", {**learner.about, **epoch})
+            save_network(learner.written, folder / "best.safetensors", {**learner.about, **epoch})
             for beside, net in learner.trained_beside().items():
                 header = {**learner.about_beside(beside), **epoch}
                 save_network(net.net, folder / beside / "best.safetensors", header)

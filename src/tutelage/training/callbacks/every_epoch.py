@@ -16,4 +16,4 @@ class EveryEpoch(L.Callback):
         """Saves; a resumed run writes its epoch again, with the same content."""
         learner, epoch = cast(SupervisedModule, pl_module), trainer.current_epoch
         path = Path(trainer.default_root_dir) / "epochs" / f"{epoch}.safetensors"
-        save_network(learner.shown.net.net, path, {**learner.about, "epoch": epoch})
+        save_network(learner.written, path, {**learner.about, "epoch": epoch})

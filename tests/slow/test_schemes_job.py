@@ -1,0 +1,32 @@
+"""Students that teach themselves, and discriminators, from the command line."""
+
+import pytest
+from command import SPLITS
+from runs import figures, weights
+
+import tutelage as tt
+from tutelage.checkpoints.weights import about
+
+pytestmark = [pytest.mark.slow, pytest.mark.long]
+
+PAIR = ("model@teacher=vgg4", "teacher.net.widths=[2,4,8]", "model@student=vgg4", "student.net.widths=[2,4,8]")
+SMALL = (*PAIR, *SPLITS, "trainer.max_epochs=2", "logger=none", "callbacks.recovery.every_n_steps=6")
+
+
+@pytest.mark.parametrize("loss", ["online/one", "adversarial/logits"])
+def test_a_killed_run_ends_in_the_same_weights_and_the_plain_student_is_written(main, cli, tmp_path, loss):
+    def run(name, *more):
+        place = f"hydra.run.dir={tmp_path}/{name}/run", f"paths.outputs={tmp_path}/{name}"
+        return "distill", f"loss={loss}", *SMALL, *place, *more
+
+    assert main(*run("whole")).code == 0
+    harm = f"+callbacks.harm={{_target_: faults.KillAt, stage: student, step: 22, marker: {tmp_path / 'struck'}}}"
+    assert cli(*run("killed", harm), check=False).returncode == -9
+    assert main(*run("killed", harm)).code == 0
+    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+    found = figures(tmp_path / "whole/run")
+    assert figures(tmp_path / "killed/run") == found
+    assert found["student"]["parameters"] == found["control"]["parameters"]
+    file = tmp_path / "whole/run/checkpoints/last.safetensors"
+    assert about(file)["network"]["net"]["_target_"] == "tutelage.models.vgg.VGG"
+    assert sum(p.numel() for p in tt.load(file).parameters()) == found["control"]["parameters"]
