@@ -30,8 +30,8 @@ def module(**more):
     net = nn.Linear(2, 2)
     student = SimpleNamespace(net=SimpleNamespace(net=net))
     return SimpleNamespace(
-        student=student, shown=student, written=net, about={"stage": "student"}, device=torch.device("cpu"), task=Classification(),
-        trained_beside=dict,
+        student=student, shown=student, about={"stage": "student"}, device=torch.device("cpu"), task=Classification(),
+        trained_beside=dict, written=net,
         validation=Classification().validation(2), **more
     )  # fmt: skip
 
