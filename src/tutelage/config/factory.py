@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tutelage.config import source_nodes
 from tutelage.config.own_datasets import job_datasets
+from tutelage.config.phases import deep_merge, settle_phases
 from tutelage.config.trainer_arguments import figures_of
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
@@ -44,14 +45,15 @@ SPEED = {"compile": False, "graph": "never"}  # options of speed, off by default
 _LAYERS = {"control": ("student", "control"), "specialist": ("teacher", "specialist")}
 
 
-def stage_config(cfg: DictConfig, name: str) -> DictConfig:
+def stage_config(cfg: DictConfig, name: str, phase: str | None = None) -> DictConfig:
     """Returns the whole config with one stage's settings applied.
 
     ``stages.<name>`` is merged over ``callbacks``, ``data``, ``optimizer``, ``scheduler`` and ``trainer``: a node with
     a ``_target_`` replaces the one of that name, single keys merge. The control's settings start from the student's, a
     specialist's from the teacher's. Losses: the student's is ``loss``; the control's is the same at alpha = 0; the
     teacher's as well, without terms that read another source. A network that a method trains in the student's place,
-    ``stages.student.network``, is used above alpha = 0.
+    ``stages.student.network``, is used above alpha = 0. Of a student with phases the stage is that of ``phase``, or of
+    the last one (:mod:`tutelage.config.phases`).
 
     :func:`tutelage.config.plan.plan_job` resolves each stage once per job.
     """
@@ -62,13 +64,14 @@ def stage_config(cfg: DictConfig, name: str) -> DictConfig:
         own = cast(DictConfig, cfg.stages[layer])
         for group, node in own.items():
             if isinstance(node, DictConfig):
-                _deep_merge({group: OmegaConf.to_container(node, resolve=True)}, stage)
+                deep_merge({group: OmegaConf.to_container(node, resolve=True)}, stage)
         for option, off in SPEED.items():
             stage[option] = own.get(option, stage.get(option, off))
     if name != "student" and "alpha" in stage.loss:
         stage.loss.alpha = 0.0
     if teaches and "label_smoothing" in stage.loss:
         stage.loss.label_smoothing = cfg.stages.teacher.label_smoothing
+    settle_phases(cfg, stage, name, phase)
     stage.seed = cfg.stages.teacher.seed if teaches else cfg.seed
     if name != "student" or stage.loss.get("alpha") == 0.0 or "network" not in stage:
         stage.network = stage.teacher if teaches else stage.student
@@ -78,14 +81,6 @@ def stage_config(cfg: DictConfig, name: str) -> DictConfig:
     if name != "student":
         stage.loss = {"terms": {term: node for term, node in stage.loss.terms.items() if _counts_alone(node)}}
     return stage
-
-
-def _deep_merge(above: Any, below: Any) -> None:
-    for key, node in above.items():
-        if isinstance(node, dict) and "_target_" not in node and isinstance(below.get(key), DictConfig):
-            _deep_merge(node, below[key])
-        else:
-            below[key] = node
 
 
 def _counts_alone(term: DictConfig) -> bool:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from tutelage.config import moved, paths
 from tutelage.config.factory import stage_config
 from tutelage.config.own_datasets import job_datasets
+from tutelage.config.phases import earlier_phases
 from tutelage.config.preprocessing import settle_adapters
 from tutelage.config.source_nodes import loading, networks
 from tutelage.errors import TutelageError
@@ -58,6 +59,7 @@ class JobPlan:
         teachers: the networks of ``sources``, in their order.
         assistants: name → config of those between teacher and student, the first first; its ``sources`` are the
             student's: each is taught by the one before it.
+        phases: name → config of the student's trainings before its last one, in their order.
     """
 
     composed: DictConfig
@@ -65,6 +67,7 @@ class JobPlan:
     stages: Mapping[str, DictConfig]
     teachers: tuple[TeacherPlan, ...]
     assistants: Mapping[str, DictConfig]
+    phases: Mapping[str, DictConfig] = field(default_factory=dict)
 
     @property
     def student(self) -> DictConfig:
@@ -125,6 +128,11 @@ def stages_of(cfg: DictConfig) -> dict[str, DictConfig]:
     return {str(name): read_only(stage_config(cfg, str(name))) for name in cfg.stages}
 
 
+def phases_of(cfg: DictConfig) -> dict[str, DictConfig]:
+    """Returns the configs of the student's trainings before its last one, read-only."""
+    return {name: read_only(stage_config(cfg, "student", name)) for name in earlier_phases(cfg)}
+
+
 def plan_job(
     cfg: DictConfig, config: DictConfig | None = None, stages: Mapping[str, DictConfig] | None = None
 ) -> JobPlan:
@@ -136,7 +144,7 @@ def plan_job(
         stages: of :func:`stages_of`, likewise.
 
     Raises:
-        TutelageError: specialists without ``stages.specialist``, or of several networks.
+        TutelageError: specialists without ``stages.specialist``, or of several networks; phases beside assistants.
     """
     stages = stages_of(cfg) if stages is None else stages
     config = resolved(cfg) if config is None else config
@@ -151,7 +159,12 @@ def plan_job(
         name: read_only(stage_config(_with(cfg, {"student": net, "seed": stages["teacher"].seed + number}), "student"))
         for number, (name, net) in enumerate(_assistants(cfg).items(), start=1)
     }
-    return JobPlan(cfg, config, MappingProxyType(dict(stages)), teachers, MappingProxyType(assistants))
+    phases = phases_of(cfg)
+    if phases and assistants:
+        raise TutelageError("stages.student.phases can't be combined with assistants or generations")
+    return JobPlan(
+        cfg, config, MappingProxyType(dict(stages)), teachers, MappingProxyType(assistants), MappingProxyType(phases)
+    )
 
 
 def _teacher(

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
 from tutelage.config.loss_conflicts import check_together
-from tutelage.config.plan import JobPlan, plan_job, resolved, stages_of
+from tutelage.config.plan import JobPlan, phases_of, plan_job, resolved, stages_of
 from tutelage.config.source_nodes import options
 from tutelage.config.trainer_arguments import check_callbacks, check_trainer
 from tutelage.config.unknown_keys import DISTILL_KEYS, STAGE_GROUPS, refuse_unknown_keys, refuse_unknown_stage_keys
@@ -23,7 +23,7 @@ from tutelage.training.graphs import check_option
 from tutelage.training.parameter_groups import OPTIONS
 
 _ABSENT = object()
-_OPTIMIZER = re.compile(r"(stages\.\w+\.)?optimizer")
+_OPTIMIZER = re.compile(r"(stages\.[\w.]+\.)?optimizer")
 # Data settings that may differ between teacher and student: examples and their order, not the split or pixel range.
 _OWN_DATA = {
     "augment", "batch_size", "classes", "drop_last", "eval_batch_size", "focus", "labelled", "long_tail", "num_workers",
@@ -58,20 +58,26 @@ def check(cfg: DictConfig, overrides: Iterable[str] = (), config: DictConfig | N
     # only now the merged arguments of `stages.<name>` can be compared with the group's _target_
     for name, stage in stages.items():
         refuse_unknown_stage_keys(cfg, stage, name)
-        _check_same_data(stage, stages["student"], name)
-        _check_ranks(stage.trainer, cfg.trainer, name)
-        _check_needed(stage.callbacks, f"stages.{name}.callbacks")
-        check_trainer(stage.trainer, "trainer" if stage.trainer == cfg.trainer else f"stages.{name}.trainer")
-        if stage.scheduler.interval not in ("epoch", "step"):
-            raise TutelageError(f"scheduler.interval must be epoch or step; found {stage.scheduler.interval!r}")
-        for path, node in targets(stage.callbacks, f"stages.{name}.callbacks"):
-            refuse_others(get_object(node._target_), path)
-        own = stage.callbacks != cfg.callbacks
-        for group in STAGE_GROUPS:
-            for path, node in targets(stage[group], f"stages.{name}.{group}"):
-                _check_arguments(path, node)
-        check_callbacks(stage, name, f"stages.{name}.callbacks" if own else "callbacks")
+    phases = {f"student.phases.{name}": stage for name, stage in phases_of(cfg).items()}
+    for name, stage in {**stages, **phases}.items():
+        _check_stage(cfg, stage, stages["student"], name)
     return plan_job(cfg, config, stages)
+
+
+def _check_stage(cfg: DictConfig, stage: DictConfig, student: DictConfig, name: str) -> None:
+    _check_same_data(stage, student, name)
+    _check_ranks(stage.trainer, cfg.trainer, name)
+    _check_needed(stage.callbacks, f"stages.{name}.callbacks")
+    check_trainer(stage.trainer, "trainer" if stage.trainer == cfg.trainer else f"stages.{name}.trainer")
+    if stage.scheduler.interval not in ("epoch", "step"):
+        raise TutelageError(f"scheduler.interval must be epoch or step; found {stage.scheduler.interval!r}")
+    for path, node in targets(stage.callbacks, f"stages.{name}.callbacks"):
+        refuse_others(get_object(node._target_), path)
+    own = stage.callbacks != cfg.callbacks
+    for group in STAGE_GROUPS:
+        for path, node in targets(stage[group], f"stages.{name}.{group}"):
+            _check_arguments(path, node)
+    check_callbacks(stage, name, f"stages.{name}.callbacks" if own else "callbacks")
 
 
 _SECTIONS = ("data", "teacher", "student", "loss", "optimizer", "scheduler", "stages", "trainer", "paths")

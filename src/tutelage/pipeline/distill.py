@@ -31,6 +31,7 @@ from tutelage.pipeline import artifacts, fit, sweep, tensorboard_runs
 from tutelage.pipeline.extension import extends
 from tutelage.pipeline.metrics import metrics_document
 from tutelage.pipeline.plan_file import write_plan
+from tutelage.pipeline.student_phases import train_student
 from tutelage.pipeline.student_start import recipe_of_start, started
 from tutelage.pipeline.supervised import recipe
 from tutelage.pipeline.teacher_cache import cached
@@ -168,12 +169,7 @@ def distill(plan: JobPlan, folder: Path) -> dict[str, Any]:
     runs = tensorboard_runs.of_job(HydraConfig.get(), folder) if loggers.has_tensorboard(config) else None
     if runs and distributed.is_main():
         runs.begin()
-    fit.run(
-        student, "student", folder / "checkpoints", folder / "tensorboard", data,
-        lambda: started(
-            factory.distillation_module(student, data, factory.sources(student), reference), teaching.stage.sources
-        ),
-    )  # fmt: skip
+    train_student(plan, student, teaching, data, folder)
     taught = Trained.read(folder / "checkpoints", reused=False)
     found = {"teacher": teaching.teacher, "control": control, "student": taught}
     if (folder / "checkpoints" / "teacher").is_dir():  # a moving average exists only with the student

@@ -95,8 +95,13 @@ def check_stages(plan: JobPlan, data: Data) -> None:
     Raises:
         TutelageError: names the stage and the argument.
     """
-    for name in ("teacher", "student", "control"):  # the control follows the student
-        own = plan.stages[name]
+    phases = {f"student, phase {name},": own for name, own in plan.phases.items()}
+    for name, own in {
+        "teacher": plan.stages["teacher"],
+        **phases,
+        "student": plan.student,
+        "control": plan.control,
+    }.items():  # the control follows the student
         known = len(data.train_dataloader()) if own.data == plan.student.data else None  # else when it begins
         factory.try_optimizer(own, name, known)
         if known is not None:

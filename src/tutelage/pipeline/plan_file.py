@@ -47,6 +47,7 @@ def write_plan(folder: Path, plan: JobPlan, teaching: TeacherSetup, control: Tra
         "teachers": teachers,
         "assistants": assistants,
         "control": {"artifact": _name(control.folder), "config": _config(plan.control)},
+        **({"phases": {name: _config(own) for name, own in plan.phases.items()}} if plan.phases else {}),
         "student": {
             "taught_by": OmegaConf.to_container(teaching.stage.sources, resolve=True),
             "config": {**_config(student), "sources": OmegaConf.to_container(student.sources, resolve=True)},

@@ -219,6 +219,11 @@ class _Survey:
         cost = self._cost(self.stage, self.data, self._asked(self.stage))
         signals = [task for task in self.tasks if task.kind == "signals" and not task.is_there]
         after = tuple(task.name for task in signals or self.waits)
+        for name, own in self.plan.phases.items():
+            stage = replaced(own, {"sources": self.stage.sources})
+            cost_of = self._cost(stage, self._data(stage), self._asked(stage))
+            task = self._later(f"student, phase {name}", "student", TRAIN, self.waits, stage, **cost_of)
+            after = (*after, task.name)
         key = recipe_digest({"stage": _plain_recipe(self.stage, self.data)})
         action, made = TRAIN, ""
         if folder is not None and (folder / "checkpoints").is_dir():

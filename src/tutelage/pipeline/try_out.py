@@ -48,6 +48,8 @@ def try_out(plan: JobPlan, data: Data) -> None:
     module = started(factory.distillation_module(stage, data, teaching, None), stage.sources)
     check_losses_fit_task(module)
     module.dry_run(data)
+    for own in plan.phases.values():
+        factory.distillation_module(own, data, factory.sources(own), None).dry_run(data)
     for one in [plan.control, *(teacher.training for teacher in plan.teachers if not teacher.is_given)]:
         if factory.group_rules(one) is not None:  # patterns fit one network and not another
             name = "control" if one is plan.control else "teacher"
