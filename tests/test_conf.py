@@ -25,6 +25,13 @@ FOUND = [
 ]
 OWN = {
     "dataset": ["data.train={_target_: own_data.Pictures}"],
+    "streamed": [
+        "data.train={_target_: own_data.Stream}",
+        "data.val={_target_: own_data.Pictures, part: val}",
+        "data.test={_target_: own_data.Pictures, part: test}",
+        "data.length=300",
+        "data.num_classes=10",
+    ],
     "datamodule": ["data.datamodule={_target_: own_data.Module}"],
     "text": ["data.train=nowhere.tsv", *FOUND],
     "movie_reviews": FOUND,

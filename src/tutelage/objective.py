@@ -284,6 +284,19 @@ class Objective(nn.Module):
         for _, loss in self.losses():
             contract(loss).bind(keys, labels)
 
+    def check_needs_no_list(self) -> None:
+        """Refuses losses that store something for each training example, of data that are read as a stream.
+
+        Raises:
+            TutelageError: names the loss.
+        """
+        for path, loss in self.losses():
+            if "bind" in hooks(loss):
+                raise TutelageError(
+                    f"loss.{path}: {type(loss).__name__} needs the keys and labels of all training examples before the "
+                    "first, which a stream doesn't have: use data that have a length, or another loss"
+                )
+
     def look_ahead(self, batches: Sequence[Batch], device: torch.device) -> None:
         """Tells terms of all batches of an accumulated step (:meth:`Term.look_ahead`)."""
         for _, term in self._named():

@@ -128,7 +128,8 @@ class Stream(IterableDataset):
     """Samples in their order alone."""
 
     def __iter__(self):
-        yield from (Pictures("val")[row] for row in range(300))
+        pictures = Pictures("val")
+        yield from (pictures[row] for row in range(300))
 
 
 class Module(L.LightningDataModule):

@@ -1,6 +1,7 @@
 """Private APIs of torch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Self, cast
 
 import torch
@@ -77,3 +78,18 @@ def undo_compile(module: nn.Module) -> None:
 def inside_functorch() -> bool:
     """Checks whether a transform of ``torch.func`` (vmap, grad …) is running, which nothing public tells."""
     return torch._C._are_functorch_transforms_active()
+
+
+@contextmanager
+def without_worker() -> Iterator[None]:
+    """Context manager in which ``torch.utils.data.get_worker_info()`` is None, as outside of a loader's workers.
+
+    A dataset that splits itself among workers then gives all of its samples; there is no public way to say so.
+    """
+    from torch.utils.data._utils import worker
+
+    kept, worker._worker_info = worker._worker_info, None
+    try:
+        yield
+    finally:
+        worker._worker_info = kept

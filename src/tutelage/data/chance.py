@@ -20,13 +20,23 @@ from tutelage.errors import TutelageError
 @contextmanager
 def own_generators() -> Iterator[None]:
     """Context manager that restores the states of Python's, NumPy's and torch's global generators."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    states = global_states()
     try:
         yield
     finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
-        torch.set_rng_state(states[2])
+        set_global_states(states)
+
+
+def global_states() -> tuple[Any, Any, Tensor]:
+    """Returns the states of Python's, NumPy's and torch's global generators."""
+    return random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+
+
+def set_global_states(states: tuple[Any, Any, Tensor]) -> None:
+    """Restores the states of Python's, NumPy's and torch's global generators."""
+    random.setstate(states[0])
+    np.random.set_state(states[1])  # noqa: NPY002
+    torch.set_rng_state(states[2])
 
 
 def seed_generators(*parts: int | str) -> int:

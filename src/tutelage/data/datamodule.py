@@ -38,19 +38,9 @@ class ModuleData(DatasetData):
             super().__init__(**datamodule.parts, split_seed=split_seed, **common)
             self.name = datamodule.name
             return
-        module = datamodule() if callable(datamodule) else datamodule
-        if not isinstance(module, L.LightningDataModule):
-            raise TutelageError(f"data.datamodule: expected a LightningDataModule; found {type(module).__name__}")
-        name = type(module).__name__
-        with own_generators():
-            seed_generators(split_seed, "datamodule")
-            _run(name, "prepare_data", module.prepare_data)
-            for stage in ("fit", "test"):
-                _run(name, f"setup({stage!r})", partial(module.setup, stage))
-            given = {part: _loader(module, part) for part in _LOADERS}
-        if given["train"] is None:
-            raise TutelageError(f"data.datamodule: {name} has no train_dataloader")
-        super().__init__(train=given["train"], val=given["val"], test=given["test"], split_seed=split_seed, **common)
+        name, given = loaders_of(datamodule, split_seed)
+        parts: dict[str, Any] = dict(given)
+        super().__init__(**parts, split_seed=split_seed, **common)
         self.name = name
 
     @property
@@ -64,6 +54,31 @@ class _Loaders(NamedTuple):
 
     name: str
     parts: dict[str, Any]
+
+
+def loaders_of(datamodule: Any, split_seed: int) -> tuple[str, dict[str, DataLoader[Any] | None]]:
+    """Prepares a LightningDataModule; returns its name and its loaders for ``train``, ``val`` and ``test``.
+
+    Args:
+        datamodule: the module, or a function that returns one.
+        split_seed: seeds the random numbers that it draws.
+
+    Raises:
+        TutelageError: it is no LightningDataModule, fails, or has several loaders for a part.
+    """
+    module = datamodule() if callable(datamodule) else datamodule
+    if not isinstance(module, L.LightningDataModule):
+        raise TutelageError(f"data.datamodule: expected a LightningDataModule; found {type(module).__name__}")
+    name = type(module).__name__
+    with own_generators():
+        seed_generators(split_seed, "datamodule")
+        _run(name, "prepare_data", module.prepare_data)
+        for stage in ("fit", "test"):
+            _run(name, f"setup({stage!r})", partial(module.setup, stage))
+        given = {part: _loader(module, part) for part in _LOADERS}
+    if given["train"] is None:
+        raise TutelageError(f"data.datamodule: {name} has no train_dataloader")
+    return name, given
 
 
 def _loader(module: L.LightningDataModule, part: str) -> DataLoader[Any] | None:

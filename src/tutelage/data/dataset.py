@@ -12,10 +12,10 @@ from torch.utils.data import Subset
 from tutelage.data.chance import Chance, Transform, Transforms
 from tutelage.data.examples import Examples, divide
 from tutelage.data.fields import INPUT, LABEL, Fields
-from tutelage.data.found_labels import class_names_of, labels_of, widths
+from tutelage.data.found_labels import FoundLabels, class_names_of, labels_of, widths
 from tutelage.data.labels import checked_labels, has_label, is_class, of_pixels
 from tutelage.data.module import Data
-from tutelage.data.parts import as_part
+from tutelage.data.parts import Part, as_part
 from tutelage.data.sample_labels import LabelReader, SampleLabels
 from tutelage.data.samplers import Weighted
 from tutelage.data.samples import Bare, Reading, Samples, SampleSet
@@ -104,12 +104,9 @@ class DatasetData(Data):
         self.fields, self.check = Fields(fields), check
         given = {"train": train, "val": val, "test": test}
         replaced = common.get("sampler") is not None
-        self._parts = {key: as_part(f"data.{key}", one, replaced) for key, one in given.items() if one is not None}
-        reader = LabelReader(label_dtype, ignore_index)
-        found = {
-            key: part.labels or labels_of(part.name, part.dataset, self.fields, reader, check)
-            for key, part in self._parts.items()
-        }
+        self._parts = {key: self.part(key, one, replaced) for key, one in given.items() if one is not None}
+        self.label_reader = reader = LabelReader(label_dtype, ignore_index)
+        found = {key: part.labels or self.found(key, part) for key, part in self._parts.items()}
         self._parts = {key: replace(part, labels=found[key]) for key, part in self._parts.items()}
         self._labels = {key: one.table for key, one in found.items()}
         names = class_names or class_names_of(self._parts["train"].dataset, self.fields)
@@ -142,6 +139,14 @@ class DatasetData(Data):
         self._training = replace(self._reading, transforms=changed)
         self._chance = Chance(seed, views)
         self.augment = self._chance if train_transform is not None else None
+
+    def part(self, key: str, given: Any, replaced: bool) -> Part:
+        """Returns the set that was given for ``train``, ``val`` or ``test`` (:func:`~tutelage.data.parts.as_part`)."""
+        return as_part(f"data.{key}", given, replaced)
+
+    def found(self, key: str, part: Part) -> FoundLabels:
+        """Returns the labels of ``train``, ``val`` or ``test``."""
+        return labels_of(part.name, part.dataset, self.fields, self.label_reader, self.check)
 
     @property
     def shared(self) -> dict[str, Any]:

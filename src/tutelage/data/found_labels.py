@@ -15,6 +15,7 @@ from tutelage.data.fields import Fields, entries
 from tutelage.data.labels import describe
 from tutelage.data.sample_labels import LabelReader
 from tutelage.data.samples import Samples
+from tutelage.data.streams import Head
 from tutelage.errors import TutelageError
 
 log = logging.getLogger(__name__)
@@ -147,7 +148,7 @@ def _numbers(values: Any) -> Tensor | None:
 
 def class_names_of(dataset: Any, fields: Fields) -> list[str] | None:
     """Returns the dataset's ``classes``, ``class_names`` or those of a feature; None without any."""
-    while isinstance(dataset, Subset):
+    while isinstance(dataset, Subset | Head):
         dataset = dataset.dataset
     place = (fields.places or {}).get("label")
     features = getattr(dataset, "features", None)
@@ -192,7 +193,7 @@ def widths(
         )
     if count is None and largest is None:
         raise TutelageError(
-            "data.num_classes is needed: labels have several places, as those of pixels and tokens, and reading all of "
-            "them to find the largest would take long (data.check=null does)"
+            "data.num_classes is needed: not all labels are read to find the largest, those of pixels and tokens as "
+            "that would take long (data.check=null does), those of a stream as they come with its samples"
         )
     return (count, count) if count else ((largest or 0) + 1,) * 2

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from PIL import Image
 
 from tutelage.errors import TutelageError, nearest
 from tutelage.runtime.file_sizes import check_size
+
+_AT_ONCE = 64  # rows that are read from a stream of them
 
 
 def split_files(root: Path, split: str) -> list[Path]:
@@ -94,15 +96,38 @@ class ParquetTable:
             return metadata["classes"].split("\n") if "classes" in metadata else None
 
     def _value(self, value: Any, name: str, row: int) -> Any:
-        content = value.get("bytes") if isinstance(value, dict) else None
-        if content is None:
-            return np.asarray(value) if isinstance(value, list) else value
-        try:
-            with Image.open(io.BytesIO(content)) as image:
-                image.load()
-                return image
-        except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error …
-            raise TutelageError(
-                f"{self.paths[0].parent}: column {name!r} of row {row} can't be read as an image "
-                f"({len(content)} bytes): {error}"
-            ) from error
+        return _opened(value, f"{self.paths[0].parent}: column {name!r} of row {row}")
+
+
+def rows_of(path: Path) -> Iterator[dict[str, Any]]:
+    """Yields the rows of one file as ``{column: value}`` with images opened; a few are in memory at a time.
+
+    Raises:
+        TutelageError: pyarrow is missing, or the file is damaged.
+    """
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise TutelageError(f"{path}: reading .parquet needs pyarrow: pip install 'tutelage[parquet]'") from error
+    row = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for some in file.iter_batches(batch_size=_AT_ONCE):
+                for values in some.to_pylist():
+                    yield {name: _opened(value, f"{path}: {name!r} of row {row}") for name, value in values.items()}
+                    row += 1
+    except (OSError, pyarrow.ArrowException) as error:
+        raise TutelageError(f"{path}: can't be read as a parquet file: {str(error).splitlines()[0]}") from error
+
+
+def _opened(value: Any, where: str) -> Any:
+    content = value.get("bytes") if isinstance(value, dict) else None
+    if content is None:
+        return np.asarray(value) if isinstance(value, list) else value
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
+            return image
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error …
+        raise TutelageError(f"{where} can't be read as an image ({len(content)} bytes): {error}") from error

@@ -2,7 +2,7 @@
 
 import logging
 import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,13 +47,14 @@ class Part:
     labels: FoundLabels | None = None
 
 
-def as_part(name: str, given: Any, replaced: bool = False) -> Part:
+def as_part(name: str, given: Any, replaced: bool = False, streamed: bool = False) -> Part:
     """Returns a split from a dataset, a function that returns one, or a loader.
 
     Args:
         name: for messages.
         given: any of these.
         replaced: whether ``data.sampler`` takes the place of a loader's own sampler.
+        streamed: whether the dataset is only read from its beginning on; else an iterable one is read into memory.
 
     Raises:
         TutelageError: it is not a dataset, it is empty, or a loader's sampler is no function of seed and epoch.
@@ -63,6 +64,13 @@ def as_part(name: str, given: Any, replaced: bool = False) -> Part:
     if isinstance(given, type) or (callable(given) and not hasattr(given, "__len__")):
         given = given()
     part = _of_loader(name, given, replaced) if isinstance(given, DataLoader) else Part(name, given)
+    if streamed:
+        if not isinstance(part.dataset, Iterable) or isinstance(part.dataset, Iterator):
+            raise TutelageError(
+                f"{name}: expected an IterableDataset, or another object that can be iterated from its beginning in "
+                f"each epoch; found {type(part.dataset).__name__}"
+            )
+        return part
     if isinstance(part.dataset, IterableDataset):
         part = replace(part, dataset=_read(name, part.dataset))
     if not hasattr(part.dataset, "__getitem__") or not hasattr(part.dataset, "__len__"):
@@ -119,8 +127,8 @@ def _read(name: str, stream: Iterable[Any]) -> list[Any]:
             if len(samples) >= most:
                 raise TutelageError(
                     f"{name}: {type(stream).__name__} can only be read from its beginning, and more than {most} of its "
-                    "samples don't fit into half of the free memory: keys, splits, caches and exact resumption need a "
-                    "map-style Dataset, with len() and [i]"
+                    "samples don't fit into half of the free memory: data=streamed trains on it as it is read; splits, "
+                    "caches and few labels need a map-style Dataset, with len() and [i]"
                 )
             samples.append(sample)
     log.info("%s: %d samples of %s were read into memory, once", name, len(samples), type(stream).__name__)

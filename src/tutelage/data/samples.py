@@ -141,7 +141,10 @@ class Reading:
 
     def sample(self, samples: Samples, key: int, seed: int) -> Any:
         """Returns one transformed sample, as tensors unless a ``collate`` makes the batch."""
-        where, sample = samples.place(key)[0], samples.sample(key)
+        return self.made(samples.sample(key), samples.place(key)[0], seed)
+
+    def made(self, sample: Any, where: str, seed: int) -> Any:
+        """Returns a sample as :meth:`sample` does, from itself."""
         if self.transforms is None and self.collate is not None:
             return sample
         fields, changed = self.fields.pick(sample, where), {}

@@ -25,6 +25,8 @@ def warn_of_classes(data: Data) -> None:
     """
     if not distributed.is_main() or data.num_classes is None or not is_class(data.splits["train"].labels):
         return
+    if not data.listed:  # its first labels say little of the others
+        return
     counts = {split: _counts(data.splits[split].labels, data.num_classes) for split in ("train", "val", "test")}
     for split, count in counts.items():
         present = count.nonzero().flatten().tolist()

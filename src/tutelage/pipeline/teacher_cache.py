@@ -92,6 +92,12 @@ def check_views(stage: DictConfig, data: Data) -> None:
     asked = [node for node in stage.sources.values() if node.get("_target_") == CACHED]
     if data.augment is not None and any(node.views is None for node in asked):
         raise TutelageError("a cache of augmented images needs data.views=K; epoch e then uses view e mod K")
+    if asked and len(data.splits["train"].keys) < len(data.splits["train"]):
+        raise TutelageError(
+            "sources=cached needs the key of every training example in advance, the same in each epoch; of a stream it "
+            "is known if an epoch is the whole stream, of known length, in the same order each time (data.length, "
+            "data.examples=null, no data.fields.key): use sources=frozen"
+        )
     if data.ragged and asked:
         _check_lengths(stage, data)
     for name, node in stage.sources.items():

@@ -84,6 +84,8 @@ class Recorded(Source):
         found = {}
         for split, name in (("train", "training"), ("val", "validation")):
             part = data.splits[split]
+            if len(part.keys) < len(part.labels):  # a stream whose keys are not known in advance
+                continue
             chosen = (part.labels >= 0).nonzero()[:_GRADED, 0]
             logits = self.logits[self.rows(part.keys[chosen].to(self.key.device))]
             found[name] = logits.cpu(), part.labels[chosen].cpu()

@@ -183,6 +183,8 @@ class SupervisedModule(L.LightningModule):
         training = self.training
         self.eval()
         with torch.enable_grad(), seeded(self.seed, "shapes"):
+            if not data.listed:
+                self.objective.check_needs_no_list()
             self.objective.bind(data.splits["train"].keys, data.splits["train"].labels)
             try:
                 signals = self.signals({name: value.to(device) for name, value in batch.items()})

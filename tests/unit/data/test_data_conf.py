@@ -14,7 +14,7 @@ from tutelage.data.unlabelled import Folder
 
 CONF = Path(__file__).parents[3] / "conf"
 OWN = (  # of other labels or shapes
-    "dataset", "datamodule", "hf", "diabetes", "mnist_multilabel", "mnist_segmentation", "text",
+    "dataset", "streamed", "datamodule", "hf", "diabetes", "mnist_multilabel", "mnist_segmentation", "text",
     "movie_reviews", "corpus", "sentences",
     "tagged_words", "glue", "glue_stsb",
 )  # fmt: skip
