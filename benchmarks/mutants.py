@@ -130,7 +130,7 @@ def tests_of(file: Path) -> list[str]:
     package, _, name = module.rpartition(".")
     pattern = re.compile(rf"{re.escape(module)}\b|from {re.escape(package)} import [^\n]*\b{name}\b")
     found = [path for path in (ROOT / "tests" / "unit").rglob("test_*.py") if pattern.search(path.read_text())]
-    return [str(path) for path in sorted(found, key=lambda path: (path.stem != f"test_{name}", path))]
+    return [str(path) for path in sorted(found, key=lambda path: (not path.stem.endswith(f"_{name}"), path))]
 
 
 def passes(overlay: Path, tests: list[str]) -> bool | None:
