@@ -22,7 +22,9 @@ def pair(loss: str) -> tuple[str, str]:
 
 
 # Those that compare examples with one another, or draw a mask: a rank sees its own share of a batch.
-OF_A_BATCH = {"cc", "crd", "dist", "gkd", "irg", "itrd", "mgd", "mlkd", "ofa", "pkt", "rkd", "soft_tree", "sp", "srd"}
+OF_A_BATCH = {
+    "cc", "crd", "dist", "gkd", "irg", "itrd", "mgd", "mlkd", "pkt", "rkd", "semckd", "soft_tree", "sp", "srd", "uskd",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -96,7 +96,7 @@ def _tap(source: str, given: str | None, place: int | str, *, _root_: DictConfig
         given = place if _both_have(place, _root_) else "embedding"
     elif given is None:
         maps = _maps(source, _root_) if all(_root_[name].get("maps") for name in _NETWORKS) else ["embedding"]
-        given = maps[min(int(place), len(maps) - 1)]
+        given = maps[max(min(int(place), len(maps) - 1), -len(maps))]
     return f"{source}.{given}"
 
 
