@@ -96,7 +96,7 @@ class NodeSet(Dataset[Batch]):
 
 
 @dataclass(frozen=True, eq=False)
-class _Bare:
+class _WithoutLabels:
     """Nodes whose labels are not used in training."""
 
     nodes: Nodes
@@ -181,17 +181,17 @@ class GraphData(Data):
         self._test_labels = labels[held if inductive and tested != "observed" else self.parts["test"]]
         super().__init__(
             num_classes=num_classes, class_names=class_names, split_seed=split_seed, val_size=val_per_class,
-            unlabelled=self._bare(unlabelled), **common,
+            unlabelled=self._without_labels(unlabelled), **common,
         )  # fmt: skip
 
     def _nodes(self, *parts: str) -> Nodes:
         return Nodes(self.observed, self._number[torch.cat([self.parts[part] for part in parts])])
 
-    def _bare(self, parts: Iterable[str] | None) -> list[_Bare]:
+    def _without_labels(self, parts: Iterable[str] | None) -> list[_WithoutLabels]:
         for part in (found := list(parts or ())):
             if part not in _UNLABELLED or found.count(part) > 1:
                 raise TutelageError(f"data.unlabelled must be some of {', '.join(_UNLABELLED)}, once; found {found}")
-        return [_Bare(self._nodes(part)) for part in found]
+        return [_WithoutLabels(self._nodes(part)) for part in found]
 
     def load(self) -> tuple[Examples, Examples]:
         """Returns training nodes, then validation nodes, and the test nodes."""
