@@ -33,12 +33,18 @@ class Curve(Quiet):
 def curve(compose, loss: str, folder: Path) -> list[float]:
     """A pair of small CNNs; of ResNet-8s where a loss reads batch normalisation or the map before a bare classifier.
 
-    A soft tree's loss reads a tree.
+    A soft tree's loss reads a tree. MHGD's attention learns for some epochs only.
     """
     pair = "resnet8" if loss in ("cat_kd", "ft", "ofd", "sdd", "simkd") else "cnn"
     student = "soft_tree" if loss == "soft_tree" else pair
+    short = ["loss.terms.mhgd.loss.epochs=4"] if loss == "mhgd" else []
     cfg = compose(
-        f"loss={loss}", f"model@teacher={pair}", f"model@student={student}", "logger=none", "callbacks.progress=null"
+        *short,
+        f"loss={loss}",
+        f"model@teacher={pair}",
+        f"model@student={student}",
+        "logger=none",
+        "callbacks.progress=null",
     )
     with open_dict(cfg):
         cfg.trainer.max_epochs, cfg.trainer.limit_val_batches = 2, 0

@@ -28,6 +28,7 @@ JOBS = {
     "graph": (
         "data=graph", "data.path=made.npz", "data.train_per_class=8", "data.val_per_class=8", "data.batch_size=20",
         "model@teacher=gcn", "model@student=mlp", "teacher.net.widths=[16]", "student.net.widths=[8]", *SOFT,
+        "teacher.net.dropout=0",  # which ranks draw for themselves
     ),
     "language_model": (
         *OWN, *WORDS, *SOFT, "data.train={_target_: own_data.next_words}", "task=language_model",

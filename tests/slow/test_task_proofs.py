@@ -42,7 +42,8 @@ def students(folder):
     return found
 
 
-def test_the_figure_of_validation_is_that_of_evaluate_and_of_the_table(job, whole, main):
+def test_the_figure_of_validation_is_that_of_evaluate_and_of_the_table(job, whole, main, monkeypatch):
+    monkeypatch.chdir(job.place)  # where its data are
     headline = HEADLINE[job.task]
     [path] = [path for path in whole.rglob("metrics.csv") if "student" in str(path)]
     rows = csv.DictReader(path.read_text().splitlines())

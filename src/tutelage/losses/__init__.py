@@ -50,6 +50,7 @@ _HOMES = {
     "LSKD": "logit.lskd",
     "LSP": "relation.lsp",
     "MGD": "feature.mgd",
+    "MHGD": "relation.mhgd",
     "MiniLM": "text.minilm",
     "MiniLMv2": "text.minilm",
     "MLKD": "logit.mlkd",

@@ -168,6 +168,19 @@ def test_dropout_is_in_training_alone(data, name):
 
 
 @every
+def test_half_precision_and_autocast_are_close_to_float64(data, name):
+    """Degrees and sums over neighbours stay in float32."""
+    expected = network(name)(batch_of(data))["logits"].detach()
+    single = network(name).float()
+    batch = batch_of(data) | {"graph.values": data.graph.values}
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = single(batch)["logits"]
+    half = single.to(torch.bfloat16)(batch)["logits"]
+    for found in (mixed, half):
+        assert (found.double() - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+@every
 def test_its_cost_is_that_of_the_whole_graph_counted_on_shapes(data, name):
     net, batch = NETS[name](), data.sample(1)
     wrapped = Tapped(net, reads=READS)

@@ -58,16 +58,18 @@ def propagated(states: Tensor, edges: Tensor, weights: Tensor) -> Tensor:
     """Returns for each node the weighted sum over its incoming edges, ``y_i = Σ_(j→i) w_ji · x_j``.
 
     Args:
-        states: [N, …].
+        states: [N, …]; sums are in the wider type of these and ``weights``.
         edges: [2, E].
         weights: [E, …], of as many axes as ``states``.
     """
-    return torch.zeros_like(states).index_add(0, edges[1], states.index_select(0, edges[0]) * weights)
+    sent = states.index_select(0, edges[0]) * weights
+    return sent.new_zeros(states.shape).index_add(0, edges[1], sent).to(states.dtype)
 
 
 def degrees(edges: Tensor, nodes: int, like: Tensor) -> Tensor:
-    """Returns the number of incoming edges of each node, [N], in the type of ``like``."""
-    return like.new_zeros(nodes).index_add(0, edges[1], like.new_ones(edges.shape[1]))
+    """Returns the number of incoming edges of each node, [N], in the type of ``like``, at least float32."""
+    ones = torch.ones(edges.shape[1], dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
+    return ones.new_zeros(nodes).index_add(0, edges[1], ones)
 
 
 def symmetric(edges: Tensor, nodes: int, like: Tensor) -> Tensor:
