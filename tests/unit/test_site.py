@@ -51,6 +51,11 @@ def test_the_navigation_has_every_method_by_kind():
     assert "methods/adversarial/meal.md" in headings["Discriminators"]
 
 
+def test_the_picture_of_the_schemes_is_what_its_code_draws():
+    drawn = runpy.run_path(str(ROOT / "docs" / "results" / "schemes.py"))["picture"]()
+    assert (ROOT / "docs" / "schemes.svg").read_text() == drawn
+
+
 def test_links_lead_to_where_the_site_has_the_file():
     def relink(target):
         return HOOKS["relink"](f"[a]({target})", "docs/results/mine.md", "results/mine.md")
