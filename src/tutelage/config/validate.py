@@ -26,8 +26,8 @@ _ABSENT = object()
 _OPTIMIZER = re.compile(r"(stages\.[\w.]+\.)?optimizer")
 # Data settings that may differ between teacher and student: examples and their order, not the split or pixel range.
 _OWN_DATA = {
-    "augment", "batch_size", "classes", "drop_last", "eval_batch_size", "focus", "labelled", "long_tail", "num_workers",
-    "repeat_labelled", "sampler", "seed", "unlabelled", "views",
+    "augment", "batch_size", "classes", "drop_last", "eval_batch_size", "focus", "inputs", "labelled", "long_tail",
+    "num_workers", "repeat_labelled", "sampler", "seed", "unlabelled", "views",
 }  # fmt: skip
 _HYDRA = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")  # keys that Hydra reads itself
 _OF_ALL = {"accelerator", "devices", "num_nodes"}  # ranks are started once, for all stages

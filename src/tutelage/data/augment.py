@@ -75,6 +75,10 @@ class Augment:
         """Returns the same augmentations with another seed."""
         return Augment(self.steps, seed, self.views)
 
+    def further(self, number: int) -> "Augment":
+        """Returns the augmentations that make input ``number`` of a view: the same, drawn independently."""
+        return Augment(self.steps, seeding.derive_seed(self.seed, "input", number), self.views)
+
     def __call__(self, images: Tensor, keys: Tensor, view: int) -> Tensor:
         """Returns view ``view`` of the examples ``keys`` [B]: [B, C, H, W]."""
         for step, chance in self._drawn(keys, view):

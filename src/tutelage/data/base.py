@@ -32,6 +32,8 @@ class ImageData(Data):
         std: the same.
         augment: augmentations (:mod:`tutelage.data.augment`) of training images.
         views: number of augmented views of an example; epoch e uses number e mod views.
+        inputs: number of pictures of an example in a training batch, augmented independently: ``input``, ``input2`` …,
+            one for each of the networks that learn together (:class:`tutelage.sources.peers.Peers`).
         check_finite: whether to refuse NaN and ±∞ in pixels that are floats.
         seed: of the order and the augmentation.
         **common: arguments of :class:`~tutelage.data.module.Data`.
@@ -51,12 +53,19 @@ class ImageData(Data):
         seed: int,
         augment: Iterable[Step] | None = None,
         views: int | None = None,
+        inputs: int = 1,
         check_finite: bool = True,
         **common: Any,
     ):
         super().__init__(seed=seed, **common)
         self.input_shape, self.check_finite = tuple(input_shape), check_finite
         self.augment = Augment(augment, seed, views) if augment else None
+        if inputs < 1 or (inputs > 1 and not augment):
+            raise TutelageError(
+                f"data.inputs must be 1 or more, and more than 1 needs data.augment: pictures of an example would be "
+                f"the same; found {inputs}"
+            )
+        self.inputs = inputs
         self._check_pixels(mean, std)
         self.normalise = Normalise(*(torch.tensor([*x], dtype=torch.float32)[:, None, None] for x in (mean, std)))
 
@@ -70,6 +79,10 @@ class ImageData(Data):
         labels = checked_labels(name, examples.labels, self.num_classes, self.num_outputs)
         if isinstance(examples.pixels, MemoryPixels):
             check_images(name, examples.pixels.images, len(examples), self.input_shape, self.check_finite)
+        if self.inputs > 1 and of_pixels(labels):
+            raise TutelageError(
+                f"data.inputs={self.inputs}: labels of {name} are of pixels, which move with one picture"
+            )
         if self.augment and of_pixels(labels):
             self._check_moves(name, labels)
         return replace(examples, labels=labels)
@@ -82,7 +95,7 @@ class ImageData(Data):
 
     def for_training(self, plain: ImageSet, examples: Examples) -> ImageSet:
         """Returns the training set, augmented if configured."""
-        return ImageSet(examples, plain.keys, self.normalise, self.augment) if self.augment else plain
+        return ImageSet(examples, plain.keys, self.normalise, self.augment, self.inputs) if self.augment else plain
 
     def pictures(self, inputs: Tensor) -> Tensor:
         """Returns the images [B, C, H, W] in [0, 1], before normalisation."""

@@ -120,12 +120,14 @@ class ImageSet(Dataset[Batch]):
         keys: [n] int64, which of them belong to this set; one may come more than once.
         normalise: normalisation, applied last; None if pixels are normalised already.
         augment: augmentation, applied first.
+        inputs: number of pictures of an example in a batch, each augmented independently.
     """
 
     examples: Examples
     keys: Tensor
     normalise: Normalise | None = None
     augment: Augment | None = None
+    inputs: int = 1
     batch_dim: ClassVar[int] = 0
 
     def __len__(self) -> int:
@@ -141,7 +143,7 @@ class ImageSet(Dataset[Batch]):
         assert isinstance(self.examples.pixels, MemoryPixels)
         examples = Examples(MemoryPixels(to(self.examples.pixels.images)), to(self.examples.labels))
         normalise = self.normalise and Normalise(to(self.normalise.mean), to(self.normalise.std))
-        return ImageSet(examples, to(self.keys), normalise, self.augment)
+        return ImageSet(examples, to(self.keys), normalise, self.augment, self.inputs)
 
     @property
     def labels(self) -> Tensor:
@@ -151,22 +153,26 @@ class ImageSet(Dataset[Batch]):
     def __getitem__(self, request: Request) -> Batch:
         """Returns ``{"input": [B, C, H, W] float32, "label": [B, …], "key": [B]}`` for (epoch, indices into this set).
 
-        Augmented images also say which ``view`` [B] they are.
+        Augmented images also say which ``view`` [B] they are. Further pictures of the examples are ``input2`` ….
         """
         epoch, indices = request
         keys = self.keys.index_select(0, indices)
         images = self.examples.pixels[keys]
         labels = self.examples.labels.index_select(0, keys)
         view = {}
+        more: dict[str, Tensor] = {}
         if self.augment:
             number = self.augment.view(epoch)
             view = {"view": torch.full_like(keys, number)}
+            for place in range(2, self.inputs + 1):
+                more[f"input{place}"] = self.augment.further(place)(images, keys, number)
             images = self.augment(images, keys, number)
             if of_pixels(labels):
                 labels = self.augment.move_labels(labels, keys, number)
         if self.normalise:
             images = self.normalise(images)
-        return {"input": images, "label": labels, "key": keys, **view}
+            more = {name: self.normalise(pictures) for name, pictures in more.items()}
+        return {"input": images, "label": labels, "key": keys, **view, **more}
 
 
 def normalised(examples: Examples, normalise: Normalise) -> Examples:

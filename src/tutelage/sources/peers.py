@@ -15,7 +15,8 @@ class Peers(Source):
     """Signals of K networks that are trained in the same steps as the student.
 
     ``logits`` are those of all of them, [B, …, K, C]; ``<signal>@<i>`` is any signal of network i, counted from 0.
-    Their weights, metrics and predictions are written beside the student's.
+    Their weights, metrics and predictions are written beside the student's. Network i reads ``input<i + 2>`` where a
+    batch has it (``data.inputs``), an augmentation of the example of its own, else ``input`` as the student does.
 
     Args:
         networks: of the peers, each with initial weights of its own.
@@ -53,7 +54,10 @@ class Peers(Source):
 
     def forward(self, batch: Batch) -> Signals:
         """Returns the signals of all networks, with gradients."""
-        found = {name: net(batch) for name, net in self.trained_networks().items()}
+        fields = (f"input{number}" for number in range(2, len(self.networks) + 2))
+        own_inputs = [{**batch, "input": batch.get(field, batch["input"])} for field in fields]
+        networks = zip(self.trained_networks().items(), own_inputs, strict=True)
+        found = {name: net(inputs) for (name, net), inputs in networks}
         signals = {f"{signal}@{name}": x for name, own in found.items() for signal, x in own.items()}
         if self._of_all:
             signals["logits"] = torch.stack([own["logits"] for own in found.values()], -2)

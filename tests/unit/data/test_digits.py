@@ -1,8 +1,11 @@
+import itertools
+
 import pytest
 import torch
 from sklearn.datasets import load_digits
 
 from tutelage import seeding
+from tutelage.data.augment import Shift
 from tutelage.data.digits import Digits
 from tutelage.errors import TutelageError
 
@@ -42,3 +45,18 @@ def test_mean_and_std_of_the_config_are_those_of_the_images():
 def test_bad_test_size(test_size):
     with pytest.raises(TutelageError, match=f"data.test_size={test_size} of 1797"):
         digits(test_size=test_size).setup()
+
+
+def test_further_inputs_are_other_pictures_of_the_same_examples_in_training_alone():
+    data, plain = digits(augment=[Shift(1)], inputs=3), digits(augment=[Shift(1)])
+    batch, alone = (next(iter(one.train_dataloader())) for one in (data, plain))
+    assert torch.equal(batch["input"], alone["input"])
+    pictures = [batch["input"], batch["input2"], batch["input3"]]
+    assert all(not torch.equal(a, b) for a, b in itertools.combinations(pictures, 2))
+    assert torch.equal(next(iter(data.with_seed(0).train_dataloader()))["input3"], batch["input3"])
+    middles = [picture[:, :, 2:6, 2:6].mean((1, 2, 3)) for picture in pictures]
+    for middle in middles[1:]:  # of the same drawings, at other places
+        assert torch.corrcoef(torch.stack([middles[0], middle]))[0, 1] > 0.3
+    assert "input2" not in next(iter(data.val_dataloader()))
+    with pytest.raises(TutelageError, match=r"data\.inputs must be 1 or more, and more than 1 needs data\.augment"):
+        digits(inputs=2)

@@ -39,3 +39,12 @@ def test_a_signal_of_no_network_is_refused(need):
 def test_no_network_is_refused():
     with pytest.raises(TutelageError, match="expected one or more"):
         Peers([])
+
+
+def test_each_peer_reads_a_picture_of_its_own_where_there_is_one():
+    source = Peers([net(), net()])
+    source.attach({"logits"}, {})
+    first, second = torch.ones(4, 2), torch.zeros(4, 2)
+    found = source({"input": first, "input2": second})["logits"]
+    assert torch.equal(found[:, 0], source.networks[0](second)["logits"])
+    assert torch.equal(found[:, 1], source.networks[1](first)["logits"])

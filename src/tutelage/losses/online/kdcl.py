@@ -46,7 +46,7 @@ class KDCL(Loss):
         TutelageError: an unknown rule, T is not finite or below 1e-3, or the shapes do not match.
 
     Published weight: 1 with cross-entropy at 1 for each network, T = 2; shaoeric: ``mean``, T = 4, with a half each. In
-    the papers' trainings every network sees an augmentation of its own; here all see the same picture.
+    both every network sees an augmentation of its own of an example, as here with ``data.inputs`` = K.
 
     Guo et al., "Online Knowledge Distillation via Collaborative Learning", CVPR 2020.
     """
