@@ -10,9 +10,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from tutelage.config.unknown_keys import STAGE_GROUPS
 from tutelage.errors import TutelageError, nearest
-
-_GROUPS = ("callbacks", "data", "loss", "optimizer", "scheduler", "trainer")
 
 
 def deep_merge(above: Any, below: Any) -> None:
@@ -59,7 +58,7 @@ def settle_phases(cfg: DictConfig, stage: DictConfig, name: str, phase: str | No
             )
         return
     title = phase or list(own)[-1]
-    deep_merge({key: node for key, node in own[title].items() if key in _GROUPS}, stage)
+    deep_merge({key: node for key, node in own[title].items() if key in STAGE_GROUPS}, stage)
     if (terms := own[title].get("terms")) is not None:
         for term in terms:
             if term not in stage.loss.terms:
@@ -74,5 +73,5 @@ def _path(title: object) -> str:
 def _check(title: object, node: Any) -> None:
     if not isinstance(node, Mapping):
         raise TutelageError(f"{_path(title)}: expected settings of a phase, such as {{terms: [soft]}}; found {node!r}")
-    if unknown := [key for key in node if key not in (*_GROUPS, "terms")]:
-        raise TutelageError(f"{_path(title)}.{unknown[0]}: {nearest(str(unknown[0]), (*_GROUPS, 'terms'))}")
+    if unknown := [key for key in node if key not in (*STAGE_GROUPS, "terms")]:
+        raise TutelageError(f"{_path(title)}.{unknown[0]}: {nearest(str(unknown[0]), (*STAGE_GROUPS, 'terms'))}")

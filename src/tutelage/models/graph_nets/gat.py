@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tutelage.models.blocks import check_positive
 from tutelage.models.graph_nets.layers import (
-    Rows,
+    NodeRows,
     SparseLinear,
     check_widths,
     glorot,
@@ -70,7 +70,7 @@ class GAT(nn.Module):
         self.received = nn.ParameterList(nn.init.xavier_uniform_(torch.empty(shape)) for shape in shapes)
         self.biases = nn.ParameterList(torch.zeros(heads * width) for width in widths)
         self.biases.append(torch.zeros(num_classes))
-        self.hidden = nn.ModuleList(Rows() for _ in widths)
+        self.hidden = nn.ModuleList(NodeRows() for _ in widths)
 
     def forward(self, node: Tensor, edges: Tensor, columns: Tensor, offsets: Tensor, values: Tensor) -> Tensor:
         """Returns logits of the nodes."""

@@ -41,7 +41,7 @@ class SparseLinear(nn.Module):
         return product if self.bias is None else product + self.bias
 
 
-class Rows(nn.Module):
+class NodeRows(nn.Module):
     """Returns the rows of the batch's nodes; a module, so that they can be tapped."""
 
     def forward(self, states: Tensor, node: Tensor) -> Tensor:
@@ -141,4 +141,4 @@ class Layers(nn.Module):
         sizes = [*widths, outputs]
         self.first = SparseLinear(prod(input_shape), parts * sizes[0], bias)
         self.later = nn.ModuleList(glorot(nn.Linear(a, parts * b, bias)) for a, b in pairwise(sizes))
-        self.hidden = nn.ModuleList(Rows() for _ in widths)
+        self.hidden = nn.ModuleList(NodeRows() for _ in widths)
