@@ -42,7 +42,7 @@ class Branched(Wrapper):
     def __init__(self, student: Tapped, others: Sequence[Tapped], tap: str, input_shape: Sequence[int]):
         super().__init__(student.net)
         if not others:
-            raise TutelageError("ONE: expected one or more further branches; found none (loss.branches=1)")
+            raise TutelageError("ONE: expected one or more further branches; found none (loss.branches)")
         self.paths = paths_of(student, [tap], "ONE")
         parts = [self._parts_behind(net.net, self.paths[0]) for net in others]
         logits, (feature,) = tried(student.net, self.paths, input_shape)
