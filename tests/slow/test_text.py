@@ -93,3 +93,14 @@ def test_rewritten_texts_are_replayed_by_a_cache_to_the_bit_and_an_evaluation_ne
     lexicon.unlink()
     file = folder / "cached_views" / "checkpoints" / "last.safetensors"
     assert "60" in tutelage("evaluate", f"checkpoint={file}", "hydra.run.dir=again", cwd=folder).stdout
+
+
+@pytest.mark.long
+def test_a_student_by_words_learns_from_a_teacher_by_pieces_and_its_file_is_evaluated(folder):
+    short = [one for one in JOB if one != "model@student=text_cnn"]
+    own = ("data.tokenizer=bpe", "data.max_vocab_size=60", "data.student_tokenizer=words", "model@student=bilstm_words")
+    tutelage("distill", *short, *own, "loss=logit_mse", "hydra.run.dir=words", cwd=folder)
+    metrics = json.loads((folder / "words" / "metrics.json").read_text())
+    file = folder / "words" / "checkpoints" / "last.safetensors"
+    done = tutelage("evaluate", f"checkpoint={file}", "hydra.run.dir=words_again", cwd=folder)
+    assert f"{metrics['student']['last']['test']['nll']:.4f}" in done.stdout

@@ -16,13 +16,16 @@ def found(fact: str, *, _parent_: DictConfig) -> Any:
     """Returns a fact of the data whose config it stands in; they are made and looked at for it once.
 
     Args:
-        fact: ``num_classes``, ``num_outputs`` or ``input_shape``; of texts ``vocab_size`` or ``tokenizer_digest``.
+        fact: ``num_classes``, ``num_outputs`` or ``input_shape``; of texts ``vocab_size`` or ``tokenizer_digest``, and
+            these of ``student_tokenizer``, null without one.
 
     Raises:
         TutelageError: it is none of these, a value is missing, or the data can't be made.
     """
     if fact not in FACTS:
         raise TutelageError(f"${{found:{fact}}}: expected {', '.join(FACTS)}")
+    if fact.startswith("student_") and _parent_.get("student_tokenizer") is None:
+        return None
     for key in _parent_:
         if OmegaConf.is_missing(_parent_, key):
             raise TutelageError(f"data.{key!s}=… is needed")

@@ -79,9 +79,13 @@ def _num_outputs(*, _root_: DictConfig) -> int | None:
     return _root_.data.num_classes if wide is None else wide
 
 
-def _vocab_size(*, _root_: DictConfig) -> int | None:
-    """Returns the number of token ids, ``data.vocab_size``; None for data that are no text, which networks refuse."""
-    return _root_.data.get("vocab_size")
+def _vocab_size(whose: str = "", *, _root_: DictConfig) -> int | None:
+    """Returns the number of token ids, ``data.vocab_size``; None for data that are no text, which networks refuse.
+
+    Args:
+        whose: ``student`` for those of ``data.student_tokenizer``.
+    """
+    return _root_.data.get(f"{whose}_vocab_size" if whose else "vocab_size")
 
 
 def _tap(source: str, given: str | None, place: int | str, *, _root_: DictConfig) -> str:

@@ -65,6 +65,8 @@ class Data(L.LightningDataModule, ABC):
     vocab_size: int | None = None  # of texts: the highest token id + 1
     tokenizer_digest: str | None = None  # of texts: a SHA-256 of what makes token ids of them
     listed: bool = True  # whether keys and labels of all training examples are known before the first is read
+    student_vocab_size: int | None = None  # likewise of a tokenizer that the student alone reads
+    student_tokenizer_digest: str | None = None
     ragged: bool = False  # whether rows of different batches have different lengths
     augment: Any = None  # has ``view(epoch)``, ``views`` and ``with_seed(seed)``
     seen_through: ClassVar[tuple[str, ...]] = ()  # keys of the config that decide how content becomes an ``input``

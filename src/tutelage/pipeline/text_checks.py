@@ -2,9 +2,12 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
+from tutelage.objective import Term
+from tutelage.training.module import SupervisedModule
 from tutelage.types import Batch
 
 
@@ -23,24 +26,61 @@ def check_ids(role: str, net: nn.Module, data: Data) -> None:
     if data.vocab_size is None or batch["input"].ndim != 2:
         return
     width = data.input_shape[0]
-    if (why := _refused(net, _probe(batch, width, data.vocab_size - 1))) is None:
+    for whose, size in (("", data.vocab_size), ("student_", data.student_vocab_size)):
+        if size is not None:
+            _check_highest(role, net, batch, width, whose, size)
+
+
+def _check_highest(role: str, net: nn.Module, batch: Batch, width: int, whose: str, size: int) -> None:
+    if (why := _refused(net, _probe(batch, width, whose, size - 1))) is None:
         return
-    if _refused(net, _probe(batch, width, 0)) is None:
+    if _refused(net, _probe(batch, width, whose, 0)) is None:
         raise TutelageError(
-            f"the {role} has fewer embeddings than the data have token ids, {data.vocab_size} (data.vocab_size): it is "
+            f"the {role} has fewer embeddings than the data have token ids, {size} (data.{whose}vocab_size): it is "
             f"of another tokenizer, or its own vocab_size is too small ({why})"
         )
     raise TutelageError(f"the {role} can't read texts of {width} tokens (data.max_length): {why}")
 
 
-def _probe(batch: Batch, width: int, number: int) -> Batch:
+def check_tokens_correspond(module: SupervisedModule, data: Data) -> None:
+    """Refuses terms that compare a student with a tokenizer of its own token by token.
+
+    A signal is of tokens if its shape follows the length of the student's text.
+
+    Args:
+        module: of the student.
+        data: loaded.
+
+    Raises:
+        TutelageError: names the term and the signal.
+    """
+    if data.student_vocab_size is None:
+        return
+    batch = data.sample(2)
+    longer = {name: functional.pad(x, (0, 1)) if name.startswith("student_") else x for name, x in batch.items()}
+    module.eval()
+    with torch.no_grad():
+        short, long = module.student(batch), module.student(longer)
+    module.train()
+    of_tokens = {f"student.{name}" for name in short if short[name].shape != long[name].shape}
+    for name, term in module.objective.terms.items():
+        assert isinstance(term, Term)
+        found = [path for path in term.paths() if path in of_tokens]
+        if found and any(not path.startswith("student.") for path in term.paths()):
+            raise TutelageError(
+                f"loss.terms.{name} compares {found[0]} token by token, and the student has a tokenizer of its own "
+                "(data.student_tokenizer): its tokens do not correspond to the teacher's; use a loss on logits of texts"
+            )
+
+
+def _probe(batch: Batch, width: int, whose: str, number: int) -> Batch:
     """Returns one example that is ``width`` tokens long, all of them ``number``."""
-    own = batch["input"].shape[1]
+    own = batch[f"{whose}input"].shape[1]
 
     def widened(name: str, x: Tensor) -> Tensor:
-        if x.ndim != 2 or x.shape[1] != own or x.is_floating_point():
+        if x.ndim != 2 or x.shape[1] != own or x.is_floating_point() or not name.startswith(whose):
             return x
-        value = number if name == "input" else int(name == "mask")
+        value = number if name == f"{whose}input" else int(name == f"{whose}mask")
         return torch.full((1, width), value, dtype=x.dtype)
 
     return {name: widened(name, x) for name, x in batch.items()}

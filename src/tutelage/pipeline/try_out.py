@@ -18,7 +18,7 @@ from tutelage.pipeline.task_checks import check_fits_task, check_losses_fit_task
 from tutelage.pipeline.teacher_cache import check_views
 from tutelage.pipeline.teacher_checks import report_quality
 from tutelage.pipeline.teachers import check_given
-from tutelage.pipeline.text_checks import check_ids
+from tutelage.pipeline.text_checks import check_ids, check_tokens_correspond
 from tutelage.runtime import distributed
 from tutelage.tasks.base import Task
 from tutelage.types import Batch
@@ -47,6 +47,7 @@ def try_out(plan: JobPlan, data: Data) -> None:
     check_start(plan)
     module = started(factory.distillation_module(stage, data, teaching, None), stage.sources)
     check_losses_fit_task(module)
+    check_tokens_correspond(module, data)
     module.dry_run(data)
     for own in plan.phases.values():
         factory.distillation_module(own, data, factory.sources(own), None).dry_run(data)

@@ -18,7 +18,8 @@ from tutelage.models.tapped import Tapped
 
 CONF = Path(__file__).parents[3] / "conf"
 OTHERS = (
-    "hf", "unet", "causal_lm", "causal_lm_small", "text_cnn", "bilstm", "text_transformer", "minilm",
+    "hf", "unet", "causal_lm", "causal_lm_small", "text_cnn", "bilstm", "text_cnn_words", "bilstm_words",
+    "text_transformer", "minilm",
     "gcn", "graph_sage", "gat", "appnp",
 )  # fmt: skip
 NAMES = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if path.stem not in OTHERS)  # tests of their own

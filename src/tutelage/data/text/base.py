@@ -1,6 +1,6 @@
 """The base of all data that are text: a tokenizer, token ids, and batches padded to their longest text."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -36,7 +36,7 @@ class _Bare:
     """Texts without labels, in the ids of a tokenizer."""
 
     texts: Texts
-    encode: Encoder
+    encode: Callable[[Rows], Tokens]
 
     def load(self, shape: tuple[int, ...]) -> Examples:
         rows = self.texts.rows()
@@ -61,6 +61,10 @@ class TextData(Data):
         local_files_only: whether a tokenizer of the hub is looked for among the files on this machine only.
         vocab_size: the highest id + 1, which networks need; None: not compared.
         tokenizer_digest: SHA-256 of the tokenizer, which files of weights carry; None: not compared.
+        student_tokenizer: another one for the student, as ``tokenizer``: a batch also has ``student_input`` and
+            ``student_mask`` [B, L']; None: all networks read the same ids.
+        student_vocab_size: of it, as ``vocab_size``.
+        student_tokenizer_digest: of it, as ``tokenizer_digest``.
         cache: folder where token ids are kept by content; None: nowhere.
         augment: rewrites of training texts (:mod:`tutelage.data.text.rewrites`).
         views: number of rewritten views of a text; epoch e uses number e mod views.
@@ -90,6 +94,9 @@ class TextData(Data):
         local_files_only: bool = False,
         vocab_size: int | None = None,
         tokenizer_digest: str | None = None,
+        student_tokenizer: str | None = None,
+        student_vocab_size: int | None = None,
+        student_tokenizer_digest: str | None = None,
         cache: str | Path | None = None,
         augment: Iterable[Rewrite | WordRewrite] | None = None,
         views: int | None = None,
@@ -113,7 +120,13 @@ class TextData(Data):
         self.tokenizer = self._tokenizer(tokenizer, max_vocab_size, tokenizer_digest, local_files_only)
         _compare(self.tokenizer, vocab_size, tokenizer_digest)
         self.vocab_size, self.tokenizer_digest = self.tokenizer.size, self.tokenizer.digest
-        self.encode = Encoder(self.tokenizer, max_length, truncate, Path(cache).expanduser() if cache else None)
+        folder = Path(cache).expanduser() if cache else None
+        self.encode, self.student_encode = Encoder(self.tokenizer, max_length, truncate, folder), None
+        if student_tokenizer is not None:
+            own = self._students(student_tokenizer, max_vocab_size, student_tokenizer_digest, local_files_only, labels)
+            _compare(own, student_vocab_size, student_tokenizer_digest, "student_")
+            self.student_vocab_size, self.student_tokenizer_digest = own.size, own.digest
+            self.student_encode = Encoder(own, max_length, truncate, folder)
         self.input_shape, self.width = (max_length,), max_length if pad == "max" else None
         self.ragged = self.width is None
         super().__init__(
@@ -158,11 +171,34 @@ class TextData(Data):
         for one in (found := list(unlabelled or ())):
             if not isinstance(one, Texts):
                 raise TutelageError(f"data.unlabelled: {type(one).__name__} gives no texts (tutelage.data.text.files)")
-        return [_Bare(one, self.encode) for one in found]
+        return [_Bare(one, self._in_both) for one in found]
+
+    def _students(
+        self, given: str, size: int, digest: str | None, local_files_only: bool, labels: Labels | None
+    ) -> tokenizers.Tokenizer:
+        """Returns the student's own tokenizer.
+
+        Raises:
+            TutelageError: labels are of tokens.
+        """
+        rows = self.parts["train"]
+        if labels is None or (rows.texts and isinstance(rows.texts[0], list)):
+            raise TutelageError(
+                f"data.student_tokenizer={given}: labels are of tokens here, so teacher and student must read the same"
+            )
+        return self._tokenizer(given, size, digest, local_files_only)
+
+    def _in_both(self, rows: Rows) -> Tokens:
+        found = self.encode(rows)
+        return found if self.student_encode is None else replace(found, student=self.student_encode(rows))
+
+    def _few_in_both(self, texts: Sequence[Any]) -> Tokens:
+        found = self.encode.few(texts)
+        return found if self.student_encode is None else replace(found, student=self.student_encode.few(texts))
 
     def tokens(self, rows: Rows) -> Tokens:
         """Returns the token ids of a split's texts."""
-        return self.encode(rows)
+        return self._in_both(rows)
 
     def load(self) -> tuple[Examples, Examples]:
         """Returns the ids and labels of training (including validation) and test texts."""
@@ -196,11 +232,12 @@ class TextData(Data):
 
     def as_set(self, examples: Examples, keys: Tensor) -> TokenSet:
         """Returns some of the texts as they stand."""
-        return TokenSet(examples, keys, self.tokenizer.pad, self.width)
+        pad = 0 if self.student_encode is None else self.student_encode.tokenizer.pad
+        return TokenSet(examples, keys, self.tokenizer.pad, self.width, student_pad=pad)
 
     def for_training(self, plain: TokenSet, examples: Examples) -> TokenSet:
         """Returns the training set, rewritten by epoch if configured."""
-        return replace(plain, rewrites=self.augment, encode=self.encode.few) if self.augment else plain
+        return replace(plain, rewrites=self.augment, encode=self._few_in_both) if self.augment else plain
 
     def shown(self, split: str, keys: Sequence[int]) -> list[str]:
         """Returns texts of ``train``, ``val`` or ``test`` by key, the two of a pair with a line between them."""
@@ -224,11 +261,12 @@ def plain_texts(rows: Rows) -> list[str]:
     return [text for pair in rows.texts for text in pair]
 
 
-def _compare(found: tokenizers.Tokenizer, vocab_size: int | None, digest: str | None) -> None:
+def _compare(found: tokenizers.Tokenizer, vocab_size: int | None, digest: str | None, whose: str = "") -> None:
     if digest is not None and digest != found.digest:
         raise TutelageError(
-            f"data.tokenizer: {found.name} is another tokenizer ({found.size} ids, digest {found.digest[:12]}) "
-            f"than the config's (data.tokenizer_digest {digest[:12]}): its file or the training texts have changed"
+            f"data.{whose}tokenizer: {found.name} is another tokenizer ({found.size} ids, digest {found.digest[:12]}) "
+            f"than the config's (data.{whose}tokenizer_digest {digest[:12]}): its file or the training texts "
+            "have changed"
         )
     if vocab_size is not None and vocab_size != found.size:
-        raise TutelageError(f"data.vocab_size={vocab_size}: {found.name} has {found.size} ids")
+        raise TutelageError(f"data.{whose}vocab_size={vocab_size}: {found.name} has {found.size} ids")

@@ -28,6 +28,7 @@ class Tokens:
         tags: [T] int32, the label of each token, ``NO_LABEL`` where none counts; None where labels are of whole texts.
         texts: the N texts, to be shown.
         words: [T] int32, of which word of its text a token is, −1 of special ones; None of texts that are no words.
+        student: the same texts in the ids of the student's own tokenizer; None where it reads those of the teacher.
     """
 
     ids: Tensor
@@ -36,6 +37,7 @@ class Tokens:
     tags: Tensor | None
     texts: Sequence[Any]
     words: Tensor | None = None
+    student: "Tokens | None" = None
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         raise TutelageError("batches of texts are made by TokenSet")
@@ -51,6 +53,8 @@ class Tokens:
         for name, x in (("ids", self.ids), ("offsets", self.offsets), ("segments", self.segments), ("tags", self.tags)):
             if x is not None:
                 made.update(repr((name, x.dtype, x.shape)).encode() + x.numpy().tobytes())
+        if self.student is not None:
+            made.update(self.student.content())
         return made.digest()
 
     def joined(self, others: Sequence["Tokens"]) -> "Tokens":
@@ -67,7 +71,13 @@ class Tokens:
             None if self.segments is None else torch.cat(segments),
             None if self.tags is None else torch.cat(tags),
             [text for part in parts for text in part.texts],
+            student=None if self.student is None else self.student.joined([_known(part.student) for part in others]),
         )
+
+
+def _known(tokens: Tokens | None) -> Tokens:
+    assert tokens is not None  # all texts of a data set have been read by the same tokenizers
+    return tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +91,7 @@ class TokenSet(Dataset[Batch]):
         width: tokens of every row; None: those of the batch's longest text.
         rewrites: applied to every batch.
         encode: texts → their ids, where rewrites change words.
+        student_pad: id of padding of the student's own tokenizer.
     """
 
     examples: Examples
@@ -89,6 +100,7 @@ class TokenSet(Dataset[Batch]):
     width: int | None = None
     rewrites: Rewrites | None = None
     encode: Callable[[Sequence[Any]], Tokens] | None = None
+    student_pad: int = 0
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -125,18 +137,17 @@ class TokenSet(Dataset[Batch]):
         """Returns a batch of B texts, L tokens wide, for (epoch, indices into this set).
 
         ``{"input": [B, L] int64, "mask": [B, L] bool, "label": [B] or [B, L] int64, or [B, 1] float32, "key": [B]}``;
-        with ``segment`` [B, L] int64 of pairs, and ``view`` [B] of texts that are rewritten.
+        with ``segment`` [B, L] int64 of pairs, and ``view`` [B] of texts that are rewritten; and with a tokenizer of
+        the student's own ``student_input``, ``student_mask`` [B, L'] (and ``student_segment``).
         """
         epoch, indices = request
         keys = self.keys.index_select(0, indices)
         tokens, rows = self._read(keys, epoch)
-        start, length = tokens.offsets[rows], tokens.lengths[rows]
-        place = torch.arange(self.width or int(length.max()))
-        mask = place < length[:, None]
-        at = torch.where(mask, start[:, None] + place, 0)
-        batch = {"input": torch.where(mask, tokens.ids[at].long(), self.pad), "mask": mask}
-        if tokens.segments is not None:
-            batch["segment"] = torch.where(mask, tokens.segments[at].long(), 0)
+        batch, at = _padded(tokens, rows, self.pad, self.width)
+        mask = batch["mask"]
+        if tokens.student is not None:
+            own, _ = _padded(tokens.student, rows, self.student_pad, self.width)
+            batch |= {f"student_{name}": value for name, value in own.items()}
         batch |= {"label": self.examples.labels.index_select(0, keys), "key": keys}
         if tokens.tags is not None:
             known = mask & has_label(batch["label"])[:, None]
@@ -154,3 +165,15 @@ class TokenSet(Dataset[Batch]):
             texts = [self.tokens.texts[int(keys[row])] if row in empty else text for row, text in enumerate(texts)]
             found = self.encode(texts)
         return found, torch.arange(len(texts))
+
+
+def _padded(tokens: Tokens, rows: Tensor, pad: int, width: int | None) -> tuple[Batch, Tensor]:
+    """Returns ``input``, ``mask`` and perhaps ``segment`` of some texts, and the place of each of their tokens."""
+    start, length = tokens.offsets[rows], tokens.lengths[rows]
+    place = torch.arange(width or int(length.max()))
+    mask = place < length[:, None]
+    at = torch.where(mask, start[:, None] + place, 0)
+    batch = {"input": torch.where(mask, tokens.ids[at].long(), pad), "mask": mask}
+    if tokens.segments is not None:
+        batch["segment"] = torch.where(mask, tokens.segments[at].long(), 0)
+    return batch, at
