@@ -34,6 +34,7 @@ INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 NO_KEYS = {  # files, attributes, signals, parameters
     "teacher.pt", "student.about", "student.logits", "teacher.embedding", "student.stage1.0.weight",
     "loss.fitnet.regressor.weight", "peers.logits", "teacher.weights", "stages.teacher.data.long_tail",
+    "stages.teacher.data.augment",
     "trainer.accumulate_grad_batches", "teacher.auto", "loss.teacher_layers", "loss.student_layers", "loss.padding",
     "loss.heads",
 }  # fmt: skip
