@@ -40,6 +40,7 @@ _PARTS_OF_DATA = (
     "tutelage.data.text.masking",
     "tutelage.data.text.movie_reviews",
     "tutelage.data.unlabelled",
+    "tutelage.models.word_vectors",
     "torchvision.transforms",
 )  # of their classes any may be built
 _TAPS = {"tutelage.models.timm.taps", "tutelage.models.torchvision.taps"}

@@ -9,6 +9,7 @@ from torch.nn import functional
 from tutelage.errors import TutelageError
 from tutelage.models.blocks import chain, check_positive
 from tutelage.models.tokens import embedded, embedding_table, without_padding
+from tutelage.models.word_vectors import Vectors, fill_table
 
 
 class TextCNN(nn.Module):
@@ -25,12 +26,15 @@ class TextCNN(nn.Module):
         windows: how many tokens each convolution sees; Kim: 3, 4, 5.
         maps: features a window; Kim: 100.
         dropout: chance that a feature is dropped; Kim: 0.5.
+        vectors: where embeddings of words come from (:class:`~tutelage.models.word_vectors.Vectors`), which have a
+            width of their own; null: drawn.
+        train_vectors: whether they are trained further.
 
     Shape:
         input [B, L] integers, mask [B, L] bools, true for real tokens (absent: all are) → logits [B, C].
 
     Raises:
-        TutelageError: the vocabulary is not known, or a size is not positive.
+        TutelageError: the vocabulary is not known, a size is not positive, or the vectors can't be read.
 
     Kim, "Convolutional Neural Networks for Sentence Classification", 2014, arXiv:1408.5882.
     """
@@ -43,12 +47,18 @@ class TextCNN(nn.Module):
         windows: Sequence[int] = (1, 3, 5),
         maps: int = 64,
         dropout: float = 0.4,
+        vectors: Vectors | None = None,
+        train_vectors: bool = True,
     ):
         super().__init__()
         if not windows:
             raise TutelageError("TextCNN: windows must name at least one width; found none")
         check_positive("TextCNN", num_classes=num_classes, windows=windows, maps=maps)
+        width = width if vectors is None else vectors.width
         self.tokens = embedding_table("TextCNN", vocab_size, width)
+        if vectors is not None:
+            fill_table(self.tokens, vectors)
+        self.tokens.weight.requires_grad_(train_vectors)
         self.convolutions = nn.ModuleList(nn.Conv1d(width, maps, window) for window in windows)
         self.head = nn.Sequential(
             chain(

@@ -6,6 +6,7 @@ import torch
 from omegaconf import OmegaConf
 
 from tutelage.config import factory
+from tutelage.config.trust import vetted
 from tutelage.config.validate import check
 from tutelage.errors import TutelageError
 from tutelage.evaluation.cost import multiply_adds
@@ -177,6 +178,41 @@ def test_embeddings_of_words_come_from_a_file(tmp_path):
     tokenizer.write_text('{"model": {"vocab": {"film": 4, "the": 0}}}')
     other = BiLSTM(5, 2, vectors=Vectors(str(tmp_path / "emb.npy"), str(tokenizer), str(tmp_path / "words.txt")))
     assert other.tokens.weight[[4, 0]].tolist() == [[2.0, 3.0], [0.0, 1.0]]
+
+
+@pytest.mark.parametrize("ending", ["txt", "vec", "npz"])
+def test_vectors_are_read_from_files_of_glove_and_word2vec(tmp_path, ending):
+    file, tokens, rows = tmp_path / f"v.{ending}", tmp_path / "tokens.txt", {"film": [1.0, 2.0], "plot": [-1.0, 0.5]}
+    lines = [f"{word} {' '.join(map(str, row))}" for word, row in rows.items()]
+    if ending == "npz":
+        np.savez(file, words=np.array(list(rows)), vectors=np.array(list(rows.values()), dtype=np.float32))
+    else:
+        file.write_text("\n".join(["2 2"] * (ending == "vec") + lines) + "\n")
+    tokens.write_text("[PAD]\nfilm\nother\nplot\n")
+    net = TextCNN(4, 2, vectors=Vectors(str(file), str(tokens)), train_vectors=False)
+    assert net.tokens.weight[[1, 3]].tolist() == list(rows.values())
+    assert not net.tokens.weight.requires_grad
+    assert net(torch.tensor([[1, 2, 3]])).shape == (1, 2)
+
+
+NO_VECTORS = {
+    "film 1 2\nplot 1\n": "line 2 has 1 numbers, those before it 2",
+    "film a b\n": "is no text file of words and vectors",
+    "": "has no vector",
+}
+
+
+@pytest.mark.parametrize(("content", "said"), NO_VECTORS.items())
+def test_a_file_that_holds_no_vectors_is_one_sentence(tmp_path, content, said):
+    (tmp_path / "v.txt").write_text(content)
+    (tmp_path / "tokens.txt").write_text("film\n")
+    with pytest.raises(TutelageError, match=said):
+        TextCNN(4, 2, vectors=Vectors(str(tmp_path / "v.txt"), str(tmp_path / "tokens.txt")))
+
+
+def test_a_file_of_weights_may_name_vectors(tmp_path):
+    node = {"_target_": "tutelage.models.word_vectors.Vectors", "source": "v.txt", "tokens": "t.txt"}
+    assert vetted({"_target_": "tutelage.models.bilstm.BiLSTM", "vectors": node}, "a file")["vectors"] == node
 
 
 def test_vectors_that_do_not_fit_are_one_sentence(tmp_path):
