@@ -104,3 +104,19 @@ def test_a_student_by_words_learns_from_a_teacher_by_pieces_and_its_file_is_eval
     file = folder / "words" / "checkpoints" / "last.safetensors"
     done = tutelage("evaluate", f"checkpoint={file}", "hydra.run.dir=words_again", cwd=folder)
     assert f"{metrics['student']['last']['test']['nll']:.4f}" in done.stdout
+
+
+@pytest.mark.long
+def test_two_ranks_on_texts_of_all_lengths_are_one_process(folder):
+    still = ("student.net.dropout=0", "teacher.net.dropout=0", "loss=logit_mse", "paths.artifacts={}_shop")
+    both = {"one": (), "two": ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")}
+    for name, ranks in both.items():
+        given = [one.format(name) for one in still]
+        tutelage("distill", *JOB, *given, *ranks, f"hydra.run.dir={name}", cwd=folder)
+    one, two = (figures(folder / name) for name in both)
+    for role in ("teacher", "control", "student"):
+        for split in ("val", "test"):
+            assert two[role]["last"][split] == pytest.approx(one[role]["last"][split], rel=1e-3, abs=1e-4), (
+                role,
+                split,
+            )
