@@ -42,6 +42,7 @@ from tutelage.training.schedule_length import check_keeps_rates, check_kind, che
 
 STAGES = ("teacher", "control", "student")
 SPEED = {"compile": False, "graph": "never"}  # options of speed, off by default
+_TERM = "tutelage.objective.Term"
 _LAYERS = {"control": ("student", "control"), "specialist": ("teacher", "specialist")}
 
 
@@ -136,6 +137,12 @@ def network(node: DictConfig, *chance: int | str) -> Tapped:
 
 def objective(stage: DictConfig) -> Objective:
     """Returns the objective of a stage: the weighted terms of its loss."""
+    for name, node in stage.loss.terms.items():
+        if node.get("_target_") == _TERM and "loss" not in node:
+            raise TutelageError(
+                f"loss.terms.{name} has no loss; that of 'hard' is given by the task: a yaml of your own in conf/task "
+                "begins with `# @package _global_` and `defaults: [classification, _self_]`, or another task"
+            )
     with seeded("init", stage.seed, "objective"):
         return Objective(instantiate(stage.loss.terms))
 

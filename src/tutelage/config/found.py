@@ -64,7 +64,8 @@ def _look(node: dict[str, Any]) -> dict[str, Any]:
         cause = error.__cause__ or error
         if isinstance(cause, TutelageError):
             raise cause from error
-        raise TutelageError(f"data can't be made: {type(cause).__name__}: {cause}") from error
+        where = str(error).partition("'")[2].partition("'")[0] or "data"  # Hydra names the target
+        raise TutelageError(f"data can't be made: {where} raises {type(cause).__name__}: {cause}") from error
     made.setup()
     known = cast(Any, made)
     facts = {fact: getattr(known, fact) for fact in FACTS}

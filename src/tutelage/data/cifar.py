@@ -154,8 +154,11 @@ class CifarImages(ImageData):
         folder, hub = self.root / self.published.folder, self.root / self.published.hub
         if folder.exists() or (self.root / self.published.archive).exists():
             return []
-        found = [split_files(hub, split) for split in ("train", "test")]
-        return found if all(found) else []
+        for place in (hub, self.root):
+            found = [split_files(place, split) for split in ("train", "test")]
+            if all(found):
+                return found
+        return []
 
     def _from_tables(self, *splits: list[Path]) -> tuple[Examples, Examples]:
         tables = [ParquetTable(paths) for paths in splits]

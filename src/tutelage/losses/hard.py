@@ -23,29 +23,30 @@ def cross_entropy(label_smoothing: float = 0.0, class_weights: str | Sequence[fl
     """
     if class_weights is None:
         return nn.CrossEntropyLoss(label_smoothing=label_smoothing)
-    return WeightedCrossEntropy(class_weights, label_smoothing)
+    kind = BalancedCrossEntropy if class_weights == BALANCED else WeightedCrossEntropy
+    return kind(class_weights, label_smoothing)
 
 
 class WeightedCrossEntropy(Loss):
     """Σ_i w(y_i)·(−log p_i(y_i)) / Σ_i w(y_i) over the examples of a batch.
 
     Args:
-        class_weights: ``balanced``: w(c) = n / (C·n_c) of the n labelled training examples, n_c of class c (that of
-            scikit-learn; 0 for a class without an example); or C numbers from 0 on.
+        class_weights: C numbers from 0 on; :class:`BalancedCrossEntropy` counts them: w(c) = n / (C·n_c) of the n
+            labelled training examples, n_c of class c (that of scikit-learn; 0 for a class without an example).
         label_smoothing: in [0, 1]; as of torch's ``CrossEntropyLoss``.
 
     Shapes: input [N, C] or [B, H, W, C] logits, target [N] or [B, H, W] integers, −100 where there is no label; result
     a scalar in nats.
 
     Raises:
-        TutelageError: the weights are neither.
+        TutelageError: the weights are none.
     """
 
     takes_unlabelled = counts_over_ranks = True  # the mean is over weights, of all ranks
 
     def __init__(self, class_weights: str | Sequence[float], label_smoothing: float = 0.0):
         super().__init__()
-        if class_weights == BALANCED:
+        if class_weights == BALANCED and isinstance(self, BalancedCrossEntropy):
             weights = torch.empty(0)
         elif isinstance(class_weights, str):
             raise TutelageError(f"class_weights must be 'balanced' or one number a class; found {class_weights!r}")
@@ -53,21 +54,12 @@ class WeightedCrossEntropy(Loss):
             weights = torch.tensor([float(one) for one in class_weights])
             if not len(weights) or not bool((weights.isfinite() & (weights >= 0)).all()) or not bool(weights.any()):
                 raise TutelageError(f"class_weights must be numbers from 0 on, not all 0; found {list(class_weights)}")
-        self.balanced, self.label_smoothing = class_weights == BALANCED, float(label_smoothing)
-        self.labels: Tensor | None = None
+        self.label_smoothing = float(label_smoothing)
         self.register_buffer("class_weights", weights, persistent=False)
-
-    def bind(self, keys: Tensor, labels: Tensor) -> None:
-        """Notes the training labels, whose classes are counted once their number is known."""
-        self.labels = labels[labels >= 0] if self.balanced else None
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Returns the weighted mean."""
         input, target = input.flatten(0, -2), target.flatten()
-        if self.balanced and self.labels is not None:
-            count = torch.bincount(self.labels.cpu().flatten(), minlength=input.shape[-1]).double()
-            weights = torch.where(count > 0, count.sum() / (len(count) * count.clamp(min=1)), 0.0)
-            self.class_weights, self.labels = weights.float().to(input.device), None
         if len(self.class_weights) != input.shape[-1]:
             raise TutelageError(f"class_weights: {len(self.class_weights)} numbers for {input.shape[-1]} classes")
         weights = self.class_weights.to(input.dtype)
@@ -76,7 +68,43 @@ class WeightedCrossEntropy(Loss):
 
     def extra_repr(self) -> str:
         """Returns the arguments."""
-        return f"balanced={self.balanced}, label_smoothing={self.label_smoothing}"
+        return f"label_smoothing={self.label_smoothing}"
+
+
+class BalancedCrossEntropy(WeightedCrossEntropy):
+    """:class:`WeightedCrossEntropy` with weights that are counted from the training labels.
+
+    Args:
+        class_weights: ``balanced``.
+        label_smoothing: see :class:`WeightedCrossEntropy`.
+
+    Shapes: input [N, C] or [B, H, W, C] logits, target [N] or [B, H, W] integers, −100 where there is no label; result
+    a scalar in nats.
+
+    Raises:
+        TutelageError: the training labels come with their samples, so that they can't be counted before training.
+    """
+
+    def __init__(self, class_weights: str = BALANCED, label_smoothing: float = 0.0):
+        super().__init__(class_weights, label_smoothing)
+        self.labels: Tensor | None = None
+
+    def bind(self, keys: Tensor, labels: Tensor) -> None:
+        """Notes the training labels, whose classes are counted once their number is known."""
+        if labels.ndim > 1 and labels[0].numel() == 1:  # stands for labels of pixels and tokens of one's own data
+            raise TutelageError(
+                "loss.class_weights=balanced: the labels come with the samples, and counting them would read all; give "
+                "one number a class"
+            )
+        self.labels = labels[labels >= 0]
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Returns the weighted mean."""
+        if self.labels is not None:
+            count = torch.bincount(self.labels.cpu().flatten(), minlength=input.shape[-1]).double()
+            weights = torch.where(count > 0, count.sum() / (len(count) * count.clamp(min=1)), 0.0)
+            self.class_weights, self.labels = weights.float().to(input.device), None
+        return super().forward(input, target)
 
 
 class _OfKnown(Loss):

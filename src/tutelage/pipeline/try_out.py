@@ -78,6 +78,9 @@ def _try_networks(plan: JobPlan, data: Data, task: Task) -> None:
             raise TutelageError("the student has no weights to train")
         if shape != (expected := task.logits_shape(batch["label"], data.num_outputs)):
             raise TutelageError(f"the {role} returns logits {shape}; the data's labels need {expected}")
+        if role == "student":
+            with torch.no_grad():
+                task.try_metrics(net(batch)["logits"].float(), batch["label"])
         check_ids(role, net, data)
         multiply_adds(net.net, data.sample(1))  # warns now if the cost can't be counted
 

@@ -15,6 +15,12 @@ from tutelage.tasks.predictions import Saved
 Weighted = tuple[Tensor, Tensor | int]  # a mean, and over how much it was taken
 
 
+_TASKS_OF = {  # kind and axes of labels → the tasks that learn from them
+    ("floats", 2): ("multilabel", "regression"), ("integers", 1): ("classification",),
+    ("integers", 2): ("token_classification", "language_model"), ("integers", 3): ("segmentation",),
+}  # fmt: skip
+
+
 class Validation(nn.Module):
     """Metrics of one network on validation data, logged as ``val/<name>``.
 
@@ -136,14 +142,35 @@ class Task(ABC):
     def wrong_labels(self, name: str, labels: Tensor) -> TutelageError:
         """Returns the error for labels of another task."""
         kind = "floats" if labels.is_floating_point() else "integers"
+        others = ", ".join(f"task={one}" for one in _TASKS_OF.get((kind, labels.dim()), ()) if one != self.name)
         return TutelageError(
             f"task={self.name} needs labels that are {self.label_description}; those of {name} are {kind} "
-            f"{list(labels.shape)}"
+            f"{list(labels.shape)}" + (f", of which {others} learn{'' if ',' in others else 's'}" if others else "")
         )
 
     @abstractmethod
     def logits_shape(self, label: Tensor, outputs: int) -> list[int]:
         """Returns the shape that logits for ``label`` must have."""
+
+    def try_metrics(self, logits: Tensor, label: Tensor) -> None:
+        """Gives further metrics a few predictions, so that one that does not take them is known before training.
+
+        Args:
+            logits: [B, …, C].
+            label: as the task has them.
+
+        Raises:
+            TutelageError: names the metric.
+        """
+        predictions, targets = self.rows(logits, label)
+        for name, metric in self.metrics.items():
+            try:
+                update([metric.clone()], predictions, targets)
+            except Exception as error:  # it is anyone's
+                raise TutelageError(
+                    f"task.metrics.{name}: {type(metric).__name__} does not take predictions {list(predictions.shape)} "
+                    f"and labels {list(targets.shape)}, for {predictions.shape[-1]} outputs: {error}"
+                ) from error
 
     # -- validation while training ------------------------------------------------------------------------------------
 

@@ -42,6 +42,11 @@ def warmup_decay(
     rise = _steps("warmup", warmup, total_steps)
     fall = total_steps - rise if cooldown is None else _steps("cooldown", cooldown, total_steps)
     if rise + fall > total_steps or rise >= total_steps:
+        if cooldown is None:
+            raise TutelageError(
+                f"scheduler.warmup={warmup} is {rise} steps of a training of {total_steps}: nothing would be left "
+                "after it"
+            )
         raise TutelageError(
             f"scheduler.warmup={warmup} and cooldown={cooldown} are {rise} and {fall} steps of a training of "
             f"{total_steps}: nothing would be left between them"

@@ -22,6 +22,11 @@ def images(root, dataset="CIFAR10", classes=10, verify=False, **arguments):
     return CifarImages(root=root, dataset=dataset, verify=verify, **(common | arguments))
 
 
+def test_the_folder_itself_may_be_given(tmp_path):
+    write(tmp_path)
+    assert len(images(tmp_path / "CIFAR-10").splits["test"]) == len(images(tmp_path).splits["test"]) == 4
+
+
 def write(root, **train):
     pixels, labels = pictures(8), [3, 1, 4, 1, 5, 9, 2, 6]
     content = {"images": pixels, "label": labels, "metadata": class_label("label", NAMES)} | train

@@ -74,3 +74,9 @@ def test_unknown_labels_have_no_part_in_value_and_gradient(loss, plain):
     assert (z.grad[known] != 0).all()
     assert loss(z, torch.full_like(target, torch.nan)).item() == 0
     assert torch.autograd.gradcheck(lambda x: loss(x, target), z)
+
+
+def test_balanced_weights_are_refused_where_labels_come_with_their_samples():
+    loss = cross_entropy(class_weights="balanced")
+    with pytest.raises(TutelageError, match="class_weights=balanced: the labels come with the samples"):
+        loss.bind(torch.arange(3), torch.zeros(3, 1, 1, dtype=torch.long))  # as data=dataset has those of pixels

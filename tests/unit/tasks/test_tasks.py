@@ -221,6 +221,20 @@ def test_a_metric_of_ones_own_is_a_figure():
     assert float(shown["top2"].compute()) == pytest.approx(float(expected))
 
 
+def test_a_metric_of_ones_own_that_does_not_take_the_predictions_is_known_before_training():
+    _, logits, label = CASES["classification"]
+    Classification(metrics={"top": MulticlassAccuracy(num_classes=5)}).try_metrics(logits, label)
+    with pytest.raises(TutelageError, match=r"task\.metrics\.top: MulticlassAccuracy does not take predictions .*5\]"):
+        Classification(metrics={"top": MulticlassAccuracy(num_classes=7)}).try_metrics(logits, label)
+
+
+def test_labels_of_another_task_name_the_tasks_that_learn_from_them():
+    with pytest.raises(TutelageError, match=r"of which task=multilabel, task=regression learn$"):
+        Classification().check_labels("train", torch.rand(4, 3))
+    with pytest.raises(TutelageError, match=r"of which task=segmentation learns$"):
+        Classification().check_labels("train", torch.zeros(4, 3, 3, dtype=torch.long))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
