@@ -23,8 +23,9 @@ def cross_entropy(label_smoothing: float = 0.0, class_weights: str | Sequence[fl
     """
     if class_weights is None:
         return nn.CrossEntropyLoss(label_smoothing=label_smoothing)
-    kind = BalancedCrossEntropy if class_weights == BALANCED else WeightedCrossEntropy
-    return kind(class_weights, label_smoothing)
+    if class_weights == BALANCED:
+        return BalancedCrossEntropy(label_smoothing=label_smoothing)
+    return WeightedCrossEntropy(class_weights, label_smoothing)
 
 
 class WeightedCrossEntropy(Loss):
@@ -43,6 +44,7 @@ class WeightedCrossEntropy(Loss):
     """
 
     takes_unlabelled = counts_over_ranks = True  # the mean is over weights, of all ranks
+    class_weights: Tensor
 
     def __init__(self, class_weights: str | Sequence[float], label_smoothing: float = 0.0):
         super().__init__()
