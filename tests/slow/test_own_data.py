@@ -114,3 +114,27 @@ def test_train_is_needed(main):
     answer = main("distill", "data=dataset", "hydra.run.dir=run")
     assert answer.code == 1
     assert "data.train=… is needed" in answer.message
+
+
+STREAM = (
+    "data=streamed", "data.train={_target_: own_data.Stream}", "data.val={_target_: own_data.Pictures, part: small}",
+    "data.test={_target_: own_data.Pictures, part: test}", "data.num_classes=10", "data.length=300", "data.buffer=64",
+    "loss.alpha=.9", "data.batch_size=20",
+)  # fmt: skip
+
+
+def test_a_stream_is_cached_resumed_and_shared_by_workers_to_the_same_bits(tmp_path):
+    def run(*overrides, check=True):
+        common = (*PAIR, "trainer.max_epochs=2", "logger=none", "callbacks.progress=null", *STREAM)
+        done = tutelage("distill", *common, *overrides, cwd=tmp_path, check=check)
+        return done, tmp_path / overrides[-1].partition("=")[2]
+
+    _, live = run("hydra.run.dir=live")
+    _, kept = run("sources=cached", "data.num_workers=2", "hydra.run.dir=kept")
+    assert student(kept) == student(live)
+    harm = f"+callbacks.harm={{_target_: faults.KillAt, stage: student, step: 22, marker: {tmp_path / 'm'}}}"
+    killed = ("callbacks.recovery.every_n_steps=6", harm, "hydra.run.dir=killed")
+    done, folder = run(*killed, check=False)
+    assert done.returncode == -signal.SIGKILL
+    run(*killed)
+    assert student(folder) == student(live)
