@@ -104,12 +104,12 @@ class DatasetData(Data):
         self.fields, self.check = Fields(fields), check
         given = {"train": train, "val": val, "test": test}
         replaced = common.get("sampler") is not None
-        self._parts = {key: self.part(key, one, replaced) for key, one in given.items() if one is not None}
+        self.parts = {key: self.part(key, one, replaced) for key, one in given.items() if one is not None}
         self.label_reader = reader = LabelReader(label_dtype, ignore_index)
-        found = {key: part.labels or self.found(key, part) for key, part in self._parts.items()}
-        self._parts = {key: replace(part, labels=found[key]) for key, part in self._parts.items()}
+        found = {key: part.labels or self.found(key, part) for key, part in self.parts.items()}
+        self.parts = {key: replace(part, labels=found[key]) for key, part in self.parts.items()}
         self._labels = {key: one.table for key, one in found.items()}
-        names = class_names or class_names_of(self._parts["train"].dataset, self.fields)
+        names = class_names or class_names_of(self.parts["train"].dataset, self.fields)
         num_classes, num_outputs = widths(found, num_classes, num_outputs, names)
         if class_names is None and names and len(names) != num_outputs:
             names = None  # a dataset's ``classes`` need not be those of this label
@@ -118,8 +118,8 @@ class DatasetData(Data):
             num_classes=num_classes, num_outputs=num_outputs, class_names=names, seed=seed, val_size=val_size,
             unlabelled=bare, **common,
         )  # fmt: skip
-        self.name = type(self._parts["train"].dataset).__name__
-        self.vocab_size = vocab_size or getattr(self._parts["train"].dataset, "vocab_size", None)
+        self.name = type(self.parts["train"].dataset).__name__
+        self.vocab_size = vocab_size or getattr(self.parts["train"].dataset, "vocab_size", None)
         self.test_size, self.repeat, self._given_shape = test_size, repeat, input_shape
         self._check_options(views, mean, std)
         plain = None if transform is None else Transforms(transform, transform_fields, "data.transform")
@@ -135,10 +135,10 @@ class DatasetData(Data):
         moved = [*(transform_fields.values() if isinstance(transform_fields, Mapping) else transform_fields or ())]
         own = not is_class(labels) and (not labels.is_floating_point() or LABEL in moved)
         brought = SampleLabels(reader, num_classes) if own else None
-        self._reading = Reading(self.fields, plain, collate or self._parts["train"].collate, mean, std, brought)
-        self._training = replace(self._reading, transforms=changed)
-        self._chance = Chance(seed, views)
-        self.augment = self._chance if train_transform is not None else None
+        self._reading = Reading(self.fields, plain, collate or self.parts["train"].collate, mean, std, brought)
+        self.train_reading = replace(self._reading, transforms=changed)
+        self.chance = Chance(seed, views)
+        self.augment = self.chance if train_transform is not None else None
 
     def part(self, key: str, given: Any, replaced: bool) -> Part:
         """Returns the set that was given for ``train``, ``val`` or ``test`` (:func:`~tutelage.data.parts.as_part`)."""
@@ -151,7 +151,7 @@ class DatasetData(Data):
     @property
     def shared(self) -> dict[str, Any]:
         """Returns arguments that give another object the same datasets, already made, with their labels."""
-        return {name: self._parts.get(name) for name in ("train", "val", "test")}
+        return {name: self.parts.get(name) for name in ("train", "val", "test")}
 
     def load(self) -> tuple[Examples, Examples]:
         """Returns all samples by key; reads only a few, to detect datasets that draw random numbers.
@@ -159,10 +159,10 @@ class DatasetData(Data):
         Raises:
             TutelageError: a sample cannot be read.
         """
-        part, labels = self._parts["train"], self._labels["train"]
+        part, labels = self.parts["train"], self._labels["train"]
         train, weights = part.dataset, part.weights
-        if "test" in self._parts:
-            test, test_labels = self._parts["test"].dataset, self._labels["test"]
+        if "test" in self.parts:
+            test, test_labels = self.parts["test"].dataset, self._labels["test"]
         else:
             left, taken = divide(len(labels), self.test_size, "data.test_size", self.split_seed, "test")
             test, test_labels = Subset(train, taken.tolist()), labels[taken]
@@ -171,16 +171,16 @@ class DatasetData(Data):
         if weights is not None:  # the loader's own
             self.sampler = Weighted(weights.tolist(), part.count, part.replacement)
         parts = [("data.train", train)]
-        if "val" in self._parts:
-            parts.append(("data.val", self._parts["val"].dataset))
+        if "val" in self.parts:
+            parts.append(("data.val", self.parts["val"].dataset))
             labels = torch.cat([labels, self._labels["val"]])
         pool = Samples(parts, self.fields, self.check)
-        self._look_for_chance(pool)
+        self.look_for_chance(pool)
         return Examples(pool, labels), Examples(Samples([("data.test", test)], self.fields, self.check), test_labels)
 
     def split(self, count: int) -> tuple[Tensor, Tensor]:
         """Uses the ``val`` set for validation, or draws it from the training set."""
-        if "val" not in self._parts:
+        if "val" not in self.parts:
             return super().split(count)
         first = count - len(self._labels["val"])
         return torch.arange(first), torch.arange(first, count)
@@ -192,20 +192,20 @@ class DatasetData(Data):
             TutelageError: they are not; names the sample.
         """
         known = has_label(examples.labels)
-        if part == "train" and "val" in self._parts:
+        if part == "train" and "val" in self.parts:
             known[len(known) - len(self._labels["val"]) :] = True
-        if part == "test" or not ("val" in self._parts or known.any()):
+        if part == "test" or not ("val" in self.parts or known.any()):
             known[:] = True
         one = known.view(-1, *[1] * (examples.labels.ndim - 1))
         filled = torch.where(one, examples.labels, 0)
         checked_labels(f"data.{part} ({self.name})", filled, self.num_classes, self.num_outputs)
         if part == "train":
-            shape, label_shape = self._look(self._set(examples, self._training), part)
+            shape, label_shape = self._look(self._set(examples, self.train_reading), part)
             self.input_shape = self._given_shape = tuple(self._given_shape or shape)
             if brought := self._reading.labels:
                 brought = replace(brought, shape=label_shape)
-                self._reading, self._training = (
-                    replace(one, labels=brought) for one in (self._reading, self._training)
+                self._reading, self.train_reading = (
+                    replace(one, labels=brought) for one in (self._reading, self.train_reading)
                 )
         self._look(self._set(examples, self._reading), part)
         return examples
@@ -216,8 +216,8 @@ class DatasetData(Data):
 
     def for_training(self, plain: SampleSet, examples: Examples) -> SampleSet:
         """Returns the training set with another view in each epoch, if anything draws random numbers."""
-        chance = replace(self._chance, seed=self.seed)
-        return SampleSet(examples, plain.keys, self._training, chance, shows_views=self.augment is not None)
+        chance = replace(self.chance, seed=self.seed)
+        return SampleSet(examples, plain.keys, self.train_reading, chance, shows_views=self.augment is not None)
 
     def per_epoch(self, train: SampleSet) -> SampleSet:
         """Returns the training set for an epoch, repeated ``repeat`` times."""
@@ -271,11 +271,11 @@ class DatasetData(Data):
                 raise TutelageError(f"{where}: its mask is false everywhere; nothing would be learned from it")
         return shape, label_shape
 
-    def _look_for_chance(self, pool: Samples) -> None:
+    def look_for_chance(self, pool: Samples) -> None:
         """Detects whether the training set draws random numbers, and whether these are reproducible."""
         rows = pool.spread(_COPIES)[:_COPIES]
         found = SampleSet(Examples(pool, torch.zeros(len(pool), dtype=torch.long)), torch.arange(len(pool)),
-                          self._training, self._chance)  # fmt: skip
+                          self.train_reading, self.chance)  # fmt: skip
         first, again, other = (found[epoch, torch.tensor(rows)][INPUT] for epoch in (0, 0, 1))
         if not torch.equal(first, again):
             log.warning(
@@ -285,4 +285,4 @@ class DatasetData(Data):
                 self.name,
             )
         if not torch.equal(first, other):
-            self.augment = self._chance
+            self.augment = self.chance

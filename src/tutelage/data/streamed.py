@@ -101,7 +101,7 @@ class StreamedData(DatasetData):
             train=train, val=val, test=test, fields=places, check=check, seed=seed, split_seed=split_seed, **common
         )
         self.sampler = _InOrder()
-        self.stream = self._parts["train"].dataset.dataset
+        self.stream = self.parts["train"].dataset.dataset
         self.vocab_size = self.vocab_size or getattr(self.stream, "vocab_size", None)
         self.name = name or type(self.stream).__name__
         self.length = length or _length(self.stream)
@@ -137,7 +137,7 @@ class StreamedData(DatasetData):
 
     def for_training(self, plain: SampleSet, examples: Examples) -> StreamedSet:
         """Returns the stream in its own order, with keys if they are known."""
-        labels = self._training.labels or SampleLabels(
+        labels = self.train_reading.labels or SampleLabels(
             self.label_reader, self.num_classes, tuple(examples.labels.shape[1:])
         )
         first = len(examples)
@@ -145,8 +145,8 @@ class StreamedData(DatasetData):
         return StreamedSet(
             examples=examples,
             keys=torch.arange(first, first + self.examples) if known else torch.zeros(0, dtype=torch.long),
-            reading=replace(self._training, labels=labels),
-            chance=replace(self._chance, seed=self.seed),
+            reading=replace(self.train_reading, labels=labels),
+            chance=replace(self.chance, seed=self.seed),
             shows_views=self.augment is not None,
             cursor=Cursor("data.train", self.stream, self.seed, 1, self.length),
             count=self.examples,
@@ -162,7 +162,7 @@ class StreamedData(DatasetData):
 
     def sample(self, n: int) -> Batch:
         """Returns the first samples of the stream, with the keys that they have in it."""
-        batch, train, head = super().sample(n), self.splits["train"], self._parts["train"].dataset
+        batch, train, head = super().sample(n), self.splits["train"], self.parts["train"].dataset
         keys = [train.key_of(Taken(0, row, head[row])) for row in batch["key"].tolist()]
         return {**batch, "key": torch.tensor(keys)}
 
@@ -194,10 +194,10 @@ class StreamedData(DatasetData):
             )
         return examples or self.length or 0
 
-    def _look_for_chance(self, pool: Samples) -> None:
+    def look_for_chance(self, pool: Samples) -> None:
         """Compares the first samples of two passes, and of the first pass with themselves."""
-        super()._look_for_chance(pool)
-        part, count = self._parts["train"], min(_COMPARED, len(self._parts["train"].dataset))
+        super().look_for_chance(pool)
+        part, count = self.parts["train"], min(_COMPARED, len(self.parts["train"].dataset))
         one, other = (Cursor(part.name, self.stream, 0, 1, self.length) for _ in range(2))
         first, again = (self._digests(cursor, range(count)) for cursor in (one, other))
         later = first

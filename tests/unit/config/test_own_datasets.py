@@ -42,7 +42,7 @@ def test_a_dataset_of_one_s_own_is_made_once_a_job(compose, monkeypatch, kind):
     assert Counted.made == 1
     assert other.name == one.name
     assert (len(one.splits["val"]), len(other.splits["val"])) == (135, 54)
-    assert one._parts["train"].labels is other._parts["train"].labels
+    assert one.parts["train"].labels is other.parts["train"].labels
     job_datasets.forget()  # the next job
     factory.data(factory.stage_config(cfg, "teacher"))
     assert Counted.made == 2

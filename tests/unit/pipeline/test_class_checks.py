@@ -15,7 +15,11 @@ def data(train, val, test, classes=None):
         ("train", "val", "test"), (train, val, test), strict=True
     )}  # fmt: skip
     return SimpleNamespace(
-        splits=splits, num_classes=3, class_names=["cat", "dog", "elk"], transfer=SimpleNamespace(classes=classes)
+        splits=splits,
+        num_classes=3,
+        class_names=["cat", "dog", "elk"],
+        listed=True,
+        transfer=SimpleNamespace(classes=classes),
     )
 
 
