@@ -124,6 +124,8 @@ def storage_fault(error: BaseException) -> str | None:
     place = f"{error.filename}: " if error.filename else ""
     if error.errno == errno.ENOENT and _made_a_folder(error):  # as below /proc, which is not writable
         return f"{place}the folder can't be created here"
+    if error.errno == errno.ENOENT and error.filename and os.path.islink(error.filename):
+        return f"{place}a link to what is not there; delete it"
     return f"{place}{_STORAGE[error.errno]}" if error.errno in _STORAGE else None
 
 
@@ -174,7 +176,8 @@ def _of_a_resolver(error: BaseException) -> str | None:
 def _with_advice(error: BaseException, message: str) -> str | None:
     """Returns the message of an error that is of one kind, with what helps; None of others."""
     if isinstance(error, yaml.YAMLError):
-        return f"{' '.join(message.split())}; YAML indents with spaces, never with tabs"
+        advice = "; YAML indents with spaces, never with tabs" if "'\\t'" in message else ""
+        return " ".join(message.split()) + advice
     if _is_lightnings_refusal(error):
         return f"trainer or callbacks were rejected by Lightning: {' '.join(message.split())}"
     if _is_lost_process(error):

@@ -102,3 +102,11 @@ def test_a_launcher_s_process_that_was_killed_is_one_sentence(name):
         "a process of the launcher that ran a job was killed, for want of memory perhaps: A"
     )
     assert "\n" not in explain(error)
+
+
+def test_a_link_to_nothing_is_a_sentence(tmp_path):
+    link = tmp_path / "config.yaml"
+    link.symlink_to(tmp_path / "absent" / "file")
+    with pytest.raises(OSError, match="config") as error:
+        link.write_text("")
+    assert explain(error.value) == f"{link}: a link to what is not there; delete it"

@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument("-m", "--multirun", action="store_true", help="a line for each job of a sweep, and their sum")
     parser.add_argument("--cache", action="store_true", help="what `tutelage cache` would do instead")
     parser.add_argument("-cd", "--config-dir", metavar="DIR", help="a folder of configs of your own")
-    chosen = parser.parse_args(sys.argv[1:])
+    chosen = parser.parse_intermixed_args(sys.argv[1:])
 
     from tutelage.pipeline.plan import plan_jobs
     from tutelage.runtime.status import terminal

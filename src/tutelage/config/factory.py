@@ -232,7 +232,7 @@ def _learning(stage: DictConfig, name: str, data: Data) -> dict[str, Any]:
         "task": own,
         "outputs": data.num_outputs,
         "seed": stage.seed,
-        "about": about(stage, name, isinstance(student.net, Wrapper)),
+        "about": about(stage, name, isinstance(student.net, Wrapper)) | {"content": data.fingerprint()},
     }
 
 

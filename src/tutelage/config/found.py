@@ -56,8 +56,11 @@ def _plain(value: Any) -> Any:
 def _look(node: dict[str, Any]) -> dict[str, Any]:
     from hydra.errors import InstantiationException
 
-    from tutelage.config.own_datasets import job_datasets  # slow, as torch is, which data need
+    from tutelage.config.arguments import check_arguments, targets  # slow, as torch is, which data need
+    from tutelage.config.own_datasets import job_datasets
 
+    for path, part in targets(OmegaConf.create({"data": node})):
+        check_arguments(path, part)
     try:
         made = job_datasets.make(OmegaConf.create(node), seed=0, batch_size=1, drop_last=False)
     except InstantiationException as error:

@@ -1,35 +1,30 @@
 """Checks the whole config before anything is built."""
 
 import math
-import re
-from collections.abc import Iterable, Iterator
-from typing import Any, cast
+from collections.abc import Iterable
+from typing import Any
 
 from hydra.utils import get_object
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
+from tutelage.config.arguments import check_arguments, targets
 from tutelage.config.loss_conflicts import check_together
 from tutelage.config.plan import JobPlan, phases_of, plan_job, resolved, stages_of
-from tutelage.config.source_nodes import options
 from tutelage.config.trainer_arguments import check_callbacks, check_trainer
 from tutelage.config.unknown_keys import DISTILL_KEYS, STAGE_GROUPS, refuse_unknown_keys, refuse_unknown_stage_keys
-from tutelage.errors import TutelageError, nearest
+from tutelage.errors import TutelageError
 from tutelage.runtime import distributed
-from tutelage.runtime.signatures import parameters
 from tutelage.training.callbacks.ema import refuse_others
 from tutelage.training.compiled import check_compile
 from tutelage.training.graphs import check_option
-from tutelage.training.parameter_groups import OPTIONS
 
 _ABSENT = object()
-_OPTIMIZER = re.compile(r"(stages\.[\w.]+\.)?optimizer")
 # Data settings that may differ between teacher and student: examples and their order, not the split or pixel range.
 _OWN_DATA = {
     "augment", "batch_size", "classes", "drop_last", "eval_batch_size", "focus", "inputs", "labelled", "long_tail",
     "num_workers", "repeat_labelled", "sampler", "seed", "unlabelled", "views",
 }  # fmt: skip
-_HYDRA = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")  # keys that Hydra reads itself
 _OF_ALL = {"accelerator", "devices", "num_nodes"}  # ranks are started once, for all stages
 
 
@@ -48,7 +43,7 @@ def check(cfg: DictConfig, overrides: Iterable[str] = (), config: DictConfig | N
         refuse_unknown_keys(cfg, DISTILL_KEYS)
     check_together(cfg, list(overrides))
     for path, node in targets(cfg):
-        _check_arguments(path, node)
+        check_arguments(path, node)
     for key in ("paths.outputs", "paths.artifacts", "loss.terms"):
         if OmegaConf.select(cfg, key) is None:
             raise TutelageError(f"{key} is needed; found null")
@@ -76,7 +71,7 @@ def _check_stage(cfg: DictConfig, stage: DictConfig, student: DictConfig, name: 
     own = stage.callbacks != cfg.callbacks
     for group in STAGE_GROUPS:
         for path, node in targets(stage[group], f"stages.{name}.{group}"):
-            _check_arguments(path, node)
+            check_arguments(path, node)
     check_callbacks(stage, name, f"stages.{name}.callbacks" if own else "callbacks")
 
 
@@ -101,34 +96,6 @@ def check_resolves(cfg: DictConfig) -> DictConfig:
         raise
 
 
-def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
-    """Yields every node with a ``_target_``, with its full key."""
-    if isinstance(node, DictConfig):
-        if "_target_" in node:
-            yield path, node
-        for key in node:  # not as text: YAML keys may be integers
-            if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, cast(Any, key)):
-                yield from targets(node[key], f"{path}.{key!s}" if path else str(key))
-    elif isinstance(node, ListConfig):
-        for i, item in enumerate(node):
-            yield from targets(item, f"{path}[{i}]")
-
-
-def _check_arguments(path: str, node: DictConfig) -> None:
-    try:
-        target = get_object(node._target_)
-    except Exception as error:
-        raise TutelageError(f"{path}._target_: cannot find {node._target_!r} ({error})") from error
-    known, takes_others = parameters(target)
-    known |= options(target)
-    if _OPTIMIZER.fullmatch(path):
-        known |= set(OPTIONS)
-    for key in map(str, node):
-        if not takes_others and key not in known and key not in _HYDRA:
-            near = nearest(key, _HYDRA if key.startswith("_") else known)
-            raise TutelageError(f"{path}.{key}: {node._target_} takes no {key!r}; {near}")
-
-
 def _check_speed(cfg: DictConfig) -> None:
     for name in map(str, cfg.stages):
         check_option(OmegaConf.select(cfg, f"stages.{name}.graph", default="never"), name)
@@ -136,6 +103,8 @@ def _check_speed(cfg: DictConfig) -> None:
 
 
 def _check_values(cfg: DictConfig) -> None:
+    if not isinstance(reuse := cfg.get("reuse", True), bool):
+        raise TutelageError(f"reuse must be true or false; found {reuse!r}")
     for key in ("seed", "stages.teacher.seed"):
         number(cfg, key, low=0, high=2**32 - 1, whole=True)
     number(cfg, "data.batch_size", low=1, whole=True)

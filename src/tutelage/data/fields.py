@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,11 @@ class Fields:
 
     def __init__(self, places: Mapping[str, Hashable] | None = None):
         self.places = None if places is None else {str(field): place for field, place in places.items()}
-        if self.places is not None and INPUT not in self.places:
-            raise TutelageError(f"data.fields needs a field 'input'; found {', '.join(self.places) or 'none'}")
+        if self.places is not None:
+            if INPUT not in self.places:
+                raise TutelageError(f"data.fields needs a field 'input'; found {', '.join(self.places) or 'none'}")
+            if LABEL not in self.places and (near := get_close_matches(LABEL, self.places, 1, 0.7)):
+                raise TutelageError(f"data.fields: {near[0]!r}: did you mean {LABEL!r}?")
         self._refuse_ours(self.places or ())
 
     def pick(self, sample: Any, where: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """``tutelage evaluate``: measures a checkpoint, whose header describes its model and data."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from tutelage.sources.live import Live
 from tutelage.tasks.base import Task
 from tutelage.tasks.figure_kinds import TaskFigures
 from tutelage.tasks.predictions import as_saved
+
+log = logging.getLogger(__name__)
 
 _KEYS = ("checkpoint", "teacher", "split", "data", "device", "trust", "paths.outputs")
 
@@ -50,6 +53,12 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """Returns the metrics of a checkpoint, and facts from its header."""
     net, header = network_of(cfg.checkpoint, cfg.trust)
     data = data_of(header, cfg.data, cfg.checkpoint, cfg.trust)
+    if not cfg.data and header.get("content") not in (None, data.fingerprint()):
+        log.warning(
+            "the data differ from those that %s was trained with, in content or, of files, in path, size or time; "
+            "its figures may differ from the training's, and the split may be another",
+            cfg.checkpoint,
+        )
     beside = network_of(cfg.teacher, cfg.trust)[0] if cfg.teacher else None
     task = task_of(header, data, cfg.checkpoint, cfg.trust)
     compared = beside is not None and task.keeps_logits  # afterwards; else the teacher answers beside the network

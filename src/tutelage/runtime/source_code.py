@@ -25,6 +25,7 @@ _INSTALLED = {"site-packages", "dist-packages"}
 # Distributions with another name than the package; searching for it takes half a second.
 _DISTRIBUTIONS = {"hydra": "hydra-core", "PIL": "pillow", "sklearn": "scikit-learn", "yaml": "PyYAML"}
 _MAIN = "__main__"
+_IMPORTERS = ("import_module", "__import__")
 _SESSION = secrets.token_hex(8)  # stands for code that has no file: no later process finds what it made
 
 
@@ -161,6 +162,11 @@ def _imports(tree: ast.AST, module: str, is_package: bool) -> Iterator[str]:
             above = package[: len(package) + 1 - node.level] if node.level else []
             start = ".".join([*above, *([node.module] if node.module else [])])
             yield from (start if name.name == "*" else f"{start}.{name.name}".lstrip(".") for name in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in _IMPORTERS:
+            match node.args[:1]:
+                case [ast.Constant(value=str() as name)]:
+                    above = package[: len(package) + 1 - (len(name) - len(name.lstrip(".")))] if name[:1] == "." else []
+                    yield ".".join([*above, name.lstrip(".")])
 
 
 def _that_runs(tree: ast.AST) -> Iterator[ast.AST]:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.errors import TutelageError
+from tutelage.runtime.json_files import read_json, write_json
+from tutelage.runtime.source_code import trace
 from tutelage.sources.answers import AnswerStore
 from tutelage.sources.base import Source
 from tutelage.sources.outputs import FLOOR, as_logits, check_kind
@@ -43,6 +45,7 @@ class BlackBoxTeacher(Source):
         num_classes: classes of the data.
         folder: folder of the stored outputs.
         name: name and version of the model; under another name all is queried again. Optional if ``ask`` has a version.
+            If the source of ``ask`` in your own modules has changed, the answers stored under the name are refused.
         batch_size: greatest number of images in a query.
         retries: number of retries of a query that raised an exception.
         wait: seconds before the first retry, doubled for each later one.
@@ -89,6 +92,23 @@ class BlackBoxTeacher(Source):
         self.batch_size, self.retries, self.wait = batch_size, retries, wait
         self._identity = f"{name or ''}\n{version or ''}\n".encode()
         self.answers = AnswerStore(Path(folder) / (re.sub(r"[^\w.-]+", "_", self.name)[:100] + ".sqlite"))
+        self._code = _code_of(ask)
+        self._check_code()
+
+    @property
+    def _code_file(self) -> Path:
+        return self.answers.path.with_suffix(".code.json")
+
+    def _check_code(self) -> None:
+        """Checks that the stored answers are of the same code, which the name alone does not tell."""
+        if not self._code_file.exists() or (before := read_json(self._code_file)) == self._code:
+            return
+        before = before if isinstance(before, dict) else {}
+        changed = sorted(name for name in {*before, *self._code} if before.get(name) != self._code.get(name))
+        raise TutelageError(
+            f"the code of {', '.join(changed)} has changed since the answers of {self.name!r} were stored: give it "
+            f"another name to query it anew (sources.teacher.name=…), or delete {self._code_file} to keep the answers"
+        )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "BlackBoxTeacher":
         return self  # immutable, and a connection cannot be copied
@@ -139,6 +159,8 @@ class BlackBoxTeacher(Source):
         row = {question: i for i, question in enumerate(questions)}  # duplicate images are queried once
         found = self.answers.get(list(row))
         missing = [question for question in row if question not in found]
+        if missing and self._code and not self._code_file.exists():
+            write_json(self._code_file, self._code)
         for at in range(0, len(missing), self.batch_size):
             some = missing[at : at + self.batch_size]
             rows = [row[question] for question in some]
@@ -166,6 +188,13 @@ class BlackBoxTeacher(Source):
             f"{self.name} failed on {len(images)} images in {self.retries + 1} attempts; the last error: "
             + _with_causes(failure)
         ) from failure
+
+
+def _code_of(ask: Callable[..., Any]) -> dict[str, str]:
+    """Returns the user's own modules that a callable reaches, with digests of their source; none of packages."""
+    called = getattr(ask, "func", ask)  # of functools.partial
+    kind = called if hasattr(called, "__qualname__") else type(called)
+    return trace([f"{kind.__module__}.{kind.__qualname__}"]).own
 
 
 def _with_causes(error: BaseException | None) -> str:

@@ -316,3 +316,20 @@ def test_what_type_checkers_alone_import_is_no_part_of_the_code(tmp_path, monkey
         (tmp_path / f"{name}.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert trace(["own_code.Net"]).own.keys() == {"own_code", "run_one"}
+
+
+def test_what_is_imported_by_a_literal_name_is_part_of_the_code(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = f"lit{uuid.uuid4().hex[:8]}"
+    put(tmp_path / name / "__init__.py", "")
+    put(
+        tmp_path / name / "net.py",
+        f"""
+        import importlib
+        from importlib import import_module
+        far, near = importlib.import_module("{name}.far"), import_module(".near", __package__)
+        """,
+    )
+    for other in ("far", "near"):
+        put(tmp_path / name / f"{other}.py", "value = 1")
+    assert {f"{name}.far", f"{name}.near"} <= trace([f"{name}.net"]).own.keys()

@@ -1,6 +1,8 @@
 import copy
+import importlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,8 +22,12 @@ def diary(tmp_path):
 
 
 @pytest.fixture
-def source(tmp_path, diary):
-    """``source(**more)`` asks a linear model of 3 classes, or ``ask``, whose answers are in ``tmp_path / "asked"``."""
+def source(tmp_path, diary, monkeypatch):
+    """``source(**more)`` asks a linear model of 3 classes, or ``ask``, whose answers are in ``tmp_path / "asked"``.
+
+    One model behind several callables: their code is not compared.
+    """
+    monkeypatch.setattr(black_box, "_code_of", lambda ask: {})
 
     def make(ask=None, **more):
         given = {"kind": "logits", "num_classes": 3, "folder": str(tmp_path / "asked"), "name": "box 1", "wait": 0.0}
@@ -210,3 +216,21 @@ def test_a_model_in_it_is_no_child_and_copies_share_it(source):
 def test_arguments_that_mean_nothing(source, more, said):
     with pytest.raises(TutelageError, match=said):
         source(**more)
+
+
+def test_answers_of_code_that_has_changed_are_refused_and_can_be_kept(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    file = tmp_path / "box_that_changes.py"
+    code = "def ask(images):\n    return {} * images.reshape(len(images), -1)[:, :3]\n"
+    file.write_text(code.format(1))
+    module = importlib.import_module("box_that_changes")
+    place = ("logits", 3, str(tmp_path / "asked"))
+    first = BlackBoxTeacher(partial(module.ask), *place, "v1")(batch(1))["logits"]
+    file.write_text(code.format(2) + "# another size, so that the module is read anew\n")
+    module = importlib.reload(module)
+    with pytest.raises(TutelageError, match=r"code of box_that_changes has changed .* 'v1' .*delete .*v1\.code\.json"):
+        BlackBoxTeacher(partial(module.ask), *place, "v1")
+    (tmp_path / "asked" / "v1.code.json").unlink()
+    assert torch.equal(BlackBoxTeacher(partial(module.ask), *place, "v1")(batch(1))["logits"], first)
+    anew = BlackBoxTeacher(partial(module.ask), *place, "v2")(batch(1))["logits"]
+    torch.testing.assert_close(anew, 2 * first)

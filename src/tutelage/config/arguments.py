@@ -1,0 +1,57 @@
+"""Checks the keys of a config's parts by the signatures of what their ``_target_`` names."""
+
+import re
+from collections.abc import Iterator
+from typing import Any, cast
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from tutelage.config.source_nodes import options
+from tutelage.errors import TutelageError, nearest
+from tutelage.runtime.signatures import parameters, truth_values
+from tutelage.training.parameter_groups import OPTIONS
+
+_HYDRA = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")  # keys that Hydra reads itself
+_OPTIMIZER = re.compile(r"(stages\.[\w.]+\.)?optimizer")
+
+
+def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
+    """Yields every node with a ``_target_``, with its full key."""
+    if isinstance(node, DictConfig):
+        if "_target_" in node:
+            yield path, node
+        for key in node:  # not as text: YAML keys may be integers
+            if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, cast(Any, key)):
+                yield from targets(node[key], f"{path}.{key!s}" if path else str(key))
+    elif isinstance(node, ListConfig):
+        for i, item in enumerate(node):
+            yield from targets(item, f"{path}[{i}]")
+
+
+def check_arguments(path: str, node: DictConfig) -> None:
+    """Checks that ``_target_`` exists and takes the other keys of its node.
+
+    Args:
+        path: full key of the node.
+        node: with a ``_target_``.
+
+    Raises:
+        TutelageError: there is no such class or function, it takes no such argument, or an argument that is true or
+            false is given a text.
+    """
+    try:
+        target = get_object(node._target_)
+    except Exception as error:
+        raise TutelageError(f"{path}._target_: cannot find {node._target_!r} ({error})") from error
+    known, takes_others = parameters(target)
+    known |= options(target)
+    if _OPTIMIZER.fullmatch(path):
+        known |= set(OPTIONS)
+    switches = truth_values(target)
+    for key in map(str, node):
+        if not takes_others and key not in known and key not in _HYDRA:
+            near = nearest(key, _HYDRA if key.startswith("_") else known)
+            raise TutelageError(f"{path}.{key}: {node._target_} takes no {key!r}; {near}")
+        if key in switches and not OmegaConf.is_interpolation(node, key) and isinstance(node[key], str):
+            raise TutelageError(f"{path}.{key} must be true or false; found {node[key]!r}")
