@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 # The base of BatchNorm1d, 2d and 3d and of SyncBatchNorm, to derive from beside one of them: torch exports it nowhere.
 BatchNorm = nn.modules.batchnorm._BatchNorm
+SPARSE_PRODUCTS = (torch.ops.aten._embedding_bag, torch.ops.aten._embedding_bag_forward_only)  # of F.embedding_bag
 
 
 class FollowsMoves(nn.Module):

@@ -10,6 +10,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
+from tutelage.compat.torch import SPARSE_PRODUCTS
 from tutelage.evaluation.predictions import eval_mode
 from tutelage.models.tapped import arguments
 from tutelage.types import Batch, is_shared
@@ -91,6 +92,5 @@ def _sparse_product(weight: Sequence[int], indices: Sequence[int], *_: Any, **__
 _UNREGISTERED = {
     torch.ops.aten.mv: _product_with_vector,
     torch.ops.aten.dot: _product_with_vector,
-    torch.ops.aten._embedding_bag: _sparse_product,
-    torch.ops.aten._embedding_bag_forward_only: _sparse_product,
+    **dict.fromkeys(SPARSE_PRODUCTS, _sparse_product),
 }

@@ -88,7 +88,7 @@ class MHGD(Lazy):
     def train(self, mode: bool = True) -> "MHGD":
         """Sets the mode; the attention stays in eval mode, in which :meth:`prepare` left it."""
         super().train(mode)
-        if "keys" in self._modules:  # it is built
+        if hasattr(self, "keys"):  # it is built
             for part in self._parts():
                 part.eval()
         return self
