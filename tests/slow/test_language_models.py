@@ -11,6 +11,7 @@ pytestmark = pytest.mark.slow
 pytest.importorskip("tokenizers", reason="needs the text extra")
 
 
+@pytest.mark.long
 def test_alpha_0_is_the_control_and_cached_tokens_teach_as_live_ones(main, tmp_path):
     root = write_answers(tmp_path / "answers.jsonl")
     cases = {

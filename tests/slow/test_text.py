@@ -23,6 +23,7 @@ def folder(tmp_path_factory):
     return made
 
 
+@pytest.mark.long
 def test_a_job_ends_in_figures_and_its_report_shows_texts(folder):
     metrics = json.loads((folder / "whole" / "metrics.json").read_text())
     assert metrics["teacher"]["last"]["test"]["accuracy"] > 0.7
@@ -43,6 +44,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(folder):
     assert figures(folder / "killed")["student"] == figures(folder / "whole")["student"]
 
 
+@pytest.mark.long
 def test_a_file_of_weights_is_evaluated_on_other_texts(folder):
     tsv(folder / "other.tsv", reviews(50, seed=9))
     file = next((folder / "whole").rglob("last*.safetensors"))
@@ -50,6 +52,7 @@ def test_a_file_of_weights_is_evaluated_on_other_texts(folder):
     assert "50" in done.stdout
 
 
+@pytest.mark.long
 def test_a_teacher_of_another_tokenizer_is_refused(folder):
     file = next((folder / "outputs").rglob("last.safetensors"))
     given = f"sources.teacher.checkpoint={file}"

@@ -243,7 +243,7 @@ def test_a_picture_of_classes_is_a_label_and_a_number_may_stand_for_none():
 
 
 def test_the_number_of_classes_of_pixels_is_asked_for_where_it_would_take_long_to_find():
-    with pytest.raises(TutelageError, match=r"data.num_classes is needed: labels have several places"):
+    with pytest.raises(TutelageError, match=r"data.num_classes is needed: not all labels are read to find the largest"):
         DatasetData(train=samples(KINDS["pixels"]), check=8, batch_size=4, seed=0)
 
 
