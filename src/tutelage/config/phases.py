@@ -25,8 +25,17 @@ def deep_merge(above: Any, below: Any) -> None:
 
 def earlier_phases(cfg: DictConfig) -> list[str]:
     """Returns the names of the phases before the student's last one; none of a student without a teacher."""
-    given = cfg.stages.student.get("phases") or {}
-    return [] if cfg.loss.get("alpha") == 0.0 else [str(name) for name in given][:-1]
+    return [] if cfg.loss.get("alpha") == 0.0 else [str(name) for name in _given(cfg)][:-1]
+
+
+def _given(cfg: DictConfig) -> DictConfig:
+    given = cfg.stages.student.get("phases")
+    if given is not None and not isinstance(given, DictConfig):
+        raise TutelageError(
+            "stages.student.phases: expected names with settings, such as {first: {terms: [soft]}}; "
+            f"found {given!r}"
+        )
+    return given or DictConfig({})
 
 
 def settle_phases(cfg: DictConfig, stage: DictConfig, name: str, phase: str | None) -> None:
@@ -44,7 +53,7 @@ def settle_phases(cfg: DictConfig, stage: DictConfig, name: str, phase: str | No
         TutelageError: a phase is no mapping, has an unknown key, or names a term that the loss does not have.
     """
     stage.pop("phases", None)
-    given = cfg.stages.student.get("phases")
+    given = _given(cfg)
     if not given or name not in ("student", "control"):
         return
     own: Any = OmegaConf.to_container(given, resolve=True)

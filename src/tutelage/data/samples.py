@@ -184,6 +184,8 @@ class Reading:
             if LABEL not in parts:
                 raise TutelageError(f"data.collate gives no {LABEL!r}; it has {', '.join(map(str, parts))}")
             found[LABEL] = self.labels.reader.column(as_tensor(LABEL, parts[LABEL], "data.collate"), "data.collate")
+        elif LABEL in parts:
+            self._check_labels(samples, as_tensor(LABEL, parts[LABEL], "data.collate"), where)
         for name, value in found.items():
             if not value.ndim or len(value) != len(samples):
                 raise TutelageError(
@@ -193,6 +195,19 @@ class Reading:
         if found[INPUT].dtype == torch.uint8 and found[INPUT].ndim == 4:
             found[INPUT] = found[INPUT].float().div_(255)
         return found
+
+    def _check_labels(self, samples: list[Any], given: Tensor, where: str) -> None:
+        """Checks that a collate leaves labels as they are, where they are read from the samples one by one."""
+        try:
+            own = torch.stack([as_tensor(LABEL, self.fields.label(sample, where), where) for sample in samples])
+        except (TutelageError, RuntimeError):  # names of classes, or labels of several lengths
+            return
+        if given.numel() == own.numel() and not torch.equal(given.flatten().double(), own.flatten().double()):
+            raise TutelageError(
+                f"data.collate: the labels {given.flatten()[:5].tolist()} … that it gives are not those of its "
+                f"samples, in their order, {own.flatten()[:5].tolist()} …; change labels in the dataset, and leave the "
+                "order"
+            )
 
     def normalised(self, inputs: Tensor) -> Tensor:
         """Returns (x − mean) / std."""

@@ -13,7 +13,7 @@ from torchmetrics import Metric
 from tutelage.errors import TutelageError
 from tutelage.models.tapped import run
 from tutelage.sources.ensemble import combined, scaled
-from tutelage.tasks.base import Task, update
+from tutelage.tasks.base import Task, check_number, update
 from tutelage.tasks.classification import Classification
 from tutelage.tasks.predictions import check
 from tutelage.types import Batch, Signals
@@ -167,9 +167,7 @@ def values_of(metrics: Mapping[str, Metric]) -> dict[str, float]:
     found = {}
     for name, metric in metrics.items():
         value = metric.compute()
-        if not isinstance(value, Tensor) or value.numel() != 1:
-            shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise TutelageError(f"task.metrics.{name} must return one number, such as a mean; found {shape}")
+        check_number(name, value)
         if not bool(value.isfinite()):
             log.warning("task.metrics.%s is %s and left out", name, float(value))
             continue

@@ -176,7 +176,7 @@ class Tapped(nn.Module):
         adapter: nn.Module | None = None,
         maps: Sequence[str] = (),
         reads: Mapping[str, str] | None = None,
-        outputs: Outputs | None = None,
+        outputs: Outputs | Sequence[int | str] | None = None,
         classes: Sequence[int | Sequence[int]] | None = None,
         pretrained: str | Mapping[str, Any] | Literal[False] | None = None,
         init: Mapping[str, Any] | None = None,
@@ -195,6 +195,8 @@ class Tapped(nn.Module):
             _check_arguments(net, reads)
             net.__dict__["_reads"] = dict(reads)
         if outputs is not None:
+            if isinstance(outputs, Sequence) and not isinstance(outputs, str):  # [0] without quotes
+                outputs = "".join(f"[{part}]" for part in outputs)
             net.register_forward_hook(_Pick(outputs))
         if classes is not None:
             net.register_forward_hook(_Classes(classes))

@@ -164,13 +164,19 @@ class Task(ABC):
         """
         predictions, targets = self.rows(logits, label)
         for name, metric in self.metrics.items():
+            tried = metric.clone()
             try:
-                update([metric.clone()], predictions, targets)
+                update([tried], predictions, targets)
             except Exception as error:  # it is anyone's
                 raise TutelageError(
                     f"task.metrics.{name}: {type(metric).__name__} does not take predictions {list(predictions.shape)} "
                     f"and labels {list(targets.shape)}, for {predictions.shape[-1]} outputs: {error}"
                 ) from error
+            try:
+                value = tried.compute()
+            except Exception:  # some need more than a few predictions
+                continue
+            check_number(name, value)
 
     # -- validation while training ------------------------------------------------------------------------------------
 
@@ -245,3 +251,14 @@ def kl(teacher: Tensor, logits: Tensor) -> Tensor:
     """
     p, q = logits.log_softmax(-1), teacher.log_softmax(-1)
     return torch.nn.functional.kl_div(p, q, log_target=True, reduction="none").sum(-1)
+
+
+def check_number(name: str, value: object) -> None:
+    """Checks that a further metric returns one number.
+
+    Raises:
+        TutelageError: it does not; names the metric.
+    """
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise TutelageError(f"task.metrics.{name} must return one number, such as a mean; found {shape}")

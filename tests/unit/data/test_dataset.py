@@ -371,3 +371,15 @@ def test_a_sample_that_can_t_be_read_is_named():
 
     with pytest.raises(TutelageError, match=r"data.train: sample 599 can't be read: FileNotFoundError: gone.png"):
         data(Broken()).setup()
+
+
+def test_a_collate_that_changes_labels_or_their_order_is_refused():
+    def in_another_order(samples):
+        images, labels = zip(*samples[::-1], strict=True)
+        return {"input": torch.stack(images).float(), "label": torch.tensor(labels)}
+
+    pairs = [(torch.full((1, 8, 8), float(i)), i % 3) for i in range(60)]
+    with pytest.raises(
+        TutelageError, match=r"data\.collate: the labels .* are not those of its samples, in their order"
+    ):
+        data(pairs, test=pairs, val_size=20, num_classes=3, collate=in_another_order).sample(4)

@@ -274,3 +274,11 @@ def test_classes_that_are_not_each_once(classes):
 def test_classes_that_a_network_has_not():
     with pytest.raises(TutelageError, match="classes: Linear has classes 0 to 5; found 6"):
         Tapped(nn.Linear(4, 6), classes=[0, 6])(X)
+
+
+def test_a_place_of_the_logits_may_be_a_list_as_a_command_line_makes_it():
+    class Two(nn.Module):
+        def forward(self, x):
+            return x, 2 * x
+
+    assert torch.equal(Tapped(Two(), outputs=[1])({"input": torch.ones(1, 3)})["logits"], 2 * torch.ones(1, 3))
