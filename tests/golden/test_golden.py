@@ -59,7 +59,7 @@ def curve(compose, loss: str, folder: Path) -> list[float]:
 
 
 @pytest.mark.filterwarnings("ignore:.*(LeafSpec|in eval mode|val_dataloader|validation_step).*")
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", [pytest.param(x, marks=pytest.mark.long) if x == "ft" else x for x in LOSSES])
 def test_the_curve_is_the_one_on_file(compose, tmp_path, request, loss):
     torch.set_num_threads(1)
     found = curve(compose, loss, tmp_path)

@@ -50,6 +50,7 @@ def test_two_ranks_read_one_cache_of_two_views(cli, tmp_path):
     assert weights(tmp_path / "live") == weights(tmp_path / "cached")
 
 
+@pytest.mark.long
 def test_a_sweep_asks_its_teacher_once_and_cache_writes_it_before(main, tmp_path):
     answer = main("cache", *TINY, *QUICK)
     assert answer.code == 0, answer.message

@@ -18,6 +18,7 @@ def _listens():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("_listens")
 def test_after_ctrl_c_the_same_command_goes_on(main, tmp_path):
     def run(name, *more):

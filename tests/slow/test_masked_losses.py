@@ -9,6 +9,7 @@ pytestmark = pytest.mark.slow
 BY_ELEMENT = ("BernoulliKL", "TinyBERTAttention", "TinyBERTStates", "SquaredError", "WeightedCrossEntropy")
 
 
+@pytest.mark.long
 def test_padding_is_spread_over_ranks_without_a_trace(tmp_path):
     torch.multiprocessing.spawn(rank, (str(tmp_path),), nprocs=2)
     found = torch.load(tmp_path / "found.pt", weights_only=True)

@@ -89,6 +89,7 @@ def test_end_points_and_options_run(main, override):
     assert main("distill", *TINY, override).code == 0
 
 
+@pytest.mark.long
 def test_a_sweep_trains_one_teacher_and_one_control_a_seed(main, tmp_path):
     where = ("hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.num}")
     assert main("distill", "-m", *TINY, "loss.temperature=2,8", "seed=0,1", *where).code == 0

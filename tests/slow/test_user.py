@@ -82,6 +82,7 @@ FIELDS = "data.fields={input: image, label: fine_label, ink: ink}"
 READS = "+teacher.reads.weights=ink", "+student.reads.weights=ink"
 
 
+@pytest.mark.long
 def test_a_network_reads_further_fields_of_data_of_one_s_own(main, tmp_path, mine):
     (tmp_path / "mine" / "model" / "several.yaml").write_text(SEVERAL)
     both = ("model@student=several", "model@teacher=several", "teacher.net.width=7")
