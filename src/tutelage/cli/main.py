@@ -63,16 +63,11 @@ def main() -> None:
         finally:
             sys.stdout.flush()
     except KeyboardInterrupt:  # outside of a training, which saves its state
-        sys.exit(_stopped())
+        print("tutelage: stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
         sys.exit(128 + signal.SIGPIPE)
-
-
-def _stopped() -> int:
-    """Returns the exit code of a program that Ctrl-C ended, and says so in one line."""
-    print("tutelage: stopped by Ctrl-C", file=sys.stderr)
-    return 128 + signal.SIGINT
 
 
 def _dispatch(arguments: list[str]) -> None:

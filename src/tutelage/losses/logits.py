@@ -86,6 +86,26 @@ def paired_rows(student: Tensor, teacher: Tensor, what: str) -> tuple[Tensor, Te
     return rows(student, what), rows(teacher, what)
 
 
+def all_members(student: Tensor, others: Tensor, what: str, whose: str = "peers' logits") -> list[Tensor]:
+    """Returns the logits of a student [B, C] and of the K − 1 networks or branches beside it [B, K − 1, C], K × [B, C].
+
+    Args:
+        student: the student's.
+        others: those of the others.
+        what: name of the loss.
+        whose: what it calls the others.
+
+    Raises:
+        TutelageError: the shapes do not match.
+    """
+    rows(student, what)
+    if others.dim() != 3 or others[:, 0].shape != student.shape:
+        raise TutelageError(
+            f"{what}: expected {whose} [B, K − 1, C] for a student's {list(student.shape)}; found {list(others.shape)}"
+        )
+    return [student, *others.unbind(1)]
+
+
 def column(index: Tensor, logits: Tensor, what: str) -> Tensor:
     """Returns labels or keys [B] of the rows of ``logits`` [B, C] as [B, 1], int64.
 

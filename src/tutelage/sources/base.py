@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from tutelage.models.tapped import Tapped
@@ -65,3 +66,30 @@ class Source(nn.Module):
 
     def verify(self) -> None:
         """Checks after the last step what the source guarantees, such as frozen weights."""
+
+
+class CountingSource(Source):
+    """A source that counts optimizer steps, also across a resume.
+
+    Attributes:
+        steps: the number so far, part of the state.
+    """
+
+    steps: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self._counted: int | None = None  # `steps` on the host: reading the buffer would synchronise at every step
+        self.register_load_state_dict_post_hook(_reset_count)
+
+    def count_step(self) -> int:
+        """Counts a step and returns its number, from 1."""
+        self.steps += 1
+        self._counted = int(self.steps) if self._counted is None else self._counted + 1
+        return self._counted
+
+
+def _reset_count(module: nn.Module, incompatible: object) -> None:
+    """Discards the host's count, so that the loaded one is read."""
+    module._counted = None  # type: ignore[assignment]

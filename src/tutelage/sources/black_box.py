@@ -53,7 +53,7 @@ class BlackBoxTeacher(Source):
         allow_normalised: whether logits that look like probabilities are accepted.
 
     Raises:
-        TutelageError: an argument is invalid.
+        TutelageError: an argument is invalid, or the code of ``ask`` is not that of the stored answers.
     """
 
     ask: Callable[[NDArray[np.float32]], Any]

@@ -8,11 +8,11 @@ import torch
 from tutelage.compat.torch import lerp_all_
 from tutelage.errors import TutelageError
 from tutelage.models.tapped import Tapped
-from tutelage.sources.base import Source
+from tutelage.sources.base import CountingSource, Source
 from tutelage.types import Batch, Signals
 
 
-class EMATeacher(Source):
+class EMATeacher(CountingSource):
     """Signals of an exponential moving average of the student: θ' ← d·θ' + (1 − d)·θ after every optimizer step.
 
     As in the paper, the decay ramps up as min(d, 1 − 1/(step + 1)), so that the initial weights soon lose influence;
@@ -31,7 +31,6 @@ class EMATeacher(Source):
 
     net: Tapped
     student: Tapped
-    steps: torch.Tensor
 
     def __init__(self, decay: float = 0.999, ramp: float = 2.0):
         super().__init__()
@@ -40,9 +39,6 @@ class EMATeacher(Source):
         if not ramp >= 1.0:
             raise TutelageError(f"sources: ema_teacher's ramp must be at least 1; found {ramp}")
         self.decay, self.ramp = decay, ramp
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
-        self._counted: int | None = None  # `steps` on the host: reading the buffer would synchronise at every step
-        self.register_load_state_dict_post_hook(_reset_count)
 
     def attach(self, needs: Iterable[str], sources: Mapping[str, Source]) -> None:
         """Copies the student."""
@@ -71,9 +67,7 @@ class EMATeacher(Source):
     @torch.no_grad()
     def after_step(self) -> None:
         """Updates the average with the student's weights."""
-        self.steps += 1
-        self._counted = int(self.steps) if self._counted is None else self._counted + 1
-        decay = min(self.decay, 1.0 - (self.ramp - 1.0) / (self._counted - 1 + self.ramp))
+        decay = min(self.decay, 1.0 - (self.ramp - 1.0) / (self.count_step() - 1 + self.ramp))
         mine, theirs = self.net.net, self.student.net
         lerp_all_(list(mine.parameters()), list(theirs.parameters()), 1.0 - decay)
         for own, other in zip(mine.buffers(), theirs.buffers(), strict=True):
@@ -81,8 +75,3 @@ class EMATeacher(Source):
                 own.lerp_(other, 1.0 - decay)
             else:
                 own.copy_(other)
-
-
-def _reset_count(module: torch.nn.Module, incompatible: object) -> None:
-    """Discards the host's count, so that the loaded one is read."""
-    module._counted = None  # type: ignore[assignment]

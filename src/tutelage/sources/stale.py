@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from tutelage.compat.torch import copy_all_
 from tutelage.errors import TutelageError, nearest
 from tutelage.models.tapped import Tapped
-from tutelage.sources.base import Source
+from tutelage.sources.base import CountingSource, Source
 from tutelage.types import Batch, Signals
 
 
-class Stale(Source):
+class Stale(CountingSource):
     """Signals of copies of the student and its peers that are up to ``every`` steps old.
 
     ``logits`` are those of all copies, [B, …, K, C], in the order of ``of``. Copies run in eval mode and never learn;
@@ -29,16 +30,11 @@ class Stale(Source):
     Anil et al., "Large Scale Distributed Neural Network Training through Online Distillation", 2018, arXiv:1804.03235.
     """
 
-    steps: Tensor
-
     def __init__(self, every: int = 50, of: Sequence[str] = ("student", "peers")):
         super().__init__()
         if every < 1:
             raise TutelageError(f"sources: a stale copy is refreshed every 1 step or more; found every={every}")
         self.every, self.of = every, list(of)
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
-        self._counted: int | None = None  # `steps` on the host: reading the buffer would synchronise at every step
-        self.register_load_state_dict_post_hook(_reset_count)
         self.copies = nn.ModuleList()
         self._originals: list[Tapped] = []
 
@@ -66,18 +62,14 @@ class Stale(Source):
     @torch.no_grad()
     def after_step(self) -> None:
         """Refreshes the copies if it is time."""
-        self.steps += 1
-        self._counted = int(self.steps) if self._counted is None else self._counted + 1
-        if self._counted % self.every:
+        if self.count_step() % self.every:
             return
         for own, net in zip(self.copies, self._originals, strict=True):
-            for mine, theirs in zip(_tensors(own), _tensors(net), strict=True):
-                mine.copy_(theirs)
+            copy_all_(_tensors(own), _tensors(net))
 
 
-def _tensors(net: nn.Module) -> Iterable[Tensor]:
-    yield from net.parameters()
-    yield from net.buffers()
+def _tensors(net: nn.Module) -> list[Tensor]:
+    return [*net.parameters(), *net.buffers()]
 
 
 def _networks(name: str, sources: Mapping[str, Source]) -> list[Tapped]:
@@ -89,8 +81,3 @@ def _networks(name: str, sources: Mapping[str, Source]) -> list[Tapped]:
     if not found:
         raise TutelageError(f"sources: a stale copy is of {name!r}, which has no network that learns")
     return found
-
-
-def _reset_count(module: nn.Module, incompatible: object) -> None:
-    """Discards the host's count, so that the loaded one is read."""
-    module._counted = None  # type: ignore[assignment]

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutelage.errors import TutelageError
-from tutelage.losses.feature.adapt import MAPS, TOKENS, VECTORS, Lazy, Pairs, Stages, stage_pairs, width
+from tutelage.losses.feature.adapt import MAPS, TOKENS, VECTORS, Lazy, Pairs, Stages, pooled, stage_pairs, width
 from tutelage.losses.logits import constant
 from tutelage.losses.precision import in_float32
 
@@ -81,13 +81,6 @@ def _discriminator(inputs: int, hidden: int) -> nn.Sequential:
 def reversed_gradient(x: Tensor, strength: Tensor) -> Tensor:
     """Returns ``x``, whose gradient is multiplied by −``strength`` on its way back (Ganin & Lempitsky 2015)."""
     return x.detach() - strength * (x - x.detach())
-
-
-def pooled(feature: Tensor) -> Tensor:
-    """Returns [B, D]: the mean of a map over its positions, of tokens over the sequence; vectors as they are."""
-    if feature.ndim == MAPS:
-        return feature.mean((2, 3))
-    return feature.mean(1) if feature.ndim == TOKENS else feature
 
 
 def standardised(x: Tensor) -> Tensor:

@@ -86,6 +86,13 @@ def match_size(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     return pool_to(first, size), pool_to(second, size)
 
 
+def pooled(feature: Tensor) -> Tensor:
+    """Returns [B, D]: the mean of a map over its positions, of tokens over the sequence; vectors as they are."""
+    if feature.ndim == MAPS:
+        return feature.mean((2, 3))
+    return feature.mean(1) if feature.ndim == TOKENS else feature
+
+
 def pointwise(ndim: int, width_in: int, width_out: int, bias: bool = True) -> nn.Module:
     """Returns an affine map of the channels: a 1×1 convolution for maps, a linear layer for tokens and vectors."""
     return nn.Conv2d(width_in, width_out, 1, bias=bias) if ndim == MAPS else nn.Linear(width_in, width_out, bias=bias)

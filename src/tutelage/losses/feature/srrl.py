@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutelage.errors import TutelageError
-from tutelage.losses.feature.adapt import MAPS, VECTORS, Lazy, check_pair, connector, width
+from tutelage.losses.feature.adapt import MAPS, VECTORS, Lazy, check_pair, connector, pooled, width
 from tutelage.losses.precision import check_same_shape, in_float32
 
 
@@ -61,14 +61,10 @@ class SRRL(Lazy):
         check_pair(student, teacher, "SRRL", (MAPS, VECTORS))
         _check_classifier(teacher, classifier_weight, teacher_logits, classifier_bias)
         self.build_once(student, teacher)
-        predicted, target = _pooled(self.regressor(student)), _pooled(teacher)
+        predicted, target = pooled(self.regressor(student)), pooled(teacher)
         check_same_shape(predicted, target, "SRRL after its regressor")
         logits = F.linear(predicted, classifier_weight, classifier_bias)
         return self.feature * F.mse_loss(predicted, target) + self.logit * F.mse_loss(logits, teacher_logits)
-
-
-def _pooled(feature: Tensor) -> Tensor:
-    return feature.mean((2, 3)) if feature.ndim == MAPS else feature
 
 
 def _check_classifier(teacher: Tensor, weight: Tensor, logits: Tensor, bias: Tensor | None) -> None:

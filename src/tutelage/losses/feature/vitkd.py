@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.errors import TutelageError
-from tutelage.losses.feature.adapt import TOKENS, Lazy, Pairs, check_pair, stage_pairs, width
+from tutelage.losses.feature.adapt import TOKENS, Lazy, Pairs, stage_pairs, width
 from tutelage.losses.precision import in_float32
 
 
@@ -68,8 +68,6 @@ class ViTKD(Lazy):
     def forward(self, student: list[Tensor], teacher: list[Tensor]) -> Tensor:
         """Returns the weighted sum of both parts, a scalar."""
         pairs = [(_patches(s), _patches(t)) for s, t in stage_pairs(student, teacher, "ViTKD", (TOKENS,))]
-        for pair in pairs:
-            check_pair(*pair, "ViTKD", (TOKENS,))
         if len(pairs) < 2:
             raise TutelageError(f"ViTKD needs shallow layers and a deep one; found {len(pairs)} in all")
         self.build_once(pairs)

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from tutelage.errors import TutelageError
-from tutelage.losses.feature.adapt import MAPS, VECTORS, Lazy, width
+from tutelage.losses.feature.adapt import MAPS, VECTORS, Lazy, pooled, width
 from tutelage.losses.logits import column, constant, label_and_rest, log_softmax, rows
 from tutelage.losses.precision import in_float32
 
@@ -61,7 +61,7 @@ class USKD(Lazy):
         if middle.ndim not in (MAPS, VECTORS):
             raise TutelageError(f"USKD takes a middle feature [B, D, H, W] or [B, D]; found {list(middle.shape)}")
         self.build_once(middle, middle)
-        log_w = self.weak(middle.mean((2, 3)) if middle.ndim == MAPS else middle).log_softmax(1)
+        log_w = self.weak(pooled(middle)).log_softmax(1)
         log_p = log_softmax(student)
         _, log_others = label_and_rest(log_p, label)
         trust = log_p.detach().gather(1, label).exp().square()

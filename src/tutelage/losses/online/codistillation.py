@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.errors import TutelageError
-from tutelage.losses.logits import log_softmax, rows
+from tutelage.losses.logits import all_members, log_softmax
 from tutelage.losses.precision import in_float32
 
 
@@ -32,13 +32,7 @@ class Codistillation(nn.Module):
     @in_float32
     def forward(self, student: Tensor, peers: Tensor, stale: Tensor) -> Tensor:
         """Returns the loss, a scalar."""
-        rows(student, "Codistillation")
-        if peers.dim() != 3 or peers[:, 0].shape != student.shape:
-            raise TutelageError(
-                f"Codistillation: expected peers' logits [B, K − 1, C] for a student's {list(student.shape)}; "
-                f"found {list(peers.shape)}"
-            )
-        members = torch.cat([student[:, None], peers], 1)
+        members = torch.stack(all_members(student, peers, "Codistillation"), 1)
         if stale.shape != members.shape:
             raise TutelageError(
                 f"Codistillation: expected logits of a copy of each network, {list(members.shape)}; found "

@@ -9,7 +9,7 @@ from torch import Tensor
 from tutelage.errors import TutelageError, nearest
 from tutelage.losses.base import Loss
 from tutelage.losses.logit.soft_target import soft_target
-from tutelage.losses.logits import checked_temperature, column, rows
+from tutelage.losses.logits import all_members, checked_temperature, column
 from tutelage.losses.online.simplex import least_on_simplex
 from tutelage.losses.precision import in_float32
 from tutelage.losses.ranks import all_ranks
@@ -83,14 +83,8 @@ class KDCL(Loss):
     @in_float32
     def forward(self, student: Tensor, peers: Tensor, label: Tensor) -> Tensor:
         """Returns the loss, a scalar."""
-        rows(student, "KDCL")
-        if peers.dim() != 3 or peers[:, 0].shape != student.shape:
-            raise TutelageError(
-                f"KDCL: expected peers' logits [B, K − 1, C] for a student's {list(student.shape)}; "
-                f"found {list(peers.shape)}"
-            )
         index = column(label, student, "KDCL")
-        members = [student, *peers.unbind(1)]
+        members = all_members(student, peers, "KDCL")
         with torch.no_grad():
             logits = torch.stack(members, 1)
             target = self._general(logits, index) if self.rule == "general" else _RULES[self.rule](logits, index)

@@ -3,10 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from tutelage.errors import TutelageError
 from tutelage.losses.base import Loss, contract
 from tutelage.losses.logit.soft_target import soft_target
-from tutelage.losses.logits import checked_temperature, rows
+from tutelage.losses.logits import all_members, checked_temperature
 from tutelage.losses.precision import in_float32
 
 
@@ -42,13 +41,7 @@ class MutualLearning(Loss):
     @in_float32
     def forward(self, student: Tensor, peers: Tensor) -> Tensor:
         """Returns the loss, a scalar."""
-        rows(student, "MutualLearning")
-        if peers.dim() != 3 or peers[:, 0].shape != student.shape:
-            raise TutelageError(
-                f"MutualLearning: expected peers' logits [B, K − 1, C] for a student's {list(student.shape)}; "
-                f"found {list(peers.shape)}"
-            )
-        members = [student, *peers.unbind(1)]
+        members = all_members(student, peers, "MutualLearning")
         pairs = [
             soft_target(learner, teacher.detach(), self.temperature)
             for learner in members

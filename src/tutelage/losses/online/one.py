@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from tutelage.errors import TutelageError
 from tutelage.losses.logit.soft_target import soft_target
-from tutelage.losses.logits import checked_temperature, paired_rows
+from tutelage.losses.logits import all_members, checked_temperature, paired_rows
 from tutelage.losses.precision import in_float32
 
 
@@ -42,10 +41,9 @@ class ONE(nn.Module):
     def forward(self, student: Tensor, others: Tensor, ensemble: Tensor) -> Tensor:
         """Returns the loss, a scalar."""
         paired_rows(student, ensemble, "ONE")
-        if others.dim() != 3 or others[:, 0].shape != student.shape:
-            raise TutelageError(
-                f"ONE: expected branches' logits [B, K − 1, C] for {list(student.shape)}; found {list(others.shape)}"
-            )
         target = ensemble.detach()
-        each = [soft_target(one, target, self.temperature) for one in (student, *others.unbind(1))]
+        each = [
+            soft_target(one, target, self.temperature)
+            for one in all_members(student, others, "ONE", "branches' logits")
+        ]
         return torch.stack(each).sum()
