@@ -62,18 +62,16 @@ def test_a_teacher_of_another_tokenizer_is_refused(folder):
 
 
 @pytest.mark.long
-def test_a_label_for_each_word_is_a_whole_job_whose_cache_needs_one_width(folder):
+def test_a_label_for_each_word_is_a_whole_job_and_cached_signals_of_tokens_train_as_live_ones(folder):
     conll(folder / "names.conll", 200)
     net = "model_type: bert, vocab_size: '${data.vocab_size}', hidden_size: 16, num_hidden_layers: 1"
     net = f"config={{{net}, num_attention_heads: 2, intermediate_size: 16}}"
     nets = [f"{role}.{key}" for role in ("teacher", "student") for key in ("auto=AutoModelForTokenClassification", net)]
     job = ("data=tagged_words", "data.train=names.conll", "model@teacher=hf", "model@student=hf", *nets, *QUICK)
-    refused = tutelage("distill", *job, "sources=cached", "hydra.run.dir=ragged", cwd=folder, check=False)
-    assert refused.returncode == 1
-    assert "a cache needs data.pad=max" in refused.stderr
-    for name, cache in (("live", ()), ("cached", ("sources=cached",))):
-        tutelage("distill", *job, "data.pad=max", "data.max_length=16", *cache, f"hydra.run.dir={name}", cwd=folder)
-    assert weights(folder / "live" / "checkpoints") == weights(folder / "cached" / "checkpoints")
+    for name, how in {"live": (), "cached": ("sources=cached",)}.items():
+        tutelage("distill", *job, *how, f"hydra.run.dir={name}", cwd=folder)
+    live, cached = (figures(folder / name)["student"]["last"]["test"] for name in ("live", "cached"))
+    assert cached == pytest.approx(live, rel=1e-3, abs=0.01)  # last bits change with the width of a batch
     metrics = json.loads((folder / "live" / "metrics.json").read_text())
     assert metrics["student"]["last"]["test"]["span_f1"] >= 0
 

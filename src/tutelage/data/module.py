@@ -192,6 +192,10 @@ class Data(L.LightningDataModule, ABC):
         """
         return self._loaded.splits
 
+    def at_one_width(self) -> Any:
+        """Returns the training set in batches of one width; those of ``splits`` are as wide as their longest row."""
+        return self.splits["train"]
+
     @property
     def named_classes(self) -> dict[str, list[str]]:
         """Returns the names of classes or outputs for the header of a file, if they are not just numbers."""

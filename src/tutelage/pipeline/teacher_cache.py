@@ -16,13 +16,13 @@ from tutelage.config.source_nodes import build, networks, without_files
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
 from tutelage.pipeline import artifacts
+from tutelage.pipeline.signal_columns import columns, signals_of
 from tutelage.runtime import distributed, manifest
 from tutelage.runtime.identity import made_with, with_contents
 from tutelage.runtime.json_files import read_json
 from tutelage.sources.base import Source
-from tutelage.sources.cached import topk_compress
-from tutelage.sources.store import Column, Store, Writer
-from tutelage.types import Batch, Signals, is_shared
+from tutelage.sources.store import Store, Writer
+from tutelage.types import Signals
 
 log = logging.getLogger(__name__)
 
@@ -78,9 +78,8 @@ def bytes_of_example(stage: DictConfig, name: str, node: DictConfig, signals: li
     source = build(own.source if own.get("_target_") == CACHED else own)
     source.attach(signals, {})
     source.name_classes(data.class_names)
-    by_example, _ = _of_batch(source.eval(), data.splits["train"][0, torch.arange(2)], torch.device("cpu"), node.top)
-    sizes = {"float32": 4, "float16": 2, "bfloat16": 2}
-    return sum(x[0].numel() * (sizes[node.dtype] if x.is_floating_point() else 4) for x in by_example.values())
+    found = columns(source.eval(), data, node.dtype, node.top, torch.device("cpu"))
+    return sum(column.bytes(1) for column in found)
 
 
 def check_views(stage: DictConfig, data: Data) -> None:
@@ -99,7 +98,7 @@ def check_views(stage: DictConfig, data: Data) -> None:
             "data.examples=null, no data.fields.key): use sources=frozen"
         )
     if data.ragged and asked:
-        _check_lengths(stage, data)
+        _check_shapes(stage, data)
     for name, node in stage.sources.items():
         if data.augment is not None and node.get("_target_") == CACHED and node.views != data.augment.views:
             raise TutelageError(
@@ -134,31 +133,23 @@ def _of_places(data: Data) -> bool:
     return labels.ndim > 1 and not labels.is_floating_point()
 
 
-def _check_lengths(stage: DictConfig, data: Data) -> None:
-    """Refuses to store signals that are as long as their text.
+def _check_shapes(stage: DictConfig, data: Data) -> None:
+    """Checks that signals have one shape, but for axes that are as long as their text.
 
     Raises:
-        TutelageError: a signal of the shortest text has another shape than that of the longest.
+        TutelageError: names a source whose signal has another.
     """
-    train = data.splits["train"]
-    lengths = train.lengths("input")[train.keys]
-    for name, (_, signals) in to_cache(stage, data).items():
+    for name, (node, signals) in to_cache(stage, data).items():
         own = stage.sources[name]
         source = build(own.source if own.get("_target_") == CACHED else own)
         if source is None:
             continue
         source.attach(signals, {})
         source.name_classes(data.class_names)
-        found = [
-            _of_batch(source.eval(), train[0, rows[None]], torch.device("cpu"), None)[0]
-            for rows in (lengths.argmin(), lengths.argmax())
-        ]
-        for signal, short in found[0].items():
-            if short.shape != (long := found[1][signal]).shape:
-                raise TutelageError(
-                    f"sources.{name}: the signal {signal!r} is {list(short.shape[1:])} of the shortest text and "
-                    f"{list(long.shape[1:])} of the longest: a cache needs data.pad=max"
-                )
+        try:
+            columns(source.eval(), data, node.dtype, node.top, torch.device("cpu"))
+        except TutelageError as error:
+            raise TutelageError(f"sources.{name}: {error}") from error
 
 
 def recipe_of_signals(stage: DictConfig, node: DictConfig, signals: list[str], data: Data) -> dict[str, Any]:
@@ -209,7 +200,9 @@ def _stored(stage: DictConfig, node: DictConfig, recipe: dict[str, Any], root: P
             source = build(node.source)
             source.attach(recipe["signals"], {})
             source.name_classes(data.class_names)
-            _write(source, data, work, node.dtype, node.top, recipe.get("views", 1), distributed.device(stage.trainer))
+            write_signals(
+                source, data, work, node.dtype, node.top, recipe.get("views", 1), distributed.device(stage.trainer)
+            )
             source.verify()
 
     folder, found = artifacts.make(root, "signals", recipe, write, artifacts.oldest(stage), verify_signals)
@@ -223,35 +216,34 @@ def verify_signals(folder: Path) -> None:
     Store.read(folder)
 
 
-def _write(
+def write_signals(
     source: Source, data: Data, folder: Path, dtype: str, top: int | None, views: int, device: torch.device
 ) -> None:
-    """Writes the signals of ``source`` for every training example and view that is not on disk yet."""
-    train = data.splits["train"]
+    """Writes the signals of ``source`` for every training example and view that is not on disk yet.
+
+    Args:
+        source: attached.
+        data: loaded.
+        folder: an existing one.
+        dtype: of floating-point signals.
+        top: number of classes whose logits are stored; None: all.
+        views: number of views of an example.
+        device: where the source computes them.
+
+    Raises:
+        TutelageError: a signal's shape depends on the batch, or a value is not finite.
+    """
     source = source.to(device).eval()
-    step = data.eval_batch_size
+    stored = columns(source, data, dtype, top, device)
+    train = data.at_one_width() if any(column.tokens for column in stored) else data.splits["train"]
 
     def ask(view: int, rows: Tensor) -> tuple[Signals, Signals]:
-        parts = [_of_batch(source, train[view, part], device, top) for part in rows.split(step)]
+        parts = [signals_of(source, train[view, part], device, top) for part in rows.split(data.eval_batch_size)]
         by_example = {name: torch.cat([part[0][name] for part in parts]) for name in parts[0][0]}
         return by_example, parts[0][1]
 
-    first, constant = ask(0, torch.arange(min(2, len(train))))
-    columns = [
-        Column(name, tuple(x.shape[1:]), dtype if x.is_floating_point() else "int32") for name, x in first.items()
-    ]
-    writer = Writer(folder, columns, train.keys, views)
+    writer = Writer(folder, stored, train.keys, views)
     for view, start in writer.missing():
         by_example, _ = ask(view, torch.arange(start, min(start + writer.block, len(train))))
         writer.write(view, start, by_example)
-    writer.finish(constant)
-
-
-def _of_batch(source: Source, batch: Batch, device: torch.device, top: int | None) -> tuple[Signals, Signals]:
-    """Returns the signals per example, and those shared by all: parameters, whose names contain a dot."""
-    with torch.no_grad():
-        signals = source({name: value.to(device) for name, value in batch.items()})
-    by_example = {name: x.cpu() for name, x in signals.items() if not is_shared(name)}
-    if top is not None and "logits" in by_example:
-        by_example |= topk_compress(by_example.pop("logits"), top)
-    return by_example, {name: x.cpu() for name, x in signals.items() if is_shared(name)}
+    writer.finish(ask(0, torch.arange(1))[1])

@@ -42,6 +42,7 @@ class Cached(FollowsMoves, Source):
     """
 
     row: Tensor
+    tokens: dict[str, tuple[int, ...]]
 
     def __init__(
         self,
@@ -72,7 +73,7 @@ class Cached(FollowsMoves, Source):
         self.count, self.names = len(store.key), list(store.columns)
         self.on_host = {name: x.flatten(0, 1) for name, x in store.columns.items()}  # view by view, memory-mapped
         self.on_device: dict[str, Tensor] = {}
-        self.constants = list(store.constant)
+        self.tokens, self.constants = store.tokens, list(store.constant)
         for name, tensor in store.constant.items():
             self.register_buffer(_attribute(name), tensor, persistent=False)
         if VALUES in self.names:
@@ -109,14 +110,15 @@ class Cached(FollowsMoves, Source):
             raise TutelageError(f"{self.folder} lacks example {int(train[absent][0])}")
 
     def forward(self, batch: Batch) -> Signals:
-        """Returns the signals of the batch, in float32."""
+        """Returns the signals of the batch, in float32, those of tokens as wide as its ``input``."""
         if self.folder is None:
             assert self.source is not None
             return self.source(batch)
         rows = self.row[batch["key"]]
         if "view" in batch:
             rows = rows + batch["view"] * self.count
-        found = {name: self._column(name, rows) for name in self.names if name != SIZE}
+        width = batch["input"].shape[1] if self.tokens else 0
+        found = {name: self._column(name, rows, width) for name in self.names if name != SIZE}
         if VALUES in found:
             values, classes, rest = (found.pop(name) for name in (VALUES, CLASSES, REST))
             found["logits"] = _expand_topk(values, classes, rest, self.classes)
@@ -141,13 +143,14 @@ class Cached(FollowsMoves, Source):
     def _place(self, size: int) -> tuple[object, ...]:
         return self.folder, size >> 20, self.row.device
 
-    def _column(self, name: str, rows: Tensor) -> Tensor:
-        if name in self.on_device:
-            found = self.on_device[name].index_select(0, rows)
-        elif rows.device.type == "cpu":
-            found = self.on_host[name].index_select(0, rows)
+    def _column(self, name: str, rows: Tensor, width: int) -> Tensor:
+        column = self.on_device[name] if name in self.on_device else self.on_host[name]
+        for axis in self.tokens.get(name, ()):
+            column = column.narrow(axis + 1, 0, width)  # a view: what is cut off is not read
+        if name in self.on_device or rows.device.type == "cpu":
+            found = column.index_select(0, rows)
         else:
-            found = send(self.on_host[name].index_select(0, rows.cpu()), rows.device)
+            found = send(column.index_select(0, rows.cpu()), rows.device)
         return found.float() if found.is_floating_point() else found
 
     def verify(self) -> None:

@@ -27,13 +27,15 @@ class Column:
 
     Attributes:
         name: name of the signal.
-        shape: shape for one example.
+        shape: shape for one example; of a text as long as the longest one.
         dtype: a key of ``DTYPES``.
+        tokens: axes of ``shape`` that are as long as the text.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
+    tokens: tuple[int, ...] = ()
 
     def file(self, folder: Path) -> Path:
         """Returns the path of the column's file, which holds [V, N, *shape], row after row."""
@@ -110,7 +112,10 @@ class Writer:
             self.folder / "store.json",
             {
                 "version": 1, "views": self.views, "rows": len(self.key), "block": self.block,
-                "columns": [{"name": c.name, "shape": list(c.shape), "dtype": c.dtype} for c in self.columns],
+                "columns": [
+                    {"name": c.name, "shape": list(c.shape), "dtype": c.dtype, "tokens": list(c.tokens)}
+                    for c in self.columns
+                ],
                 "crc": [{"view": view, "start": start, "crc": crc} for (view, start), crc in sorted(self.done.items())],
             },
         )  # fmt: skip
@@ -125,11 +130,13 @@ class Store:
         key: [N] keys of the examples.
         columns: signal → [V, N, *shape], memory-mapped.
         constant: signal → parameter of the teacher.
+        tokens: signal → the axes of its shape that are as long as the text, of those that have some.
     """
 
     key: Tensor
     columns: dict[str, Tensor]
     constant: dict[str, Tensor]
+    tokens: dict[str, tuple[int, ...]]
 
     @staticmethod
     def read(folder: Path) -> "Store":
@@ -143,9 +150,11 @@ class Store:
             constant = load_file(folder / "constant.safetensors")
         except Exception as error:
             raise TutelageError(f"{folder}: cannot read signals here ({error})") from error
-        found = {}
+        found: dict[str, Tensor] = {}
+        tokens: dict[str, tuple[int, ...]] = {}
         for fields in about["columns"]:
-            column = Column(fields["name"], tuple(fields["shape"]), fields["dtype"])
+            axes = tuple(fields.get("tokens", ()))
+            column = Column(fields["name"], tuple(fields["shape"]), fields["dtype"], axes)
             path, expected = column.file(folder), column.bytes(about["views"] * about["rows"])
             size = path.stat().st_size if path.is_file() else None
             if size != expected:
@@ -157,7 +166,8 @@ class Store:
                 _check(tensor, column.name, about, path)
                 _verified.add(seen)
             found[column.name] = tensor
-        return Store(constant.pop("key"), found, constant)
+            tokens |= {column.name: axes} if axes else {}
+        return Store(constant.pop("key"), found, constant, tokens)
 
 
 _verified: set[tuple[tuple[int, ...], str]] = set()  # files checked by this process, as a job opens a store twice

@@ -140,7 +140,7 @@ def test_a_value_that_is_not_finite_there_is_refused_by_key(tmp_path, value):
 def test_store_json_says_what_is_there(tmp_path):
     write(tmp_path).finish({})
     about = json.loads((tmp_path / "store.json").read_text())
-    assert about["columns"][1] == {"name": "stage1", "shape": [2, 2], "dtype": "float16"}
+    assert about["columns"][1] == {"name": "stage1", "shape": [2, 2], "dtype": "float16", "tokens": []}
     assert (about["views"], about["rows"], len(about["crc"])) == (2, len(KEY), 4)
 
 

@@ -239,6 +239,12 @@ class TextData(Data):
         """Returns the training set, rewritten by epoch if configured."""
         return replace(plain, rewrites=self.augment, encode=self._few_in_both) if self.augment else plain
 
+    def at_one_width(self) -> TokenSet:
+        """Returns the training texts in batches as wide as the longest of them, rewritten ones included."""
+        train: TokenSet = self.splits["train"]
+        longest = int(train.lengths("input")[train.keys].max())
+        return replace(train, width=self.input_shape[0] if train.encode else longest)
+
     def shown(self, split: str, keys: Sequence[int]) -> list[str]:
         """Returns texts of ``train``, ``val`` or ``test`` by key, the two of a pair with a line between them."""
         texts = self.splits[split].tokens.texts
