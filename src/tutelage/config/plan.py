@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from tutelage.config import moved, paths
+from tutelage.config.arguments import targets
 from tutelage.config.factory import stage_config
 from tutelage.config.own_datasets import job_datasets
 from tutelage.config.phases import earlier_phases
@@ -181,7 +182,22 @@ def _teacher(
     specialist = None
     if _has_generalist(whole):
         specialist = stages["specialist"] if same else read_only(stage_config(own, "specialist"))
-    return TeacherPlan(source, training, node.checkpoint, loading(node), specialist, ready=not node.get("train", True))
+    if ready := not node.get("train", True):
+        _check_ready(f"sources.{source}", node)
+    return TeacherPlan(source, training, node.checkpoint, loading(node), specialist, ready=ready)
+
+
+def _check_ready(name: str, node: DictConfig) -> None:
+    """Refuses ``train: false`` of one of our networks, or a library's, that gets weights from nowhere."""
+    made = [one for _, one in targets(node.net)]
+    given = [one.pretrained for one in made if "pretrained" in one]
+    ours = all(str(one["_target_"]).startswith("tutelage.") for one in made)
+    if node.checkpoint is None and ours and not any(given):
+        shown = f"pretrained={given[0]}".lower().replace("none", "null") if given else "no pretrained weights"
+        raise TutelageError(
+            f"{name}.train=false uses the network as it is built, and {node.net.get('net', node.net)['_target_']} with "
+            f"{shown} has random weights: name some by its `pretrained`, or a file by {name}.checkpoint"
+        )
 
 
 def _has_generalist(source: DictConfig) -> bool:

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import Subset
 
 from tutelage.data.chance import Chance, Transform, Transforms
 from tutelage.data.examples import Examples, divide
@@ -18,7 +17,7 @@ from tutelage.data.module import Data
 from tutelage.data.parts import Part, as_part
 from tutelage.data.sample_labels import LabelReader, SampleLabels
 from tutelage.data.samplers import Weighted
-from tutelage.data.samples import Bare, Reading, Samples, SampleSet
+from tutelage.data.samples import Bare, DrawnPart, Reading, Samples, SampleSet
 from tutelage.errors import TutelageError
 
 log = logging.getLogger(__name__)
@@ -165,8 +164,8 @@ class DatasetData(Data):
             test, test_labels = self.parts["test"].dataset, self._labels["test"]
         else:
             left, taken = divide(len(labels), self.test_size, "data.test_size", self.split_seed, "test")
-            test, test_labels = Subset(train, taken.tolist()), labels[taken]
-            train, labels = Subset(train, left.tolist()), labels[left]
+            test, test_labels = DrawnPart(part.name, train, taken.tolist()), labels[taken]
+            train, labels = DrawnPart(part.name, train, left.tolist()), labels[left]
             weights = weights if weights is None else weights[left]
         if weights is not None:  # the loader's own
             self.sampler = Weighted(weights.tolist(), part.count, part.replacement)
@@ -198,7 +197,8 @@ class DatasetData(Data):
             known[:] = True
         one = known.view(-1, *[1] * (examples.labels.ndim - 1))
         filled = torch.where(one, examples.labels, 0)
-        checked_labels(f"data.{part} ({self.name})", filled, self.num_classes, self.num_outputs)
+        found = self._set(examples, self._reading)
+        checked_labels(f"data.{part}", filled, self.num_classes, self.num_outputs, found.name_of)
         if part == "train":
             shape, label_shape = self._look(self._set(examples, self.train_reading), part)
             self.input_shape = self._given_shape = tuple(self._given_shape or shape)

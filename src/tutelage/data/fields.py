@@ -1,7 +1,7 @@
 """Converts samples of a user's dataset to the named tensors of a batch."""
 
 import dataclasses
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -183,8 +183,12 @@ def _levels(pixels: Tensor) -> Tensor:
     return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels
 
 
-def stacked(samples: Sequence[Mapping[str, Tensor]], keys: Sequence[int], where: str) -> dict[str, Tensor]:
+def stacked(samples: Sequence[Mapping[str, Tensor]], place: Callable[[int], str]) -> dict[str, Tensor]:
     """Stacks samples to one tensor per field.
+
+    Args:
+        samples: fields of each.
+        place: position in ``samples`` → what errors call that sample.
 
     Raises:
         TutelageError: two samples have other fields or shapes; names them.
@@ -193,12 +197,12 @@ def stacked(samples: Sequence[Mapping[str, Tensor]], keys: Sequence[int], where:
     for i, sample in enumerate(samples):
         if sample.keys() != first.keys():
             odd = sorted(sample.keys() ^ first.keys())
-            raise TutelageError(f"{where}: samples {keys[0]} and {keys[i]} differ in their fields: {', '.join(odd)}")
+            raise TutelageError(f"{place(0)} and {place(i)} differ in their fields: {', '.join(odd)}")
         for name, value in sample.items():
             if value.shape != first[name].shape or value.dtype != first[name].dtype:
                 raise TutelageError(
-                    f"{where}: {name!r} is {_kind(first[name])} in sample {keys[0]} and {_kind(value)} in sample "
-                    f"{keys[i]}; make them alike (data.transform), or say how a batch is made of them (data.collate)"
+                    f"{name!r} is {_kind(first[name])} in {place(0)} and {_kind(value)} in {place(i)}; make them alike "
+                    "(data.transform), or say how a batch is made of them (data.collate)"
                 )
     for name in first:
         made[name] = torch.stack([sample[name] for sample in samples])

@@ -21,7 +21,6 @@ from tutelage.errors import TutelageError
 log = logging.getLogger(__name__)
 
 _ATTRIBUTES = ("targets", "labels", "y")
-_COMPARED = 16  # number of samples whose labels are compared with a column
 _MANY = 20_000  # number of samples that takes a while to read
 
 
@@ -42,20 +41,21 @@ class FoundLabels:
 def labels_of(name: str, dataset: Any, fields: Fields, reader: LabelReader, looked_at: int | None) -> FoundLabels:
     """Finds the label of every sample.
 
-    A column (``targets``, ``labels``, ``y``, that of a table, a tensor of a TensorDataset) is taken where a few samples
-    agree with it; else each sample is read once, unless labels have axes and are integers.
+    A column (``targets``, ``labels``, ``y``, that of a table, a tensor of a TensorDataset) is taken where samples agree
+    with it; else each sample is read once, unless labels have axes and are integers.
 
     Args:
         name: name of the dataset, for messages.
         dataset: has ``len`` and ``[row]``.
         fields: what a sample consists of.
         reader: of one label.
-        looked_at: of how many samples a label with axes is looked at; None for all.
+        looked_at: how many samples are compared with a column, and how many labels with axes are looked at; None for
+            all.
 
     Raises:
         TutelageError: a label is missing or is none, or labels differ in their shapes; names the sample.
     """
-    samples = Samples([(name, dataset)], fields, _COMPARED)
+    samples = Samples([(name, dataset)], fields, looked_at)
 
     def read(row: int) -> Tensor:
         seed_generators(0, "sample", 0, row)
@@ -66,7 +66,7 @@ def labels_of(name: str, dataset: Any, fields: Fields, reader: LabelReader, look
         column, first = _column(dataset, fields.label_place(_entries_of(samples))), read(0)
         if column is not None and len(column) == len(samples):
             column = reader.column(column, name)
-            rows = samples.spread(_COMPARED)
+            rows = samples.spread(looked_at)
             if not all(_same(column[row], read(row)) for row in rows):
                 column = None
         else:
@@ -103,9 +103,10 @@ def _stacked(first: Tensor, labels: Iterable[Tensor], name: str) -> Tensor:
     found = []
     for row, label in enumerate(labels):
         if label.shape != first.shape or label.dtype != first.dtype:
+            advice = " (data.label_dtype=float makes numbers of all)" if label.shape == first.shape else ""
             raise TutelageError(
                 f"{name}: sample {row}: its label is {list(label.shape)} {label.dtype}; that of sample 0 is "
-                f"{list(first.shape)} {first.dtype} (data.label_dtype=float makes numbers of all)"
+                f"{list(first.shape)} {first.dtype}{advice}"
             )
         found.append(label)
     return torch.stack(found)
@@ -194,6 +195,7 @@ def widths(
     if count is None and largest is None:
         raise TutelageError(
             "data.num_classes is needed: not all labels are read to find the largest, those of pixels and tokens as "
-            "that would take long (data.check=null does), those of a stream as they come with its samples"
+            "that would take long (data.check=null does), those of a stream as they come with its samples. Labels of "
+            "0 and 1 that answer one question each (task=multilabel) need data.label_dtype=float instead"
         )
     return (count, count) if count else ((largest or 0) + 1,) * 2

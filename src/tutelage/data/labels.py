@@ -9,6 +9,8 @@
 An example without a label has ``NO_LABEL`` or NaN everywhere.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -55,7 +57,13 @@ def require_class(key: str, labels: Tensor) -> None:
         raise TutelageError(f"{key} needs labels that are one class an example; these are {describe(labels)}")
 
 
-def checked_labels(name: str, labels: Tensor, num_classes: int | None, num_outputs: int) -> Tensor:
+def checked_labels(
+    name: str,
+    labels: Tensor,
+    num_classes: int | None,
+    num_outputs: int,
+    place: Callable[[int], str] | None = None,
+) -> Tensor:
     """Returns labels as int64 or float32, [N] floats as [N, 1].
 
     Args:
@@ -63,14 +71,16 @@ def checked_labels(name: str, labels: Tensor, num_classes: int | None, num_outpu
         labels: of any of the shapes above.
         num_classes: integers must be below it.
         num_outputs: how many numbers an example must have where labels are floats.
+        place: index → what errors call the example; None: by its index.
 
     Raises:
-        TutelageError: they are none of these; names the first wrong index, what was expected and what was found.
+        TutelageError: they are none of these; names the first wrong example, what was expected and what was found.
     """
+    place = place or (lambda row: f"{name}: the example at index {row}")
     if labels.dtype == torch.bool or (labels.is_floating_point() and num_classes is not None):
         raise TutelageError(f"{name}: labels must be integers; found {labels.dtype}")
     if labels.is_floating_point():
-        return _checked_numbers(name, labels.float(), num_outputs)
+        return _checked_numbers(name, labels.float(), num_outputs, place)
     if num_classes is None:
         raise TutelageError(
             f"{name}: labels are {describe(labels)}, which need data.num_classes=…; answers of 0 or 1 and numbers "
@@ -81,19 +91,18 @@ def checked_labels(name: str, labels: Tensor, num_classes: int | None, num_outpu
     if not is_class(labels):
         allowed |= wide == NO_LABEL
     if not allowed.all():
-        first, *place = (~allowed).nonzero()[0].tolist()
-        where = f"{first}, place {place}," if place else f"{first}"
+        first, *inside = (~allowed).nonzero()[0].tolist()
         raise TutelageError(
-            f"{name}: the label at index {where} is {int(wide[first][tuple(place)])}; expected 0 to {num_classes - 1}"
-            f"{f', or {NO_LABEL} where none counts' if place else ''} "
+            f"{place(first)}: its label{f' at {inside}' if inside else ''} is {int(wide[first][tuple(inside)])}; "
+            f"expected 0 to {num_classes - 1}{f', or {NO_LABEL} where none counts' if inside else ''} "
             f"({int((~allowed).sum())} of {allowed.numel()} labels are outside)"
         )
     if len(bare := (~has_label(wide)).nonzero()):
-        raise TutelageError(f"{name}: the example at index {int(bare[0])} has no label ({len(bare)} have none)")
+        raise TutelageError(f"{place(int(bare[0]))} has no label ({len(bare)} have none)")
     return wide
 
 
-def _checked_numbers(name: str, labels: Tensor, num_outputs: int) -> Tensor:
+def _checked_numbers(name: str, labels: Tensor, num_outputs: int, place: Callable[[int], str]) -> Tensor:
     found = labels[:, None] if labels.ndim == 1 else labels
     if found.ndim != 2 or found.shape[1] != num_outputs:
         raise TutelageError(
@@ -101,9 +110,7 @@ def _checked_numbers(name: str, labels: Tensor, num_outputs: int) -> Tensor:
         )
     if len(bad := found.isinf().nonzero()):
         row, column = bad[0].tolist()
-        raise TutelageError(f"{name}: number {column} of the label at index {row} is {float(found[row, column])}")
+        raise TutelageError(f"{place(row)}: number {column} of its label is {float(found[row, column])}")
     if len(bare := (~has_label(found)).nonzero()):
-        raise TutelageError(
-            f"{name}: the label at index {int(bare[0])} is NaN everywhere ({len(bare)} of {len(found)} are)"
-        )
+        raise TutelageError(f"{place(int(bare[0]))}: its label is NaN everywhere ({len(bare)} of {len(found)} are)")
     return found

@@ -1,6 +1,6 @@
 """The label of one sample of anyone's dataset as a tensor, and the labels of a batch where samples bring them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,30 +87,34 @@ class SampleLabels:
     num_classes: int | None
     shape: tuple[int, ...] = ()
 
-    def stack(self, labels: Sequence[Tensor | None], keys: Sequence[int], where: str) -> Tensor:
+    def stack(self, labels: Sequence[Tensor | None], place: Callable[[int], str]) -> Tensor:
         """Returns the labels of a batch, those that are None without a label.
+
+        Args:
+            labels: one a row, or None.
+            place: row → what errors call the sample.
 
         Raises:
             TutelageError: they have different shapes.
         """
-        given = [(label, key) for label, key in zip(labels, keys, strict=True) if label is not None]
+        known = {row: label for row, label in enumerate(labels) if label is not None}
         like = torch.zeros(1, *self.shape, dtype=torch.float32 if self.num_classes is None else torch.long)
-        if not given:
+        if not known:
             return no_labels(len(labels), like)
-        found = stacked([{LABEL: label} for label, _ in given], [key for _, key in given], where)[LABEL]
-        if len(given) == len(labels):
+        rows = [*known]
+        found = stacked([{LABEL: label} for label in known.values()], lambda i: place(rows[i]))[LABEL]
+        if len(rows) == len(labels):
             return found
         whole = no_labels(len(labels), found)
-        whole[torch.tensor([label is not None for label in labels])] = found
+        whole[torch.tensor(rows)] = found
         return whole
 
-    def check(self, labels: Tensor, place: Any, keys: Sequence[int]) -> None:
+    def check(self, labels: Tensor, place: Callable[[int], str]) -> None:
         """Refuses classes that there are not.
 
         Args:
             labels: [B, …].
-            place: key → what errors call the sample.
-            keys: of the batch.
+            place: row → what errors call the sample.
 
         Raises:
             TutelageError: names the sample and the value.
@@ -123,6 +127,6 @@ class SampleLabels:
                 f"0 to {self.num_classes - 1}, or {NO_LABEL} where none counts (data.ignore_index: another number)"
             )
         if bad.any():
-            row, *where = bad.nonzero()[0].tolist()
-            found = labels[row][tuple(where)].item()
-            raise TutelageError(f"{place(keys[row])}: its label is {found} at {where}; expected {expected}")
+            row, *inside = bad.nonzero()[0].tolist()
+            found, at = labels[row][tuple(inside)].item(), f" at {inside}" if inside else ""
+            raise TutelageError(f"{place(row)}: its label is {found}{at}; expected {expected}")

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from tutelage.data.chance import Chance, Transforms, own_generators, seed_generators
 from tutelage.data.examples import Examples
@@ -18,6 +18,20 @@ from tutelage.data.order import Request
 from tutelage.data.sample_labels import SampleLabels
 from tutelage.errors import TutelageError
 from tutelage.types import NO_LABEL, Batch
+
+
+class DrawnPart(Subset[Any]):
+    """A part of a dataset that was drawn here, such as a test set; errors name a sample by its row in that dataset.
+
+    Args:
+        name: of the dataset, for messages.
+        dataset: has ``len`` and ``[row]``.
+        rows: of the dataset.
+    """
+
+    def __init__(self, name: str, dataset: Any, rows: list[int]):
+        super().__init__(dataset, rows)
+        self.name = name
 
 
 class Samples:
@@ -44,6 +58,8 @@ class Samples:
         row = key
         for (name, dataset), count in zip(self.parts, self.counts, strict=True):
             if row < count:
+                if isinstance(dataset, DrawnPart):
+                    name, row, dataset = dataset.name, dataset.indices[row], dataset.dataset
                 return f"{name}: sample {row}", dataset, row
             row -= count
         raise IndexError(key)
@@ -159,15 +175,21 @@ class Reading:
             tensors[LABEL] = self.labels.reader(label, where)
         return tensors
 
-    def batch(self, samples: list[Any], keys: list[int], where: str) -> dict[str, Tensor]:
-        """The fields of a batch; with its labels only where these come with the samples."""
+    def batch(self, samples: list[Any], where: str, place: Callable[[int], str]) -> dict[str, Tensor]:
+        """Returns the fields of a batch; with its labels only where these come with the samples.
+
+        Args:
+            samples: as :meth:`sample` returns them.
+            where: what errors call the dataset.
+            place: position in ``samples`` → what errors call that sample.
+        """
         if self.collate is not None:
             made = self._collated(samples, where)
         else:
             labels = [sample.pop(LABEL, None) for sample in samples]
-            made = stacked(samples, keys, where)
+            made = stacked(samples, place)
             if self.labels is not None:
-                made[LABEL] = self.labels.stack(labels, keys, where)
+                made[LABEL] = self.labels.stack(labels, place)
         made[INPUT] = self.normalised(made[INPUT])
         return made
 
@@ -283,7 +305,7 @@ class SampleSet(Dataset[Batch]):
             views = torch.tensor([self.chance.view(epoch, turn) for turn in turns], dtype=torch.long)
         with own_generators():
             samples = list(self._each(seed, views.tolist(), keys.tolist()))
-            fields = self.reading.batch(samples, keys.tolist(), self.samples.parts[0][0])
+            fields = self.reading.batch(samples, self.samples.parts[0][0], lambda row: self.name_of(int(keys[row])))
         fields[LABEL] = self._labels(fields.get(LABEL), keys)
         shown = {"view": views} if self.shows_views else {}
         return {**fields, "key": keys, **shown}
@@ -296,8 +318,12 @@ class SampleSet(Dataset[Batch]):
         bare = ~has_label(table)
         found = given if not bare.any() else given.clone()
         found[bare] = no_labels(int(bare.sum()), found)
-        self.reading.labels.check(found, lambda key: self.samples.place(key)[0], keys.tolist())
+        self.reading.labels.check(found, lambda row: self.name_of(int(keys[row])))
         return found
+
+    def name_of(self, key: int) -> str:
+        """Returns the name of an example for messages."""
+        return self.samples.place(key)[0]
 
     def _each(self, seed: int, views: list[int], keys: list[int]) -> Iterator[Any]:
         for view, key in zip(views, keys, strict=True):

@@ -195,7 +195,7 @@ class StreamedSet(SampleSet):
                 )
                 for one, key, view in zip(taken, keys, views, strict=True)
             ]
-            batch = self.reading.batch(samples, keys, self.cursor.name)
+            batch = self.reading.batch(samples, self.cursor.name, lambda row: self._name(taken[row]))
         self._check(batch[LABEL], taken)
         shown = {"view": torch.tensor(views)} if self.shows_views else {}
         return {**batch, "key": torch.tensor(keys), **shown}
@@ -225,7 +225,7 @@ class StreamedSet(SampleSet):
 
     def _check(self, labels: torch.Tensor, taken: list[Taken]) -> None:
         assert self.reading.labels is not None
-        self.reading.labels.check(labels, lambda row: self._name(taken[row]), list(range(len(taken))))
+        self.reading.labels.check(labels, lambda row: self._name(taken[row]))
         bare = ~has_label(labels)
         if bare.any() and bool(has_label(self.labels).all()):
             where = self._name(taken[int(bare.nonzero()[0])])

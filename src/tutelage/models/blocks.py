@@ -100,7 +100,7 @@ def image_size(name: str, input_shape: Sequence[int], least: int) -> tuple[int, 
     if len(input_shape) != 3 or min(input_shape) < 1 or min(input_shape[1:]) < least:
         raise TutelageError(
             f"{name}: input_shape must be [channels, height, width] with sides of at least {least}; "
-            f"found {list(input_shape)}"
+            f"found {list(input_shape)}{', which model=mlp takes' if len(input_shape) == 1 else ''}"
         )
     channels, height, width = input_shape
     return channels, height, width

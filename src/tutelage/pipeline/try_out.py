@@ -3,6 +3,7 @@
 import logging
 
 import torch
+from omegaconf import DictConfig
 
 from tutelage.config import factory
 from tutelage.config.plan import JobPlan
@@ -77,12 +78,25 @@ def _try_networks(plan: JobPlan, data: Data, task: Task) -> None:
         if role == "student" and not any(parameter.requires_grad for parameter in net.parameters()):
             raise TutelageError("the student has no weights to train")
         if shape != (expected := task.logits_shape(batch["label"], data.num_outputs)):
-            raise TutelageError(f"the {role} returns logits {shape}; the data's labels need {expected}")
+            advice = _of_classes(node, shape, expected) if task.has_classes else ""
+            raise TutelageError(
+                f"the {role} returns logits {shape} for inputs {list(batch['input'].shape)}; the data's labels "
+                f"{list(batch['label'].shape)} need {expected}{advice}"
+            )
         if role == "student":
             with torch.no_grad():
                 task.try_metrics(net(batch)["logits"].float(), batch["label"])
         check_ids(role, net, data)
         multiply_adds(net.net, data.sample(1))  # warns now if the cost can't be counted
+
+
+def _of_classes(node: DictConfig, shape: list[int], expected: list[int]) -> str:
+    """Returns advice where a network has other classes than the data; empty where more than these differ."""
+    if shape[:-1] != expected[:-1]:
+        return ""
+    if (given := node.get("classes")) is not None:
+        return f": its `classes` name {len(given)} of the data's {expected[-1]} classes"
+    return ": its `classes` can list, for each class of the data, the network's own (docs/teachers.md)"
 
 
 def _shape(role: str, net: torch.nn.Module, batch: Batch) -> list[int]:

@@ -141,11 +141,14 @@ class Task(ABC):
 
     def wrong_labels(self, name: str, labels: Tensor) -> TutelageError:
         """Returns the error for labels of another task."""
-        kind = "floats" if labels.is_floating_point() else "integers"
+        kind, axes = "floats" if labels.is_floating_point() else "integers", labels.dim() - 1
         others = ", ".join(f"task={one}" for one in _TASKS_OF.get((kind, labels.dim()), ()) if one != self.name)
+        learned = f", of which {others} learn{'' if ',' in others else 's'}" if others else ""
+        numbers = "; answers of 0 or 1, and numbers to predict, become floats by data.label_dtype=float"
         return TutelageError(
-            f"task={self.name} needs labels that are {self.label_description}; those of {name} are {kind} "
-            f"{list(labels.shape)}" + (f", of which {others} learn{'' if ',' in others else 's'}" if others else "")
+            f"task={self.name} needs labels that are {self.label_description}; those of {name} are {kind} with "
+            f"{axes} ax{'i' if axes == 1 else 'e'}s an example{learned}"
+            + (numbers if kind == "integers" and (axes == 1 or not self.has_classes) else "")
         )
 
     @abstractmethod

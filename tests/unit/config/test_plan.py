@@ -84,3 +84,22 @@ def test_specialists_of_two_networks_are_refused_before_anything_trains(compose)
     cfg = compose(*TINY, "sources=specialists", "+sources.teacher.other={net: 1, checkpoint: a}")
     with pytest.raises(TutelageError, match=r"sources\.teacher: the generalist must be one frozen network"):
         plan_job(cfg)
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        ("mlp", r"models\.mlp\.MLP with no pretrained weights has random weights"),
+        ("torchvision", r"models\.torchvision\.create with pretrained=false has"),
+    ],
+)
+def test_a_network_of_random_weights_is_no_ready_teacher(compose, model, why):
+    short = [one for one in TINY if not one.startswith("model@teacher")]
+    with pytest.raises(TutelageError, match=rf"sources\.teacher\.train=false uses .*{why}"):
+        plan_job(compose(*short, f"model@teacher={model}", "sources.teacher.train=false"))
+
+
+def test_a_network_that_is_built_with_weights_is_a_ready_teacher(compose):
+    short = [one for one in TINY if not one.startswith("model@teacher")]
+    given = ("model@teacher=torchvision", "teacher.net.pretrained=true", "sources.teacher.train=false")
+    assert plan_job(compose(*short, *given)).teachers[0].ready

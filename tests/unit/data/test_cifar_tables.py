@@ -75,7 +75,7 @@ def test_without_pyarrow_a_sentence_says_what_to_install(tmp_path, monkeypatch):
         ({"image": "picture"}, r"no column 'img' or 'image'"),
         ({"images": [*pictures(7), b"no image"]}, r"column 'img' of row 7 can't be read as an image \(8 bytes\)"),
         ({"images": [*pictures(7), png(pictures(1, 16)[0])]}, r"image of row 7 is RGB, 16×16; expected RGB, 32×32"),
-        ({"label": [0] * 7 + [10]}, r"CIFAR10 train: the label at index 7 is 10; expected 0 to 9"),
+        ({"label": [0] * 7 + [10]}, r"CIFAR10 train: the example at index 7: its label is 10; expected 0 to 9"),
         ({"metadata": class_label("label", NAMES[:3])}, r"3 classes; data.num_classes is 10"),
     ],
 )

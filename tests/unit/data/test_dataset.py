@@ -336,10 +336,10 @@ X = torch.zeros(1, 8, 8)
         (of((X, 0.5)), {}, r"data.test: labels are one class an example; those of data.train are \[1\] floats"),
         (of((X, True)), {}, r"data.train: sample 0: its label is True \(bool\); expected a whole number"),
         (of((X, "cat")), {}, r"its label is 'cat' \(str\)"),
-        (of((X, 0), (X, 3)), {"num_classes": 3}, r"data.train \(Listed\): the label at index 1 is 3; expected 0 to 2"),
-        (of((X, 0), (X, -5)), {"num_classes": 3}, "the label at index 1 is -5"),
+        (of((X, 0), (X, 3)), {"num_classes": 3}, r"^data.train: sample 1: its label is 3; expected 0 to 2"),
+        (of((X, 0), (X, -5)), {"num_classes": 3}, "data.train: sample 1: its label is -5"),
         (of((X, -5), (X, -7)), {}, "the largest label is -5; expected numbers of classes, from 0 on"),
-        (of((X, 0), (torch.zeros(1, 8, 9), 1)), {}, r"'input' is \[1, 8, 8\] float32 in sample 0 and \[1, 8, 9\]"),
+        (of((X, 0), (torch.zeros(1, 8, 9), 1)), {}, r"\[1, 8, 8\] float32 in data.train: sample 0 and \[1, 8, 9\]"),
         (of(("text", 0)), {}, "the field 'input' is 'text'; expected a tensor, an array, a number or a PIL image"),
         (of((X / 0, 0)), {}, "data.train: sample 0: its input is not finite"),
         (
@@ -347,6 +347,7 @@ X = torch.zeros(1, 8, 8)
             "data.train: sample 0: its mask is false everywhere",
         ),
         (Pictures(), {"mean": [0.5, 0.5], "std": [1.0, 1.0]}, r"data.mean has 2 numbers for inputs \[1, 8, 8\]"),
+        (of((X, [0, 1])), {"test": None, "check": 1}, r"data.num_classes is needed: .* data.label_dtype=float instead"),
         (Pictures(), {"mean": [0.5]}, "data.mean and data.std go together"),
         (Pictures(), {"transform": 3}, "data.transform: int is not callable"),
         (Pictures(), {"transform": lambda image: image.nothing}, "function of data.train: sample 0 .*failed"),
@@ -354,12 +355,35 @@ X = torch.zeros(1, 8, 8)
         (Pictures(), {"input_shape": [1, 9, 9]}, r"data.train: inputs are \[1, 8, 8\]; expected \[1, 9, 9\]"),
         (Pictures(), {"repeat": 0}, "data.repeat must be at least 1"),
         (Pictures(), {"test": of((torch.zeros(3, 8, 8), 1))}, r"data.test: inputs are \[3, 8, 8\]; expected \[1, 8"),
-        (Pictures(), {"val": of((X, NO_LABEL))}, "the label at index 600 is -100"),
+        (Pictures(), {"val": of((X, NO_LABEL))}, "^data.val: sample 0: its label is -100"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_sentence(train, arguments, said):
     with pytest.raises(TutelageError, match=said):
         data(train, **arguments).setup()
+
+
+def test_a_sample_is_named_by_its_row_in_the_users_dataset_whatever_was_drawn_from_it():
+    rows = [(X, i % 3) for i in range(300)]
+    rows[250] = (X / 0, 1)
+    with pytest.raises(TutelageError, match=r"^data\.train: sample 250: its input is not finite"):
+        data(Listed(rows), test=None, check=None).setup()
+    rows[250] = (torch.zeros(1, 8, 9), 1)
+    with pytest.raises(TutelageError, match=r"and \[1, 8, 9\] float32 in data\.train: sample 250"):
+        data(Listed(rows), test=None, check=None).setup()
+    rows[250] = (X, 3)
+    with pytest.raises(TutelageError, match=r"^data\.train: sample 250: its label is 3; expected 0 to 2"):
+        data(Listed(rows), test=None, num_classes=3).setup()
+
+
+def test_a_malformed_label_is_not_hidden_by_a_column_of_labels():
+    class Column(Listed):
+        targets = tuple(i % 3 for i in range(200))
+
+    rows = [(X, i % 3) for i in range(200)]
+    rows[107] = (X, [1, 2])
+    with pytest.raises(TutelageError, match=r"data\.train: sample 107: its label is \[2\] torch\.int64"):
+        data(Column(rows))
 
 
 def test_a_sample_that_can_t_be_read_is_named():

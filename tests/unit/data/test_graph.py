@@ -145,7 +145,7 @@ BROKEN = {
     "values short": (shorter("attr_data"), "attr_data must be a number for each of the"),
     "not finite": ({"attr_data": arrays()["attr_data"] * np.nan}, "number 0 of attr_data is nan"),
     "pickled": ({"labels": np.array([None] * NODES)}, r"\[120\] of pickled objects, which are never unpickled"),
-    "label negative": ({"labels": arrays()["labels"] - 1}, "the label at index 0 is -1; expected 0 to 2"),
+    "label negative": ({"labels": arrays()["labels"] - 1}, "the example at index 0: its label is -1; expected 0 to 2"),
     "a class alone": ({"labels": np.where(np.arange(NODES) == 3, 3, arrays()["labels"])}, "class 3 has 1 nodes"),
 }  # fmt: skip
 

@@ -142,7 +142,9 @@ def test_a_label_that_is_no_class(tmp_path):
     labels = ARRAYS[NAMES[3]].copy()
     labels[4] = 10
     write(tmp_path, "FashionMNIST", **{NAMES[3]: labels})
-    with pytest.raises(TutelageError, match=r"^FashionMNIST test: the label at index 4 is 10; expected 0 to 9"):
+    with pytest.raises(
+        TutelageError, match=r"^FashionMNIST test: the example at index 4: its label is 10; expected 0 to 9"
+    ):
         images(tmp_path, "FashionMNIST").setup()
 
 

@@ -170,7 +170,7 @@ def test_a_label_that_is_no_class_is_named(part, bad):
         labels = (train if part == "train" else test).labels
         labels[[7, 9]] = bad
 
-    with pytest.raises(TutelageError, match=rf"^Toy {part}: .* index 7 is {bad}; expected 0 to 2 \(2 of"):
+    with pytest.raises(TutelageError, match=rf"^Toy {part}: .* index 7: its label is {bad}; expected 0 to 2 \(2 of"):
         Toy(edit=edit).setup()
 
 

@@ -145,16 +145,16 @@ def test_a_label_changes_the_fingerprint(kind):
 @pytest.mark.parametrize(
     ("kind", "place", "value", "message"),
     [
-        ("class", 7, 3, "the label at index 7 is 3; expected 0 to 2"),
+        ("class", 7, 3, "index 7: its label is 3; expected 0 to 2"),
         (
             "pixels",
             (7, 1, 2),
             3,
-            r"the label at index 7, place \[1, 2\], is 3; expected 0 to 2, or -100 where none counts",
+            r"its label at \[1, 2\] is 3; expected 0 to 2, or -100 where none counts",
         ),
         ("pixels", 7, NO_LABEL, r"the example at index 7 has no label \(1 have none\)"),
-        ("answers", (7, 1), float("inf"), "number 1 of the label at index 7 is inf"),
-        ("numbers", 7, float("nan"), r"the label at index 7 is NaN everywhere \(1 of 40 are\)"),
+        ("answers", (7, 1), float("inf"), "number 1 of its label is inf"),
+        ("numbers", 7, float("nan"), r"index 7: its label is NaN everywhere \(1 of 40 are\)"),
     ],
 )
 def test_a_wrong_label_is_named(kind, place, value, message):
@@ -333,7 +333,9 @@ def test_a_collate_of_one_s_own_pads_the_labels_of_tokens():
     batch = data.splits["val"][0, torch.arange(3)]
     assert batch["label"].shape[1] <= 5
     assert torch.equal((batch["label"] != NO_LABEL).sum(1), 2 + batch["key"] % 4)
-    with pytest.raises(TutelageError, match=r"'label' is \[2\] int64 in sample 0 and \[4\] int64 in sample"):
+    with pytest.raises(
+        TutelageError, match=r"'label' is \[2\] int64 in data.train: sample 0 and \[4\] int64 in data.train: sample"
+    ):
         DatasetData(train=ragged, num_classes=3, batch_size=4, seed=0).setup()
 
 

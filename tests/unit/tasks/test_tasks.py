@@ -233,6 +233,11 @@ def test_labels_of_another_task_name_the_tasks_that_learn_from_them():
         Classification().check_labels("train", torch.rand(4, 3))
     with pytest.raises(TutelageError, match=r"of which task=segmentation learns$"):
         Classification().check_labels("train", torch.zeros(4, 3, 3, dtype=torch.long))
+    for task in (Classification(), MultiLabel(), Regression()):
+        with pytest.raises(
+            TutelageError, match=r"integers with 1 axis an example.*become floats by data\.label_dtype=f"
+        ):
+            task.check_labels("train", torch.zeros(4, 3, dtype=torch.long))
 
 
 @pytest.mark.parametrize(
