@@ -1,6 +1,7 @@
 """The base of all image data: pixels, their normalisation and augmentation."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tutelage.data.augment import Augment, Step
+from tutelage.data.derived import Derived
 from tutelage.data.examples import (
     Examples,
     ImageSet,
@@ -34,6 +36,8 @@ class ImageData(Data):
         views: number of augmented views of an example; epoch e uses number e mod views.
         inputs: number of pictures of an example in a training batch, augmented independently: ``input``, ``input2`` …,
             one for each of the networks that learn together (:class:`tutelage.sources.peers.Peers`).
+        derived: further fields of a batch, by name, each computed from ``input`` after its augmentation
+            (:mod:`tutelage.data.derived`), such as edges for a network with ``reads={input: edges}``.
         check_finite: whether to refuse NaN and ±∞ in pixels that are floats.
         seed: of the order and the augmentation.
         **common: arguments of :class:`~tutelage.data.module.Data`.
@@ -42,7 +46,7 @@ class ImageData(Data):
         TutelageError: an argument is out of range; or labels are of pixels, and an augmentation cannot move them.
     """
 
-    seen_through = ("mean", "std")
+    seen_through = ("mean", "std", "derived")
 
     def __init__(
         self,
@@ -54,6 +58,7 @@ class ImageData(Data):
         augment: Iterable[Step] | None = None,
         views: int | None = None,
         inputs: int = 1,
+        derived: Mapping[str, Derived] | None = None,
         check_finite: bool = True,
         **common: Any,
     ):
@@ -65,7 +70,8 @@ class ImageData(Data):
                 f"data.inputs must be 1 or more, and more than 1 needs data.augment: pictures of an example would be "
                 f"the same; found {inputs}"
             )
-        self.inputs = inputs
+        self.inputs, self.derived = inputs, dict(derived or {})
+        self._check_derived()
         self._check_pixels(mean, std)
         self.normalise = Normalise(*(torch.tensor([*x], dtype=torch.float32)[:, None, None] for x in (mean, std)))
 
@@ -89,13 +95,15 @@ class ImageData(Data):
 
     def as_set(self, examples: Examples, keys: Tensor) -> ImageSet:
         """Returns some of the examples; images in memory are normalised once."""
-        if isinstance(examples.pixels, MemoryPixels):
+        if isinstance(examples.pixels, MemoryPixels) and not self.derived:
             return ImageSet(normalised(examples, self.normalise), keys)
-        return ImageSet(examples, keys, self.normalise)
+        return ImageSet(examples, keys, self.normalise, derived=self.derived)
 
     def for_training(self, plain: ImageSet, examples: Examples) -> ImageSet:
         """Returns the training set, augmented if configured."""
-        return ImageSet(examples, plain.keys, self.normalise, self.augment, self.inputs) if self.augment else plain
+        if not self.augment:
+            return plain
+        return ImageSet(examples, plain.keys, self.normalise, self.augment, self.inputs, self.derived)
 
     def pictures(self, inputs: Tensor) -> Tensor:
         """Returns the images [B, C, H, W] in [0, 1], before normalisation."""
@@ -108,6 +116,17 @@ class ImageData(Data):
                 f"data.augment: labels of {name} are {list(labels.shape[1:])} and images {list(self.input_shape[1:])}; "
                 "only labels of each pixel can be moved alike"
             )
+
+    def _check_derived(self) -> None:
+        own = ("input", "label", "key", "view")
+        for name, make in self.derived.items():
+            if name in own or re.fullmatch(r"input\d+", name):
+                raise TutelageError(f"data.derived: {name!r} is a field of its own; give what is derived another name")
+            if not callable(make):
+                raise TutelageError(
+                    f"data.derived.{name}: expected a function of images, such as tutelage.data.derived.Sobel; found "
+                    f"{make!r}"
+                )
 
     def _check_pixels(self, mean: Sequence[float], std: Sequence[float]) -> None:
         if len(self.input_shape) != 3 or min(self.input_shape) < 1:

@@ -1,8 +1,8 @@
 """Labelled images, in memory or in files, and the dataset that makes batches of them."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from tutelage import seeding
 from tutelage.data.augment import Augment
+from tutelage.data.derived import Derived
 from tutelage.data.labels import is_class, of_pixels
 from tutelage.data.order import Request
 from tutelage.errors import TutelageError
@@ -121,6 +122,7 @@ class ImageSet(Dataset[Batch]):
         normalise: normalisation, applied last; None if pixels are normalised already.
         augment: augmentation, applied first.
         inputs: number of pictures of an example in a batch, each augmented independently.
+        derived: further fields, by name, each computed from the augmented images before they are normalised.
     """
 
     examples: Examples
@@ -128,6 +130,7 @@ class ImageSet(Dataset[Batch]):
     normalise: Normalise | None = None
     augment: Augment | None = None
     inputs: int = 1
+    derived: Mapping[str, Derived] = field(default_factory=dict)
     batch_dim: ClassVar[int] = 0
 
     def __len__(self) -> int:
@@ -143,7 +146,7 @@ class ImageSet(Dataset[Batch]):
         assert isinstance(self.examples.pixels, MemoryPixels)
         examples = Examples(MemoryPixels(to(self.examples.pixels.images)), to(self.examples.labels))
         normalise = self.normalise and Normalise(to(self.normalise.mean), to(self.normalise.std))
-        return ImageSet(examples, to(self.keys), normalise, self.augment, self.inputs)
+        return ImageSet(examples, to(self.keys), normalise, self.augment, self.inputs, self.derived)
 
     @property
     def labels(self) -> Tensor:
@@ -154,6 +157,7 @@ class ImageSet(Dataset[Batch]):
         """Returns ``{"input": [B, C, H, W] float32, "label": [B, …], "key": [B]}`` for (epoch, indices into this set).
 
         Augmented images also say which ``view`` [B] they are. Further pictures of the examples are ``input2`` ….
+        Derived fields have their own names.
         """
         epoch, indices = request
         keys = self.keys.index_select(0, indices)
@@ -169,10 +173,11 @@ class ImageSet(Dataset[Batch]):
             images = self.augment(images, keys, number)
             if of_pixels(labels):
                 labels = self.augment.move_labels(labels, keys, number)
+        made = {name: make(images) for name, make in self.derived.items()}
         if self.normalise:
             images = self.normalise(images)
             more = {name: self.normalise(pictures) for name, pictures in more.items()}
-        return {"input": images, "label": labels, "key": keys, **view, **more}
+        return {"input": images, "label": labels, "key": keys, **view, **more, **made}
 
 
 def normalised(examples: Examples, normalise: Normalise) -> Examples:

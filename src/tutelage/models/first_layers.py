@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tutelage.errors import TutelageError, nearest
 
 _KEYS = ("layers", "from")
+_ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -17,11 +18,12 @@ class FirstLayers:
     """The origin of a student's first weights: ``{layers: [0, 2, 4], from: teacher}``.
 
     Attributes:
-        layers: which of the other network's layers become the student's, in order.
+        layers: which of the other network's layers become the student's, in order; None (``layers: all``): every
+            weight, by its name, of a network of the same shapes.
         source: the name of the source whose network it is.
     """
 
-    layers: tuple[int, ...]
+    layers: tuple[int, ...] | None
     source: str = "teacher"
 
     @classmethod
@@ -36,10 +38,15 @@ class FirstLayers:
         for key in given:
             if key not in _KEYS:
                 raise TutelageError(f"student.init takes layers and from; found {key!r}: {nearest(str(key), _KEYS)}")
+        source = str(given.get("from", "teacher"))
+        if given.get("layers") == _ALL:
+            return cls(None, source)
         layers = list(given.get("layers") or ())
         if not layers or any(isinstance(one, bool) or not isinstance(one, int) or one < 0 for one in layers):
-            raise TutelageError(f"student.init.layers must be indices of the teacher's layers, from 0; found {layers}")
-        return cls(tuple(layers), str(given.get("from", "teacher")))
+            raise TutelageError(
+                f"student.init.layers must be indices of the teacher's layers, from 0, or {_ALL}; found {layers}"
+            )
+        return cls(tuple(layers), source)
 
     def copy(self, student: nn.Module, teacher: nn.Module) -> None:
         """Sets the student's weights: its layers from those of the teacher's that are named, all others by their name.
@@ -48,26 +55,30 @@ class FirstLayers:
             TutelageError: their numbers of layers do not fit, or a weight of the student has no counterpart of its name
                 and shape.
         """
-        path = layers_path(student)
-        own = len(_layers(student, path))
-        count = len(_layers(teacher, path))
-        if own != len(self.layers):
-            raise TutelageError(
-                f"student.init.layers={list(self.layers)} names {len(self.layers)} layers; the student has {own}"
-                + (f" ({path})" if path else "")
-            )
-        if max(self.layers) >= count:
-            raise TutelageError(
-                f"student.init.layers={list(self.layers)}: sources.{self.source} has {count} layers at {path!r}"
-            )
+        path = layers_path(student) if self.layers is not None else ""
         known = teacher.state_dict()
+        if self.layers is not None:
+            self._check_counts(student, teacher, path, self.layers)
         state = {name: self._taken(name, tensor, path, known) for name, tensor in student.state_dict().items()}
         with torch.no_grad():
             student.load_state_dict(state)
 
+    def _check_counts(self, student: nn.Module, teacher: nn.Module, path: str, layers: tuple[int, ...]) -> None:
+        own = len(_layers(student, path))
+        count = len(_layers(teacher, path))
+        if own != len(layers):
+            raise TutelageError(
+                f"student.init.layers={list(layers)} names {len(layers)} layers; the student has {own}"
+                + (f" ({path})" if path else "")
+            )
+        if max(layers) >= count:
+            raise TutelageError(
+                f"student.init.layers={list(layers)}: sources.{self.source} has {count} layers at {path!r}"
+            )
+
     def _taken(self, name: str, tensor: Tensor, path: str, known: Mapping[str, Tensor]) -> Tensor:
         theirs = name
-        if name.startswith(f"{path}."):
+        if self.layers is not None and name.startswith(f"{path}."):
             place, _, rest = name.removeprefix(f"{path}.").partition(".")
             theirs = f"{path}.{self.layers[int(place)]}.{rest}"
         if theirs not in known:
@@ -78,7 +89,7 @@ class FirstLayers:
         if known[theirs].shape != tensor.shape:
             raise TutelageError(
                 f"student.init: the student's {name} is {list(tensor.shape)}, {theirs} of sources.{self.source} is "
-                f"{list(known[theirs].shape)}: a student cut from layers has its teacher's widths"
+                f"{list(known[theirs].shape)}: both must have the same widths"
             )
         return known[theirs]
 

@@ -16,7 +16,7 @@ CONF = Path(__file__).parents[3] / "conf"
 OWN = (  # of other labels or shapes
     "dataset", "streamed", "datamodule", "hf", "diabetes", "mnist_multilabel", "mnist_segmentation", "text",
     "movie_reviews", "corpus", "sentences",
-    "tagged_words", "glue", "glue_stsb", "graph", "cora", "citeseer",
+    "tagged_words", "glue", "glue_stsb", "graph", "cora", "citeseer", "omniglot", "spoken_digits",
 )  # fmt: skip
 FILES = sorted(path for path in (CONF / "data").glob("[!_]*.yaml") if path.stem not in OWN)
 SHARED = (CONF / "data" / "_base.yaml").read_text()  # by all of them

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tutelage.errors import TutelageError
+from tutelage.models.cnn import CNN
 from tutelage.models.first_layers import FirstLayers
 from tutelage.models.text_transformer import TextTransformer
 
@@ -33,6 +34,17 @@ def test_named_layers_embeddings_and_head_are_the_teachers(make):
         theirs = name.replace(f"{path}.0.", f"{path}.3.") if f"{path}.0." in name else name
         assert torch.equal(tensor, known[theirs]), name
         assert tensor.data_ptr() != known[theirs].data_ptr()
+
+
+def test_all_weights_are_the_teachers_in_a_network_without_a_list_of_layers():
+    teacher, student = CNN([1, 8, 8], 3), CNN([1, 8, 8], 3)
+    FirstLayers.of({"layers": "all"}).copy(student, teacher)
+    known = teacher.state_dict()
+    for name, tensor in student.state_dict().items():
+        assert torch.equal(tensor, known[name]), name
+        assert tensor.data_ptr() != known[name].data_ptr()
+    with pytest.raises(TutelageError, match=r"is \[16, 8, 3, 3\], .* of sources.peer is \[12, 8, 3, 3\]"):
+        FirstLayers.of({"layers": "all", "from": "peer"}).copy(student, CNN([1, 8, 8], 3, widths=(8, 12)))
 
 
 @pytest.mark.parametrize(

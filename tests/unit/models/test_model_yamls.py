@@ -20,7 +20,7 @@ CONF = Path(__file__).parents[3] / "conf"
 OTHERS = (
     "hf", "unet", "causal_lm", "causal_lm_small", "text_cnn", "bilstm", "text_cnn_words", "bilstm_words",
     "text_transformer", "minilm",
-    "gcn", "graph_sage", "gat", "appnp",
+    "gcn", "graph_sage", "gat", "appnp", "strokes_cnn",
 )  # fmt: skip
 NAMES = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if path.stem not in OTHERS)  # tests of their own
 # Those with a _target_ of their own; the others are one of these in another size, and run only once.
