@@ -1,5 +1,7 @@
 """A teacher that reads images and a student that reads their edges, from training to the file of weights."""
 
+import json
+
 import pytest
 import torch
 from runs import figures
@@ -34,3 +36,6 @@ def test_the_student_learns_from_pairs_without_labels_and_reads_its_own_modality
     assert min(accuracy.values()) > 0.5  # of ten classes; the first has seen no label
     measured = figures(tmp_path / "run")["student"]["last"]["test"]["accuracy"]
     assert accuracy["last.safetensors"] == pytest.approx(measured, abs=2e-3)
+    found = main("evaluate", "checkpoint=run/checkpoints/last.safetensors", "hydra.run.dir=measured")
+    assert found.code == 0, found.message
+    assert json.loads((tmp_path / "measured" / "metrics.json").read_text())["figures"]["accuracy"] == measured

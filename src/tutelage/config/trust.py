@@ -35,6 +35,7 @@ _KNOWN = {
 }
 _PARTS_OF_DATA = (
     "tutelage.data.augment",
+    "tutelage.data.derived",
     "tutelage.data.samplers",
     "tutelage.data.text.files",
     "tutelage.data.text.masking",
