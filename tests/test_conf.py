@@ -43,6 +43,7 @@ OWN = {
     "sentences": ["data.train=nowhere.txt", *FOUND],
     "graph": ["data.path=nowhere", *FOUND[:3]],
     "hf": ["data.path=nowhere", "data.num_classes=2", "data.input_shape=[1,8,8]"],
+    "strokes_cnn": ["data=omniglot"],
 }  # what stands in them is looked at, too
 OWN["python_docs_lm"] = OWN["corpus"]
 VERBS = sorted(path.stem for path in CONF.glob("*.yaml"))
