@@ -101,7 +101,7 @@ def test_every_choice_composes_and_its_targets_take_their_arguments(compose, tmp
         for label in ("cat", "dog"):
             (tmp_path / "pictures" / label).mkdir(parents=True)
         overrides.append(f"data.root={tmp_path}/pictures")
-    if group in ("data", "experiment"):
+    if group in ("data", "experiment") or name == "strokes_cnn":
         overrides += OWN.get(name, [])
     assert examine(compose(*overrides)) > 5
 
