@@ -17,7 +17,7 @@ def check_together(cfg: DictConfig, overrides: Iterable[str]) -> None:
     """Refuses choices of ``loss=[a,b]`` that set a key differently, of which the last would win.
 
     Raises:
-        TutelageError: ``hard`` is among them, two have a term of the same name, or two set a key differently and no
+        TutelageError: ``hard`` is among them, one is listed twice, two have a term of the same name, or two set a key differently and no
             override decides.
     """
     chosen = _chosen(overrides)
@@ -50,6 +50,10 @@ def _chosen(overrides: Iterable[str]) -> dict[str, Mapping[str, Any]]:
         return {}
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         if override.key_or_group == "loss" and isinstance(names := override.value(), list):
+            if repeated := sorted({str(name) for name in names if names.count(name) > 1}):
+                raise TutelageError(
+                    f"{override.input_line}: {repeated[0]} is listed twice; a term's weight says how much"
+                )
             read = GlobalHydra.instance().config_loader().repository.load_config  # type: ignore[attr-defined]
             files = {str(name): read(f"loss/{name}") for name in names}
             plain: Any = {name: OmegaConf.to_container(one.config) for name, one in files.items() if one}

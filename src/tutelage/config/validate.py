@@ -1,5 +1,6 @@
 """Checks the whole config before anything is built."""
 
+import logging
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -18,6 +19,8 @@ from tutelage.runtime import distributed
 from tutelage.training.callbacks.ema import refuse_others
 from tutelage.training.compiled import check_compile
 from tutelage.training.graphs import check_option
+
+log = logging.getLogger(__name__)
 
 _ABSENT = object()
 # Data settings that may differ between teacher and student: examples and their order, not the split or pixel range.
@@ -115,6 +118,8 @@ def _check_values(cfg: DictConfig) -> None:
         number(cfg, f"{key}.max_epochs", low=1, whole=True)
     for key in ("optimizer", *(f"stages.{name}.optimizer" for name in cfg.stages)):
         number(cfg, f"{key}.lr", above=0.0)
+    for key in ("scheduler", *(f"stages.{name}.scheduler" for name in cfg.stages)):
+        _check_schedule(cfg, f"{key}.scheduler")
     number(cfg, "trainer.limit_val_batches", above=0.0)
     number(cfg, "trainer.log_every_n_steps", low=1, whole=True)
     for key in ("callbacks", *(f"stages.{name}.callbacks" for name in cfg.stages)):
@@ -123,6 +128,7 @@ def _check_values(cfg: DictConfig) -> None:
         number(cfg, key, low=0.0)
     distributed.check_devices(cfg.trainer)
     _check_weights(cfg)
+    _warn_of_ascent(cfg)
     _check_speed(cfg)
     if cfg.stages.teacher.get("workers") is not None:
         number(cfg, "stages.teacher.workers", low=1, whole=True)
@@ -132,6 +138,22 @@ def _check_values(cfg: DictConfig) -> None:
     for key in ("loss.label_smoothing", "stages.teacher.label_smoothing"):
         number(cfg, key, low=0.0, high=1.0)
     _check_finite(OmegaConf.to_container(cfg, resolve=True), "")
+
+
+def _check_schedule(cfg: DictConfig, key: str) -> None:
+    """Checks lengths and least rates of torch's schedules, which accept negative ones and then oscillate or ascend."""
+    for name in ("T_max", "T_0", "step_size", "total_iters", "total_steps"):
+        if OmegaConf.select(cfg, f"{key}.{name}") is not None:  # null: the whole training
+            number(cfg, f"{key}.{name}", low=1, whole=True)
+    for name in ("eta_min", "min_lr"):
+        number(cfg, f"{key}.{name}", low=0.0)
+
+
+def _warn_of_ascent(cfg: DictConfig) -> None:
+    for name, term in cfg.loss.terms.items():
+        weight = term.get("weight") if isinstance(term, DictConfig) else None
+        if isinstance(weight, int | float) and weight < 0:
+            log.warning("loss.terms.%s.weight=%g is negative: training increases this loss", name, weight)
 
 
 def _check_weights(cfg: DictConfig) -> None:

@@ -89,6 +89,9 @@ LIGHTNING = "lightning.pytorch.callbacks"
             [f"+stages.{stage}.trainer.devices=2" for stage in ("teacher", "student")],
             "it must equal trainer.devices, 1; found 2",
         ),
+        (["loss=[dkd,dkd]"], r"loss=[dkd,dkd]: dkd is listed twice"),
+        (["scheduler=cosine", "scheduler.scheduler.T_max=-3"], "scheduler.scheduler.T_max must be a whole number ≥ 1"),
+        (["scheduler=cosine", "+scheduler.scheduler.eta_min=-1"], "scheduler.scheduler.eta_min must be a number ≥ 0"),
         (["loss=[soft_target,hard]"], "loss=[soft_target,hard]: hard sets loss.alpha to 0"),
         (["loss=[dkd,nkd]"], "dkd and nkd set loss.temperature to 4.0 and 3.0: give loss.temperature=… for both"),
         (["loss=[dkd,wsld]", "loss.setting=imagenet"], "dkd and wsld set loss.temperature to 1.0 and 2.0"),
@@ -389,3 +392,8 @@ def test_a_target_that_takes_anything_is_left_alone(compose):
 def test_the_rest_of_a_class_s_arguments_is_its_parent_s(compose):
     with pytest.raises(TutelageError, match="takes no 'sead'; did you mean 'seed'"):
         check(compose("+data.sead=1"))
+
+
+def test_a_negative_weight_is_told(compose, caplog):
+    check(compose("loss.terms.soft.weight=-1"))
+    assert "loss.terms.soft.weight=-1 is negative: training increases this loss" in caplog.text
