@@ -17,8 +17,8 @@ def check_together(cfg: DictConfig, overrides: Iterable[str]) -> None:
     """Refuses choices of ``loss=[a,b]`` that set a key differently, of which the last would win.
 
     Raises:
-        TutelageError: ``hard`` is among them, one is listed twice, two have a term of the same name, or two set a key differently and no
-            override decides.
+        TutelageError: ``hard`` is among them, one is listed twice, two have a term of the same name, or two set a key
+            differently and no override decides.
     """
     chosen = _chosen(overrides)
     if len(chosen) > 1 and "hard" in chosen:

@@ -116,10 +116,9 @@ def _check_values(cfg: DictConfig) -> None:
     number(cfg, "data.num_outputs", low=1, whole=True)
     for key in ("trainer", *(f"stages.{name}.trainer" for name in cfg.stages)):
         number(cfg, f"{key}.max_epochs", low=1, whole=True)
-    for key in ("optimizer", *(f"stages.{name}.optimizer" for name in cfg.stages)):
-        number(cfg, f"{key}.lr", above=0.0)
-    for key in ("scheduler", *(f"stages.{name}.scheduler" for name in cfg.stages)):
-        _check_schedule(cfg, f"{key}.scheduler")
+    for place in ("", *(f"stages.{name}." for name in cfg.stages)):
+        number(cfg, f"{place}optimizer.lr", above=0.0)
+        _check_schedule(cfg, f"{place}scheduler.scheduler")
     number(cfg, "trainer.limit_val_batches", above=0.0)
     number(cfg, "trainer.log_every_n_steps", low=1, whole=True)
     for key in ("callbacks", *(f"stages.{name}.callbacks" for name in cfg.stages)):
