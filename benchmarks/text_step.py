@@ -48,11 +48,11 @@ LARGE = ["model@teacher=hf", f"teacher.config={_BERT}"]  # as large as MiniLM-L6
 SMALL = ["model@teacher=text_transformer", "teacher.net.layers=4"]
 # name → stage, overrides, steps
 CASES = {
-    "fine-tune BERT 6 × 384": ("teacher", [*LARGE, "model@student=text_cnn"], 16),
-    "fine-tune transformer 4 × 128": ("teacher", [*SMALL, "model@student=text_cnn"], 200),
-    "BERT 6 × 384 → transformer 2 × 128": ("student", [*LARGE, "model@student=text_transformer"], 32),
-    "transformer 4 × 128 → 2 × 128": ("student", [*SMALL, "model@student=text_transformer"], 200),
-    "transformer 4 × 128 → CNN": ("student", [*SMALL, "model@student=text_cnn"], 200),
+    "fine-tune BERT 6 × 384": ("teacher", [*LARGE, "model@student=text_cnn"], 8),
+    "fine-tune transformer 4 × 128": ("teacher", [*SMALL, "model@student=text_cnn"], 150),
+    "BERT 6 × 384 → transformer 2 × 128": ("student", [*LARGE, "model@student=text_transformer"], 16),
+    "transformer 4 × 128 → 2 × 128": ("student", [*SMALL, "model@student=text_transformer"], 150),
+    "transformer 4 × 128 → CNN": ("student", [*SMALL, "model@student=text_cnn"], 150),
 }
 
 

@@ -266,24 +266,25 @@ class Data(L.LightningDataModule, ABC):
 
     def val_dataloader(self) -> EpochLoader:
         """Returns a loader of validation batches."""
-        return self._loader(self.splits["val"], self._eval_order)
+        return self._loader(self.splits["val"], self._eval_order(self.splits["val"]))
 
     def test_dataloader(self) -> EpochLoader:
         """Returns a loader of test batches, for users' Trainers; our metrics use :meth:`whole`."""
-        return self._loader(self.splits["test"], self._eval_order)
+        return self._loader(self.splits["test"], self._eval_order(self.splits["test"]))
 
     def whole(self, split: str) -> EpochLoader:
-        """Returns a loader of all of ``train``, ``val`` or ``test``, in order and without augmentation, on one rank."""
-        dataset = self._loaded.train if split == "train" else self.splits[split]
-        return EpochLoader(dataset, self._eval_order(size=len(dataset), seed=self.seed), self.num_workers)
+        """Returns a loader of all of ``train``, ``val`` or ``test`` without augmentation, on one rank.
+
+        In order; where examples have different lengths the shortest first (:meth:`EpochLoader.restored`).
+        """
+        return self._all_of(self._loaded.train if split == "train" else self.splits[split])
 
     def labelled(self, most: int | None = None) -> EpochLoader | None:
         """Returns a loader of the labelled training examples (the first ``most``), as :meth:`whole`; None if none."""
         train = self._loaded.train
         if not len(rows := has_label(train.labels).nonzero().flatten()[:most]):
             return None
-        chosen = replace(train, keys=train.keys[rows])
-        return EpochLoader(chosen, self._eval_order(size=len(chosen), seed=self.seed), self.num_workers)
+        return self._all_of(replace(train, keys=train.keys[rows]))
 
     def sample(self, n: int) -> Batch:
         """Returns the first ``n`` training examples (or all) without augmentation, e.g. to initialise lazy layers.
@@ -294,9 +295,16 @@ class Data(L.LightningDataModule, ABC):
         rows, bare = torch.arange(len(train)), ~has_label(train.labels)
         return train[0, torch.cat([rows[~bare][: n - n // 2 * int(bare.any())], rows[bare][: n // 2]])]
 
-    @property
-    def _eval_order(self) -> Callable[..., EpochOrder]:
-        return partial(EpochOrder, batch_size=self.eval_batch_size, shuffle=False, drop_last=False)
+    def short_first(self, dataset: Any, rows: Tensor) -> Tensor:
+        """Returns rows of a dataset sorted by length, so that batches have little padding; of one length unchanged."""
+        return rows[dataset.lengths("input")[dataset.keys[rows]].argsort(stable=True)] if self.ragged else rows
+
+    def _eval_order(self, dataset: Any) -> Callable[..., EpochOrder]:
+        order = self.short_first(dataset, torch.arange(len(dataset))) if self.ragged else None
+        return partial(EpochOrder, batch_size=self.eval_batch_size, shuffle=False, drop_last=False, order=order)
+
+    def _all_of(self, dataset: Any) -> EpochLoader:
+        return EpochLoader(dataset, self._eval_order(dataset)(size=len(dataset), seed=self.seed), self.num_workers)
 
     def _loader(
         self,

@@ -40,6 +40,7 @@ class EpochOrder(DistributedSampler[Request]):
         rank: rank of this process.
         world_size: number of processes that share a batch.
         draw: random generator of an epoch → the ``size`` indices of the epoch, instead of a permutation.
+        order: [size] the indices in the order of an evaluation; None: ascending.
 
     Raises:
         TutelageError: training batches cannot be divided equally among ranks, or a rank would have no example.
@@ -55,9 +56,10 @@ class EpochOrder(DistributedSampler[Request]):
         rank: int = 0,
         world_size: int = 1,
         draw: Callable[[torch.Generator], Tensor] | None = None,
+        order: Tensor | None = None,
     ):
         super().__init__(range(size), world_size, rank, shuffle, seed, drop_last)  # type: ignore[arg-type]
-        self.size, self.batch_size, self.draw = size, batch_size, draw
+        self.size, self.batch_size, self.draw, self.order = size, batch_size, draw, order
         self.balanced = not (shuffle or drop_last)
         self.device = torch.device("cpu")  # where indices are wanted; the order of an epoch is copied there at once
         self._resume: tuple[int, int] | None = None
@@ -99,7 +101,7 @@ class EpochOrder(DistributedSampler[Request]):
 
     def _permutation(self, epoch: int) -> Tensor:
         if not self.shuffle:
-            return torch.arange(self.size)
+            return torch.arange(self.size) if self.order is None else self.order
         chance = seeding.generator(self.seed, "order", epoch)
         if self.draw is None:
             return torch.randperm(self.size, generator=chance)
@@ -170,6 +172,10 @@ class EpochLoader(DataLoader[Batch]):
             # torch's own traceback forms a cycle that holds the iterator; ended by the garbage collector, which takes
             # its queues first, the workers would not hear of it and be waited for, 5 seconds each
             raise TutelageError(message) from error.with_traceback(None)
+
+    def restored(self, x: Tensor) -> Tensor:
+        """Returns rows [N, …] of all batches of an evaluation in the order of the dataset."""
+        return x if self.sampler.order is None else x[self.sampler.order.argsort()]
 
     def state_dict(self) -> dict[str, int]:
         """Returns the consumer's position: ``{"epoch": e, "batch": k}`` after k batches of epoch e."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from tutelage.data.order import EpochLoader
 from tutelage.errors import TutelageError
 from tutelage.models.tapped import run
 from tutelage.sources.ensemble import combined, scaled
@@ -95,7 +96,7 @@ def predict(network: Network, loader: Iterable[Batch], device: torch.device | st
     """Runs ``network`` on every batch of ``loader``, without gradients; see :func:`answers`.
 
     Returns:
-        The predictions as float32 on the CPU, in the loader's order.
+        The predictions as float32 on the CPU, in the order of the loader, or of its dataset.
 
     Raises:
         TutelageError: a batch lacks a field, the loader is empty, or the predictions are not valid.
@@ -122,7 +123,8 @@ def measure(
         teacher: on the same device; for tasks that can't compare stored predictions.
 
     Returns:
-        What the task stores, on the CPU in the loader's order; and the values of the user's metrics, by name.
+        What the task stores, on the CPU in the order of the loader, or of its dataset; and the values of the user's
+        metrics, by name.
 
     Raises:
         TutelageError: as of :func:`predict`; or a metric of the user's own returns no single number.
@@ -136,7 +138,10 @@ def measure(
         update(metrics.values(), *task.rows(logits, batch["label"]))
     if not parts:
         raise TutelageError("nothing to predict: the loader yields no batch")
-    return stored({name: torch.cat([part[name] for part in parts]) for name in parts[0]}), values_of(metrics)
+    whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    if isinstance(loader, EpochLoader):
+        whole = {name: loader.restored(field) for name, field in whole.items()}
+    return stored(whole), values_of(metrics)
 
 
 def answers(

@@ -6,9 +6,13 @@ from torch import Tensor, nn
 from tutelage.errors import TutelageError
 from tutelage.models.blocks import check_positive
 
+_SPREAD = 0.25
+
 
 def embedding_table(name: str, vocab_size: int | None, width: int) -> nn.Embedding:
-    """Returns a table of ``vocab_size`` embeddings, drawn from N(0, 1) as torch does.
+    """Returns a table of ``vocab_size`` embeddings, drawn from U(−¼, ¼) as Kim 2014 does for words without a vector.
+
+    From torch's N(0, 1) they hardly move at the learning rates of Adam, and the network learns from random features.
 
     Args:
         name: of the network, for messages.
@@ -24,7 +28,9 @@ def embedding_table(name: str, vocab_size: int | None, width: int) -> nn.Embeddi
             "found null"
         )
     check_positive(name, vocab_size=vocab_size, width=width)
-    return nn.Embedding(vocab_size, width)
+    table = nn.Embedding(vocab_size, width)
+    nn.init.uniform_(table.weight, -_SPREAD, _SPREAD)
+    return table
 
 
 def embedded(table: nn.Embedding, ids: Tensor, name: str) -> Tensor:

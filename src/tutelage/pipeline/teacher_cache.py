@@ -238,8 +238,10 @@ def write_signals(
     train = data.at_one_width() if any(column.tokens for column in stored) else data.splits["train"]
 
     def ask(view: int, rows: Tensor) -> tuple[Signals, Signals]:
-        parts = [signals_of(source, train[view, part], device, top) for part in rows.split(data.eval_batch_size)]
-        by_example = {name: torch.cat([part[0][name] for part in parts]) for name in parts[0][0]}
+        order = data.short_first(train, rows)
+        parts = [signals_of(source, train[view, part], device, top) for part in order.split(data.eval_batch_size)]
+        places = order.argsort()
+        by_example = {name: torch.cat([part[0][name] for part in parts])[places] for name in parts[0][0]}
         return by_example, parts[0][1]
 
     writer = Writer(folder, stored, train.keys, views)

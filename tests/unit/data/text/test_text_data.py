@@ -7,6 +7,8 @@ from texts import reviews, tsv
 from tutelage.data.samplers import ByLength
 from tutelage.data.text.files import FurtherTexts, TextFiles
 from tutelage.errors import TutelageError
+from tutelage.evaluation.predictions import predict
+from tutelage.models.tapped import Tapped
 from tutelage.types import NO_LABEL
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -165,6 +167,26 @@ def test_batches_of_similar_length_are_a_function_of_seed_and_epoch(made):
     keys = [torch.cat([b["key"] for b in data.unaugmented_train_loader(epoch)]) for epoch in (0, 1, 0)]
     assert torch.equal(keys[0], keys[2])
     assert not torch.equal(keys[0], keys[1])
+
+
+def test_evaluation_reads_the_shortest_texts_first_and_answers_in_the_order_of_the_data(made):
+    class Sums(torch.nn.Module):
+        def forward(self, ids, mask):
+            return torch.stack([(ids * mask).sum(1), mask.sum(1)], 1).float()
+
+    data, wide = (made(eval_batch_size=4, max_length=40, pad=pad) for pad in ("batch", "max"))
+    net = Tapped(Sums(), reads={"ids": "input", "mask": "mask"})
+    for split in ("train", "val", "test"):
+        lengths = [int(n) for batch in data.whole(split) for n in batch["mask"].sum(1)]
+        assert lengths == sorted(lengths)
+        assert len(set(lengths)) > 2
+        sorted_by_length, as_it_is = predict(net, data.whole(split), "cpu"), predict(net, wide.whole(split), "cpu")
+        assert torch.equal(as_it_is.key, wide.splits[split].keys)
+        for name, field in as_it_is.fields.items():
+            assert torch.equal(sorted_by_length.fields[name], field), name
+    assert sorted(int(key) for batch in data.val_dataloader() for key in batch["key"]) == sorted(
+        data.splits["val"].keys.tolist()
+    )
 
 
 def test_a_text_is_the_same_in_every_batch(made):
