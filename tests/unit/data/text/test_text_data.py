@@ -175,7 +175,7 @@ def test_evaluation_reads_the_shortest_texts_first_and_answers_in_the_order_of_t
             return torch.stack([(ids * mask).sum(1), mask.sum(1)], 1).float()
 
     data, wide = (made(eval_batch_size=4, max_length=40, pad=pad) for pad in ("batch", "max"))
-    net = Tapped(Sums(), reads={"ids": "input", "mask": "mask"})
+    net = Tapped(Sums(), reads={"ids": "input", "mask": "mask"}).net
     for split in ("train", "val", "test"):
         lengths = [int(n) for batch in data.whole(split) for n in batch["mask"].sum(1)]
         assert lengths == sorted(lengths)
