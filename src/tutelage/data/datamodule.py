@@ -12,6 +12,7 @@ from tutelage.data.dataset import DatasetData
 from tutelage.errors import TutelageError
 
 _LOADERS = {"train": "train_dataloader", "val": "val_dataloader", "test": "test_dataloader"}
+_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
 
 class ModuleData(DatasetData):
@@ -28,7 +29,8 @@ class ModuleData(DatasetData):
         **common: arguments of :class:`~tutelage.data.dataset.DatasetData`.
 
     Raises:
-        TutelageError: it is no LightningDataModule, fails, or has several loaders for a part.
+        TutelageError: it is no LightningDataModule, fails, has several loaders for a part, or a hook that changes
+            batches on their way to the device.
     """
 
     seen_through: ClassVar[tuple[str, ...]] = ("datamodule", *DatasetData.seen_through)
@@ -70,6 +72,12 @@ def loaders_of(datamodule: Any, split_seed: int) -> tuple[str, dict[str, DataLoa
     if not isinstance(module, L.LightningDataModule):
         raise TutelageError(f"data.datamodule: expected a LightningDataModule; found {type(module).__name__}")
     name = type(module).__name__
+    for hook in _HOOKS:
+        if getattr(type(module), hook) is not getattr(L.LightningDataModule, hook):
+            raise TutelageError(
+                f"data.datamodule: {name}.{hook} would not be called, as batches are made here: change samples in the "
+                "dataset or by data.transform, batches by the loader's collate_fn"
+            )
     with own_generators():
         seed_generators(split_seed, "datamodule")
         _run(name, "prepare_data", module.prepare_data)

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tutelage.data.pil_images import eight_bit
 from tutelage.errors import TutelageError, nearest
 
 INPUT, LABEL = "input", "label"
@@ -149,6 +150,10 @@ def as_tensor(name: str, value: Any, where: str) -> Tensor:
         TutelageError: it is none of these.
     """
     if isinstance(value, Image.Image):
+        try:
+            value = eight_bit(value)
+        except ValueError as error:
+            raise TutelageError(f"{where}: the field {name!r} is no plain picture: {error}") from error
         mode = value.mode if value.mode in ("L", "RGB") else "RGB"
         return _levels(_channels_first(np.array(value if value.mode == mode else value.convert(mode))))
     if isinstance(value, np.ndarray):

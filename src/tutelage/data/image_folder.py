@@ -25,6 +25,7 @@ from tutelage.data.folder_scan import (
     subfolders,
     tell,
 )
+from tutelage.data.pil_images import eight_bit
 from tutelage.errors import TutelageError
 
 Files = list[tuple[str, int]]  # (path below the root, label)
@@ -175,7 +176,7 @@ class FilePixels:
     def _decode(self, row: int) -> np.ndarray:
         channels, height, width = self.shape
         with self._open(row) as image:
-            image = _plain(image).convert("L" if channels == 1 else "RGB")
+            image = eight_bit(image).convert("L" if channels == 1 else "RGB")
             return np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)).reshape(
                 height, width, -1
             )
@@ -189,19 +190,3 @@ class FilePixels:
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error …
             size = f"{path.stat().st_size} bytes" if path.exists() else "it is gone"
             raise TutelageError(f"{path} (index {row}, {size}) can't be read as an image: {error}") from error
-
-
-def _plain(image: Image.Image) -> Image.Image:
-    """Returns one opaque image of 8 bits per channel."""
-    frames = getattr(image, "n_frames", 1) if image.format != "MPO" else 1  # a camera's preview is none
-    if frames > 1:
-        raise ValueError(f"it is an animation, or has several pages: {frames} images; expected one")
-    if image.mode.startswith("I;16"):  # Pillow's own conversion cuts off at 255
-        numbers = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((numbers + 128) // 257).astype(np.uint8))
-    if image.mode[0] in "IF":
-        raise ValueError(f"mode {image.mode} has more than 16 bits a channel")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image

@@ -167,7 +167,7 @@ def recipe_of_signals(stage: DictConfig, node: DictConfig, signals: list[str], d
     taught = {"source": without_files(node.source), "weights": files} if node.source is not None else {}
     stored = {"signals": signals, "dtype": node.dtype, "top": node.top, "version": 3}
     made = made_with({"source": taught.get("source"), **seen})
-    return with_contents({**seen, **taught}) | stored | made
+    return with_contents(seen, "data") | with_contents(taught) | stored | made
 
 
 def _given(folder: Path, recipe: dict[str, Any]) -> Path:

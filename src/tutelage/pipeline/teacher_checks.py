@@ -54,7 +54,7 @@ def check_file(checkpoint: str, network: DictConfig, data: Data, statistics: Map
         return
     own_adapter = isinstance(header.get("network"), dict) and header["network"].get("adapter")
     alike = not network.get("adapter") or network.get("adapter") == own_adapter
-    if alike and statistics.get("mean") and statistics.get("std"):
+    if alike and len(data.input_shape) == 3:
         _check_images(checkpoint, theirs, data, statistics)
     _check_tokenizer(checkpoint, theirs.get("tokenizer_digest"), theirs.get("tokenizer"), data)
     _check_classes(checkpoint, header.get("class_names") or theirs.get("class_names"), data)
@@ -69,8 +69,17 @@ def _check_tokenizer(checkpoint: str, digest: Any, name: Any, data: Data) -> Non
 
 
 def _check_images(checkpoint: str, theirs: Mapping[str, Any], data: Data, statistics: Mapping[str, Any]) -> None:
-    here = {key: [float(x) for x in statistics[key]] for key in ("mean", "std")}
-    there = {key: _numbers(theirs.get(key)) or here[key] for key in ("mean", "std")}
+    own = {key: _numbers(list(statistics.get(key) or ())) for key in ("mean", "std")}
+    noted = {key: _numbers(theirs.get(key)) for key in ("mean", "std")}
+    if bool(own["mean"]) != bool(noted["mean"]):
+        log.warning(
+            "%s was trained with mean %s and std %s, and data.mean is %s (null: not normalised here): unless "
+            "data.transform makes up for it, the teacher needs +teacher.adapter (tutelage.models.adapter.Renormalise)",
+            checkpoint, noted["mean"] or "null", noted["std"] or "null", own["mean"] or "null",
+        )  # fmt: skip
+    plain = {"mean": [0.0] * data.input_shape[0], "std": [1.0] * data.input_shape[0]}
+    here = {key: own[key] or noted[key] or plain[key] for key in plain}
+    there = {key: noted[key] or here[key] for key in plain}
     shape, wanted = list(data.input_shape), _numbers(theirs.get("input_shape")) or list(data.input_shape)
     wanted = [int(x) for x in wanted]
     if len(there["mean"]) != len(here["mean"]) or wanted[0] != shape[0]:

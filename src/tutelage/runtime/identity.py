@@ -5,7 +5,7 @@ or resumed.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tutelage.errors import TutelageError
 from tutelage.runtime import manifest
+from tutelage.runtime.file_lists import WEIGHTS, listed, listing_digest, package_files
 from tutelage.runtime.files import file_digest, recipe_digest
 from tutelage.runtime.json_files import read_json, write_json
 from tutelage.runtime.masking import WRITERS
@@ -53,26 +54,46 @@ def _essential(node: Mapping[str, Any], path: str) -> dict[str, Any]:
     return kept
 
 
-def with_contents(node: Any) -> Any:
-    """Returns plain values in which a path of a file, or of a network's folder, is replaced by SHA-256s."""
+def with_contents(node: Any, *keys: str) -> Any:
+    """Returns plain values in which what names files is replaced by the SHA-256s of their content.
+
+    That is the path of a file or of a network's folder, the installed package of ``pretrained``, and under ``data`` any
+    folder or pattern (``shards/*.tar``), whose files count by path, size and time of modification.
+
+    Args:
+        node: of a config, as plain values.
+        keys: of the node, from the outermost on.
+    """
     if isinstance(node, Mapping):
-        return {key: value if key in WRITERS else with_contents(value) for key, value in node.items()}
+        return {key: value if key in WRITERS else with_contents(value, *keys, key) for key, value in node.items()}
     if isinstance(node, list):
-        return [with_contents(value) for value in node]
-    if path := _file(node):
-        return f"sha256:{file_digest(path)}"
-    return [f"sha256:{file_digest(path)}" for path in found] if (found := _network_folder(node)) else node
+        return [with_contents(value, *keys) for value in node]
+    found = [f"sha256:{digest}" for digest in _contents(keys, node).values()]
+    return node if not found else found[0] if len(found) == 1 else found
 
 
 def files(node: Any) -> dict[str, str]:
-    """Returns the SHA-256 of each file in the config by the key of its path."""
-    leaves = ((key, value) for key, value in _leaves(node) if not {*WRITERS} & {*key.split(".")})
-    found = {}
-    for key, value in leaves:
-        if path := _file(value):
-            found[key] = file_digest(path)
-        found |= {f"{key}/{path.name}": file_digest(path) for path in _network_folder(value)}
+    """Returns the SHA-256 of the files that a config names, by its keys; see :func:`with_contents`."""
+    found: dict[str, str] = {}
+    for key, value in _leaves(node):
+        if not {*WRITERS} & {*(keys := re.sub(r"\[\d+\]", "", key).split("."))}:
+            found |= {f"{key}{name}": digest for name, digest in _contents(keys, value).items()}
     return found
+
+
+def _contents(keys: Sequence[str], value: Any) -> dict[str, str]:
+    """Returns name below the key → SHA-256, of each file or folder that a value names."""
+    if (path := _path(value)) is None:
+        return {}
+    if path.is_file():
+        return {"": file_digest(path)}
+    if (path / "config.json").is_file():  # a network as transformers writes it
+        return {
+            f"/{file.name}": file_digest(file) for file in (path / "config.json", *sorted(path.glob("*.safetensors")))
+        }
+    if keys and keys[-1] == "pretrained" and not path.exists():
+        return {f"/{file.name}": file_digest(file) for file in package_files(str(value), WEIGHTS)}
+    return {"": listing_digest(found)} if "data" in keys and (found := listed(path)) else {}
 
 
 def made_with(node: Any) -> dict[str, Any]:
@@ -134,24 +155,16 @@ def changes(folder: Path, found: Mapping[str, Mapping[str, str]]) -> list[str]:
     return [f"{part} {name}".strip() for part, name in differ]
 
 
-def _network_folder(value: Any) -> list[Path]:
-    """Returns the files of a folder that holds a network as transformers writes it; empty if it is none."""
-    try:
-        folder = Path(value).expanduser() if isinstance(value, str) and value and "\n" not in value else None
-        if folder is None or not (folder / "config.json").is_file():
-            return []
-        return [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
-    except (OSError, RuntimeError, ValueError):
-        return []
-
-
-def _file(value: Any) -> Path | None:
+def _path(value: Any) -> Path | None:
+    """Returns a text as a path that the file system can be asked about; None if it can be none."""
     if not isinstance(value, str) or not value or "\n" in value:
         return None
     try:
-        return path if (path := Path(value).expanduser()).is_file() else None
+        path = Path(value).expanduser()
+        path.is_file()
     except (OSError, RuntimeError, ValueError):  # too long, no such user, a zero byte
         return None
+    return path
 
 
 def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

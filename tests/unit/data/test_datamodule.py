@@ -163,9 +163,15 @@ class Broken(L.LightningDataModule):
         return self.given
 
 
+class Moving(Broken):
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return batch
+
+
 @pytest.mark.parametrize(
     ("module", "said"),
     [
+        (Moving(DataLoader(Pictures())), "Moving.on_after_batch_transfer would not be called, .*data.transform"),
         (Pictures, "expected a LightningDataModule; found Pictures"),
         (L.LightningDataModule(), "LightningDataModule has no train_dataloader"),
         (Broken(fails="fit"), r"Broken.setup\('fit'\) failed: FileNotFoundError: data.csv"),

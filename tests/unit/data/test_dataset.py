@@ -376,6 +376,24 @@ def test_a_sample_is_named_by_its_row_in_the_users_dataset_whatever_was_drawn_fr
         data(Listed(rows), test=None, num_classes=3).setup()
 
 
+def test_pictures_of_16_bits_keep_their_levels_and_what_is_transparent_is_white():
+    deep = Image.fromarray((np.arange(64, dtype=np.uint16) * 1040).reshape(8, 8))
+    assert deep.mode == "I;16"
+    shown = batch(data(Listed([(deep, 0), (deep, 1)] * 100), test=None).whole("train").dataset, 0)["input"]
+    torch.testing.assert_close(shown[0, 0].flatten(), torch.arange(64) * 1040 / 65535, atol=1 / 255, rtol=0)
+    clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    shown = batch(data(Listed([(clear, 0), (clear, 1)] * 100), test=None).whole("train").dataset, 0)["input"]
+    assert shown.shape == (1, 3, 8, 8)
+    assert shown.eq(1).all()
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_pictures_of_more_bits_are_refused(mode):
+    odd = Image.new(mode, (8, 8), 700)
+    with pytest.raises(TutelageError, match=rf"sample 0: the field 'input' is no plain picture: mode {mode} has more"):
+        data(Listed([(odd, 0), (odd, 1)] * 100), test=None).setup()
+
+
 def test_a_malformed_label_is_not_hidden_by_a_column_of_labels():
     class Column(Listed):
         targets = tuple(i % 3 for i in range(200))

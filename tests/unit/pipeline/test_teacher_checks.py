@@ -23,11 +23,11 @@ def data(**more):
 
 @pytest.fixture
 def check(tmp_path):
-    def run(theirs, network=NETWORK, about=None, **more):
+    def run(theirs, network=NETWORK, about=None, here=HERE, **more):
         path = tmp_path / "t.safetensors"
         header = {"input_shape": [1, 8, 8], **HERE, **theirs}
         save_network(nn.Linear(1, 1), path, {"network": {"_target_": "x"}, "data": header, **(about or {})})
-        check_file(str(path), network, data(**more), OmegaConf.create(HERE))
+        check_file(str(path), network, data(**more), OmegaConf.create(here))
 
     return run
 
@@ -49,6 +49,19 @@ def test_another_normalisation_is_refused_with_the_adapter_to_paste(check, compo
         "mean": [0.3], "std": [0.4], "to_mean": [0.5], "to_std": [0.25],
     }  # fmt: skip
     check({"mean": [0.5], "std": [0.25]}, OmegaConf.create({"adapter": adapter}))
+
+
+def test_a_normalisation_of_one_side_alone_is_told(check, caplog):
+    check({}, here={"mean": None, "std": None})
+    assert "was trained with mean [0.3] and std [0.4], and data.mean is null" in caplog.text
+    caplog.clear()
+    check({"mean": None, "std": None})
+    assert "was trained with mean null and std null, and data.mean is [0.3]" in caplog.text
+    caplog.clear()
+    check({"mean": None, "std": None}, here={})
+    assert not caplog.text
+    with pytest.raises(TutelageError, match=r"images \[1, 16, 16\], the data's are \[1, 8, 8\]"):
+        check({"mean": None, "std": None, "input_shape": [1, 16, 16]}, here={})
 
 
 def test_another_size_is_refused_with_both_adapters(check, compose):

@@ -1,6 +1,7 @@
 """A recipe's digest also depends on code and files: edited code and overwritten files make another artifact."""
 
 import importlib
+import os
 import sys
 import textwrap
 import uuid
@@ -179,6 +180,38 @@ def test_a_file_counts_by_its_content_wherever_it_lies(tmp_path):
     assert with_contents({"net": {"pretrained": str(other), "widths": [4]}, "also": [str(other)]}) == before
     assert files(node).keys() == {"net.pretrained", "also[0]"}
     init.write_text("other")
+    assert with_contents(node) != before
+
+
+def test_a_folder_or_pattern_of_one_s_own_data_counts_by_all_of_its_files(tmp_path, monkeypatch):
+    paths = [put(tmp_path / "set" / "a" / f"{i}.tar", "x") for i in range(3)]
+    for value in (str(tmp_path / "set"), str(tmp_path / "set" / "*" / "*.tar")):
+        node = {"data": {"train": {"_target_": "mine.Files", "root": value}}, "model": {"root": value}}
+        before = with_contents(node)
+        assert before["model"] == node["model"]
+        assert before["data"]["train"]["root"].startswith("sha256:")
+        assert files(node).keys() == {"data.train.root"}
+        paths[1].write_text("longer")
+        assert with_contents(node) != before
+        paths[1].write_text("x")
+        os.utime(paths[1], ns=(len(value), 1000 * len(value)))
+        assert with_contents(node) != before
+    (tmp_path / "set" / "a" / "dangling").symlink_to("nowhere")
+    with_contents(node)
+    monkeypatch.chdir(tmp_path / "set")  # outputs lie in it
+    outer = {"data": {"train": {"root": str(tmp_path)}}}
+    assert with_contents(outer) == outer
+
+
+def test_the_weights_of_a_package_count_by_their_content(tmp_path, monkeypatch):
+    weights = put(tmp_path / "some_weights" / "net.pth", "first")
+    put(tmp_path / "some_weights" / "__init__.py", "")
+    monkeypatch.syspath_prepend(tmp_path)
+    node = {"network": {"pretrained": "some_weights", "name": "some_weights"}}
+    before = with_contents(node)
+    assert before["network"]["name"] == "some_weights"
+    assert files(node).keys() == {"network.pretrained/net.pth"}
+    weights.write_text("other")
     assert with_contents(node) != before
 
 
