@@ -1,5 +1,6 @@
 """One class for each position of an example: pixels, tokens, the next token."""
 
+import math
 from abc import abstractmethod
 from typing import ClassVar
 
@@ -83,6 +84,13 @@ class Dense(Task):
         assert isinstance(own, SavedTotals)
         found = dense.figures(own.fields)
         return {**self.further(own), **found}
+
+    def baseline(self, own: Saved) -> tuple[float, str] | None:
+        """Returns the headline of giving every class the same probability, if it is accuracy or NLL."""
+        if not (classes := len(self.output_names)):
+            return None
+        found = {"accuracy": 1 / classes, "nll": math.log(classes)}.get(self.headline)
+        return None if found is None else (found, "giving every class the same probability")
 
     @abstractmethod
     def further(self, own: SavedTotals) -> dict[str, float]:

@@ -10,7 +10,7 @@ from torchmetrics.classification import MulticlassJaccardIndex
 from tutelage.tasks.dense import SHARED, Dense
 from tutelage.tasks.figure_kinds import FigureKind
 from tutelage.tasks.metrics import dense
-from tutelage.tasks.predictions import SavedTotals
+from tutelage.tasks.predictions import Saved, SavedTotals
 
 
 class Segmentation(Dense):
@@ -52,6 +52,14 @@ class Segmentation(Dense):
             "predicted": count(choice, known),
             "true": count(label.clamp(min=0), known),
         }
+
+    def baseline(self, own: Saved) -> tuple[float, str] | None:
+        """Returns the mean IoU or accuracy of always giving the most frequent class."""
+        assert isinstance(own, SavedTotals)
+        pixels = own.fields["true"].sum(0)
+        share = float(pixels.max() / max(1, pixels.sum()))
+        found = {"miou": share / max(1, int((pixels > 0).sum())), "accuracy": share}.get(self.headline)
+        return super().baseline(own) if found is None else (found, "always giving the most frequent class")
 
     def further(self, own: SavedTotals) -> dict[str, float]:
         """Returns the mean intersection over union."""

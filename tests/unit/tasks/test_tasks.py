@@ -286,4 +286,16 @@ def test_baselines_are_those_of_constant_answers():
     constant = as_saved(SavedPredictions(np.full((200, 1), float(label.mean())), label.numpy(), np.arange(200)))
     value, _ = Regression().baseline(constant)
     assert Regression().figures(constant)["rmse"] == pytest.approx(value, rel=1e-6)
-    assert Segmentation().baseline(SavedTotals({})) is None
+    label = torch.tensor([[[0, 0, 0, 2], [0, 0, 2, -100]]])  # 5 of 7 pixels; class 1 is nowhere
+    constant = F.one_hot(torch.zeros_like(label), 3).float()
+    saved, _ = stored(Segmentation(), constant, label)
+    value, _ = Segmentation().baseline(saved)
+    assert value == pytest.approx(5 / 7 / 2) == pytest.approx(Segmentation().figures(saved)["miou"])
+    assert Segmentation(headline="accuracy").baseline(saved)[0] == pytest.approx(5 / 7)
+    words, tags = LanguageModel(), TokenClassification()
+    assert words.baseline(SavedTotals({})) is None
+    words.name_outputs([str(i) for i in range(11)])
+    saved, _ = stored(words, torch.zeros(2, 3, 11), integers(11, 2, 3))
+    assert words.baseline(saved)[0] == pytest.approx(words.figures(saved)["nll"])
+    tags.name_outputs(TAGS)
+    assert tags.baseline(SavedTotals({}))[0] == pytest.approx(1 / 5)
