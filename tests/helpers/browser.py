@@ -56,7 +56,7 @@ class Page:
         """Returns the text of the page."""
         return self._call("Runtime.evaluate", expression=TEXTS, returnByValue=True)["result"].get("value") or []
 
-    def wait(self, ready: Callable[[list[str]], bool], seconds: float = 60) -> list[str]:
+    def wait(self, ready: Callable[[list[str]], bool], seconds: float = 1200) -> list[str]:
         """The texts, once they are as ``ready`` wants them; else those at the end."""
         end = time.monotonic() + seconds
         while not ready(found := self.texts()) and time.monotonic() < end:

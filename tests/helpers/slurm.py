@@ -102,7 +102,7 @@ class Slurm:
     def __call__(self, *command: str, check: bool = True) -> str:
         """Returns the output of a command."""
         done = subprocess.run(
-            command, env=os.environ | self.environment, capture_output=True, text=True, timeout=60, check=check
+            command, env=os.environ | self.environment, capture_output=True, text=True, timeout=1200, check=check
         )
         return done.stdout
 

@@ -28,7 +28,7 @@ def die(path: Path) -> None:
 
 def written(path: Path) -> str:
     """Returns the content of the file, once it has any."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 1200
     while not (path.exists() and path.read_text()) and time.monotonic() < end:
         time.sleep(0.05)
     return path.read_text()

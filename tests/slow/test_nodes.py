@@ -32,7 +32,7 @@ def two_nodes(folders: list[Path], *overrides: str) -> list[tuple[int, str]]:
         for node, folder in enumerate(folders)
     ]  # fmt: skip
     try:
-        said = [process.communicate(timeout=240)[0] for process in running]
+        said = [process.communicate(timeout=1200)[0] for process in running]
     finally:
         for process in running:
             process.kill()

@@ -129,7 +129,7 @@ def free_port():
 @pytest.mark.long
 def test_a_rank_that_fails_ends_the_job(cli, tmp_path):
     harm = f"+callbacks.harm={{_target_: faults.KillAt, stage: control, step: 5, marker: {tmp_path / 'm'}, rank: 1}}"
-    done = cli("distill", *TINY, *TWO, harm, "hydra.run.dir=run", check=False, timeout=120)
+    done = cli("distill", *TINY, *TWO, harm, "hydra.run.dir=run", check=False, timeout=1200)
     assert (tmp_path / "m").exists()
     assert done.returncode != 0
     assert status(tmp_path / "run")["state"] == "FAILED"

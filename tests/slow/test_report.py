@@ -166,7 +166,7 @@ def chromium(page: Path, width: int, height: int, *more: str) -> str:
         CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
         "--disable-background-networking", f"--window-size={width},{height}", *more, page.as_uri(),
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment())
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, env=environment())
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -191,7 +191,7 @@ def board(folder):
     command += ["--port", str(port), "--load_fast=false"]
     server = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        end = time.monotonic() + 120
+        end = time.monotonic() + 1200
         while len(board_runs(f"http://127.0.0.1:{port}")) < len(OWN) + len(SHARED) and time.monotonic() < end:
             time.sleep(0.3)
         yield f"http://127.0.0.1:{port}"

@@ -421,4 +421,4 @@ for mask in ([[1, 1, 1], [1, 0, 0], [0, 0, 0], [1, 0, 0]], [[0] * 3] * 2 + [[1] 
 @pytest.mark.slow
 def test_ranks_with_unequal_labels_and_masks_have_the_mean_of_one_process(tmp_path):
     ranks = [subprocess.Popen([sys.executable, "-c", RANK, str(rank), str(tmp_path)]) for rank in range(2)]
-    assert [rank.wait(timeout=60) for rank in ranks] == [0, 0]
+    assert [rank.wait(timeout=1200) for rank in ranks] == [0, 0]

@@ -22,6 +22,7 @@ from tutelage.errors import TutelageError
 
 log = logging.getLogger(__name__)
 
+_AT_ONCE = 16  # number of samples that are read together to find a label
 _COPIES = 4  # number of samples that are read twice, to detect datasets that draw random numbers
 
 
@@ -219,6 +220,13 @@ class DatasetData(Data):
     def as_set(self, examples: Examples, keys: Tensor) -> SampleSet:
         """Returns some of the examples, each in a fixed view."""
         return SampleSet(examples, keys, self._reading)
+
+    def any_label(self, found: SampleSet) -> bool:
+        """Checks whether any label is known; where labels come with the samples, reads until one is."""
+        if self._reading.labels is None:
+            return super().any_label(found)
+        rows = has_label(found.labels).nonzero()[:, 0]
+        return any(bool(has_label(found[0, some][LABEL]).any()) for some in rows.split(_AT_ONCE))
 
     def for_training(self, plain: SampleSet, examples: Examples) -> SampleSet:
         """Returns the training set with another view in each epoch, if anything draws random numbers."""

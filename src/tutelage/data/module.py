@@ -19,7 +19,7 @@ from tutelage.data.resident import leave, residence_of
 from tutelage.data.samplers import Sampler
 from tutelage.data.transfer import Transfer, Unlabelled
 from tutelage.errors import TutelageError
-from tutelage.types import Batch
+from tutelage.types import NO_LABEL, Batch
 
 
 class Data(L.LightningDataModule, ABC):
@@ -121,6 +121,10 @@ class Data(L.LightningDataModule, ABC):
         A dataclass with a field ``keys``; has ``labels`` [n, …] by place, and ``in_memory``.
         """
 
+    def any_label(self, found: Any) -> bool:
+        """Checks whether any label of a set, as :meth:`as_set` returns it, is known."""
+        return bool(has_label(found.labels).any())
+
     def for_training(self, plain: Any, examples: Examples) -> Any:
         """Returns the training set with augmentation, which depends on ``seed``, from the one without."""
         return plain
@@ -177,12 +181,19 @@ class Data(L.LightningDataModule, ABC):
         own = self.per_epoch(train)
         drawn = len(own) if self.sampler is None else self.sampler.size(own)
         self._check_sizes({"train": drawn, "val": len(val_keys), "test": len(test)})
-        splits = {
-            "train": self.for_training(train, examples),
+        plain = {
+            "train": train,
             "val": replace(train, keys=val_keys),
             "test": self.as_set(test, torch.arange(len(test))),
         }
-        return _Loaded(pool, test, examples, train, splits)
+        for part, found in plain.items():
+            if not ((part == "train" and is_class(found.labels)) or self.any_label(found)):
+                raise TutelageError(
+                    f"{self.name}: no label of the {part} split is known, so nothing could be "
+                    f"{'learned from' if part == 'train' else 'measured on'} its {len(found)} examples; labels of "
+                    f"{NO_LABEL}, and of data.ignore_index where that is given, are not counted"
+                )
+        return _Loaded(pool, test, examples, train, {**plain, "train": self.for_training(train, examples)})
 
     @property
     def splits(self) -> dict[str, Any]:

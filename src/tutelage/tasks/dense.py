@@ -32,7 +32,7 @@ class Dense(Task):
     beside_teacher = ("agreement", "kl_teacher")
 
     def check_labels(self, name: str, labels: Tensor) -> None:
-        """Refuses labels of another shape, floats, and examples without any label."""
+        """Refuses labels of another shape, and floats."""
         if labels.dim() != self.axes or labels.is_floating_point():
             raise self.wrong_labels(name, labels)
 

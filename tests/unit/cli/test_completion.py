@@ -59,7 +59,7 @@ def test_answers(line, among, not_among):
 def tutelage(*arguments, line=None):
     env = environment() | ({} if line is None else {"COMP_LINE": line})
     command = [sys.executable, "-m", "tutelage", *arguments]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=1200)
 
 
 @pytest.mark.parametrize("request_", [[], ["install=fish"], ["query=zsh"], ["remove=bash"]])
@@ -77,7 +77,7 @@ def test_a_query_without_a_line_offers_verbs():
 def bash(script):
     bin_ = str(Path(sys.executable).parent)
     env = environment(PATH=f"{bin_}:{os.environ['PATH']}")
-    return subprocess.run(["bash", "--norc", "-c", script], env=env, capture_output=True, text=True, timeout=60)
+    return subprocess.run(["bash", "--norc", "-c", script], env=env, capture_output=True, text=True, timeout=1200)
 
 
 ASK = """
@@ -125,7 +125,7 @@ def test_the_tab_key():
 
     def type_(keys, until):
         os.write(master, keys)
-        seen, end = b"", time.monotonic() + 60
+        seen, end = b"", time.monotonic() + 1200
         while not re.search(until, seen) and time.monotonic() < end:
             if select.select([master], [], [], 0.2)[0]:
                 seen += os.read(master, 4096)
@@ -144,6 +144,6 @@ def test_the_tab_key():
 
 def test_a_choice_that_is_not_there_names_the_nearest_and_none_that_is_no_choice(main):
     said = main("distill", "data=mist").message
-    assert "'mist': did you mean 'mnist'?" in said
+    assert "'mist': did you mean 'mnist'" in said
     assert "fashion_mnist" in said
     assert "_base" not in said

@@ -189,7 +189,7 @@ finally:
 def test_answers_at_once_because_nothing_heavy_is_imported(tmp_path, arguments, line):
     done = subprocess.run(
         [sys.executable, "-c", PROBE, *arguments],
-        cwd=tmp_path, env=environment(COMP_LINE=line), capture_output=True, text=True, timeout=60,
+        cwd=tmp_path, env=environment(COMP_LINE=line), capture_output=True, text=True, timeout=1200,
     )  # fmt: skip
     assert "loaded [" not in done.stderr
     assert done.stdout + done.stderr

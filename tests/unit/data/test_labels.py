@@ -173,6 +173,27 @@ def test_one_of_several_may_be_unknown():
     assert torch.equal(batches(Held("pixels", pixels).whole("train"))["label"][:, 0], torch.full((30, 4), NO_LABEL))
 
 
+@pytest.mark.parametrize("kind", ["pixels", "tokens"])
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_a_split_without_any_label_of_a_pixel_or_token_is_refused_by_its_name(kind, part):
+    def given(first):
+        sets = {name: KINDS[kind].clone() for name in ("train", "val", "test")}
+        sets[part][:first] = 255
+        made = {name: samples(labels) for name, labels in sets.items()}
+        return DatasetData(**made, **arguments(kind, ignore_index=255, check=4))
+
+    with pytest.raises(TutelageError, match=rf"no label of the {part} split is known, .* its 40 .*data\.ignore_index"):
+        given(N).setup()
+    given(N - 1).setup()  # the last example alone has labels, beyond those that are checked
+
+
+def test_a_validation_set_that_is_drawn_without_any_label_is_refused():
+    labels = KINDS["pixels"].clone()
+    labels[owned("pixels").splits["val"].keys] = NO_LABEL
+    with pytest.raises(TutelageError, match=r"no label of the val split is known, .*measured on its 10 examples"):
+        owned("pixels", labels).setup()
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -85,9 +85,9 @@ def test_four_processes_at_once_build_it_once(tmp_path):
     builders = [fork.Process(target=build_slowly, args=(tmp_path, gate, answers)) for _ in range(4)]
     for builder in builders:
         builder.start()
-    found = [answers.get(timeout=60) for _ in range(12)]
+    found = [answers.get(timeout=1200) for _ in range(12)]
     for builder in builders:
-        builder.join(60)
+        builder.join(1200)
         assert builder.exitcode == 0
     for round_ in range(3):
         places, reused = zip(*(answer for number, answer in found if number == round_), strict=True)
