@@ -176,12 +176,6 @@ class DatasetData(Data):
             labels = torch.cat([labels, self._labels["val"]])
         pool = Samples(parts, self.fields, self.check)
         self.look_for_chance(pool)
-        if self.check is not None and (most := max(pool.counts)) > self.check:
-            log.info(
-                "%s: %d of %d samples are read before training; that others have changed between two runs is noticed "
-                "by the times of files alone, if data.* names them or their folder (data.check=null: all are read)",
-                self.name, self.check, most,
-            )  # fmt: skip
         return Examples(pool, labels), Examples(Samples([("data.test", test)], self.fields, self.check), test_labels)
 
     def split(self, count: int) -> tuple[Tensor, Tensor]:

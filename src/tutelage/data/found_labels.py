@@ -56,6 +56,12 @@ def labels_of(name: str, dataset: Any, fields: Fields, reader: LabelReader, look
         TutelageError: a label is missing or is none, or labels differ in their shapes; names the sample.
     """
     samples = Samples([(name, dataset)], fields, looked_at)
+    if looked_at is not None and len(samples) > looked_at:
+        log.info(
+            "%s: %d of %d samples are read before training; that others have changed between two runs is noticed by "
+            "their files alone, if a key of data names these or their folder (data.check=null: all are read)",
+            name, looked_at, len(samples),
+        )  # fmt: skip
 
     def read(row: int) -> Tensor:
         seed_generators(0, "sample", 0, row)
