@@ -15,9 +15,11 @@ from tutelage.data.found_labels import FoundLabels, class_names_of, labels_of, w
 from tutelage.data.labels import checked_labels, has_label, is_class, of_pixels
 from tutelage.data.module import Data
 from tutelage.data.parts import Part, as_part
+from tutelage.data.reading import Reading
 from tutelage.data.sample_labels import LabelReader, SampleLabels
+from tutelage.data.sample_set import SampleSet
 from tutelage.data.samplers import Weighted
-from tutelage.data.samples import Bare, DrawnPart, Reading, Samples, SampleSet
+from tutelage.data.samples import Bare, DrawnPart, Samples
 from tutelage.errors import TutelageError
 
 log = logging.getLogger(__name__)

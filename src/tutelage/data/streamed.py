@@ -14,7 +14,8 @@ from tutelage.data.examples import Examples
 from tutelage.data.found_labels import FoundLabels
 from tutelage.data.parts import Part, as_part
 from tutelage.data.sample_labels import SampleLabels
-from tutelage.data.samples import Samples, SampleSet
+from tutelage.data.sample_set import SampleSet
+from tutelage.data.samples import Samples
 from tutelage.data.streams import Cursor, Head, StreamedSet, Taken
 from tutelage.errors import TutelageError
 from tutelage.types import Batch

@@ -14,7 +14,7 @@ from tutelage.data.chance import global_states, own_generators, seed_generators,
 from tutelage.data.fields import LABEL, entries
 from tutelage.data.labels import has_label
 from tutelage.data.order import Request
-from tutelage.data.samples import SampleSet
+from tutelage.data.sample_set import SampleSet
 from tutelage.errors import TutelageError
 from tutelage.types import Batch
 
