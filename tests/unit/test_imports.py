@@ -11,8 +11,9 @@ import tutelage
 ROOT = Path(tutelage.__file__).parent
 # From top to bottom: each imports only what stands below it.
 ORDER = (
-    "__main__", "api", "cli", "stacked", "pipeline", "report", "config", "training", "evaluation", "sources",
-    "objective", "models", "losses", "data", "tasks", "types", "checkpoints", "runtime", "compat", "errors", "seeding",
+    "__main__", "api", "cli", "stacked", "pipeline", "report", "config", "condense", "training", "evaluation",
+    "sources", "objective", "models", "losses", "data", "tasks", "types", "checkpoints", "runtime", "compat", "errors",
+    "seeding",
 )  # fmt: skip
 FILES = sorted(ROOT.rglob("*.py"))
 # Packages that must stay usable without these libraries.
@@ -20,6 +21,7 @@ FREE_OF = {
     "losses": ("lightning", "hydra", "omegaconf"),
     "models": ("lightning", "hydra", "omegaconf"),
     "tasks": ("lightning", "hydra", "omegaconf"),
+    "condense": ("lightning", "hydra", "omegaconf"),
     "cli": ("torch", "lightning"),
 }
 

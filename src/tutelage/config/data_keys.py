@@ -8,5 +8,5 @@ FACTS = (
 # Of the run, not of what the data are.
 OF_THE_RUN = {
     "seed", "batch_size", "eval_batch_size", "num_workers", "drop_last", "repeat", "views", "focus",
-    "labelled", "repeat_labelled", "classes", "long_tail", "unlabelled", "val_size", "split_seed",
+    "labelled", "repeat_labelled", "classes", "long_tail", "unlabelled", "made", "val_size", "split_seed",
 }  # fmt: skip

@@ -26,7 +26,7 @@ _ABSENT = object()
 # Data settings that may differ between teacher and student: examples and their order, not the split or pixel range.
 _OWN_DATA = {
     "augment", "batch_size", "classes", "drop_last", "eval_batch_size", "focus", "inputs", "labelled", "long_tail",
-    "num_workers", "repeat_labelled", "sampler", "seed", "unlabelled", "views",
+    "made", "num_workers", "repeat_labelled", "sampler", "seed", "unlabelled", "views",
 }  # fmt: skip
 _OF_ALL = {"accelerator", "devices", "num_nodes"}  # ranks are started once, for all stages
 

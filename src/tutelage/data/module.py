@@ -48,13 +48,14 @@ class Data(L.LightningDataModule, ABC):
         sampler: draws the training examples of an epoch and their order (:mod:`tutelage.data.samplers`); by default
             every one once, shuffled.
         labelled: number (below 1: fraction) of training examples that keep their label, drawn with ``split_seed``.
-            This and the next five form a :class:`~tutelage.data.transfer.Transfer`; validation and test are unaffected.
+            This and the next six form a :class:`~tutelage.data.transfer.Transfer`; validation and test are unaffected.
         classes: the only classes to train on.
         unlabelled: additional examples to train on (:mod:`tutelage.data.unlabelled`).
         repeat_labelled: how often each labelled example occurs in an epoch.
         focus: the classes of half of an epoch's examples, for a specialist.
         long_tail: fraction of its training examples that the last class keeps; class c of C keeps this to the power of
             c / (C − 1).
+        made: folder of images of ``tutelage condense`` that take the place of the training images.
 
     Raises:
         TutelageError: an argument is out of range.
@@ -91,6 +92,7 @@ class Data(L.LightningDataModule, ABC):
         repeat_labelled: int = 1,
         focus: Iterable[int] | None = None,
         long_tail: float | None = None,
+        made: str | None = None,
     ):
         super().__init__()
         self.name = type(self).__name__
@@ -100,7 +102,7 @@ class Data(L.LightningDataModule, ABC):
         self.drop_last, self.num_workers, self.sampler = drop_last, num_workers, sampler
         self.class_names = list(class_names) if class_names else [str(c) for c in range(self.num_outputs)]
         self._check_numbers()
-        self.transfer = Transfer(num_classes, labelled, classes, unlabelled, repeat_labelled, focus, long_tail)
+        self.transfer = Transfer(num_classes, labelled, classes, unlabelled, repeat_labelled, focus, long_tail, made)
 
     @abstractmethod
     def load(self) -> tuple[Examples, Examples]:
@@ -222,7 +224,7 @@ class Data(L.LightningDataModule, ABC):
         pool, keys = self._loaded.pool, self._loaded.train.keys
         if self.num_classes is None or not is_class(pool.labels):
             return []
-        present = set(pool.labels[keys[keys < len(pool)]].unique().tolist())
+        present = {*pool.labels[keys[keys < len(pool)]].unique().tolist(), *self._loaded.train.labels.unique().tolist()}
         return [c for c in range(self.num_classes) if c not in present]
 
     @property

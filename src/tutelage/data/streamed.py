@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 _COMPARED = 4  # number of samples by which two passes are compared
 _PLAIN = {  # options that need all labels, or any example at once, and what they are unless they are set
     "labelled": None, "classes": None, "unlabelled": None, "repeat_labelled": 1, "focus": None, "long_tail": None,
-    "sampler": None, "repeat": 1,
+    "sampler": None, "repeat": 1, "made": None,
 }  # fmt: skip
 
 

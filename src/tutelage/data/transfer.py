@@ -2,14 +2,16 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from tutelage import seeding
-from tutelage.data.examples import Examples, ImageSet, joined
+from tutelage.data.examples import Examples, ImageSet, Joinable, joined
 from tutelage.data.labels import has_label, is_class, no_labels, require_class
+from tutelage.data.made import read_made
 from tutelage.errors import TutelageError
 
 
@@ -39,6 +41,7 @@ class Transfer:
         focus: classes of half of an epoch's examples, to train a specialist (section 5): all of
             them, and the same number of others, drawn once and repeated if there are too few.
         long_tail: fraction of its examples that the last class keeps, with fewer and fewer from the first one on.
+        made: the folder of an artifact of ``tutelage condense``, whose images are the whole transfer set.
 
     Raises:
         TutelageError: an argument is out of range.
@@ -53,18 +56,21 @@ class Transfer:
         repeat_labelled: int = 1,
         focus: Iterable[int] | None = None,
         long_tail: float | None = None,
+        made: str | None = None,
     ):
+        self.made = None if made is None else Path(made)
         self.num_classes, self.long_tail = num_classes, long_tail
         self.labelled, self.repeat_labelled = labelled, repeat_labelled
         self.classes, self.focus = (None if chosen is None else list(chosen) for chosen in (classes, focus))
         self.unlabelled = list(unlabelled or [])
         self._check(num_classes)
+        self._check_made()
 
     @property
     def is_whole(self) -> bool:
         """Checks whether the transfer set is the training set."""
         chosen = (self.labelled, self.classes, self.focus, self.long_tail)
-        return chosen == (None,) * 4 and not self.unlabelled and self.repeat_labelled == 1
+        return chosen == (None,) * 4 and self.made is None and not self.unlabelled and self.repeat_labelled == 1
 
     def choose(self, pool: Examples, keys: Tensor, shape: tuple[int, ...], seed: int) -> tuple[Examples, Tensor]:
         """Returns the examples and the keys [n] of the training examples.
@@ -77,7 +83,12 @@ class Transfer:
 
         Returns:
             ``pool`` with labels left out and images appended: old keys mean what they meant.
+
+        Raises:
+            TutelageError: a key needs other examples than these.
         """
+        if self.made is not None:
+            return self._with_made(pool, shape)
         for key in ("classes", "focus", "long_tail"):
             if getattr(self, key) is not None:
                 require_class(f"data.{key}", pool.labels)
@@ -98,6 +109,14 @@ class Transfer:
         whole = joined([pool, *(replace(more, labels=no_labels(len(more), pool.labels)) for more in loaded)])
         return whole, torch.cat([keys, torch.arange(len(pool), len(whole))])
 
+    def _with_made(self, pool: Examples, shape: tuple[int, ...]) -> tuple[Examples, Tensor]:
+        assert self.made is not None
+        if isinstance(pool.pixels, Joinable) or len(shape) != 3:
+            raise TutelageError("data.made takes the place of training images; these data have others than images")
+        found = read_made(self.made, shape, self.num_classes)
+        whole = joined([replace(pool, labels=pool.labels.long()), found])
+        return whole, torch.arange(len(pool), len(whole))
+
     def epoch(self, dataset: ImageSet, seed: int) -> ImageSet:
         """Returns ``dataset`` for an epoch: half of it of ``focus``, labelled examples repeated as configured.
 
@@ -114,6 +133,12 @@ class Transfer:
             return dataset
         times = torch.where(has_label(dataset.labels), self.repeat_labelled, 1)
         return replace(dataset, keys=dataset.keys.repeat_interleave(times))
+
+    def _check_made(self) -> None:
+        others = {"labelled": self.labelled, "classes": self.classes, "long_tail": self.long_tail,
+                  "focus": self.focus, "unlabelled": self.unlabelled or None}  # fmt: skip
+        if self.made is not None and (beside := [key for key, value in others.items() if value is not None]):
+            raise TutelageError(f"data.made is the whole transfer set: it can't be combined with data.{beside[0]}")
 
     def _check(self, num_classes: int | None) -> None:
         size = self.labelled

@@ -1,0 +1,1 @@
+"""Few images that stand for a whole training set. Methods work on tensors alone, without Lightning or Hydra."""
