@@ -58,11 +58,15 @@ def sentence(figures: dict[str, Any]) -> str:
 
 def condense(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
     """Finds or makes the artifact of a config; returns its folder under its name, and its figures."""
+    root = Path(cfg.paths.artifacts)
+    if cfg.name is not None:
+        _check_name(root / "images", str(cfg.name))
     data = factory.data(cfg)
+    plain: Any = OmegaConf.to_container(cfg.condense, resolve=True)
+    name = cfg.name or f"{data.name}-{plain['_target_'].rpartition('.')[2]}-{plain['per_class']}".lower()
     train, test = (_set(data, split) for split in ("train", "test"))
     method: Method = instantiate(cfg.condense)
     method.start(train, cfg.seed)  # refuses before anything is made
-    plain: Any = OmegaConf.to_container(cfg.condense, resolve=True)
     seen = {key: cfg.data[key] for key in ("mean", "std")}
     recipe = {
         "condense": plain, "seed": cfg.seed, "data": data.fingerprint(), "split": [cfg.data.val_size, data.split_seed],
@@ -77,9 +81,7 @@ def condense(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
         write_atomically(work / FILE, serialise(dict(_file(data, found))))
         (work / STATE).unlink(missing_ok=True)
 
-    root = Path(cfg.paths.artifacts)
     place, _ = artifacts.make(root, "images", recipe, build, artifacts.oldest(cfg))
-    name = cfg.name or f"{data.name}-{cfg.condense._target_.rpartition('.')[2]}-{cfg.condense.per_class}".lower()
     return _linked(place, str(name)), read_json(place / FIGURES)
 
 
@@ -100,12 +102,15 @@ def _set(data: Data, split: str) -> TrainingSet:
     return TrainingSet(images[known], labels[known], data.num_classes)
 
 
+def _check_name(folder: Path, name: str) -> None:
+    link = folder / name
+    if "/" in name or name.startswith(".") or not name or (link.exists() and not link.is_symlink()):
+        raise TutelageError(f"name={name}: expected a name for a link in {folder}, not one of a folder there")
+
+
 def _linked(place: Path, name: str) -> Path:
     """Makes ``images/<name>`` a link to an artifact, in place of one that was there; returns the link."""
-    link = place.with_name(name)
-    if "/" in name or name.startswith(".") or (link.exists() and not link.is_symlink()):
-        raise TutelageError(f"name={name}: expected a name for a link in {place.parent}, not one of a folder there")
-    fresh = place.with_name(f".{name}.{os.getpid()}.tmp")
+    link, fresh = place.with_name(name), place.with_name(f".{name}.{os.getpid()}.tmp")
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(place.name)
     os.replace(fresh, link)
