@@ -39,7 +39,6 @@ def tapped(
     reads: Mapping[str, str] | None = None,
     outputs: Outputs | None = "logits",
     classes: Sequence[int | Sequence[int]] | None = None,
-    vocab_size: int | None = None,
     init: Mapping[str, Any] | None = None,
 ) -> Tapped:
     """A network of transformers with taps ``layer0``, ``layer1``, … for its layers.
@@ -59,17 +58,15 @@ def tapped(
             ``attention_mask`` and ``token_type_ids`` are ``mask`` and ``segment`` where the batch has them.
         outputs: as of :class:`Tapped`.
         classes: as of :class:`Tapped`.
-        vocab_size: the data's number of token ids, which the network must have; null: not compared.
         init: as of :class:`Tapped`.
 
     Raises:
-        TutelageError: transformers is not installed, or has no such class; the network is not there, has no such
-            layers, or fewer token ids than the data.
+        TutelageError: transformers is not installed, or has no such class; the network is not there, or has no
+            such layers.
     """
     kind = _kind(auto)
     net = _from(kind, auto, pretrained or None, config, num_classes, local_files_only)
     net.config.use_cache = False
-    _check_vocabulary(net.config, vocab_size)
     net.register_forward_pre_hook(_check_length, with_kwargs=True)
     if layers is not None:
         _cut(net, list(layers))
@@ -78,14 +75,6 @@ def tapped(
         reads = {"input_ids": "input"} | {name: field for name, field in _FIELDS.items() if name in taken}
     found = {"layer{}": f"{path}.{{}}"} if (path := layers_path(net)) else {}
     return Tapped(net, {**found, **(taps or {})}, adapter, maps or (), reads, outputs, classes, init=init)
-
-
-def _check_vocabulary(config: Any, vocab_size: int | None) -> None:
-    own = getattr(config, "vocab_size", None)
-    if vocab_size is not None and own is not None and own < vocab_size:
-        raise TutelageError(
-            f"model=hf: the network has {own} token ids, the data {vocab_size}: use its own tokenizer for the data"
-        )
 
 
 def _check_length(net: Any, inputs: tuple[Any, ...], given: dict[str, Any]) -> None:

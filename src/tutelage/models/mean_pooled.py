@@ -18,7 +18,6 @@ def tapped(
     pretrained: str | bool | None = None,
     config: Mapping[str, Any] | None = None,
     num_classes: int = 2,
-    vocab_size: int | None = None,
     layers: Sequence[int] | None = None,
     frozen: Sequence[str] = (),
     dropout: float = 0.1,
@@ -32,7 +31,6 @@ def tapped(
         pretrained: as of :func:`tutelage.models.hugging_face.tapped`.
         config: likewise.
         num_classes: number of logits.
-        vocab_size: the data's number of token ids, which the encoder must have; null: not compared.
         layers: as of :func:`tutelage.models.hugging_face.tapped`.
         frozen: submodules of the encoder that are not trained.
         dropout: chance that an element of the mean is dropped.
@@ -44,9 +42,8 @@ def tapped(
         TutelageError: the encoder can't be had, or has no such submodule.
     """
     own = hugging_face.tapped(
-        "AutoModel", pretrained, config, layers=layers, vocab_size=vocab_size, local_files_only=local_files_only,
-        outputs="last_hidden_state",
-    )  # fmt: skip
+        "AutoModel", pretrained, config, layers=layers, local_files_only=local_files_only, outputs="last_hidden_state"
+    )
     for path in frozen:
         try:
             own.net.get_submodule(path).requires_grad_(False)

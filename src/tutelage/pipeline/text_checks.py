@@ -36,8 +36,8 @@ def _check_highest(role: str, net: nn.Module, batch: Batch, width: int, whose: s
         return
     if _refused(net, _probe(batch, width, whose, 0)) is None:
         raise TutelageError(
-            f"the {role} has fewer embeddings than the data have token ids, {size} (data.{whose}vocab_size): it is "
-            f"of another tokenizer, or its own vocab_size is too small ({why})"
+            f"the {role} has fewer embeddings than the data have token ids, {size} (data.{whose}vocab_size): use the "
+            f"tokenizer that it was made for (data.{whose}tokenizer), or raise its own vocab_size ({why})"
         )
     raise TutelageError(f"the {role} can't read texts of {width} tokens (data.max_length): {why}")
 

@@ -39,7 +39,14 @@ def test_networks_for_all_ids_and_lengths_pass(data):
     check_ids("student", Tapped(Positions(data.vocab_size, 40)), data)
 
 
-@pytest.mark.parametrize("kind", [TextCNN, lambda size, classes: Positions(size, 40)])
+def bert(size, classes):
+    transformers = pytest.importorskip("transformers")
+    small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    config = transformers.BertConfig(vocab_size=size, max_position_embeddings=40, num_labels=classes, **small)
+    return transformers.BertForSequenceClassification(config).eval()
+
+
+@pytest.mark.parametrize("kind", [TextCNN, lambda size, classes: Positions(size, 40), bert])
 def test_a_vocabulary_beyond_the_networks_is_one_sentence(data, kind):
     with pytest.raises(TutelageError, match=rf"the teacher has fewer embeddings than .*, {data.vocab_size} \(data\."):
         check_ids("teacher", Tapped(kind(data.vocab_size - 1, 2)), data)

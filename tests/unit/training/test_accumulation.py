@@ -5,6 +5,7 @@ import torch
 import torch.multiprocessing
 from accumulated import rank, trained
 from corpora import TINY, write_answers
+from texts import reviews, tsv
 
 from tutelage.data.module import Data
 from tutelage.objective import Objective
@@ -36,6 +37,27 @@ def test_two_accumulated_batches_are_one_of_double_size(config, tmp_path, monkey
     assert distance(trained(config(*ACCUMULATED), tmp_path), whole) < 2e-6
     monkeypatch.setattr(Objective, "look_ahead", lambda *_: None)  # a mean of the means over each batch's tokens
     assert distance(trained(config(*ACCUMULATED), tmp_path), whole) > 1e-3
+
+
+def test_two_accumulated_batches_of_texts_of_all_lengths_are_one(compose, tmp_path, monkeypatch):
+    """States count by token, and the texts of a batch of 8 are padded further than those of its halves."""
+    net = ("net.width=8", "net.layers=1", "net.heads=2", "net.dropout=0")
+    job = (
+        "data=text", f"data.train={tsv(tmp_path / 'a.tsv', reviews(56))}", "data.val_size=12", "data.test_size=12",
+        "model@teacher=text_transformer", "model@student=text_transformer", "loss=text/distilbert",
+        *(f"{role}.{one}" for role in ("teacher", "student") for one in net),
+        "data.sampler=null", "trainer.max_epochs=1", *QUIET, "optimizer.lr=0.01",
+    )  # fmt: skip
+
+    def weights(*overrides):
+        cfg = compose(*job, *overrides)
+        del cfg.callbacks.best, cfg.callbacks.recovery
+        return trained(cfg, tmp_path)
+
+    whole = weights("data.batch_size=8")
+    assert distance(weights(*ACCUMULATED), whole) < 2e-6
+    monkeypatch.setattr(Objective, "look_ahead", lambda *_: None)
+    assert distance(weights(*ACCUMULATED), whole) > 1e-5
 
 
 def test_without_masks_nothing_is_looked_at(compose, tmp_path, monkeypatch):

@@ -53,6 +53,22 @@ def test_the_value_of_the_reference(name: str) -> None:
     assert value(exact(loss), tokens()) == pytest.approx(expected, abs=1e-8 if "normalized" in name else 1e-9)
 
 
+def test_the_entropy_of_the_teacher_and_the_shares_of_akls_heads_are_the_references() -> None:
+    """What its "forward KL" adds; and h = s₁ / (s₁ + s₂) of each token, from the differences of probabilities."""
+    student, teacher = reference.answers()
+    p, q = student.softmax(-1), teacher.softmax(-1)
+    assert -(q * q.log()).sum(-1).mean().item() == pytest.approx(0.9914596119, abs=1e-9)
+    high, order = q.sort(-1, descending=True)
+    head = high.cumsum(-1) <= 0.5
+    head[:, 0] = True
+    gap = (q - p).abs().gather(-1, order)
+    shares = (gap * head).sum(-1) / gap.sum(-1)
+    assert shares.tolist() == pytest.approx([0.2234, 0.2138, 0.0262, 0.3897, 0.4757], abs=5e-5)
+    forward, reverse = ((x * (x / y).log()).sum(-1) for x, y in ((q, p), (p, q)))
+    expected = (shares * forward + (1 - shares) * reverse).mean().item()
+    assert value(AKL(), tokens()) == pytest.approx(expected, abs=1e-9)
+
+
 @pytest.mark.parametrize("name", [name for name in REFERENCE if name != "AKL"])
 def test_gradients_are_the_finite_differences_at_the_ends_too(name: str) -> None:
     check_gradients(REFERENCE[name][0].double(), tokens(), ("student", "teacher"))

@@ -3,8 +3,10 @@ import pytest
 import torch
 from tests.unit.losses import reference
 from tests.unit.losses.properties import Signals, check_gradients, check_half_precision, value
+from torch.nn.functional import cross_entropy
 
 from tutelage.errors import TutelageError
+from tutelage.losses.logit.soft_target import SoftTarget
 from tutelage.losses.text.pkd import PKD
 
 
@@ -16,7 +18,16 @@ def layers() -> Signals:
 
 def test_the_values_of_the_reference() -> None:
     assert value(PKD(), layers()) == pytest.approx(0.3456087647, abs=1e-9)
-    assert value(PKD(normalize=False), layers()) == pytest.approx(6.919128, abs=1e-6)
+    assert value(PKD(normalize=False), layers()) == pytest.approx(6.919128, abs=1e-6)  # known to six places
+
+
+def test_the_values_of_the_reference_on_logits() -> None:
+    """Theirs divides the divergence by the number of classes."""
+    (student, teacher), label = (x[:, 0] for x in reference.logits()), torch.tensor([1, 4])
+    soft = value(SoftTarget(10.0).double(), {"student": student, "teacher": teacher}) / 6
+    hard = cross_entropy(student, label).item()
+    assert (soft, hard) == (pytest.approx(0.68451596, abs=5e-9), pytest.approx(1.15578162, abs=5e-9))
+    assert 0.7 * soft + 0.3 * hard == pytest.approx(0.82589566, abs=5e-9)
 
 
 @pytest.mark.parametrize("normalize", [True, False])

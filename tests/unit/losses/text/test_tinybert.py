@@ -7,6 +7,7 @@ from tests.unit.losses.properties import Signals, check_gradients, check_half_pr
 from torch import Tensor
 
 from tutelage.errors import TutelageError
+from tutelage.losses.logit.soft_target import SoftTarget
 from tutelage.losses.text.tinybert import TinyBERTAttention, TinyBERTStates
 
 KEYS = ("student_query", "student_key", "teacher_query", "teacher_key")
@@ -56,6 +57,15 @@ def test_the_values_of_the_reference() -> None:
     signals = states(mask=reference.MASK)
     assert value(identity(TinyBERTStates(padding=True)), signals) == pytest.approx(1.5520363640, abs=1e-9)
     assert value(identity(TinyBERTStates()), signals) == pytest.approx(1.4928919415, abs=1e-9)
+
+
+def test_the_values_of_the_reference_on_logits() -> None:
+    """Theirs is the cross-entropy with the teacher's probabilities: the divergence at T = 1 and their entropy."""
+    student, teacher = (x[:, 0] for x in reference.logits())
+    q = teacher.softmax(-1)
+    entropy = -(q * q.log()).sum(-1).mean().item()
+    found = value(SoftTarget(1.0), {"student": student, "teacher": teacher}) + entropy
+    assert (found, found / 6) == (pytest.approx(2.9321249571, abs=1e-9), pytest.approx(0.4886874928, abs=1e-9))
 
 
 @pytest.mark.parametrize("heads", [1, 2, 3])
