@@ -8,7 +8,8 @@ from torch import nn
 from tutelage.checkpoints.weights import save_network
 from tutelage.data.text.files import TextFiles
 from tutelage.errors import TutelageError
-from tutelage.models.tapped import Tapped
+from tutelage.models import hugging_face
+from tutelage.models.tapped import Tapped, tapped
 from tutelage.models.text_cnn import TextCNN
 from tutelage.pipeline.teacher_checks import check_file
 from tutelage.pipeline.text_checks import check_ids
@@ -40,16 +41,16 @@ def test_networks_for_all_ids_and_lengths_pass(data):
 
 
 def bert(size, classes):
-    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("transformers")
     small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
-    config = transformers.BertConfig(vocab_size=size, max_position_embeddings=40, num_labels=classes, **small)
-    return transformers.BertForSequenceClassification(config).eval()
+    config = {"model_type": "bert", "vocab_size": size, "max_position_embeddings": 40, **small}
+    return hugging_face.tapped(config=config, num_classes=classes).eval()
 
 
 @pytest.mark.parametrize("kind", [TextCNN, lambda size, classes: Positions(size, 40), bert])
 def test_a_vocabulary_beyond_the_networks_is_one_sentence(data, kind):
     with pytest.raises(TutelageError, match=rf"the teacher has fewer embeddings than .*, {data.vocab_size} \(data\."):
-        check_ids("teacher", Tapped(kind(data.vocab_size - 1, 2)), data)
+        check_ids("teacher", tapped(kind(data.vocab_size - 1, 2)), data)
 
 
 def test_a_length_beyond_the_networks_is_one_sentence(data):
