@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tutelage.data.labels import has_label, require_class
 from tutelage.errors import TutelageError
+from tutelage.runtime.file_sizes import read_npy
 
 
 @runtime_checkable
@@ -139,7 +140,7 @@ class Weighted(_Drawn):
         if isinstance(given, str | Path):
             if not Path(given).is_file():
                 raise TutelageError(f"data.sampler.weights: there is no file {given}")
-            given = np.load(given, allow_pickle=False)
+            given = _read(Path(given))
         weights = torch.as_tensor(np.asarray(given, np.float64))
         if weights.ndim != 1 or len(weights) <= int(train.keys.max()):
             raise TutelageError(
@@ -150,6 +151,14 @@ class Weighted(_Drawn):
         if not (own >= 0).all() or not own.isfinite().all() or not own.any():
             raise TutelageError("data.sampler.weights: expected numbers of at least 0, not all 0")
         return own
+
+
+def _read(path: Path) -> np.ndarray[Any, Any]:
+    try:
+        with path.open("rb") as file:
+            return read_npy(file, path.stat().st_size, path)
+    except (OSError, ValueError) as error:
+        raise TutelageError(f"data.sampler.weights: {path} can't be read as .npy: {error}") from error
 
 
 class ByLength:

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 from torch.utils.data import IterableDataset
 
+from tutelage.data.npz import read_arrays
 from tutelage.data.parquet import rows_of
 from tutelage.errors import TutelageError
+from tutelage.runtime.file_sizes import check_size, read_npy
 
 
 class Shards(IterableDataset[Any]):
@@ -73,6 +74,9 @@ def samples_of_tar(path: Path) -> Iterator[dict[str, Any]]:
 
     ``0007.jpg`` and ``0007.cls`` are the sample ``{"__key__": "0007", "jpg": image, "cls": 3}``. Images are PIL images,
     ``cls`` and ``index`` integers, ``npy`` arrays, ``json`` what it says, ``txt`` text; others are bytes.
+
+    Raises:
+        TutelageError: a member is larger than memory, has holes or is damaged.
     """
     sample: dict[str, Any] = {}
     with tarfile.open(path, "r|*") as archive:
@@ -85,9 +89,13 @@ def samples_of_tar(path: Path) -> Iterator[dict[str, Any]]:
             if sample and sample["__key__"] != key:
                 yield sample
                 sample = {}
+            where = f"{path}: {member.name}"
+            if member.issparse():  # a hole of any size is a few bytes
+                raise TutelageError(f"{where} has holes; a sample has none")
+            check_size(where, member.size)
             file = archive.extractfile(member)
             assert file is not None
-            sample |= {"__key__": key, ending: _decoded(f"{path}: {member.name}", ending.lower(), file.read())}
+            sample |= {"__key__": key, ending: _decoded(where, ending.lower(), file.read())}
     if sample:
         yield sample
 
@@ -96,10 +104,9 @@ def samples_of_npz(path: Path) -> Iterator[dict[str, Any]]:
     """Yields the rows of all arrays of a file as dicts; the file is in memory while it is read.
 
     Raises:
-        TutelageError: its arrays have different lengths.
+        TutelageError: it is damaged or larger than memory, or its arrays have different lengths.
     """
-    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
+    arrays = read_arrays(path, None, "data")
     counts = {name: len(one) for name, one in arrays.items()}
     if len(set(counts.values())) != 1:
         raise TutelageError(f"{path}: its arrays have different lengths: {counts}")
@@ -130,9 +137,11 @@ def _decoded(where: str, ending: str, content: bytes) -> Any:
         if kind in ("cls", "index"):
             return int(content)
         if kind == "npy":
-            return np.load(io.BytesIO(content), allow_pickle=False)
+            return read_npy(io.BytesIO(content), len(content), where)
         if kind == "json":
             return json.loads(content)
         return content.decode() if kind == "txt" else content
+    except TutelageError:
+        raise
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error …
         raise TutelageError(f"{where} can't be read ({len(content)} bytes): {error}") from error

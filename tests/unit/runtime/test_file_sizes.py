@@ -15,6 +15,8 @@ from tutelage.checkpoints.weights import read_state
 from tutelage.data import cifar_files
 from tutelage.data.cifar_files import read_archive, read_file
 from tutelage.data.idx import read_idx
+from tutelage.data.samplers import Weighted
+from tutelage.data.shards import Shards
 from tutelage.data.unlabelled import Npz
 from tutelage.errors import TutelageError
 from tutelage.sources.outputs_file import read_outputs
@@ -40,6 +42,20 @@ def zeros(path, head=b""):
         file.write(head)
         for _ in range(BOMB // MIB):
             file.write(bytes(MIB))
+
+
+def tar(path, name, content, mode="w", **pax):
+    info = tarfile.TarInfo(name)
+    info.pax_headers, info.size = pax, len(content)
+    with tarfile.open(path, mode, format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(info, io.BytesIO(content))
+
+
+def hole(path, name, mode="w"):
+    """A tar file with a member that is a hole, but for its begin."""
+    content = b"1\n0\n1\n".ljust(512, b"\0") + b"x".ljust(512, b"\0")
+    sparse = {"major": "1", "minor": "0", "realsize": str(BOMB * 1000), "name": name}
+    tar(path, name, content, mode, **{f"GNU.sparse.{key}": value for key, value in sparse.items()})
 
 
 def test_an_idx_file_that_says_what_it_unpacks_to(tmp_path):
@@ -77,13 +93,7 @@ def test_an_archive_that_unpacks_to_more_than_cifar(tmp_path, monkeypatch):
 
 
 def test_a_member_of_an_archive_that_is_mostly_a_hole(tmp_path):
-    info = tarfile.TarInfo("cifar/a")
-    info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(BOMB * 1000)}
-    info.pax_headers["GNU.sparse.name"] = "cifar/a"
-    content = b"1\n0\n1\n".ljust(512, b"\0") + b"x".ljust(512, b"\0")
-    info.size = len(content)
-    with tarfile.open(tmp_path / "c.tar.gz", "w:gz", format=tarfile.PAX_FORMAT) as tar:
-        tar.addfile(info, io.BytesIO(content))
+    hole(tmp_path / "c.tar.gz", "cifar/a", "w:gz")
     with pytest.raises(TutelageError, match="'cifar/a' has holes"):
         read_archive(tmp_path / "c.tar.gz", "cifar", ["a"])
 
@@ -128,12 +138,36 @@ def test_arrays_that_are_bombs_or_say_that_they_are(tmp_path, shape, content, sa
         Npz(path=tmp_path / "a.npz", array="x").load((1, 8, 8))
     with pytest.raises(TutelageError, match=said):
         read_outputs(tmp_path / "a.npz", "logits")
+    with pytest.raises(TutelageError, match=said.replace("0625", "125")):  # of both arrays
+        next(iter(Shards(str(tmp_path / "a.npz"))))
 
 
 def test_a_bare_array_that_says_it_is_enormous(tmp_path):
     (tmp_path / "a.npy").write_bytes(npy_header(2**40, 10) + bytes(100))
     with pytest.raises(TutelageError, match="its header says"):
         read_outputs(tmp_path / "a.npy", "logits")
+    with pytest.raises(TutelageError, match="its header says"):
+        Weighted(tmp_path / "a.npy")(None, 1, torch.Generator())
+
+
+def test_a_member_of_a_shard_that_unpacks_to_more_than_memory(tmp_path):
+    info, path = tarfile.TarInfo("0001.bin"), tmp_path / "a.tar"
+    info.size = BOMB
+    zeros(path, info.tobuf())
+    with pytest.raises(TutelageError, match=r"a\.tar: 0001\.bin: refused because its content takes 0\.0625 GiB"):
+        next(iter(Shards(str(path))))
+
+
+def test_a_member_of_a_shard_that_is_mostly_a_hole(tmp_path):
+    hole(tmp_path / "a.tar", "0001.bin")
+    with pytest.raises(TutelageError, match=r"a\.tar: 0001\.bin has holes"):
+        next(iter(Shards(str(tmp_path / "a.tar"))))
+
+
+def test_an_array_in_a_shard_that_says_it_is_enormous(tmp_path):
+    tar(tmp_path / "a.tar", "0001.npy", npy_header(2**40, 10) + bytes(100))
+    with pytest.raises(TutelageError, match=r"a\.tar: 0001\.npy: its header says \[1099511627776, 10\]"):
+        next(iter(Shards(str(tmp_path / "a.tar"))))
 
 
 def test_a_table_of_more_rows_than_memory_takes(tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tutelage.data.npz import read_arrays
 from tutelage.data.parquet import ParquetTable
 from tutelage.data.text.found_files import only, only_file
 from tutelage.errors import TutelageError
@@ -58,33 +59,24 @@ class VectorFile:
         return self._both[1]
 
 
-def _loaded(path: Path, **how: Any) -> Any:
-    try:
-        return np.load(path, allow_pickle=False, **how)
-    except (OSError, ValueError) as error:
-        raise TutelageError(f"vectors.source: {path} can't be read as {path.suffix}: {error}") from error
-
-
 def _of_npy(given: VectorFile) -> tuple[Sequence[str], Any]:
     if given.listed is not None:
         file = only_file(given.listed, "", "vectors.words")
     else:
         beside = given.path.parent
         file = only([*beside.glob("*.parquet"), *beside.glob("*.txt")], f"vectors.words: {beside}")
-    table = _loaded(given.path, mmap_mode="r")
+    try:
+        table = np.load(given.path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise TutelageError(f"vectors.source: {given.path} can't be read as .npy: {error}") from error
     if file.suffix == ".parquet":
         return [str(word) for word in ParquetTable([file]).table.column(0).to_pylist()], table
     return file.read_text(encoding="utf-8").splitlines(), table
 
 
 def _of_npz(given: VectorFile) -> tuple[Sequence[str], Any]:
-    found = _loaded(given.path)
-    if missing := {"words", "vectors"} - {*found.files}:
-        raise TutelageError(f"vectors.source: {given.path} has no array {min(missing)!r}; it has {[*found.files]}")
-    try:
-        return [str(word) for word in found["words"]], found["vectors"]
-    except ValueError as error:  # an array of objects, which would be unpickled
-        raise TutelageError(f"vectors.source: {given.path} can't be read as .npz: {error}") from error
+    found = read_arrays(given.path, ["words", "vectors"], "vectors.source")
+    return [str(word) for word in found["words"]], found["vectors"]
 
 
 def _of_text(given: VectorFile) -> tuple[Sequence[str], Any]:
