@@ -136,11 +136,7 @@ class Weighted(_Drawn):
         return self._draw(self._weights(train), self.size(train), chance)
 
     def _weights(self, train: Any) -> Tensor:
-        given = self.given
-        if isinstance(given, str | Path):
-            if not Path(given).is_file():
-                raise TutelageError(f"data.sampler.weights: there is no file {given}")
-            given = _read(Path(given))
+        given = _read(Path(self.given)) if isinstance(self.given, str | Path) else self.given
         weights = torch.as_tensor(np.asarray(given, np.float64))
         if weights.ndim != 1 or len(weights) <= int(train.keys.max()):
             raise TutelageError(
@@ -154,6 +150,8 @@ class Weighted(_Drawn):
 
 
 def _read(path: Path) -> np.ndarray[Any, Any]:
+    if not path.is_file():
+        raise TutelageError(f"data.sampler.weights: there is no file {path}")
     try:
         with path.open("rb") as file:
             return read_npy(file, path.stat().st_size, path)
