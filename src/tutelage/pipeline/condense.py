@@ -38,7 +38,7 @@ def condense_job(cfg: DictConfig) -> None:
     """Condenses the training set; prints accuracies and the artifact's folder, and writes ``metrics.json``."""
     refuse_unknown_keys(cfg, _KEYS)
     if cfg.get("condense") is None:
-        raise TutelageError("condense=… is needed: kip or label_solve")
+        raise TutelageError("condense=… is needed: kip, label_solve, dm or real")
     folder = Path(HydraConfig.get().runtime.output_dir)
     with job(cfg, folder, given(HydraConfig.get())):
         place, figures = condense(cfg)
