@@ -26,6 +26,7 @@ HEADINGS = {  # package of losses → heading in the navigation
     "language": "Language models",
     "online": "Peers, branches and exits",
     "adversarial": "Discriminators",
+    "data_free": "Without data",
 }
 GROUPS = {  # folder of yamls → heading
     "multilabel": "Multi-label",
@@ -34,6 +35,7 @@ GROUPS = {  # folder of yamls → heading
     "text": "Text encoders",
     "online": "Peers, branches and exits",
     "adversarial": "Discriminators",
+    "data_free": "Without data",
 }
 LINK = re.compile(r"\[([^\[\]]*)\]\(([^()\s]+)\)")
 ROLE = re.compile(r":(?:func|class|mod|meth|data):<code>~?([\w.]+)</code>")

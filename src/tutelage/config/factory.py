@@ -18,6 +18,7 @@ from tutelage.config import source_nodes
 from tutelage.config.own_datasets import job_datasets
 from tutelage.config.phases import deep_merge, settle_phases
 from tutelage.config.trainer_arguments import figures_of
+from tutelage.config.turns import turns
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
 from tutelage.models.tapped import Tapped, tapped
@@ -30,6 +31,8 @@ from tutelage.sources.base import Source
 from tutelage.sources.live import Live
 from tutelage.tasks.base import Task
 from tutelage.training import fsdp, loggers
+from tutelage.training.alternating import AlternatingModule
+from tutelage.training.callbacks.generated import GeneratedImages
 from tutelage.training.callbacks.gradient_norms import GradientNorms
 from tutelage.training.callbacks.heartbeat import Heartbeat
 from tutelage.training.callbacks.recovery import VerifiedIO
@@ -74,8 +77,11 @@ def stage_config(cfg: DictConfig, name: str, phase: str | None = None) -> DictCo
         stage.loss.label_smoothing = cfg.stages.teacher.label_smoothing
     settle_phases(cfg, stage, name, phase)
     stage.seed = cfg.stages.teacher.seed if teaches else cfg.seed
-    if name != "student" or stage.loss.get("alpha") == 0.0 or "network" not in stage:
+    alone = name != "student" or stage.loss.get("alpha") == 0.0
+    if alone or "network" not in stage:
         stage.network = stage.teacher if teaches else stage.student
+    if alone or not stage.get("turns"):
+        stage.pop("turns", None)
     OmegaConf.resolve(stage)
     fsdp.prepare(stage)
     # only terms that it learns from, so that a sweep over the loss's temperature shares one teacher
@@ -281,7 +287,8 @@ def distillation_module(
     beside = {folder: OmegaConf.to_container(net, resolve=True)
               for folder, net in source_nodes.trained_beside(stage.sources).items()}  # fmt: skip
     learning = _learning(stage, "student", data)
-    return DistillationModule(sources=teaching, **learning, reference=reference, networks_beside=beside)
+    given = {"sources": teaching, **learning, "reference": reference, "networks_beside": beside}
+    return AlternatingModule(turns=turns(stage), **given) if "turns" in stage else DistillationModule(**given)
 
 
 def trainer(stage: DictConfig, name: str, folder: Path, tensorboard_dir: Path, batches: int) -> L.Trainer:
@@ -296,6 +303,7 @@ def trainer(stage: DictConfig, name: str, folder: Path, tensorboard_dir: Path, b
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     given = {str(key): node for key, node in stage.callbacks.items() if node is not None}
     callbacks = [_callback(key, node, folder) for key, node in given.items()] + [Heartbeat(), GradientNorms()]
+    callbacks += [GeneratedImages()] if "turns" in stage else []
     averages = distributed.is_up() and stage.trainer.get("strategy", "auto") in ("auto", "ddp")
     made: L.Trainer = instantiate(
         stage.trainer,

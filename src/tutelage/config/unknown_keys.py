@@ -20,7 +20,7 @@ DISTILL_KEYS = (
     *(f"stages.teacher.{key}" for key in ("seed", "label_smoothing", "workers", "weights")),
     *(f"stages.{stage}.{key}" for stage in STAGES for key in ("graph", "compile")),
     *(f"stages.{stage}.{group}" for stage in STAGES for group in STAGE_GROUPS), "stages.student.network",
-    "stages.student.phases",
+    "stages.student.phases", "stages.student.turns",
 )  # fmt: skip
 BUILT = ("teacher", "student", "task", "data", "optimizer", "trainer")  # each has a _target_
 NAMED_BY_USER = ("sources", "assistants", "callbacks", "logger", "loss.terms")  # each member has a _target_, or is null

@@ -13,6 +13,7 @@ from tutelage.config.arguments import check_arguments, targets
 from tutelage.config.loss_conflicts import check_together
 from tutelage.config.plan import JobPlan, phases_of, plan_job, resolved, stages_of
 from tutelage.config.trainer_arguments import check_callbacks, check_trainer
+from tutelage.config.turns import check_turns
 from tutelage.config.unknown_keys import DISTILL_KEYS, STAGE_GROUPS, refuse_unknown_keys, refuse_unknown_stage_keys
 from tutelage.errors import TutelageError
 from tutelage.runtime import distributed
@@ -59,6 +60,7 @@ def check(cfg: DictConfig, overrides: Iterable[str] = (), config: DictConfig | N
     phases = {f"student.phases.{name}": stage for name, stage in phases_of(cfg).items()}
     for name, stage in {**stages, **phases}.items():
         _check_stage(cfg, stage, stages["student"], name)
+    check_turns(cfg, stages["student"])
     return plan_job(cfg, config, stages)
 
 

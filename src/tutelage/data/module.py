@@ -12,6 +12,7 @@ import lightning as L
 import torch
 from torch import Tensor, distributed
 
+from tutelage.data.blank import BlankSet
 from tutelage.data.examples import Examples, divide
 from tutelage.data.labels import has_label, is_class
 from tutelage.data.order import EpochLoader, EpochOrder, position
@@ -158,6 +159,18 @@ class Data(L.LightningDataModule, ABC):
         other.__dict__["_loaded"] = self._loaded._replace(splits={**self._loaded.splits, "train": train})
         return other
 
+    def without_training(self, rounds: int) -> "Data":
+        """Returns the same data for validation and test, with ``rounds`` training batches an epoch that are blank.
+
+        For a student whose images are made while it learns: neither images nor labels of training are read.
+        """
+        self._fingerprint  # noqa: B018  # of the data as they are
+        other, blank = copy(self), BlankSet(torch.arange(rounds * self.batch_size), self.input_shape)
+        other.trainer, other.augment, other.sampler, other.drop_last = None, None, None, True
+        other.transfer = Transfer(self.num_classes)
+        other.__dict__["_loaded"] = self._loaded._replace(train=blank, splits={**self.splits, "train": blank})
+        return other
+
     # -- loading ------------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str | None = None) -> None:
@@ -302,11 +315,12 @@ class Data(L.LightningDataModule, ABC):
     def sample(self, n: int) -> Batch:
         """Returns the first ``n`` training examples (or all) without augmentation, e.g. to initialise lazy layers.
 
-        At most half of them are unlabelled, so that losses with labels can be initialised too.
+        Where there are labels at most half of them are unlabelled, so that losses with labels can be initialised too.
         """
         train = self._loaded.train
         rows, bare = torch.arange(len(train)), ~has_label(train.labels)
-        return train[0, torch.cat([rows[~bare][: n - n // 2 * int(bare.any())], rows[bare][: n // 2]])]
+        unlabelled = n if bare.all() else n // 2 * int(bare.any())
+        return train[0, torch.cat([rows[~bare][: n - unlabelled], rows[bare][:unlabelled]])]
 
     def short_first(self, dataset: Any, rows: Tensor) -> Tensor:
         """Returns rows of a dataset sorted by length, so that batches have little padding; of one length unchanged."""

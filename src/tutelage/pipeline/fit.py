@@ -18,6 +18,7 @@ from tutelage.checkpoints.weights import about, digest, load_into, read_state, s
 from tutelage.config import factory
 from tutelage.config.plan import JobPlan
 from tutelage.config.trainer_arguments import check_lengths
+from tutelage.config.turns import training_data
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
 from tutelage.evaluation.cost import multiply_adds, parameters, total
@@ -102,7 +103,8 @@ def check_stages(plan: JobPlan, data: Data) -> None:
         "student": plan.student,
         "control": plan.control,
     }.items():  # the control follows the student
-        known = len(data.train_dataloader()) if own.data == plan.student.data else None  # else when it begins
+        same = own.data == plan.student.data  # else they are known when it begins
+        known = len(training_data(own, data).train_dataloader()) if same else None
         factory.try_optimizer(own, name, known)
         if known is not None:
             check_lengths(own.trainer, name, known, len(data.val_dataloader()), own.callbacks)

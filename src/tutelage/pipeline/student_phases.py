@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 from tutelage.checkpoints.weights import load_into
 from tutelage.config import factory
 from tutelage.config.plan import JobPlan, replaced
+from tutelage.config.turns import training_data
 from tutelage.data.module import Data
 from tutelage.pipeline import fit
 from tutelage.pipeline.student_start import started
@@ -52,4 +53,4 @@ def _train(
         load_into(made.student.net.net, before / "last.safetensors")
         return made
 
-    fit.run(stage, name, place, folder / "tensorboard", data, module)
+    fit.run(stage, name, place, folder / "tensorboard", training_data(stage, data), module)

@@ -13,6 +13,7 @@ from tutelage.config import factory
 from tutelage.config.plan import JobPlan, TeacherPlan, replaced, writable
 from tutelage.config.source_nodes import networks, without_files
 from tutelage.config.trainer_arguments import accumulation
+from tutelage.config.turns import training_data
 from tutelage.data.module import Data
 from tutelage.evaluation.cost import multiply_adds, parameters, total
 from tutelage.evaluation.predictions import Predictions
@@ -274,7 +275,7 @@ class _Survey:
 
     def _cost(self, stage: DictConfig, data: Data, teachers: Iterable[DictConfig]) -> dict[str, Any]:
         """Returns epochs, steps, multiply-adds and bytes of a training."""
-        batches_of = len(data.train_dataloader())
+        batches_of = len(training_data(stage, data).train_dataloader())
         steps, batches = steps_and_batches(stage.trainer, batches_of, accumulation(stage.callbacks))
         forward, asked = self._macs(stage.network), total(map(self._macs, teachers))
         known = forward is not None and asked is not None

@@ -55,6 +55,8 @@ def cached(stage: DictConfig, root: Path, data: Data) -> DictConfig:
 
 def to_cache(stage: DictConfig, data: Data) -> dict[str, tuple[DictConfig, list[str]]]:
     """Returns, for each source that a training reads from disk, its cache's config and the names of the signals."""
+    if "turns" in stage:  # images are made while the student learns: each is seen once
+        return {}
     needs, found = factory.objective(stage).needs(), {}
     for name, node in stage.sources.items():
         asked = node.get("_target_") == CACHED

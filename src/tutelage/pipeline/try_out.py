@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 
 from tutelage.config import factory
 from tutelage.config.plan import JobPlan
+from tutelage.config.turns import training_data
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError, tried_out
 from tutelage.evaluation.cost import multiply_adds
@@ -49,7 +50,7 @@ def try_out(plan: JobPlan, data: Data) -> None:
     module = started(factory.distillation_module(stage, data, teaching, None), stage.sources)
     check_losses_fit_task(module)
     check_tokens_correspond(module, data)
-    module.dry_run(data)
+    module.dry_run(training_data(stage, data))
     for own in plan.phases.values():
         factory.distillation_module(own, data, factory.sources(own), None).dry_run(data)
     for one in [plan.control, *(teacher.training for teacher in plan.teachers if not teacher.is_given)]:

@@ -122,8 +122,8 @@ def refusal(plan: JobPlan) -> str:
     trainer = stage.trainer
     if plan.assistants:
         return "assistants and generations are trained with the student's temperature and loss weights"
-    if plan.phases or stage.network.get("init") is not None:
-        return "student.init and stages.student.phases: first weights that others have trained"
+    if plan.phases or stage.network.get("init") is not None or "turns" in stage:
+        return "student.init, stages.student.phases and turns: first weights, or images, that others have made"
     if stage.task._target_ != _TASK or stage.task.get("metrics"):
         return "a stack measures task=classification, without task.metrics"
     if trainer.devices not in (1, [0], "1") or trainer.strategy != "auto":

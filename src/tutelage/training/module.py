@@ -56,6 +56,7 @@ class SupervisedModule(L.LightningModule):
         about: plain values that the files of this network carry: model, data, seed, stage.
         networks_beside: config of each network that is trained beside the student, by its folder; else the student's.
         teaching: name → other sources; for :class:`~tutelage.training.distillation.DistillationModule`.
+        also_read: source → signals that are read beside those of the objective.
     """
 
     student: Live
@@ -78,6 +79,7 @@ class SupervisedModule(L.LightningModule):
         monitor: str | None = None,
         rules: GroupRules | None = None,
         networks_beside: Mapping[str, Any] = MappingProxyType({}),
+        also_read: Mapping[str, set[str]] = MappingProxyType({}),
     ):
         super().__init__()
         self.student, self.objective = student, objective
@@ -85,7 +87,8 @@ class SupervisedModule(L.LightningModule):
         self.monitor, self.rules = monitor, rules
         self.task, self.seed, self.reference = task or Classification(), seed, reference
         self.validation = self.task.validation(outputs)
-        self.needs = objective.needs()
+        own = objective.needs()
+        self.needs = {name: own.get(name, set()) | set(also_read.get(name, ())) for name in {**own, **also_read}}
         self.teaching = nn.ModuleDict({name: source for name, source in teaching.items() if name in self.needs})
         self._offered = ["student", *teaching]
         everyone = self.sources()
@@ -298,6 +301,10 @@ class SupervisedModule(L.LightningModule):
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self.schedule(optimizer, self.trainer)}
 
+    def learning(self) -> dict[str, nn.Parameter]:
+        """Returns what the optimizer updates, by its name in this module."""
+        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+
     def parameter_groups(self) -> Any:
         """Returns what learns as an optimizer takes it: parameters, or groups of them where settings differ.
 
@@ -305,22 +312,23 @@ class SupervisedModule(L.LightningModule):
             TutelageError: a rule that does not fit these parameters.
         """
         if self.rules is not None:
-            named = {public_name(name): p for name, p in self.named_parameters() if p.requires_grad}
+            named = {public_name(name): p for name, p in self.learning().items()}
             elsewhere = None if self._offered == ["student"] else {"loss", *self._offered}
             return self.rules.grouped(named, self.student.net.net, self.optimizer, elsewhere)
-        learning = [p for p in self.parameters() if p.requires_grad]
+        learning = list(self.learning().values())
         groups = [[p for p in learning if is_shard(p) == shards] for shards in (True, False)]
         return [{"params": group} for group in groups] if all(groups) else learning
 
     def schedule(self, optimizer: torch.optim.Optimizer, trainer: L.Trainer) -> dict[str, Any]:
         """Returns Lightning's config of the schedule; lengths that are null become the training's."""
         assert self.scheduler is not None
-        names = ("max_epochs", "max_steps", "limit_train_batches", "accumulate_grad_batches")
-        course = {name: getattr(trainer, name) for name in names}
-
-        def whole() -> int:
-            batches = 0 if self.interval == "epoch" else len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
-            return length(self.interval, course, batches)
-
+        whole = partial(self.course, self.interval, trainer)
         made = {"scheduler": filled(self.scheduler, whole)(optimizer), "interval": self.interval}
         return made if self.monitor is None else {**made, "monitor": self.monitor, "strict": False}
+
+    @staticmethod
+    def course(interval: str, trainer: L.Trainer) -> int:
+        """Returns the length of the training in epochs or steps."""
+        names = ("max_epochs", "max_steps", "limit_train_batches", "accumulate_grad_batches")
+        batches = 0 if interval == "epoch" else len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+        return length(interval, {name: getattr(trainer, name) for name in names}, batches)

@@ -5,6 +5,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from PIL import Image
+
 from tutelage.errors import TutelageError
 from tutelage.report.cells import Cell, Sweep
 from tutelage.report.charts import Point, against_cost, epoch_chart
@@ -12,6 +14,7 @@ from tutelage.report.curves import Band, Curve, band, read_curves
 from tutelage.report.document import Block, Figure, Section, Table, Text, number, spread_of, text, titled, value_of
 from tutelage.report.gains import CellStatistics, mean
 from tutelage.report.runs import ROLES, Run
+from tutelage.report.svg import data_uri
 from tutelage.tasks.figure_kinds import FigureKind, TaskFigures
 
 _COSTS = {"parameters": "parameters", "multiply-adds": "multiply-adds an image"}
@@ -20,7 +23,7 @@ MOST_FAINT = 30  # curves of other cells
 
 def training(sweep: Sweep, best: CellStatistics, weights: str) -> Section:
     """Returns the section: curves of teacher, control and the chosen cell's students; accuracy against cost."""
-    blocks = [*_curves(sweep, best.cell), *_cost(sweep, best.cell, weights)]
+    blocks = [*_curves(sweep, best.cell), *_generated(best.cell), *_cost(sweep, best.cell, weights)]
     return Section("training", "Training and cost", blocks)
 
 
@@ -46,6 +49,22 @@ def _curves(sweep: Sweep, cell: Cell) -> Iterable[Block]:
         caption += " Thin: the means of other cells." if thin else ""
         name = tag.replace("/", "-")
         yield Figure(name, title, epoch_chart(name, title, bands, thin, y_name, y_text), caption)
+
+
+def _generated(cell: Cell) -> Iterable[Block]:
+    """Yields the images that a generator made for the student, of the first seed that has some."""
+    for seed, run in cell.runs.items():
+        if (path := run.folder / "checkpoints" / "generated.png").is_file():
+            try:
+                with Image.open(path) as picture:
+                    uri = data_uri(picture.convert("RGB" if picture.mode not in ("L", "RGB") else picture.mode))
+            except OSError as error:
+                yield Text(f"{path} cannot be shown: {error}", "note")
+                continue
+            title = f"Images that the generator makes after the last epoch (seed {seed})"
+            content = f'<img class="generated" src="{uri}" alt="{title}" title="{title}">'
+            yield Figure("generated", title, content, "The student learnt from such images, without real ones.")
+            return
 
 
 def _shown(figures: TaskFigures) -> dict[str, FigureKind]:

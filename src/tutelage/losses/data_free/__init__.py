@@ -1,0 +1,1 @@
+"""Losses of generators that make images for a student without data."""

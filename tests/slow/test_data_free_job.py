@@ -1,0 +1,81 @@
+"""Data-free distillation from the command line: ``loss=data_free/…``."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command import SPLITS
+from runs import figures, scalars, weights
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tutelage.checkpoints.weights import about
+
+pytestmark = pytest.mark.slow
+
+NETS = ("model@teacher=mlp", "model@student=cnn", "teacher.net.widths=[16]")  # dropout of the student: a chance
+FREE = (*NETS, *SPLITS, "trainer.max_epochs=2", "trainer.log_every_n_steps=4", "scheduler=cosine")
+TURNS = ("stages.student.turns.rounds=9", "stages.student.turns.generator.width=4")
+OWN = {"dafl": ("loss.tap=hidden",), "dfad": (), "zskt": ("loss.attention=0",), "noise": ()}
+
+
+def run(tmp_path: Path, name: str, loss: str, *more: str) -> tuple[str, ...]:
+    places = (f"hydra.run.dir={tmp_path}/{name}/run", f"paths.outputs={tmp_path}/{name}")
+    turns = TURNS[:1] if loss == "noise" else TURNS
+    return "distill", *FREE, *turns, f"loss=data_free/{loss}", *OWN[loss], *places, *more
+
+
+def test_a_student_without_data_is_written_measured_and_shown_like_any(main, tmp_path):
+    answer = main(*run(tmp_path, "one", "dfad"))
+    assert answer.code == 0, answer.message
+    folder = tmp_path / "one/run"
+    metrics, stage = figures(folder), json.loads((folder / "checkpoints/stage.json").read_text())
+    assert stage["steps"] == 2 * 9  # rounds
+    assert "train" not in metrics["student"]["last"]  # there is no training example
+    assert about(folder / "checkpoints/last.safetensors")["stage"] == "student"
+    evaluated = main("evaluate", f"checkpoint={folder / 'checkpoints/last.safetensors'}", f"hydra.run.dir={tmp_path}/e")
+    assert evaluated.code == 0, evaluated.message
+    measured = json.loads((tmp_path / "e/metrics.json").read_text())["figures"]
+    assert measured["accuracy"] == metrics["student"]["last"]["test"]["accuracy"]
+    logged = scalars(folder / "tensorboard")
+    for tag in ("loss", "logit_l1", "generator/loss", "generator/adversarial", "generator/learning_rate"):
+        assert [step for step, _ in sorted(logged[f"student/train/{tag}"])] == [3, 7, 11, 15], tag
+    boards = [EventAccumulator(str(path)).Reload() for path in (folder / "tensorboard/student").glob("events*")]
+    assert sum(len(board.Images("generated")) for board in boards if "generated" in board.Tags()["images"]) == 2
+    assert main("report", str(folder), "-o", str(tmp_path / "report")).code == 0
+    assert "Images that the generator makes" in (tmp_path / "report/index.html").read_text()
+
+
+def test_without_a_teacher_the_student_is_the_control_to_the_bit(main, tmp_path):
+    assert main(*run(tmp_path, "none", "dfad", "loss.alpha=0")).code == 0
+    assert set(figures(tmp_path / "none/run")["gain"]["last"].values()) == {0}
+    assert not (tmp_path / "none/run/checkpoints/generated.png").exists()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("loss", ["dafl", "dfad", "zskt", "noise"])
+def test_a_killed_run_ends_in_the_same_bits(main, cli, tmp_path, loss):
+    often = "callbacks.recovery.every_n_steps=3"
+    assert main(*run(tmp_path, "whole", loss, often)).code == 0
+    harm = f"+callbacks.harm={{_target_: faults.KillAt, stage: student, step: 14, marker: {tmp_path / 'struck'}}}"
+    assert cli(*run(tmp_path, "killed", loss, often, harm), check=False).returncode == -9
+    assert main(*run(tmp_path, "killed", loss, often, harm)).code == 0
+    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+    assert figures(tmp_path / "killed/run") == figures(tmp_path / "whole/run")
+    pictures = [(tmp_path / name / "run/checkpoints/generated.png").read_bytes() for name in ("killed", "whole")]
+    assert pictures[0] == pictures[1]
+    assert {step for step, _ in scalars(tmp_path / "killed/run/tensorboard")["student/train/loss"]} == {3, 7, 11, 15}
+
+
+@pytest.mark.long
+def test_a_longer_training_goes_on_from_the_last_state(main, tmp_path):
+    constant, teacher = (
+        "scheduler=constant",
+        ("stages.teacher.trainer.max_epochs=1", "stages.control.trainer.max_epochs=1"),
+    )
+    again = "trainer.max_epochs=3"
+    assert main(*run(tmp_path, "whole", "dfad", constant, *teacher, again)).code == 0
+    assert main(*run(tmp_path, "longer", "dfad", constant, *teacher)).code == 0
+    assert main(*run(tmp_path, "longer", "dfad", constant, *teacher, again)).code == 0
+    names = ("last.safetensors", "best.safetensors")
+    found = [weights(tmp_path / name / "run/checkpoints") for name in ("longer", "whole")]
+    assert [found[0][name] for name in names] == [found[1][name] for name in names]

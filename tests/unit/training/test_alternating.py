@@ -1,0 +1,285 @@
+"""Generator and student in turn: rounds against a loop by hand, and what is refused."""
+
+import copy
+from collections.abc import Callable
+
+import lightning as L
+import pytest
+import torch
+import torch.nn.functional as F
+from command import PAIR
+from omegaconf import OmegaConf, open_dict
+from torch import Tensor, nn
+
+from tutelage.config import factory
+from tutelage.config.turns import check_turns, training_data
+from tutelage.config.validate import check
+from tutelage.errors import TutelageError
+from tutelage.models.generators import ImageGenerator
+from tutelage.models.tapped import Tapped
+from tutelage.seeding import reseed
+from tutelage.training.alternating import AlternatingModule
+from tutelage.training.turns import Turn, Turns
+
+CNNS = ("model@teacher=cnn", "model@student=cnn", "student.net.dropout=0")
+SMALL = ("data.batch_size=6", "logger=none", "stages.student.turns.rounds=2")
+EPOCHS, ROUNDS = 2, 2
+
+
+@pytest.fixture
+def made(compose) -> Callable[..., tuple[AlternatingModule, L.Trainer, object]]:
+    """``made(loss, *overrides)`` → module with an untrained teacher, trainer of 2 · 2 rounds in float64, data."""
+
+    def make(loss: str, *overrides: str, nets: tuple[str, ...] = CNNS) -> tuple[AlternatingModule, L.Trainer, object]:
+        width = () if loss == "noise" else ("stages.student.turns.generator.width=4",)
+        cfg = compose(*nets, *SMALL, *width, f"loss=data_free/{loss}", *overrides)
+        with open_dict(cfg):
+            cfg.optimizer.fused = False
+        stage = factory.stage_config(cfg, "student")
+        data = training_data(stage, factory.data(stage))
+        module = factory.distillation_module(stage, data, factory.sources(stage), None)
+        trainer = L.Trainer(
+            max_epochs=EPOCHS, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, precision="64-true", num_sanity_val_steps=0, limit_val_batches=0,
+        )  # fmt: skip
+        return module, trainer, data
+
+    return make
+
+
+class ByHand:
+    """Copies of a module's networks, and the pieces that a loop needs."""
+
+    def __init__(self, module: AlternatingModule):
+        self.generator = copy.deepcopy(module.generator).double()
+        self.student = copy.deepcopy(module.student.net.net).double()
+        teacher: Tapped = module.sources()["teacher"].net
+        self.teacher = copy.deepcopy(teacher.net).double()
+        self.kept: list[Tensor] = []
+        self.teacher.embedding.register_forward_hook(lambda *found: self.kept.append(found[2]))
+        self.student_optimizer = torch.optim.Adam(self.student.parameters(), lr=1e-3)
+
+    def rounds(self) -> list[None]:
+        """Yields at each round, seeded as the module is."""
+        for epoch in range(EPOCHS):
+            for batch in range(ROUNDS):
+                reseed(torch.device("cpu"), 0, "step", epoch, batch, 0)
+                yield
+
+    def same(self, module: AlternatingModule) -> None:
+        """Compares the networks' weights and statistics."""
+        for mine, theirs in ((self.generator, module.generator), (self.student, module.student.net.net)):
+            for (name, one), other in zip(mine.state_dict().items(), theirs.state_dict().values(), strict=True):
+                assert torch.allclose(one.double(), other.double(), rtol=1e-9, atol=1e-9), (
+                    name
+                )  # biases before BatchNorm
+
+
+def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def noise() -> Tensor:
+    return torch.randn(6, 100, dtype=torch.float64)
+
+
+def test_dafl_is_the_authors_loop(made):
+    """One batch and one backward of both losses, as in their code; entropy with log10."""
+    eighth = "stages.student.turns.terms.activation.weight=0.125"  # 0.1 is another number in float32
+    module, trainer, data = made("dafl", "stages.student.turns.optimizer.lr=0.02", eighth)
+    hand = ByHand(module)
+    trainer.fit(module, datamodule=data)
+    of_generator = torch.optim.Adam(hand.generator.parameters(), lr=0.02)
+    for _ in hand.rounds():
+        hand.kept.clear()
+        images = hand.generator(noise())
+        z = hand.teacher(images)
+        p = z.softmax(1).mean(0)
+        loss = F.cross_entropy(z, z.argmax(1)) + 5 * (p * p.log10()).sum() - 0.125 * hand.kept[0].abs().mean()
+        q = hand.student(images.detach()).log_softmax(1)
+        loss = loss + F.kl_div(q, z.detach().softmax(1), reduction="sum") / 6
+        of_generator.zero_grad()
+        hand.student_optimizer.zero_grad()
+        loss.backward()
+        of_generator.step()
+        hand.student_optimizer.step()
+    hand.same(module)
+    assert trainer.global_step == EPOCHS * ROUNDS
+    assert all(parameter.grad is None for parameter in module.sources()["teacher"].net.parameters())
+
+
+def test_dfad_is_the_authors_loop(made):
+    module, trainer, data = made("dfad")
+    hand = ByHand(module)
+    trainer.fit(module, datamodule=data)
+    of_generator = torch.optim.Adam(hand.generator.parameters(), lr=1e-3)
+    for _ in hand.rounds():
+        for _ in range(5):
+            images = hand.generator(noise()).detach()
+            step(hand.student_optimizer, F.l1_loss(hand.student(images), hand.teacher(images).detach()))
+        images = hand.generator(noise())
+        step(of_generator, -F.l1_loss(hand.student(images), hand.teacher(images)))
+    hand.same(module)
+    assert trainer.global_step == EPOCHS * ROUNDS
+
+
+def test_zskt_is_the_authors_loop(made):
+    """The same random numbers for one step of the generator and ten of the student; gradients of norm 5 at most."""
+    module, trainer, data = made("zskt", "loss.attention=0", "scheduler=cosine", "scheduler.interval=step")
+    hand = ByHand(module)
+    trainer.fit(module, datamodule=data)
+    of_generator = torch.optim.Adam(hand.generator.parameters(), lr=1e-3)
+    schedules = [
+        torch.optim.lr_scheduler.CosineAnnealingLR(one, EPOCHS * ROUNDS)
+        for one in (of_generator, hand.student_optimizer)
+    ]
+
+    def clipped(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 5)
+        optimizer.step()
+
+    for _ in hand.rounds():
+        z = noise()
+        images = hand.generator(z)
+        q, p = hand.teacher(images).softmax(1), hand.student(images).log_softmax(1)
+        clipped(of_generator, -F.kl_div(p, q, reduction="none").mean())
+        images = hand.generator(z).detach()
+        q = hand.teacher(images).softmax(1).detach()
+        for _ in range(10):
+            p = hand.student(images).log_softmax(1)
+            clipped(hand.student_optimizer, F.kl_div(p, q, reduction="none").mean())
+        for schedule in schedules:
+            schedule.step()
+    hand.same(module)
+    assert [one.param_groups[0]["lr"] for one in trainer.optimizers] == pytest.approx([0, 0], abs=1e-12)
+
+
+def test_a_noise_student_has_one_optimizer(made):
+    module, trainer, data = made("noise")
+    trainer.fit(module, datamodule=data)
+    assert len(trainer.optimizers) == 1
+
+
+def test_no_training_image_is_read(made):
+    module, _, data = made("dfad")
+    train = data.splits["train"]
+    assert train[0, torch.arange(6)]["input"].count_nonzero() == 0
+    assert set(train.labels.tolist()) == {-100}
+    module.dry_run(data)
+    assert len(data.train_dataloader()) == ROUNDS
+    assert data.labelled() is None
+    assert data.splits["val"].labels.min() >= 0
+
+
+def test_a_students_statistics_stay_while_a_generator_steps_in_eval(made):
+    module, trainer, data = made("dfad", nets=("model@teacher=cnn", "model@student=resnet8x4"))
+    order = [Turn("student"), Turn("generator", student="eval")]
+    own = Turns(module.generator, order, ROUNDS, module.turns.terms, module.turns.optimizer)
+    module.turns, module._last_turn = own, 0
+    seen = [one for one in module.student.modules() if isinstance(one, nn.BatchNorm2d)]
+    trainer.fit(module, datamodule=data)
+    assert seen[0].num_batches_tracked == EPOCHS * ROUNDS
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+REFUSED = {
+    r"stages.student.turns.rounds must be a whole number ≥ 1; found 0": {"stages.student.turns.rounds": 0},
+    r"trainer.devices=2 .* which ranks can't share": {"trainer.devices": 2},
+    r"trainer.precision=16-mixed scales losses": {"trainer.precision": "16-mixed"},
+    r"gradient_clip_val=1 does not reach .* stages.student.turns.student_clip": {"trainer.gradient_clip_val": 1},
+    r"accumulate_grad_batches=2 .* larger data.batch_size": {"trainer.accumulate_grad_batches": 2},
+    r"sources.teacher: signals of generated images can't be cached": {
+        "sources.teacher._target_": "tutelage.sources.cached.Cached"
+    },
+    r"can't be combined with assistants, generations": {"generations": 1},
+    r"ReduceLROnPlateau follows validation": {
+        "scheduler.scheduler": {"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau"}
+    },
+    r"takes no 'widht'; did you mean 'width'": {"stages.student.turns.generator.widht": 3},
+    r"optimizer: LBFGS runs a step several times": {"optimizer._target_": "torch.optim.LBFGS"},
+    r"stages.student.turns has no _target_": {"stages.student.turns": {"rounds": 3}},
+}
+
+
+def test_what_cannot_be_combined_is_refused_with_the_key(compose):
+    composed = compose(*CNNS, "loss=data_free/dfad")
+    check_turns(composed, factory.stage_config(composed, "student"))
+    for said, changes in REFUSED.items():
+        cfg = copy.deepcopy(composed)
+        OmegaConf.set_struct(cfg, False)
+        for key, value in changes.items():
+            OmegaConf.update(cfg, key, value, merge=False)
+        with pytest.raises(TutelageError, match=said):
+            check_turns(cfg, factory.stage_config(cfg, "student"))
+
+
+def test_the_config_of_a_job_is_checked_for_turns(compose):
+    with pytest.raises(TutelageError, match="which ranks can't share"):
+        check(compose(*PAIR, "loss=data_free/dfad", "trainer.devices=2"))
+
+
+@pytest.mark.parametrize(
+    ("loss", "overrides", "said"),
+    [
+        ("dfad", ("loss.alpha=0.5",), r"reads batch.label, which images that a generator makes don't have"),
+        ("dafl", ("stages.student.turns.generator.input_shape=[1,12,12]",), r"makes images \[1, 12, 12\]; .* \[1, 8,"),
+        ("dafl", ("loss.tap=embeding",), r"no tap 'embeding'"),
+    ],
+)  # fmt: skip
+def test_what_a_dry_run_shows_is_refused(made, loss, overrides, said):
+    with pytest.raises(TutelageError, match=said):  # noqa: PT012
+        module, _, data = made(loss, *overrides)
+        module.dry_run(data)
+
+
+def test_losses_that_learn_of_training_examples_are_refused(compose):
+    cfg = compose(*CNNS, *SMALL, "loss=[data_free/dfad,ft]", "loss.alpha=1")
+    stage = factory.stage_config(cfg, "student")
+    data = training_data(stage, factory.data(stage))
+    module = factory.distillation_module(stage, data, factory.sources(stage), None)
+    with pytest.raises(TutelageError, match=r"FT stores or learns something of the training examples"):
+        module.dry_run(data)
+
+
+def test_a_generator_that_would_learn_nothing_is_refused(made):
+    module, _, data = made("dfad")
+    [term] = module.generator_objective.terms.values()
+    term.inputs, term.targets = {"student": "student.logits"}, {"teacher": "teacher.logits"}
+    term.inputs, term.targets = {}, {**term.inputs, **term.targets}
+    with pytest.raises(TutelageError, match=r"the generator would learn nothing from 'adversarial'"):
+        module.dry_run(data)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"player": "teacher"}, "player must be one of generator, student; found 'teacher'"),
+        ({"player": "student", "steps": 0}, "steps must be a whole number of at least 1; found 0"),
+        ({"player": "student", "images": "old"}, "images must be one of new, again, last; found 'old'"),
+        ({"player": "generator", "images": "last"}, "not last"),
+    ],
+)
+def test_a_bad_turn_is_refused(arguments, said):
+    with pytest.raises(TutelageError, match=said):
+        Turn(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"order": [Turn("generator")]}, "the student has no turn"),
+        ({"order": [Turn("student", images="again")]}, "the first turn of a round needs images=new"),
+        ({"order": [Turn("generator"), Turn("student")]}, "needs turns.terms and turns.optimizer"),
+        ({"order": [Turn("student")], "clip": 0}, "turns.clip must be above 0"),
+        ({"order": [Turn("student")], "interval": "round"}, "turns.interval must be epoch or step"),
+    ],
+)
+def test_bad_turns_are_refused(arguments, said):
+    with pytest.raises(TutelageError, match=said):
+        Turns(ImageGenerator([1, 8, 8], width=2), rounds=1, **arguments)
