@@ -113,5 +113,5 @@ class Noise(Generator):
         return torch.randn(count, *self.input_shape, device=device)
 
     def forward(self, latent: Tensor) -> Tensor:
-        """Returns the pixels as they are."""
+        """Returns the pixels [B, C, H, W] as they are."""
         return latent
