@@ -24,8 +24,8 @@ def embedding_table(name: str, vocab_size: int | None, width: int) -> nn.Embeddi
     """
     if vocab_size is None:
         raise TutelageError(
-            f"{name} reads token ids: it needs vocab_size, their number (data.vocab_size of data that know it); "
-            "found null"
+            f"{name} reads token ids: it needs vocab_size, their number (data.vocab_size of data that know it, "
+            "data.student_vocab_size with data.student_tokenizer); found null"
         )
     check_positive(name, vocab_size=vocab_size, width=width)
     table = nn.Embedding(vocab_size, width)

@@ -20,7 +20,8 @@ def check_ids(role: str, net: nn.Module, data: Data) -> None:
         data: loaded.
 
     Raises:
-        TutelageError: it has fewer embeddings than there are ids, or fewer positions than tokens.
+        TutelageError: it has fewer embeddings than there are ids, or fewer positions than tokens. A network that fails
+            on every text is left to whoever runs it next.
     """
     batch = data.sample(1)
     if data.vocab_size is None or batch["input"].ndim != 2:
@@ -39,7 +40,8 @@ def _check_highest(role: str, net: nn.Module, batch: Batch, width: int, whose: s
             f"the {role} has fewer embeddings than the data have token ids, {size} (data.{whose}vocab_size): use the "
             f"tokenizer that it was made for (data.{whose}tokenizer), or raise its own vocab_size ({why})"
         )
-    raise TutelageError(f"the {role} can't read texts of {width} tokens (data.max_length): {why}")
+    if _refused(net, batch) is None:
+        raise TutelageError(f"the {role} can't read texts of {width} tokens (data.max_length): {why}")
 
 
 def check_tokens_correspond(module: SupervisedModule, data: Data) -> None:

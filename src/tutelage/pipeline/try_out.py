@@ -75,6 +75,7 @@ def _try_networks(plan: JobPlan, data: Data, task: Task) -> None:
         net = factory.network(node, 0).eval()
         if net.loaded and distributed.is_main():
             log.info("%s: %s", role, net.loaded)
+        check_ids(role, net, data)
         shape = _shape(role, net, batch)
         if role == "student" and not any(parameter.requires_grad for parameter in net.parameters()):
             raise TutelageError("the student has no weights to train")
@@ -87,7 +88,6 @@ def _try_networks(plan: JobPlan, data: Data, task: Task) -> None:
         if role == "student":
             with torch.no_grad():
                 task.try_metrics(net(batch)["logits"].float(), batch["label"])
-        check_ids(role, net, data)
         multiply_adds(net.net, data.sample(1))  # warns now if the cost can't be counted
 
 

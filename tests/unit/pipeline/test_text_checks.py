@@ -6,6 +6,8 @@ from texts import reviews, tsv
 from torch import nn
 
 from tutelage.checkpoints.weights import save_network
+from tutelage.config import factory
+from tutelage.config.plan import plan_job
 from tutelage.data.text.files import TextFiles
 from tutelage.errors import TutelageError
 from tutelage.models import hugging_face
@@ -13,6 +15,7 @@ from tutelage.models.tapped import Tapped, tapped
 from tutelage.models.text_cnn import TextCNN
 from tutelage.pipeline.teacher_checks import check_file
 from tutelage.pipeline.text_checks import check_ids
+from tutelage.pipeline.try_out import try_out
 
 pytest.importorskip("tokenizers")
 
@@ -56,6 +59,27 @@ def test_a_vocabulary_beyond_the_networks_is_one_sentence(data, kind):
 def test_a_length_beyond_the_networks_is_one_sentence(data):
     with pytest.raises(TutelageError, match=r"the student can't read texts of 40 tokens \(data.max_length\)"):
         check_ids("student", Tapped(Positions(data.vocab_size, 39)), data)
+
+
+def test_a_network_that_reads_no_text_at_all_is_not_blamed_on_lengths(data):
+    class Broken(nn.Module):
+        def forward(self, ids):
+            raise ValueError("never")
+
+    check_ids("student", Tapped(Broken()), data)
+
+
+def test_a_vocabulary_beyond_the_networks_is_found_before_anything_else_is_asked_of_it(compose, tmp_path):
+    pytest.importorskip("transformers")
+    small = "hidden_size: 8, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 8"
+    cfg = compose("data=text", f"data.train={tsv(tmp_path / 'a.tsv', reviews(60))}", "model@student=text_cnn",
+                  "model@teacher=hf", f"teacher.config={{model_type: bert, vocab_size: 12, {small}}}",
+                  "data.batch_size=8")  # fmt: skip
+    plan = plan_job(cfg)
+    with pytest.raises(
+        TutelageError, match=r"the teacher has fewer embeddings than .* ids, 26 \(data"
+    ):
+        try_out(plan, factory.data(plan.student))
 
 
 def test_a_teacher_of_another_tokenizer_is_refused(data, tmp_path):
