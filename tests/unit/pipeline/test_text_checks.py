@@ -76,9 +76,7 @@ def test_a_vocabulary_beyond_the_networks_is_found_before_anything_else_is_asked
                   "model@teacher=hf", f"teacher.config={{model_type: bert, vocab_size: 12, {small}}}",
                   "data.batch_size=8")  # fmt: skip
     plan = plan_job(cfg)
-    with pytest.raises(
-        TutelageError, match=r"the teacher has fewer embeddings than .* ids, 26 \(data"
-    ):
+    with pytest.raises(TutelageError, match=r"the teacher has fewer embeddings than .* ids, 26 \(data"):
         try_out(plan, factory.data(plan.student))
 
 
