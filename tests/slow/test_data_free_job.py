@@ -13,15 +13,18 @@ from tutelage.checkpoints.weights import about
 pytestmark = pytest.mark.slow
 
 NETS = ("model@teacher=mlp", "model@student=cnn", "teacher.net.widths=[16]")  # dropout of the student: a chance
-FREE = (*NETS, *SPLITS, "trainer.max_epochs=2", "trainer.log_every_n_steps=4", "scheduler=cosine")
+FREE = (*NETS, *SPLITS, "trainer.log_every_n_steps=4")
 TURNS = ("stages.student.turns.rounds=9", "stages.student.turns.generator.width=4")
-OWN = {"dafl": ("loss.tap=hidden",), "dfad": (), "zskt": ("loss.attention=0",), "noise": ()}
+OWN = {"dafl": (), "dfad": (), "zskt": ("loss.attention=0",), "noise": ()}
 
 
-def run(tmp_path: Path, name: str, loss: str, *more: str) -> tuple[str, ...]:
+def run(
+    tmp_path: Path, name: str, loss: str, *more: str, epochs: int = 2, scheduler: str = "cosine"
+) -> tuple[str, ...]:
     places = (f"hydra.run.dir={tmp_path}/{name}/run", f"paths.outputs={tmp_path}/{name}")
     turns = TURNS[:1] if loss == "noise" else TURNS
-    return "distill", *FREE, *turns, f"loss=data_free/{loss}", *OWN[loss], *places, *more
+    length = f"trainer.max_epochs={epochs}", f"scheduler={scheduler}"
+    return "distill", *FREE, *length, *turns, f"loss=data_free/{loss}", *OWN[loss], *places, *more
 
 
 def test_a_student_without_data_is_written_measured_and_shown_like_any(main, tmp_path):
@@ -68,14 +71,10 @@ def test_a_killed_run_ends_in_the_same_bits(main, cli, tmp_path, loss):
 
 @pytest.mark.long
 def test_a_longer_training_goes_on_from_the_last_state(main, tmp_path):
-    constant, teacher = (
-        "scheduler=constant",
-        ("stages.teacher.trainer.max_epochs=1", "stages.control.trainer.max_epochs=1"),
-    )
-    again = "trainer.max_epochs=3"
-    assert main(*run(tmp_path, "whole", "dfad", constant, *teacher, again)).code == 0
-    assert main(*run(tmp_path, "longer", "dfad", constant, *teacher)).code == 0
-    assert main(*run(tmp_path, "longer", "dfad", constant, *teacher, again)).code == 0
-    names = ("last.safetensors", "best.safetensors")
+    others = ("stages.teacher.trainer.max_epochs=1", "stages.control.trainer.max_epochs=2")
+    for name, epochs in (("whole", 3), ("longer", 2), ("longer", 3)):
+        answer = main(*run(tmp_path, name, "dfad", *others, epochs=epochs, scheduler="constant"))
+        assert answer.code == 0, answer.message
     found = [weights(tmp_path / name / "run/checkpoints") for name in ("longer", "whole")]
-    assert [found[0][name] for name in names] == [found[1][name] for name in names]
+    for name in ("last.safetensors", "best.safetensors"):
+        assert found[0][name] == found[1][name]
