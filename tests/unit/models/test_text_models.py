@@ -230,3 +230,14 @@ def test_embeddings_of_words_start_as_small_as_kims(kind):
     table = kind(500, 2).tokens.weight.detach()
     assert table.abs().max() <= 0.25
     assert float(table.std()) == pytest.approx(0.5 / 12**0.5, rel=0.02)
+
+
+@pytest.mark.parametrize("kind", [TextCNN, BiLSTM, lambda *sizes: TextTransformer(*sizes, width=8, layers=1, heads=2)])
+def test_a_row_without_a_real_token_has_finite_logits_and_gradients_and_leaves_the_others_alone(kind):
+    net, ids = kind(9, 2).eval(), torch.arange(6).view(2, 3)
+    mask = torch.tensor([[True, True, True], [False, False, False]])
+    logits = net(ids, mask)
+    assert logits.isfinite().all()
+    torch.testing.assert_close(logits[0], net(ids[:1], mask[:1])[0])
+    logits.sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in net.parameters() if parameter.grad is not None)
