@@ -26,6 +26,8 @@ class Term(nn.Module):
     that every parameter still has a gradient. Over several ranks a mean over rows is the mean over all rows of the
     batch, however these are spread; a loss that divides by counts of all ranks itself says so (``counts_over_ranks``).
 
+    ``batch.labelled`` is where a label is known, as bools (:func:`is_known`), for a loss that takes a mask itself.
+
     Args:
         loss: any module (torch's own, too) that maps the tensors named below to a scalar; one that needs more derives
             from :class:`~tutelage.losses.base.Loss`.
@@ -215,6 +217,8 @@ def _read(signals: Mapping[str, Signals], path: Path) -> Any:
     if isinstance(path, list):
         return [_read(signals, one) for one in path]
     source, name = path.split(".", 1)
+    if path == "batch.labelled" and name not in signals[source]:
+        return is_known(_read(signals, "batch.label"))
     try:
         return signals[source][name]
     except KeyError:

@@ -5,6 +5,7 @@ does; for losses that read row by row, ``where`` of :class:`tutelage.objective.T
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.errors import TutelageError
@@ -27,6 +28,19 @@ def check_mask(mask: Tensor, shape: torch.Size, what: str) -> None:
             f"{what}: expected a mask of bools {list(shape)}, true for valid elements; "
             f"found {mask.dtype} {list(mask.shape)}"
         )
+
+
+def of_map(mask: Tensor, size: torch.Size) -> Tensor:
+    """Returns a mask of pixels as one of a smaller map: a position is valid if any pixel in it is.
+
+    Args:
+        mask: [B, H, W] bools.
+        size: [H', W'] of the map; returns the mask unchanged if H and W are no multiples of it.
+    """
+    windows = [pixels // positions for pixels, positions in zip(mask.shape[1:], size, strict=True)]
+    if max(windows) < 2 or [n * k for n, k in zip(size, windows, strict=True)] != list(mask.shape[1:]):
+        return mask
+    return F.max_pool2d(mask[:, None].float(), windows)[:, 0] > 0
 
 
 def only(x: Tensor, mask: Tensor | None) -> Tensor:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from tutelage.errors import TutelageError
 from tutelage.losses.feature.adapt import MAPS, TOKENS, Lazy, check_pair, match_size, pointwise, width
 from tutelage.losses.logits import LOWEST, checked_temperature, kl, log_softmax
-from tutelage.losses.masks import check_mask, only
+from tutelage.losses.masks import check_mask, of_map, only
 from tutelage.losses.precision import check_same_shape, in_float32
 
 
@@ -27,7 +27,8 @@ class CWD(Lazy):
 
     Shape:
         student [B, C_s, H, W], with ``channels_last`` [B, H, W, C_s], or tokens [B, N, C_s]; teacher the same but for
-        C, H and W. mask [B, H, W] or [B, N] bools, true for valid positions; it needs equal sizes. A scalar.
+        C, H and W. mask [B, H, W] or [B, N] bools, true for valid positions, or of k·H and l·W pixels (a position
+        with a valid pixel is valid); it needs equal sizes of maps. A scalar.
 
     Raises:
         TutelageError: T is not finite or below 1e-3, or shapes do not fit.
@@ -59,6 +60,7 @@ class CWD(Lazy):
             student, teacher = student.movedim(-1, 1), teacher.movedim(-1, 1)
         self.build_once(student, teacher)
         if mask is not None:
+            mask = of_map(mask, student.shape[2:]) if student.ndim == MAPS and mask.ndim == 3 else mask
             _check_positions(student, teacher, mask)
             student, teacher = _masked(student, mask), _masked(teacher, mask)
         student, teacher = match_size(student, teacher)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from tutelage.errors import TutelageError
 from tutelage.losses.feature.adapt import MAPS, check_pair, match_size
-from tutelage.losses.masks import check_mask, only
+from tutelage.losses.masks import check_mask, of_map, only
 from tutelage.losses.precision import in_float32
 from tutelage.losses.relation.sp import unit
 
@@ -27,8 +27,8 @@ class PairWise(nn.Module):
         pool: the size of a window as a fraction of the map's, from 0 to 1; 0 for no pooling (N = H·W).
 
     Shape:
-        student [B, C_s, H, W], teacher [B, C_t, H', W']; mask [B, H, W] bools, true for valid positions; it needs
-        equal sizes. A scalar.
+        student [B, C_s, H, W], teacher [B, C_t, H', W']; mask [B, H, W] bools, true for valid positions, or of
+        k·H and l·W pixels (a position with a valid pixel is valid); it needs equal sizes of maps. A scalar.
 
     Raises:
         TutelageError: a pool outside [0, 1], or shapes that do not fit.
@@ -52,6 +52,7 @@ class PairWise(nn.Module):
             if student.shape[2:] != teacher.shape[2:]:
                 sizes = f"student {list(student.shape[2:])}, teacher {list(teacher.shape[2:])}"
                 raise TutelageError(f"PairWise with a mask needs equal sizes; found {sizes}")
+            mask = of_map(mask, student.shape[2:]) if mask.ndim == 3 else mask
             check_mask(mask, student.shape[:1] + student.shape[2:], "PairWise")
         student, teacher = match_size(student, teacher)
         valid = None if mask is None else self._pooled(mask[:, None].to(student.dtype)).flatten(1) > 0
