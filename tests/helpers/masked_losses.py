@@ -32,6 +32,11 @@ def _answers() -> Signals:
     return {"student": _draw(4, 5, seed=1), "teacher": _draw(4, 5, seed=2), "label": label}
 
 
+def _some_answers() -> Signals:
+    label = torch.where(_tokens(), (_draw(4, 5, seed=3) > 0).double(), math.nan)
+    return {"student": _draw(4, 5, seed=1), "label": label}
+
+
 def _maps() -> Signals:
     mask = _tokens()[:, None].expand(4, 6, 5)
     return {"student": _draw(4, 3, 6, 5, seed=1), "teacher": _draw(4, 3, 6, 5, seed=2), "mask": mask}
@@ -45,13 +50,14 @@ def _own_masks() -> Signals:
 class _OfLabels(nn.Module):
     """A loss against labels in its term, which knows that some examples have none."""
 
-    def __init__(self, loss: nn.Module, labels: Tensor):
+    def __init__(self, loss: nn.Module, labels: Tensor, first: str = "input", second: str = "target", **targets: str):
         super().__init__()
-        self.term = Term(loss, {"input": "student.logits", "target": "batch.label"})
+        self.term = Term(loss, {first: "student.logits", second: "batch.label"}, targets)
         self.term.bind(torch.arange(len(labels)), labels)
 
-    def forward(self, student: Tensor, label: Tensor) -> Tensor:
-        return self.term({"student": {"logits": student}, "batch": {"label": label}})
+    def forward(self, student: Tensor, label: Tensor, teacher: Tensor | None = None) -> Tensor:
+        found = {"student": {"logits": student}, "batch": {"label": label}}
+        return self.term(found if teacher is None else found | {"teacher": {"logits": teacher}})
 
 
 class _OfRows(nn.Module):
@@ -104,6 +110,11 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Signals]] = {
     "WeightedCrossEntropy": (
         lambda: _OfLabels(losses.WeightedCrossEntropy([1.0, 2.0, 0.5, 3.0]), _pixels()["label"]),
         _pixels(),
+    ),
+    "BinaryCrossEntropy": (lambda: _OfLabels(losses.BinaryCrossEntropy(), _some_answers()["label"]), _some_answers()),
+    "TeacherBounded of labelled rows": (
+        lambda: _OfLabels(losses.TeacherBounded(), _numbers()["label"], "student", "label", teacher="teacher.logits"),
+        _numbers() | {"teacher": _draw(4, 5, seed=2)},
     ),
     "SquaredError of rows": (lambda: _OfRows(losses.SquaredError()), _rows(_PARTLY, _FEW)),
     "SquaredError of one rank's rows": (lambda: _OfRows(losses.SquaredError()), _rows(_PARTLY, _NONE)),

@@ -6,7 +6,9 @@ import torch.multiprocessing
 from masked_losses import CASES, gradient, rank
 
 pytestmark = pytest.mark.slow
-BY_ELEMENT = ("BernoulliKL", "TinyBERTAttention", "TinyBERTStates", "SquaredError", "WeightedCrossEntropy")
+BY_ELEMENT = (
+    "BernoulliKL", "BinaryCrossEntropy", "TinyBERTAttention", "TinyBERTStates", "SquaredError", "WeightedCrossEntropy",
+)  # fmt: skip
 
 
 @pytest.mark.long
