@@ -14,7 +14,7 @@ from tutelage.sources.ema_teacher import EMATeacher
 from tutelage.sources.frozen import Frozen
 
 GIVEN = {
-    "frozen": ("seed=3", "cache=false", "train=false"),
+    "frozen": ("seed=3", "cache=false", "train=true"),
     "specialists": ("count=4", "cache=false", "generalist.seed=3"),
 }
 
