@@ -52,17 +52,22 @@ def test_the_figure_of_validation_is_that_of_evaluate_and_of_the_table(job, whol
     assert len(logged) == 2
     assert found[headline] == pytest.approx(logged[-1], rel=1e-5)
     checkpoint = f"checkpoint={whole}/checkpoints/last.safetensors"
-    answer = main("evaluate", checkpoint, "split=val", "trust=[own_data]", "hydra.run.dir=measured")
-    assert answer.code == 0, answer.message
-    measured = json.loads(Path("measured/metrics.json").read_text())
-    assert measured["figures"][headline] == pytest.approx(found[headline], rel=1e-6)
+    for split in ("val", "test"):
+        answer = main("evaluate", checkpoint, f"split={split}", "trust=[own_data]", f"hydra.run.dir={split}")
+        assert answer.code == 0, answer.message
+        measured = json.loads(Path(f"{split}/metrics.json").read_text())["figures"]
+        of_table = figures(whole)["student"]["last"][split]
+        assert {headline, "count"} <= measured.keys() <= of_table.keys()
+        assert measured == pytest.approx({name: of_table[name] for name in measured}, rel=1e-6)
+        assert {name for name in of_table.keys() - measured.keys() if "teacher" not in name} <= {"agreement"}
 
 
 def test_at_alpha_0_the_student_is_the_control_to_the_bit(job, whole):
     _, folder = job("loss.alpha=0", "zero")
     [control] = (job.place / "outputs" / "artifacts" / "control").glob("[!.]*")
-    assert students(folder)["last.safetensors"] == weights(control)["last.safetensors"]
-    assert students(whole)["last.safetensors"] != students(folder)["last.safetensors"]
+    for name in ("last.safetensors", "best.safetensors"):
+        assert students(folder)[name] == weights(control)[name]
+        assert students(whole)[name] != students(folder)[name]
 
 
 def test_a_cached_teacher_says_what_the_live_one_says_to_the_bit(job, whole):
