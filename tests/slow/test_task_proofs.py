@@ -53,9 +53,9 @@ def test_the_figure_of_validation_is_that_of_evaluate_and_of_the_table(job, whol
     assert found[headline] == pytest.approx(logged[-1], rel=1e-5)
     checkpoint = f"checkpoint={whole}/checkpoints/last.safetensors"
     for split in ("val", "test"):
-        answer = main("evaluate", checkpoint, f"split={split}", "trust=[own_data]", f"hydra.run.dir={split}")
+        answer = main("evaluate", checkpoint, f"split={split}", "trust=[own_data]", f"hydra.run.dir=of_{split}")
         assert answer.code == 0, answer.message
-        measured = json.loads(Path(f"{split}/metrics.json").read_text())["figures"]
+        measured = json.loads(Path(f"of_{split}/metrics.json").read_text())["figures"]
         of_table = figures(whole)["student"]["last"][split]
         assert {headline, "count"} <= measured.keys() <= of_table.keys()
         assert measured == pytest.approx({name: of_table[name] for name in measured}, rel=1e-6)
