@@ -1,32 +1,20 @@
-"""Shows test images or texts on which teacher and student disagree.
+"""Shows test images or texts on which teacher and student disagree."""
 
-Only these need the data and therefore PyTorch, which is imported here only.
-"""
-
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
-from tutelage.config.trust import vetted
 from tutelage.errors import TutelageError
 from tutelage.report.answers import Answers, both
 from tutelage.report.cells import Cell, select
 from tutelage.report.document import Block, Figure, Text
 from tutelage.report.runs import Run
-from tutelage.report.svg import data_uri
-from tutelage.runtime.text import html_text
+from tutelage.report.shown import MOST, contents, gallery, run_data, test_batch
 from tutelage.tasks.predictions import SavedPredictions, confidence, log_softmax
 
 if TYPE_CHECKING:
     from tutelage.data.module import Data
-    from tutelage.types import Batch
-
-MOST = 8  # examples of each kind
-_SIDE = 160  # pixels; larger images are scaled down
-_LETTERS = 400  # of a text; longer ones are cut
 
 
 def class_names(run: Run, count: int) -> list[str]:
@@ -48,7 +36,7 @@ def examples(cell: Cell, answers: Answers, names: Sequence[str], trusted: Iterab
     try:
         if not (kinds := disagreements(*pair)):
             return []
-        data = _data(run, trusted)
+        data = run_data(run, trusted)
         return [
             _figure(name, f"{title} (seed {seed})", rows, *pair, data, names) for name, (title, rows) in kinds.items()
         ]
@@ -76,18 +64,6 @@ def disagreements(student: SavedPredictions, teacher: SavedPredictions) -> dict[
     return found
 
 
-def _data(run: Run, trusted: Iterable[str]) -> "Data":
-    """Returns the run's data, read from disk without downloading."""
-    root = select(run.config, "data.root")
-    changes = {"root": str(run.cwd / root)} if isinstance(root, str) else {}
-    vetted(run.config.get("data"), f"{run.folder / 'config.yaml'}, data", trusted)  # before the imports
-    from tutelage.config.saved import data_of
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return data_of(run.config, changes, run.folder / "config.yaml", trusted)
-
-
 def _figure(
     name: str,
     title: str,
@@ -97,49 +73,16 @@ def _figure(
     data: "Data",
     names: Sequence[str],
 ) -> Figure:
-    import torch
-
-    test = data.splits["test"]
-    places = {int(key): place for place, key in enumerate(test.keys.tolist())}
-    batch = test[0, torch.tensor([places[int(key)] for key in student.key[rows]])]
+    keys = student.key[rows]
+    batch = test_batch(data, keys)
     if not np.array_equal(batch["label"], student.label[rows]):
         raise TutelageError("the data are not those of the run: labels differ")
-    shown = []
-    for row, content in zip(rows.tolist(), _contents(data, batch, student.key[rows]), strict=True):
-        lines = [f"true: {names[int(student.label[row])]}"]
+    lines = []
+    for row in rows.tolist():
+        said = [f"true: {names[int(student.label[row])]}"]
         for who, p in (("teacher", teacher), ("student", student)):
             sure = float(np.exp(log_softmax(p.logits[row : row + 1]).max()))
-            lines.append(f"{who}: {names[int(p.choice[row])]} ({100 * sure:.0f} %)")
-        said = f"<span>{'<br>'.join(map(html_text, lines))}</span>"
-        if isinstance(content, str):
-            shown.append(f"<li><blockquote>{html_text(_shortened(content))}</blockquote>{said}</li>")
-            continue
-        alt = html_text(f"Test image {int(student.key[row])}; {'; '.join(lines)}")
-        picture = f'<img src="{_picture(content)}" alt="{alt}" title="{alt}" width="96" height="96">'
-        shown.append(f"<li>{picture}{said}</li>")
+            said.append(f"{who}: {names[int(p.choice[row])]} ({100 * sure:.0f} %)")
+        lines.append(said)
     caption = "The percentage is each network's confidence; the most confident disagreements come first."
-    kind = "texts" if "<blockquote>" in shown[0] else "pictures"
-    return Figure(name, title, f'<ul class="{kind}">{"".join(shown)}</ul>', caption, wide=True)
-
-
-def _contents(data: "Data", batch: "Batch", keys: np.ndarray) -> Sequence[str | np.ndarray]:
-    """Returns what examples are, as texts or pixels [H, W, C].
-
-    Raises:
-        TutelageError: they are neither.
-    """
-    if (texts := data.shown("test", keys.tolist())) is not None:
-        return texts
-    if (images := data.pictures(batch["input"])) is None:
-        raise TutelageError("they are neither images nor texts")
-    return list((images * 255).round().byte().permute(0, 2, 3, 1).numpy())
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _LETTERS else f"{text[: _LETTERS - 2]} …"
-
-
-def _picture(pixels: np.ndarray) -> str:
-    made = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
-    made.thumbnail((_SIDE, _SIDE))
-    return data_uri(made)
+    return gallery(name, title, caption, keys, lines, contents(data, batch, keys))

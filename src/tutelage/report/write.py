@@ -97,7 +97,7 @@ def make_report(runs: Sequence[Run], weights: str, trusted: Iterable[str] = (), 
     if sweep.figures.task == CLASSIFICATION.task:
         sections += [behaviour(best.cell, answers, trusted, images), diagnosis(sweep, found, best, answers)]
     else:  # confusion, calibration and dark knowledge are of one class an example
-        sections.append(all_figures(sweep, best, weights))
+        sections.append(all_figures(sweep, best, weights, trusted, images))
     return Report(title, subtitle(sweep), [*sections, provenance(sweep, answers.problems)])
 
 

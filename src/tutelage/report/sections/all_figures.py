@@ -1,7 +1,10 @@
 """Section "figures" of tasks other than classification: every figure of the three networks, by split."""
 
+from collections.abc import Iterable
+
 from tutelage.report.cells import Sweep
 from tutelage.report.charts import NAMES
+from tutelage.report.differences import differences
 from tutelage.report.document import Section, Table, Text, spread_of, text, titled, value_of
 from tutelage.report.gains import CellStatistics, mean
 from tutelage.report.sections.gradients import gradients
@@ -10,10 +13,22 @@ from tutelage.tasks.figure_kinds import FigureKind
 SPLITS = ("train", "val", "test")
 
 
-def all_figures(sweep: Sweep, best: CellStatistics, weights: str) -> Section:
-    """Returns the section: means and standard deviations over the chosen cell's seeds, and the terms' gradients."""
+def all_figures(
+    sweep: Sweep, best: CellStatistics, weights: str, trusted: Iterable[str] = (), images: bool = True
+) -> Section:
+    """Returns the section: means and deviations over the chosen cell's seeds, examples, and the terms' gradients.
+
+    Args:
+        sweep: of the report.
+        best: the chosen cell.
+        weights: of control and student: ``last`` or ``best``.
+        trusted: packages whose data sets may be built.
+        images: whether to show test examples on which teacher and student differ.
+    """
     about = f"Of the chosen cell, {best.cell.name}, over its seeds. Train: at most 10,000 examples, as they are."
-    return Section("figures", "All figures", [Text(about), _table(best, weights), *gradients(sweep, best.cell)])
+    shown = differences(best.cell, sweep.figures.task, weights, trusted) if images else []
+    table = _table(best, weights)
+    return Section("figures", "All figures", [Text(about), table, *shown, *gradients(sweep, best.cell)])
 
 
 def _table(best: CellStatistics, weights: str) -> Table:
