@@ -4,6 +4,7 @@ Recipes of artifacts and records of runs consist of it, so that nothing made wit
 or resumed.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ COSMETIC = (
     "data.root", "data.test_root", "data.val_root", "data.verify",
     "trainer.enable_model_summary", "trainer.log_every_n_steps",
 )  # fmt: skip
+_NAMES = {"fields", "unlabelled"}  # keys of data below which a single word names no folder
 _STAGE = re.compile(r"stages\.\w+\.(?=(callbacks|data|trainer)\.)")
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
@@ -93,7 +95,8 @@ def _contents(keys: Sequence[str], value: Any) -> dict[str, str]:
         }
     if keys and keys[-1] == "pretrained" and not path.exists():
         return {f"/{file.name}": file_digest(file) for file in package_files(str(value), WEIGHTS)}
-    return {"": listing_digest(found)} if "data" in keys and (found := listed(path)) else {}
+    names_files = "data" in keys and (os.sep in str(value) or not _NAMES & {*keys})
+    return {"": listing_digest(found)} if names_files and (found := listed(path)) else {}
 
 
 def made_with(node: Any) -> dict[str, Any]:
