@@ -1,4 +1,4 @@
-"""What DAFL's generator minimises beside the student's loss (Chen et al. 2019)."""
+"""The terms that DAFL's generator minimises beside the student's loss (Chen et al. 2019)."""
 
 import math
 
