@@ -20,8 +20,8 @@ SMALL = (
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_training_on_a_gpu_is_one_on_the_cpu(compose, tmp_path, loss):
     student = f"model@student={'soft_tree' if loss == 'soft_tree' else 'resnet8'}"
-    first = [f"loss.terms.{loss}.loss.epochs=1"] if loss in ("ft", "mhgd") else []  # both learn from the teacher first
-    cfg = compose(*SMALL, f"loss={loss}", student, *first)
+    short = [f"loss.terms.{loss}.loss.epochs=1"] if loss in ("ft", "mhgd") else []  # both learn from the teacher first
+    cfg = compose(*SMALL, f"loss={loss}", student, *short)
     stage = factory.stage_config(cfg, "student")
     data = factory.data(stage)
     found, hooks = fit(stage, tmp_path / "gpu", data, "cuda")
