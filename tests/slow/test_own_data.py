@@ -98,7 +98,7 @@ def test_the_file_carries_the_names_and_is_evaluated(main, command, whole):
         ),
         (("data.train={_target_: own_data.Nothing}",), "Nothing"),
         (("data.train={_target_: own_data.Listed, samples: []}",), "data.train: the dataset Listed is empty"),
-        ((TRAIN, "data.num_classes=5"), "data.train: sample 4: its label is 6; expected 0 to 4"),
+        ((TRAIN, "data.num_classes=5"), "data.train: sample 6: its label is 6; expected 0 to 4"),
         ((TRAIN, "data.tran_transform=1"), "train_transform"),
     ],
 )

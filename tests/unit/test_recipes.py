@@ -20,7 +20,7 @@ from tutelage.runtime.source_code import Traced
 EXPECTED = {
     r"paths\..*|reuse|logger\..*|callbacks\.(progress|recovery)\..*|stages\.teacher\.workers": "",
     r"data\.(eval_batch_size|num_workers)|trainer\.(log_every_n_steps|enable_model_summary)": "",
-    r"stages\.student\.phases": "run",  # the control's epochs follow theirs: one phase has as many
+    r"stages\.student\.(phases|turns)": "run",  # the control's epochs follow theirs: one phase has as many
     r"seed|student\..*|stages\.(student|control)\..*": "control run",
     r"teacher\..*": "teacher signals run",
     r"sources\.teacher\.(_target_|net)": "signals run",
@@ -31,7 +31,7 @@ EXPECTED = {
     r"loss\.(class_weights|where)": "teacher control run",
     r"loss\.label_smoothing": "control run",
     r"loss\..*": "run",
-    r"trainer\.max_epochs|data\.(labelled|repeat_labelled|classes|unlabelled)": "control run",  # the teacher's own
+    r"trainer\.max_epochs|data\.(labelled|repeat_labelled|classes|unlabelled|made)": "control run",  # the teacher's own
     r"data\.(mean|std|num_classes|num_outputs|input_shape)": "teacher control signals run",
     r"(optimizer|scheduler|trainer|data|callbacks)\..*": "teacher control run",
 }

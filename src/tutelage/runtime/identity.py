@@ -95,8 +95,16 @@ def _contents(keys: Sequence[str], value: Any) -> dict[str, str]:
         }
     if keys and keys[-1] == "pretrained" and not path.exists():
         return {f"/{file.name}": file_digest(file) for file in package_files(str(value), WEIGHTS)}
-    names_files = "data" in keys and (os.sep in str(value) or not _NAMES & {*keys})
-    return {"": listing_digest(found)} if names_files and (found := listed(path)) else {}
+    return {"": listing_digest(found)} if _names_files(keys, value) and (found := listed(path)) else {}
+
+
+def _names_files(keys: Sequence[str], value: str) -> bool:
+    """Checks whether a folder or pattern is one of a user's data: ``data.path``, or an argument of a dataset there.
+
+    What our own data read, below their root, is part of their fingerprint.
+    """
+    below = [*keys][keys.index("data") + 1 :] if "data" in keys else []
+    return below == ["path"] or (len(below) > 1 and (os.sep in value or not _NAMES & {*below}))
 
 
 def made_with(node: Any) -> dict[str, Any]:

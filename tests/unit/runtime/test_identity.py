@@ -197,7 +197,7 @@ def test_a_folder_or_pattern_of_one_s_own_data_counts_by_all_of_its_files(tmp_pa
         os.utime(paths[1], ns=(len(value), 1000 * len(value)))
         assert with_contents(node) != before
     monkeypatch.chdir(tmp_path)
-    names = {"data": {"unlabelled": ["set"], "fields": {"input": "set"}}}
+    names = {"data": {"unlabelled": ["set"], "fields": {"input": "set"}, "files": "set/*/*.tar"}}  # below data.root
     assert with_contents(names) == names
     (tmp_path / "set" / "a" / "dangling").symlink_to("nowhere")
     with_contents(node)
