@@ -283,7 +283,7 @@ def test_the_pages_have_snippets():
     }  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("page", [name for name, blocks in SNIPPETS.items() if blocks])
 def test_the_python_of_a_page_runs(page, main, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -119,6 +119,7 @@ def _try(whole: Path, tmp_path: Path, share: int) -> None:
     assert not wrong, "\n".join(f"{' '.join(key)}: {said}" for key, said in wrong.items())
 
 
+@pytest.mark.long
 def test_a_damaged_run_or_artifact_is_repaired_or_refused(whole, tmp_path):
     """Some of the cases of the long test below."""
     _try(whole, tmp_path, 3 * len(KINDS))

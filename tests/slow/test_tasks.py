@@ -60,6 +60,7 @@ def test_a_loss_over_classes_is_refused_where_there_are_none(main):
     assert "SoftTarget compares distributions over classes, and outputs of task=regression are none" in answer.message
 
 
+@pytest.mark.long
 def test_class_weights_change_the_student_and_its_teacher(main, tmp_path):
     for name, more in (("plain", []), ("weighted", ["loss.class_weights=balanced"])):
         answer = main("distill", *TINY, "loss=hard", *more, f"hydra.run.dir={name}")

@@ -79,7 +79,7 @@ def test_the_loaded_student_has_the_figures_of_its_run(result):
     assert torch.allclose(net.preprocess(images), (images - 0.3053) / 0.3760)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
 def test_readme_s_examples_run(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -30,7 +30,7 @@ def _leaks(root, *canaries):
     return [(path, c) for path in files for c in canaries if c.encode() in path.read_bytes() or c in str(path)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_job_writes_no_secret(main, tmp_path, monkeypatch):
     monkeypatch.setenv("A_SECRET", CANARY)
     root = write(tmp_path / "d")
