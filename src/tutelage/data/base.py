@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from tutelage.data.augment import Augment, Step
@@ -14,8 +13,8 @@ from tutelage.data.examples import (
     Examples,
     ImageSet,
     MemoryPixels,
-    Normalise,
     check_images,
+    normalisation,
     normalised,
 )
 from tutelage.data.labels import checked_labels, of_pixels
@@ -72,8 +71,7 @@ class ImageData(Data):
             )
         self.inputs, self.derived = inputs, dict(derived or {})
         self._check_derived()
-        self._check_pixels(mean, std)
-        self.normalise = Normalise(*(torch.tensor([*x], dtype=torch.float32)[:, None, None] for x in (mean, std)))
+        self.normalise = normalisation(self.input_shape, mean, std)
 
     def checked(self, part: str, examples: Examples) -> Examples:
         """Checks that labels fit the arguments and that images in memory have the given shape.
@@ -107,7 +105,7 @@ class ImageData(Data):
 
     def pictures(self, inputs: Tensor) -> Tensor:
         """Returns the images [B, C, H, W] in [0, 1], before normalisation."""
-        return (inputs * self.normalise.std + self.normalise.mean).clamp(0, 1)
+        return self.normalise.undone(inputs)
 
     def _check_moves(self, name: str, labels: Tensor) -> None:
         self.augment.check_moves_labels()
@@ -127,14 +125,3 @@ class ImageData(Data):
                     f"data.derived.{name}: expected a function of images, such as tutelage.data.derived.Sobel; found "
                     f"{make!r}"
                 )
-
-    def _check_pixels(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        if len(self.input_shape) != 3 or min(self.input_shape) < 1:
-            raise TutelageError(f"data.input_shape must be [channels, height, width]; found {list(self.input_shape)}")
-        for key, values in (("mean", mean), ("std", std)):
-            if len(values) != self.input_shape[0]:
-                raise TutelageError(
-                    f"data.{key} needs {self.input_shape[0]} numbers, one a channel; found {list(values)}"
-                )
-        if min(std) <= 0:
-            raise TutelageError(f"data.std must be above 0; found {list(std)}")

@@ -89,6 +89,26 @@ class Normalise:
         """Normalises [B, C, H, W] in place and returns it."""
         return images.sub_(self.mean).div_(self.std)
 
+    def undone(self, images: Tensor) -> Tensor:
+        """Returns [B, C, H, W] as before normalisation, within [0, 1]."""
+        return (images * self.std + self.mean).clamp(0, 1)
+
+
+def normalisation(input_shape: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> Normalise:
+    """Returns the normalisation of images [C, H, W] from ``data.mean`` and ``data.std``.
+
+    Raises:
+        TutelageError: the shape is none of an image, or there is not one number a channel, above 0 for ``std``.
+    """
+    if len(input_shape) != 3 or min(input_shape) < 1:
+        raise TutelageError(f"data.input_shape must be [channels, height, width]; found {list(input_shape)}")
+    for key, values in (("mean", mean), ("std", std)):
+        if len(values) != input_shape[0]:
+            raise TutelageError(f"data.{key} needs {input_shape[0]} numbers, one a channel; found {list(values)}")
+    if min(std) <= 0:
+        raise TutelageError(f"data.std must be above 0; found {list(std)}")
+    return Normalise(*(torch.tensor([*x], dtype=torch.float32)[:, None, None] for x in (mean, std)))
+
 
 @dataclass(frozen=True, eq=False)
 class Examples:
@@ -113,8 +133,29 @@ class Examples:
 
 
 @dataclass(frozen=True, eq=False)
-class ImageSet(Dataset[Batch]):
-    """A subset of the examples, fetched batch by batch.
+class ExampleSet(Dataset[Batch]):
+    """A subset of the examples; subclasses fetch its batches.
+
+    Args:
+        examples: all of them.
+        keys: [n] int64, which of them belong to this set; one may come more than once.
+    """
+
+    examples: Examples
+    keys: Tensor
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def labels(self) -> Tensor:
+        """Returns the labels [n, …] by index in this set; zeros or −100 where labels come with the samples."""
+        return self.examples.labels.index_select(0, self.keys)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet(ExampleSet):
+    """A subset of images, fetched batch by batch.
 
     Args:
         examples: all of them.
@@ -125,16 +166,11 @@ class ImageSet(Dataset[Batch]):
         derived: further fields, by name, each computed from the augmented images before they are normalised.
     """
 
-    examples: Examples
-    keys: Tensor
     normalise: Normalise | None = None
     augment: Augment | None = None
     inputs: int = 1
     derived: Mapping[str, Derived] = field(default_factory=dict)
     batch_dim: ClassVar[int] = 0
-
-    def __len__(self) -> int:
-        return len(self.keys)
 
     @property
     def in_memory(self) -> bool:
@@ -147,11 +183,6 @@ class ImageSet(Dataset[Batch]):
         examples = Examples(MemoryPixels(to(self.examples.pixels.images)), to(self.examples.labels))
         normalise = self.normalise and Normalise(to(self.normalise.mean), to(self.normalise.std))
         return ImageSet(examples, to(self.keys), normalise, self.augment, self.inputs, self.derived)
-
-    @property
-    def labels(self) -> Tensor:
-        """Returns the labels [n, …] int64 or float32, by index in this set."""
-        return self.examples.labels.index_select(0, self.keys)
 
     def __getitem__(self, request: Request) -> Batch:
         """Returns ``{"input": [B, C, H, W] float32, "label": [B, …], "key": [B]}`` for (epoch, indices into this set).

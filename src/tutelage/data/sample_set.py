@@ -6,10 +6,9 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from tutelage.data.chance import Chance, own_generators, seed_generators
-from tutelage.data.examples import Examples
+from tutelage.data.examples import ExampleSet
 from tutelage.data.fields import LABEL
 from tutelage.data.labels import has_label, no_labels
 from tutelage.data.order import Request
@@ -20,7 +19,7 @@ from tutelage.types import Batch
 
 
 @dataclass(frozen=True, eq=False)
-class SampleSet(Dataset[Batch]):
+class SampleSet(ExampleSet):
     """A subset of the examples, fetched one by one and collated to batches.
 
     Random numbers of a dataset or a transform, from Python's, NumPy's or torch's global generators, are a
@@ -35,22 +34,12 @@ class SampleSet(Dataset[Batch]):
         times: how often the examples are repeated in ``keys``.
     """
 
-    examples: Examples
-    keys: Tensor
     reading: Reading
     chance: Chance | None = None
     shows_views: bool = False
     times: int = 1
     in_memory: ClassVar[bool] = False
     _lengths: dict[str, Tensor] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    @property
-    def labels(self) -> Tensor:
-        """Returns the labels [n, …] by index in this set; zeros or −100 where labels come with the samples."""
-        return self.examples.labels.index_select(0, self.keys)
 
     @property
     def samples(self) -> Samples:

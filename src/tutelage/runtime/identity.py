@@ -59,8 +59,8 @@ def _essential(node: Mapping[str, Any], path: str) -> dict[str, Any]:
 def with_contents(node: Any, *keys: str) -> Any:
     """Returns plain values in which what names files is replaced by the SHA-256s of their content.
 
-    That is the path of a file or of a network's folder, the installed package of ``pretrained``, and under ``data`` any
-    folder or pattern (``shards/*.tar``), whose files count by path, size and time of modification.
+    That is the path of a file or of a network's folder, the installed package of ``pretrained``, and of a user's data
+    (:func:`_names_files`) a folder or pattern (``shards/*.tar``), whose files count by path, size and time.
 
     Args:
         node: of a config, as plain values.

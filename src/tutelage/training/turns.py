@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from torch import nn
-
 from tutelage.errors import TutelageError
 from tutelage.models.generators import Generator
 from tutelage.objective import Objective, Term
@@ -99,8 +97,3 @@ class Turns:
     def objective(self) -> Objective | None:
         """Returns what the generator minimises; None if it does not learn."""
         return Objective(self.terms) if self.generates else None
-
-    def modules(self) -> Mapping[str, nn.Module]:
-        """Returns what belongs to the state of the training: the generator and what its terms learn."""
-        objective = self.objective()
-        return {"generator": self.generator} | ({} if objective is None else {"generator_objective": objective})

@@ -170,7 +170,7 @@ PNG, TXT = "images/Greek/character01/0001_03.png", "strokes/Greek/character01/00
         (["data.test_drawers=5"], {}, "of 6 drawers: none is left for training"),
         (["data.strokes_shape=[96,4]"], {}, r"data.strokes_shape must be \[points, 5\]"),
         (["data.images=/nowhere.zip"], {}, "data.images: there is no file /nowhere.zip"),
-        (["data.std=[0]"], {}, "numbers above 0"),
+        (["data.std=[0]"], {}, "data.std must be above 0"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_one_sentence(omniglot, overrides, changes, said):

@@ -8,10 +8,9 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from tutelage import seeding
-from tutelage.data.examples import Examples, divide
+from tutelage.data.examples import Examples, ExampleSet, divide
 from tutelage.data.graph.files import read_graph
 from tutelage.data.graph.graph import Graph
 from tutelage.data.labels import checked_labels
@@ -50,7 +49,7 @@ class Nodes:
 
 
 @dataclass(frozen=True, eq=False)
-class NodeSet(Dataset[Batch]):
+class NodeSet(ExampleSet):
     """A subset of the nodes, fetched batch by batch.
 
     Args:
@@ -58,24 +57,14 @@ class NodeSet(Dataset[Batch]):
         keys: [n] int64, which of them belong to this set; one may come more than once.
     """
 
-    examples: Examples
-    keys: Tensor
     batch_dim: ClassVar[int] = 0
     in_memory: ClassVar[bool] = True
-
-    def __len__(self) -> int:
-        return len(self.keys)
 
     @property
     def nodes(self) -> Nodes:
         """Returns the nodes of all examples."""
         assert isinstance(self.examples.pixels, Nodes)
         return self.examples.pixels
-
-    @property
-    def labels(self) -> Tensor:
-        """Returns the labels [n] int64, by index in this set."""
-        return self.examples.labels.index_select(0, self.keys)
 
     def moved(self, to: Callable[[Tensor], Tensor]) -> "NodeSet":
         """Returns the same set with ``to`` applied to each of its tensors."""

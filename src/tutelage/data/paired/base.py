@@ -8,9 +8,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from tutelage.data.examples import Examples
+from tutelage.data.examples import Examples, ExampleSet, normalisation
 from tutelage.data.labels import checked_labels
 from tutelage.data.module import Data
 from tutelage.data.order import Request
@@ -55,7 +54,7 @@ class Pairs:
 
 
 @dataclass(frozen=True, eq=False)
-class PairSet(Dataset[Batch]):
+class PairSet(ExampleSet):
     """A subset of the pairs, fetched batch by batch.
 
     Args:
@@ -63,24 +62,14 @@ class PairSet(Dataset[Batch]):
         keys: [n] int64, which of them belong to this set; one may come more than once.
     """
 
-    examples: Examples
-    keys: Tensor
     batch_dim: ClassVar[int] = 0
     in_memory: ClassVar[bool] = True
-
-    def __len__(self) -> int:
-        return len(self.keys)
 
     @property
     def fields(self) -> Mapping[str, Tensor]:
         """Returns the fields of all examples, name → [N, …]."""
         assert isinstance(self.examples.pixels, Pairs)
         return self.examples.pixels.fields
-
-    @property
-    def labels(self) -> Tensor:
-        """Returns the labels [n] int64, by index in this set."""
-        return self.examples.labels.index_select(0, self.keys)
 
     def moved(self, to: Callable[[Tensor], Tensor]) -> "PairSet":
         """Returns the same set with ``to`` applied to each of its tensors."""
@@ -138,13 +127,7 @@ class PairedData(Data):
         if views is not None:
             raise TutelageError(f"data.views must be null: pairs are not augmented; found {views}")
         self.input_shape = tuple(input_shape)
-        for key, values in (("mean", mean), ("std", std)):
-            if len(values) != self.input_shape[0] or min(std) <= 0:
-                raise TutelageError(
-                    f"data.{key} needs {self.input_shape[0]} numbers, one a channel, and data.std numbers above 0; "
-                    f"found {list(values)}"
-                )
-        self._mean, self._std = (torch.tensor([*x], dtype=torch.float32)[:, None, None] for x in (mean, std))
+        self.normalise = normalisation(self.input_shape, mean, std)
 
     @abstractmethod
     def pairs(self) -> tuple[PairedPart, PairedPart]:
@@ -160,7 +143,7 @@ class PairedData(Data):
         return train, test
 
     def _normalised(self, fields: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {**fields, INPUT: (fields[INPUT] - self._mean) / self._std}
+        return {**fields, INPUT: self.normalise(fields[INPUT].clone())}
 
     def checked(self, part: str, examples: Examples) -> Examples:
         """Checks labels and the shape of images.
@@ -181,4 +164,4 @@ class PairedData(Data):
 
     def pictures(self, inputs: Tensor) -> Tensor:
         """Returns the images [B, C, H, W] in [0, 1], before normalisation."""
-        return (inputs * self._std + self._mean).clamp(0, 1)
+        return self.normalise.undone(inputs)

@@ -7,9 +7,8 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from tutelage.data.examples import Examples
+from tutelage.data.examples import Examples, ExampleSet
 from tutelage.data.order import Request
 from tutelage.errors import TutelageError
 from tutelage.types import NO_LABEL, Batch
@@ -107,7 +106,7 @@ def cut(documents: Sequence[tuple[list[int] | None, list[int], str]], size: int,
 
 
 @dataclass(frozen=True, eq=False)
-class BlockSet(Dataset[Batch]):
+class BlockSet(ExampleSet):
     """A subset of the blocks, fetched batch by batch.
 
     Args:
@@ -116,14 +115,9 @@ class BlockSet(Dataset[Batch]):
         with_answers: whether batches have the field ``answer``.
     """
 
-    examples: Examples
-    keys: Tensor
     with_answers: bool = False
     in_memory: ClassVar[bool] = True
     batch_dim: ClassVar[int] = 0
-
-    def __len__(self) -> int:
-        return len(self.keys)
 
     @property
     def blocks(self) -> Blocks:
@@ -131,11 +125,6 @@ class BlockSet(Dataset[Batch]):
         found = self.examples.pixels
         assert isinstance(found, Blocks)
         return found
-
-    @property
-    def labels(self) -> Tensor:
-        """Returns the labels [n, L] int64, by index in this set."""
-        return self.examples.labels.index_select(0, self.keys)
 
     def moved(self, to: Callable[[Tensor], Tensor]) -> "BlockSet":
         """Returns the same set with ``to`` applied to each of its tensors."""

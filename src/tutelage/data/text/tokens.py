@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from tutelage.data.examples import Examples
+from tutelage.data.examples import ExampleSet
 from tutelage.data.labels import has_label
 from tutelage.data.order import Request
 from tutelage.data.text.rewrites import Rewrites
@@ -81,7 +80,7 @@ def _known(tokens: Tokens | None) -> Tokens:
 
 
 @dataclass(frozen=True, eq=False)
-class TokenSet(Dataset[Batch]):
+class TokenSet(ExampleSet):
     """A subset of the texts, fetched batch by batch.
 
     Args:
@@ -94,16 +93,11 @@ class TokenSet(Dataset[Batch]):
         student_pad: id of padding of the student's own tokenizer.
     """
 
-    examples: Examples
-    keys: Tensor
     pad: int
     width: int | None = None
     rewrites: Rewrites | None = None
     encode: Callable[[Sequence[Any]], Tokens] | None = None
     student_pad: int = 0
-
-    def __len__(self) -> int:
-        return len(self.keys)
 
     @property
     def in_memory(self) -> bool:
@@ -115,11 +109,6 @@ class TokenSet(Dataset[Batch]):
         """Returns the texts of all examples."""
         assert isinstance(self.examples.pixels, Tokens)
         return self.examples.pixels
-
-    @property
-    def labels(self) -> Tensor:
-        """Returns the labels [n, …] int64 or float32, by index in this set; of tokens, 0 where a text has some."""
-        return self.examples.labels.index_select(0, self.keys)
 
     def lengths(self, field: str) -> Tensor:
         """Returns the number of tokens of every example, by key.
