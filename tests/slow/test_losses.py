@@ -23,8 +23,8 @@ def pair(loss: str) -> tuple[str, str]:
 
 # Those that compare examples with one another, or draw a mask: a rank sees its own share of a batch.
 OF_A_BATCH = {
-    "cc", "crd", "dist", "gkd", "irg", "itrd", "mgd", "mhgd", "mlkd", "pkt", "rkd", "semckd", "soft_tree", "sp", "srd",
-    "uskd",
+    "cc", "crd", "diffkd", "dist", "gkd", "irg", "itrd", "mgd", "mhgd", "mlkd", "pkt", "rkd", "semckd", "soft_tree",
+    "sp", "srd", "uskd",
 }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ PAIRS = {
     "resnet": ("model@teacher=resnet14", "model@student=resnet8"),
     "shufflenet": ("model@teacher=wrn_16_1", "model@student=shufflenet_v1", "student.net.widths=[48,96,192]"),
 }
-EQUAL_WIDTHS = {"fsp", "mhgd"}
+EQUAL_WIDTHS = {"fsp", "kdsvd", "mhgd"}
 # In `make test` the pair of two kinds of network; residual ones are in test_losses.py.
 
 

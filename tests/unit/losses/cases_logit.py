@@ -23,6 +23,7 @@ from tutelage.losses.logit.mlkd import MLKD
 from tutelage.losses.logit.nkd import NKD
 from tutelage.losses.logit.ofa import OFA
 from tutelage.losses.logit.rld import RLD
+from tutelage.losses.logit.skd import SKD
 from tutelage.losses.logit.soft_target import SoftTarget
 from tutelage.losses.logit.tfkd import TfKDReg
 from tutelage.losses.logit.ttm import TTM, WTTM
@@ -78,6 +79,7 @@ CASES = {
     ),
     "DTKD": Case(DTKD, oracle.dtkd, {"alpha": (0.0, 3.0), "beta": (0.0, 1.0), **TEMPERATURE}, shift=False),
     "LSKD": Case(LSKD, oracle.lskd, TEMPERATURE, classes=3),
+    "SKD": Case(SKD, oracle.skd, {"multiplier": (1.0, 2.0, 3.0), **TEMPERATURE}, classes=3),
     "CTKD": Case(CTKD, oracle.ctkd, {"start": (1.0, 2.0), "span": (0.0, 20.0)}),
     "MLKD": Case(
         MLKD,

@@ -101,6 +101,16 @@ def lskd(student: Array, teacher: Array, temperature: float) -> float:
     return soft_target(standard[0], standard[1], temperature)
 
 
+def skd(student: Array, teacher: Array, multiplier: float, temperature: float) -> float:
+    def projected(z: Array) -> Array:
+        kept = np.isfinite(z)
+        mean = z[kept].mean()
+        return np.where(kept, multiplier * (z - mean) / np.sqrt(((z[kept] - mean) ** 2).mean() + 1e-7), -np.inf)
+
+    ours, theirs = (np.stack([projected(row) for row in z]) for z in (student, teacher))
+    return soft_target(ours, theirs, temperature)
+
+
 def ctkd(student: Array, teacher: Array, start: float, span: float, theta: float = 1.0) -> float:
     return soft_target(student, teacher, start + span / (1 + np.exp(-theta)))
 
