@@ -188,7 +188,7 @@ class DatasetData(Data):
         return torch.arange(first), torch.arange(first, count)
 
     def checked(self, part: str, examples: Examples) -> Examples:
-        """Checks that labels are valid (or absent in training), shapes are equal and masks not all false.
+        """Checks that labels are valid (or absent in training) and shapes equal.
 
         Raises:
             TutelageError: they are not; names the sample.
@@ -276,9 +276,6 @@ class DatasetData(Data):
             if inputs.is_floating_point() and not (good := inputs.isfinite().flatten(1).all(1)).all():
                 where = found.samples.place(int(batch["key"][~good][0]))[0]
                 raise TutelageError(f"{where}: its input is not finite")
-            if "mask" in batch and not (any_true := batch["mask"].bool().flatten(1).any(1)).all():
-                where = found.samples.place(int(batch["key"][~any_true][0]))[0]
-                raise TutelageError(f"{where}: its mask is false everywhere; nothing would be learned from it")
         return shape, label_shape
 
     def look_for_chance(self, pool: Samples) -> None:

@@ -13,6 +13,8 @@ from tutelage.data.sample_labels import SampleLabels
 from tutelage.data.samples import Samples
 from tutelage.errors import TutelageError
 
+_MASKS = {"mask", "attention_mask"}  # true at tokens
+
 
 @dataclass(frozen=True, eq=False)
 class Reading:
@@ -61,6 +63,9 @@ class Reading:
             samples: as :meth:`sample` returns them.
             where: what errors call the dataset.
             place: position in ``samples`` → what errors call that sample.
+
+        Raises:
+            TutelageError: a sample's ``mask`` (``attention_mask``) is false everywhere; names it.
         """
         if self.collate is not None:
             made = self._collated(samples, where)
@@ -70,6 +75,8 @@ class Reading:
             if self.labels is not None:
                 made[LABEL] = self.labels.stack(labels, place)
         made[INPUT] = self.normalised(made[INPUT])
+        for name in _MASKS & made.keys():
+            _check_mask(name, made[name], place)
         return made
 
     def _collated(self, samples: list[Any], where: str) -> dict[str, Tensor]:
@@ -132,3 +139,11 @@ class Reading:
                 )
         shape = [-1] + [1] * (inputs.ndim - 2)
         return tuple(torch.tensor(list(x or ()), dtype=torch.float32).view(shape) for x in (self.mean, self.std))
+
+
+def _check_mask(name: str, mask: Tensor, place: Callable[[int], str]) -> None:
+    """Refuses a sample without a token, of which networks make numbers that mean nothing, or NaN."""
+    if mask.ndim > 1 and (empty := ~mask.bool().flatten(1).any(1)).any():
+        raise TutelageError(
+            f"{place(int(empty.int().argmax()))}: its {name} is false everywhere; nothing would be learned from it"
+        )

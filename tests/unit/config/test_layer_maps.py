@@ -60,6 +60,22 @@ def test_layers_that_do_not_divide_are_one_sentence(compose):
         bound(compose, "tinybert", "states", 5)
 
 
+@pytest.mark.parametrize(
+    ("loss", "role", "network", "said"),
+    [
+        ("tinybert", "student", "bilstm", r"attention \(TinyBERTAttention\) .* the student \(BiLSTM\) has no query0"),
+        ("pkd", "student", "text_cnn", r"pkd \(PKD\) .* the student \(TextCNN\) has no layer0, .* shows embedding, cl"),
+        ("minilm", "teacher", "text_cnn", r"relations \(MiniLM\) .* the teacher \(TextCNN\) .* model@teacher=text_tr"),
+    ],
+)
+def test_a_network_without_layers_is_one_sentence(compose, loss, role, network, said):
+    term = {"tinybert": "attention", "minilm": "relations"}.get(loss, loss)
+    cfg = compose("model@teacher=text_transformer", "model@student=text_transformer", f"model@{role}={network}",
+                  f"loss=text/{loss}")  # fmt: skip
+    with pytest.raises(Exception, match=rf"loss\.terms\.{said}"):
+        OmegaConf.to_container(cfg.loss.terms[term].inputs, resolve=True)
+
+
 def test_parts_of_a_training():
     assert [between(epoch, 4, 0.0, 0.5) for epoch in range(4)] == [1, 1, 0, 0]
     assert [between(epoch, 4, 0.5, 1.0) for epoch in range(4)] == [0, 0, 1, 1]

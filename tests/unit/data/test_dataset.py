@@ -376,6 +376,21 @@ def test_a_sample_is_named_by_its_row_in_the_users_dataset_whatever_was_drawn_fr
         data(Listed(rows), test=None, num_classes=3).setup()
 
 
+@pytest.mark.parametrize("name", ["mask", "attention_mask"])
+def test_a_text_without_a_token_is_named_wherever_it_stands(name):
+    """Also beyond the samples that are looked at before training, and in batches of a collate of one's own."""
+    rows = [{"input": torch.arange(6), name: torch.ones(6, dtype=torch.long), "label": i % 3} for i in range(300)]
+    rows[250][name] = torch.zeros(6, dtype=torch.long)
+    said = rf"^data\.train: sample 250: its {name} is false everywhere"
+    with pytest.raises(TutelageError, match=said):
+        data(Listed(rows), test=None, check=None).setup()
+    for more in ({}, {"collate": torch.utils.data.default_collate}):
+        made = data(Listed(rows), test=None, check=16, **more)
+        made.setup()
+        with pytest.raises(TutelageError, match=said):
+            list(made.whole("train"))
+
+
 def test_pictures_of_16_bits_keep_their_levels_and_what_is_transparent_is_white():
     deep = Image.fromarray((np.arange(64, dtype=np.uint16) * 1040).reshape(8, 8))
     assert deep.mode == "I;16"

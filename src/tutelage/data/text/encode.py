@@ -104,6 +104,8 @@ class Encoder:
                 raise TutelageError(f"data.max_length={self.max_length}: {error}") from error
         try:
             yield inner
+        except Exception as error:  # no token for what is unknown, say; the library raises Exception itself
+            raise TutelageError(f"{self.tokenizer.name} can't read a text: {error}") from error
         finally:
             inner.no_truncation()
 

@@ -150,7 +150,8 @@ class TokenSet(ExampleSet):
         assert self.encode is not None
         texts = [self.rewrites.text(self.tokens.texts[key], key, epoch) for key in keys.tolist()]
         found = self.encode(texts)
-        if empty := (found.lengths == 0).nonzero().flatten().tolist():  # nothing of it is in the vocabulary
+        own = found.lengths if found.student is None else found.student.lengths
+        if empty := ((found.lengths == 0) | (own == 0)).nonzero().flatten().tolist():  # nothing is in a vocabulary
             texts = [self.tokens.texts[int(keys[row])] if row in empty else text for row, text in enumerate(texts)]
             found = self.encode(texts)
         return found, torch.arange(len(texts))

@@ -12,7 +12,7 @@ from tutelage.data.text.tang import TangRewrite
 from tutelage.errors import TutelageError
 from tutelage.pipeline.try_out import try_out
 
-pytest.importorskip("tokenizers")
+tokenizers = pytest.importorskip("tokenizers")
 
 
 @pytest.fixture
@@ -41,6 +41,34 @@ def test_a_batch_has_the_same_texts_in_both_ids_rewritten_or_not(made, augment):
     assert batch["input"].shape[1] > batch["student_input"].shape[1]  # pieces of words
     assert data.student_vocab_size == data.student_encode.tokenizer.size != data.vocab_size
     assert data.fingerprint() != made(student_tokenizer=None).fingerprint()
+
+
+class Unknown:
+    """Rewrites every text to a word that no training text has."""
+
+    def prepare_words(self, texts, tokenizer, cache):
+        self.prepared = len(texts)
+
+    def rewritten(self, words, chance):
+        return ["zzz"]
+
+
+def test_a_rewriting_in_which_the_students_tokenizer_finds_nothing_leaves_the_text_as_it_was(made, tmp_path):
+    letters = sorted({letter for text, _ in reviews(60) for letter in text} - {"z"})
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE({letter: i for i, letter in enumerate(letters)}, []))
+    inner.save(str(tmp_path / "letters.json"))
+    data = made(student_tokenizer=str(tmp_path / "letters.json"), augment=[Unknown()])
+    batch = data.splits["train"][1, torch.arange(3)]
+    read = [row[mask].tolist() for row, mask in zip(batch["student_input"], batch["student_mask"], strict=True)]
+    texts = [data.parts["train"].texts[key] for key in batch["key"].tolist()]
+    assert read == [[letters.index(letter) for letter in text if letter != "z"] for text in texts]
+
+
+def test_a_tokenizer_that_cannot_read_a_text_is_one_sentence(made, tmp_path):
+    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel({"film": 0}))
+    inner.save(str(tmp_path / "words.json"))
+    with pytest.raises(TutelageError, match=r"words\.json can't read a text: WordLevel error: Missing \[UNK\]"):
+        _ = made(student_tokenizer=str(tmp_path / "words.json")).splits
 
 
 def test_further_texts_are_read_in_both(made, tmp_path):
