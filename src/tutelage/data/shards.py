@@ -15,7 +15,7 @@ from torch.utils.data import IterableDataset
 from tutelage.data.npz import read_arrays
 from tutelage.data.parquet import rows_of
 from tutelage.errors import TutelageError
-from tutelage.runtime.file_sizes import check_size, read_npy
+from tutelage.runtime.file_sizes import TarMember, check_size, read_npy
 
 
 class Shards(IterableDataset[Any]):
@@ -79,7 +79,7 @@ def samples_of_tar(path: Path) -> Iterator[dict[str, Any]]:
         TutelageError: a member is larger than memory, has holes or is damaged.
     """
     sample: dict[str, Any] = {}
-    with tarfile.open(path, "r|*") as archive:
+    with tarfile.open(path, "r|*", tarinfo=TarMember) as archive:
         for member in archive:
             if not member.isfile():
                 continue

@@ -40,6 +40,7 @@ def tapped(
     outputs: Outputs | None = "logits",
     classes: Sequence[int | Sequence[int]] | None = None,
     init: Mapping[str, Any] | None = None,
+    revision: str | None = None,
 ) -> Tapped:
     """A network of transformers with taps ``layer0``, ``layer1``, … for its layers.
 
@@ -59,13 +60,15 @@ def tapped(
         outputs: as of :class:`Tapped`.
         classes: as of :class:`Tapped`.
         init: as of :class:`Tapped`.
+        revision: branch, tag or commit of a repository on the hub; its main branch by default.
 
     Raises:
         TutelageError: transformers is not installed, or has no such class; the network is not there, or has no
             such layers.
     """
     kind = _kind(auto)
-    net = _from(kind, auto, pretrained or None, config, num_classes, local_files_only)
+    hub = {"local_files_only": local_files_only, "revision": revision or "main"}
+    net = _from(kind, auto, pretrained or None, config, num_classes, hub)
     net.config.use_cache = False
     net.register_forward_pre_hook(_check_length, with_kwargs=True)
     if layers is not None:
@@ -87,12 +90,15 @@ def _check_length(net: Any, inputs: tuple[Any, ...], given: dict[str, Any]) -> N
         )
 
 
-def config_of(pretrained: str | bool | None, local_files_only: bool = False) -> dict[str, Any] | None:
+def config_of(
+    pretrained: str | bool | None, local_files_only: bool = False, revision: str | None = None
+) -> dict[str, Any] | None:
     """Returns the config of a network as plain values, so that a file of weights says how its network is built.
 
     Args:
         pretrained: as of :func:`tapped`; None without one.
         local_files_only: as of :func:`tapped`.
+        revision: as of :func:`tapped`.
 
     Raises:
         TutelageError: transformers is not installed, or the network is not there.
@@ -100,7 +106,9 @@ def config_of(pretrained: str | bool | None, local_files_only: bool = False) -> 
     if not pretrained:
         return None
     try:
-        found = _transformers().AutoConfig.from_pretrained(_place(str(pretrained)), local_files_only=local_files_only)
+        found = _transformers().AutoConfig.from_pretrained(
+            _place(str(pretrained)), local_files_only=local_files_only, revision=revision or "main"
+        )
     except (OSError, ValueError) as error:
         raise _absent(str(pretrained), error) from error
     plain = {key: value for key, value in found.to_diff_dict().items() if key not in _NOT_OF_THE_NETWORK}
@@ -123,8 +131,9 @@ def preprocessing(net: Mapping[str, Any]) -> Preprocessing:
 
     try:
         found, _ = ImageProcessingMixin.get_image_processor_dict(
-            _place(str(pretrained)), local_files_only=bool(net.get("local_files_only"))
-        )
+            _place(str(pretrained)), local_files_only=bool(net.get("local_files_only")),
+            revision=net.get("revision") or "main",
+        )  # fmt: skip
     except (OSError, ValueError) as error:
         raise TutelageError(f"adapter=own: {pretrained} has no preprocessor_config.json: {_line(error)}") from error
     normal, resized = found.get("do_normalize", True), found.get("do_resize", True)
@@ -146,7 +155,12 @@ def _size(processor: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def _from(
-    kind: Any, auto: str, pretrained: str | bool | None, config: Any, num_classes: int | None, local: bool
+    kind: Any,
+    auto: str,
+    pretrained: str | bool | None,
+    config: Any,
+    num_classes: int | None,
+    hub: Mapping[str, Any],
 ) -> Any:
     labels = {} if num_classes is None else {"num_labels": num_classes}
     given = _plain(config or {})
@@ -158,11 +172,11 @@ def _from(
         if given:
             made = _transformers().AutoConfig.for_model(given.pop("model_type", ""), **given, **labels)
         else:
-            made = _transformers().AutoConfig.from_pretrained(_place(str(pretrained)), local_files_only=local, **labels)
+            made = _transformers().AutoConfig.from_pretrained(_place(str(pretrained)), **hub, **labels)
         if pretrained is None:
             return kind.from_config(made)
         return kind.from_pretrained(
-            _place(str(pretrained)), config=made, use_safetensors=True, local_files_only=local, dtype="float32",
+            _place(str(pretrained)), config=made, use_safetensors=True, **hub, dtype="float32",
             ignore_mismatched_sizes=num_classes is not None,
         )  # fmt: skip
     except (OSError, ValueError, TypeError) as error:

@@ -24,6 +24,7 @@ def tapped(
     local_files_only: bool = False,
     taps: Mapping[str, str] | None = None,
     init: Mapping[str, Any] | None = None,
+    revision: str | None = None,
 ) -> Tapped:
     """Returns a :class:`MeanPooled` encoder with taps ``layer0``, ``layer1``, …, ``embedding`` and ``classifier``.
 
@@ -37,13 +38,15 @@ def tapped(
         local_files_only: as of :func:`tutelage.models.hugging_face.tapped`.
         taps: further ones, as of :class:`~tutelage.models.tapped.Tapped`; paths begin with ``encoder.``.
         init: as of :class:`~tutelage.models.tapped.Tapped`.
+        revision: as of :func:`tutelage.models.hugging_face.tapped`.
 
     Raises:
         TutelageError: the encoder can't be had, or has no such submodule.
     """
     own = hugging_face.tapped(
-        "AutoModel", pretrained, config, layers=layers, local_files_only=local_files_only, outputs="last_hidden_state"
-    )
+        "AutoModel", pretrained, config, layers=layers, local_files_only=local_files_only, outputs="last_hidden_state",
+        revision=revision,
+    )  # fmt: skip
     for path in frozen:
         try:
             own.net.get_submodule(path).requires_grad_(False)

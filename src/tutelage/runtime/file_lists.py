@@ -1,4 +1,4 @@
-"""Files of folders, of patterns and of installed packages."""
+"""Files of folders, of patterns, of installed packages and of the local cache of a hub."""
 
 import glob
 import hashlib
@@ -36,3 +36,21 @@ def package_files(name: str, suffixes: Sequence[str]) -> list[Path]:
     spec = find_spec(name) if name.isidentifier() else None
     folders = spec.submodule_search_locations or [] if spec is not None else []
     return sorted(file for folder in folders for file in Path(folder).rglob("*") if file.suffix in suffixes)
+
+
+def hub_files(name: str, suffixes: Sequence[str]) -> list[Path]:
+    """Returns the files with one of these suffixes that Hugging Face's local cache has of a repository's last revision.
+
+    Nothing is downloaded; empty for what is no name of a repository, such as ``org/model``, or is not in the cache.
+    """
+    if name.count("/") > 1 or find_spec("huggingface_hub") is None:
+        return []
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:
+        return []
+    folder = Path(found).parent if isinstance(found, str) else None
+    return [] if folder is None else sorted(file for file in folder.iterdir() if file.suffix in suffixes)

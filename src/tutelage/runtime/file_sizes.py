@@ -1,6 +1,7 @@
 """Refuses files whose content would not fit into memory, by the sizes in their headers."""
 
 import math
+import tarfile
 from pathlib import Path
 from typing import IO, Any
 
@@ -9,6 +10,14 @@ import numpy as np
 from tutelage.errors import TutelageError
 
 _SHARE = 0.5  # of the free memory
+_MOST_OF_NAMES = 1 << 20  # bytes of a tar member's extended header, which holds its name and times
+_EXTENDED = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 
 
 def free_memory() -> int:
@@ -59,3 +68,19 @@ def read_npy(file: IO[bytes], size: int, path: object) -> np.ndarray[Any, Any]:
     file.seek(0)
     array: np.ndarray[Any, Any] = np.lib.format.read_array(file, allow_pickle=False)
     return array
+
+
+class TarMember(tarfile.TarInfo):
+    """A member of a tar file whose extended headers are small: ``tarfile`` reads them whole before it yields anything.
+
+    Raises:
+        tarfile.ReadError: an extended header of more than 1 MiB.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "TarMember":
+        """Returns the member of a header of 512 bytes."""
+        made = super().frombuf(buf, encoding, errors)
+        if made.type in _EXTENDED and made.size > _MOST_OF_NAMES:
+            raise tarfile.ReadError(f"a header of {made.size} bytes; up to {_MOST_OF_NAMES} are read")
+        return made

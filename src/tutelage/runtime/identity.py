@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tutelage.errors import TutelageError
 from tutelage.runtime import manifest
-from tutelage.runtime.file_lists import WEIGHTS, listed, listing_digest, package_files
+from tutelage.runtime.file_lists import WEIGHTS, hub_files, listed, listing_digest, package_files
 from tutelage.runtime.files import file_digest, recipe_digest
 from tutelage.runtime.json_files import read_json, write_json
 from tutelage.runtime.masking import WRITERS
@@ -59,8 +59,9 @@ def _essential(node: Mapping[str, Any], path: str) -> dict[str, Any]:
 def with_contents(node: Any, *keys: str) -> Any:
     """Returns plain values in which what names files is replaced by the SHA-256s of their content.
 
-    That is the path of a file or of a network's folder, the installed package of ``pretrained``, and of a user's data
-    (:func:`_names_files`) a folder or pattern (``shards/*.tar``), whose files count by path, size and time.
+    That is the path of a file or of a network's folder, the installed package or (in the local cache) the hub's
+    repository of ``pretrained``, and of a user's data (:func:`_names_files`) a folder or pattern (``shards/*.tar``),
+    whose files count by path, size and time.
 
     Args:
         node: of a config, as plain values.
@@ -94,7 +95,8 @@ def _contents(keys: Sequence[str], value: Any) -> dict[str, str]:
             f"/{file.name}": file_digest(file) for file in (path / "config.json", *sorted(path.glob("*.safetensors")))
         }
     if keys and keys[-1] == "pretrained" and not path.exists():
-        return {f"/{file.name}": file_digest(file) for file in package_files(str(value), WEIGHTS)}
+        held = package_files(value, WEIGHTS) or hub_files(value, (*WEIGHTS, ".json"))
+        return {f"/{file.name}": file_digest(file) for file in held}
     return {"": listing_digest(found)} if _names_files(keys, value) and (found := listed(path)) else {}
 
 

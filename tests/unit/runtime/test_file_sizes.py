@@ -150,6 +150,17 @@ def test_a_bare_array_that_says_it_is_enormous(tmp_path):
         Weighted(tmp_path / "a.npy")(None, 1, torch.Generator())
 
 
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_name_in_a_shard_that_unpacks_to_more_than_memory(tmp_path, kind):
+    info = tarfile.TarInfo("0001.bin")
+    info.type, info.size = kind, BOMB
+    zeros(tmp_path / "a.tar", info.tobuf())
+    with pytest.raises(
+        TutelageError, match=r"a\.tar can't be read: ReadError: a header of 67108864 bytes; up to 1048576"
+    ):
+        next(iter(Shards(str(tmp_path / "a.tar"))))
+
+
 def test_a_member_of_a_shard_that_unpacks_to_more_than_memory(tmp_path):
     info, path = tarfile.TarInfo("0001.bin"), tmp_path / "a.tar"
     info.size = BOMB

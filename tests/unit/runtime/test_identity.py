@@ -218,6 +218,31 @@ def test_the_weights_of_a_package_count_by_their_content(tmp_path, monkeypatch):
     assert with_contents(node) != before
 
 
+def test_weights_of_the_hub_count_by_what_its_local_cache_holds(tmp_path, monkeypatch):
+    """So that a repository whose main branch moved on is another network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    node = {"net": {"pretrained": "org/model"}}
+    assert with_contents(node) == node  # nothing was fetched yet
+    known = []
+    for commit, weights in (("a" * 40, b"one"), ("b" * 40, b"two")):
+        snapshot = tmp_path / "models--org--model" / "snapshots" / commit
+        snapshot.mkdir(parents=True)
+        (snapshot / "config.json").write_text("{}")
+        (snapshot / "model.safetensors").write_bytes(weights)
+        refs = snapshot.parents[1] / "refs"
+        refs.mkdir(exist_ok=True)
+        (refs / "main").write_text(commit)
+        known.append(with_contents(node)["net"]["pretrained"])
+        assert files(node).keys() == {"net.pretrained/config.json", "net.pretrained/model.safetensors"}
+    assert known[0][0] == known[1][0]
+    assert known[0][1] != known[1][1]
+
+
+@pytest.mark.parametrize("name", ["a/b/c", "no name", "-", "a//b", "imagenet"])
+def test_what_is_no_name_of_a_repository_is_left_as_it_is(name):
+    assert with_contents({"pretrained": name}) == {"pretrained": name}
+
+
 def test_a_file_that_a_callback_names_is_not_read(tmp_path):
     log = str(put(tmp_path / "log.txt", "x"))
     node = {"callbacks": {"own": {"path": log}}, "trainer": {"profiler": log}}
