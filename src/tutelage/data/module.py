@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
@@ -15,12 +15,13 @@ from torch import Tensor, distributed
 from tutelage.data.blank import BlankSet
 from tutelage.data.examples import Examples, divide
 from tutelage.data.labels import has_label, is_class
+from tutelage.data.loaded import Loaded, check_arguments, loaded, outputs
 from tutelage.data.order import EpochLoader, EpochOrder, position
 from tutelage.data.resident import leave, residence_of
 from tutelage.data.samplers import Sampler
 from tutelage.data.transfer import Transfer, Unlabelled
 from tutelage.errors import TutelageError
-from tutelage.types import NO_LABEL, Batch
+from tutelage.types import Batch
 
 
 class Data(L.LightningDataModule, ABC):
@@ -98,11 +99,11 @@ class Data(L.LightningDataModule, ABC):
         super().__init__()
         self.name = type(self).__name__
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.num_classes, self.num_outputs = num_classes, _outputs(num_classes, num_outputs)
+        self.num_classes, self.num_outputs = num_classes, outputs(num_classes, num_outputs)
         self.val_size, self.seed, self.split_seed = val_size, seed, split_seed
         self.drop_last, self.num_workers, self.sampler = drop_last, num_workers, sampler
         self.class_names = list(class_names) if class_names else [str(c) for c in range(self.num_outputs)]
-        self._check_numbers()
+        check_arguments(self)
         self.transfer = Transfer(num_classes, labelled, classes, unlabelled, repeat_labelled, focus, long_tail, made)
 
     @abstractmethod
@@ -186,29 +187,8 @@ class Data(L.LightningDataModule, ABC):
         leave(self)
 
     @cached_property
-    def _loaded(self) -> "_Loaded":
-        pool, test = (
-            self.checked(part, examples) for part, examples in zip(("train", "test"), self.load(), strict=True)
-        )
-        train_keys, val_keys = self.split(len(pool))
-        examples, keys = self.transfer.choose(pool, train_keys, self.input_shape, self.split_seed)
-        train = self.as_set(examples, keys)
-        own = self.per_epoch(train)
-        drawn = len(own) if self.sampler is None else self.sampler.size(own)
-        self._check_sizes({"train": drawn, "val": len(val_keys), "test": len(test)})
-        plain = {
-            "train": train,
-            "val": replace(train, keys=val_keys),
-            "test": self.as_set(test, torch.arange(len(test))),
-        }
-        for part, found in plain.items():
-            if not ((part == "train" and is_class(found.labels)) or self.any_label(found)):
-                raise TutelageError(
-                    f"{self.name}: no label of the {part} split is known, so nothing could be "
-                    f"{'learned from' if part == 'train' else 'measured on'} its {len(found)} examples; labels of "
-                    f"{NO_LABEL}, and of data.ignore_index where that is given, are not counted"
-                )
-        return _Loaded(pool, test, examples, train, {**plain, "train": self.for_training(train, examples)})
+    def _loaded(self) -> Loaded:
+        return loaded(self)
 
     @property
     def splits(self) -> dict[str, Any]:
@@ -343,45 +323,3 @@ class Data(L.LightningDataModule, ABC):
         rank, world_size = (distributed.get_rank(), distributed.get_world_size()) if on else (0, 1)
         sampler = order(size=len(dataset), seed=self.seed, rank=rank, world_size=world_size)
         return EpochLoader(dataset, sampler, self.num_workers, where, residence_of(self))
-
-    # -- checks -------------------------------------------------------------------------------------------------------
-
-    def _check_numbers(self) -> None:
-        least = {"batch_size": 1, "eval_batch_size": 1, "num_workers": 0}
-        for key, minimum in least.items():
-            if getattr(self, key) < minimum:
-                raise TutelageError(f"data.{key} must be at least {minimum}; found {getattr(self, key)}")
-        if len(self.class_names) != self.num_outputs:
-            what = "classes" if self.num_classes else "outputs"
-            raise TutelageError(f"data.class_names has {len(self.class_names)} names for {self.num_outputs} {what}")
-        if self.sampler is not None and not isinstance(self.sampler, Sampler):
-            raise TutelageError(f"data.sampler: {type(self.sampler).__name__} is none of tutelage.data.samplers")
-
-    def _check_sizes(self, sizes: dict[str, int]) -> None:
-        for part, size in sizes.items():
-            if not size:
-                raise TutelageError(f"{self.name}: the {part} split is empty: {sizes}")
-        if self.drop_last and sizes["train"] < self.batch_size:
-            raise TutelageError(
-                f"{self.name}: {sizes['train']} training examples don't fill one batch of {self.batch_size} "
-                "and drop_last=true leaves none"
-            )
-
-
-def _outputs(num_classes: int | None, num_outputs: int | None) -> int:
-    for key, value in (("num_classes", num_classes), ("num_outputs", num_outputs)):
-        if value is not None and value < 1:
-            raise TutelageError(f"data.{key} must be at least 1; found {value}")
-    if num_classes is None and num_outputs is None:
-        raise TutelageError("data.num_classes is needed, or data.num_outputs where labels are floats")
-    if None not in (num_classes, num_outputs) and num_classes != num_outputs:
-        raise TutelageError(f"data.num_outputs={num_outputs}: there are {num_classes} classes (data.num_classes)")
-    return num_classes or num_outputs or 0
-
-
-class _Loaded(NamedTuple):
-    pool: Examples  # training and validation, as loaded
-    test: Examples
-    examples: Examples  # the pool with the labels and further examples of the transfer set
-    train: Any  # not augmented
-    splits: dict[str, Any]
