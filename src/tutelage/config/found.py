@@ -33,13 +33,27 @@ def found(fact: str, *, _parent_: DictConfig) -> Any:
     if fact == "num_outputs" and "num_classes" not in asks and _parent_.get("num_classes"):
         return _parent_["num_classes"]  # nothing has to be looked at
     node = {str(key): _plain(_parent_[key]) for key in _parent_ if str(key) not in asks | OF_THE_RUN}
-    given = json.dumps(node, sort_keys=True, default=str)
+    value = _facts(node)[fact]
+    return OmegaConf.create(value) if isinstance(value, list) else value
+
+
+def _facts(node: dict[str, Any]) -> dict[str, Any]:
+    """Returns the facts of data, which are looked at once, whether or not a config holds some of them already."""
+    held = {key: node[key] for key in FACTS if key in node}
+    known = _found.get(_name({key: value for key, value in node.items() if key not in held}))
+    if known is not None and all(known[key] == value for key, value in held.items()):
+        return known
+    given = _name(node)
     if given not in _found:
         while len(_found) >= _KEPT:
             del _found[next(iter(_found))]
         _found[given] = _look(node)
-    value = _found[given][fact]
-    return OmegaConf.create(value) if isinstance(value, list) else value
+    return _found[given]
+
+
+def _name(node: dict[str, Any]) -> str:
+    """Returns the same text for the same examples; of a sampler it counts that there is one (a loader's own rests)."""
+    return json.dumps(node | {"sampler": node.get("sampler") is not None}, sort_keys=True, default=str)
 
 
 def _asks(node: DictConfig, key: str) -> bool:

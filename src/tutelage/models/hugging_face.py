@@ -193,10 +193,11 @@ def _plain(value: Any) -> Any:
 
 
 def _kind(auto: str) -> Any:
-    names = [name for name in dir(_transformers()) if name.startswith("AutoModel")]
-    if auto not in names:
+    found = getattr(_transformers(), auto, None) if auto.startswith("AutoModel") else None
+    if found is None:
+        names = [name for name in dir(_transformers()) if name.startswith("AutoModel")]  # half a second
         raise TutelageError(f"model=hf: transformers has no {auto!r}; {nearest(auto, names)}")
-    return getattr(_transformers(), auto)
+    return found
 
 
 def _transformers() -> ModuleType:
