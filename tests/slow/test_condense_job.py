@@ -79,6 +79,8 @@ def test_what_does_not_fit_is_one_sentence(main, made, tmp_path):
         (["condense.per_class=200"], r"condense\.per_class=200: class \d has \d+ labelled images"),
         (["condense.lr=-1"], r"condense\.lr must be above 0; found -1"),
         (["condense.stepz=3"], "stepz"),
+        (["data=diabetes"], "condense needs images with one class each, .* data=diabetes is of task=regression"),
+        (["condense=dc", "condense.per_class=2", "condense.outer=0"], r"condense\.outer must be a whole number"),
         (["name=a/b"], "name=a/b: expected a name for a link"),
         (["sed=1"], "sed"),
     ):

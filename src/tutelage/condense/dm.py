@@ -6,17 +6,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tutelage import seeding
-from tutelage.condense.images import Condensed, TrainingSet, check_per_class, optimised
-from tutelage.errors import TutelageError
+from tutelage.condense.images import Condensed, TrainingSet, check_counts, optimised
+from tutelage.condense.matching import Matching
+from tutelage.data.augment import Step
 
 
-class DistributionMatching:
+class DistributionMatching(Matching):
     """Distribution matching: the mean embedding of each class's images is that of its real images.
 
     Minimises ``Σ_c ‖mean_i ψ(x_ci) − mean_j ψ(s_cj)‖²`` over the images s by SGD; ψ is another network without training
-    in each step: blocks of 3×3 convolution, instance normalisation, ReLU and 2×2 average pooling, flattened. It starts
-    at real images. Nothing is regressed from them: their figure is that of a network trained on them.
+    in each step, up to its flattened last pooling. With ``augment``, what happens to the real and to the learned images
+    of a class in a step is the same.
 
     Args:
         per_class: images of each class.
@@ -26,6 +26,8 @@ class DistributionMatching:
         batch: real images of each class in a step; published: 256.
         width: channels of a convolution; published: 128.
         depth: number of blocks; published: 3.
+        padding: of the first convolution; published for images of one channel: 3.
+        augment: published: :class:`~tutelage.data.differentiable.Differentiable`; None: nothing.
         save_every: steps between two states from which it goes on after a kill.
 
     Raises:
@@ -43,65 +45,32 @@ class DistributionMatching:
         batch: int = 256,
         width: int = 32,
         depth: int = 3,
+        padding: int = 1,
+        augment: Step | None = None,
         save_every: int = 25,
     ):
-        counts = {"steps": steps, "batch": batch, "width": width, "depth": depth, "save_every": save_every}
-        for key, count in counts.items():
-            if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-                raise TutelageError(f"condense.{key} must be a whole number of at least 1; found {count!r}")
-        if not lr > 0 or not 0 <= momentum < 1:
-            raise TutelageError(
-                f"condense.lr must be above 0 and condense.momentum in [0, 1); found {lr} and {momentum}"
-            )
-        self.per_class, self.steps, self.lr, self.momentum = per_class, steps, float(lr), float(momentum)
-        self.batch, self.width, self.depth, self.save_every = batch, width, depth, save_every
-
-    def start(self, train: TrainingSet, seed: int) -> Condensed:
-        """Returns real images, drawn with ``seed``, as many of each class.
-
-        Raises:
-            TutelageError: there are not as many, or an image is too small for ``depth`` poolings.
-        """
-        check_per_class(self.per_class, train)
-        if min(train.images.shape[-2:]) < 2**self.depth:
-            raise TutelageError(
-                f"condense.depth={self.depth}: images of {list(train.images.shape[-2:])} can't be halved as often"
-            )
-        rows = train.balanced(self.per_class, seed, "condense", "start")
-        return Condensed(train.images[rows], train.targets(rows))
+        super().__init__(per_class, steps, lr, momentum, width, depth, padding, augment, save_every)
+        check_counts(batch=batch)
+        self.batch = batch
 
     def condense(self, train: TrainingSet, seed: int, folder: Path) -> Condensed:
         """Returns the learned images, with the labels that they started with."""
         first = self.start(train, seed)
-        images = first.images.clone().requires_grad_()
+        images, labels = first.images.clone().requires_grad_(), first.targets.argmax(1)
 
         def loss(step: int) -> Tensor:
-            net = random_network(images.shape[1], self.width, self.depth, seed, "condense", "network", step)
+            net = self.network(train, seed, "condense", "network", step).requires_grad_(False)
             rows = train.balanced(self.batch, seed, "condense", step)
+            chance = (seed, "condense", "augment", step)
+            real = self.alike(train.images[rows], train.labels[rows], *chance)
+            made = self.alike(images, labels, *chance)
             counts = train.labels[rows].bincount(minlength=train.classes).tolist()
-            return mismatch(net, train.images[rows], counts, images, [self.per_class] * train.classes)
+            embed = nn.Sequential(*list(net.children())[:-1])  # all but the classifier
+            return mismatch(embed, real, counts, made, [self.per_class] * train.classes)
 
         optimizer = torch.optim.SGD([images], lr=self.lr, momentum=self.momentum)
         optimised([images], optimizer, self.steps, loss, folder, self.save_every)
         return Condensed(images.detach(), first.targets)
-
-    def accuracy(self, found: Condensed, test: TrainingSet) -> float:
-        """Returns NaN: nothing is regressed from the images."""
-        return float("nan")
-
-
-def random_network(channels: int, width: int, depth: int, *chance: int | str) -> nn.Module:
-    """Returns an untrained network that embeds images, its weights a function of ``chance`` and without gradients."""
-    with seeding.seeded(*chance):
-        blocks = [
-            layer
-            for i in range(depth)
-            for layer in (
-                nn.Conv2d(width if i else channels, width, 3, padding=1), nn.GroupNorm(width, width), nn.ReLU(),
-                nn.AvgPool2d(2),
-            )
-        ]  # fmt: skip
-    return nn.Sequential(*blocks, nn.Flatten()).requires_grad_(False)
 
 
 def mismatch(

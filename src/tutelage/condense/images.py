@@ -2,6 +2,7 @@
 
 import io
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,14 +79,24 @@ class Method(Protocol):
         """Returns the accuracy on the test of what the method fits to these images, or NaN if it fits nothing."""
 
 
+def check_counts(**counts: int) -> None:
+    """Refuses what is no whole number of at least 1.
+
+    Raises:
+        TutelageError: names the key.
+    """
+    for key, count in counts.items():
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise TutelageError(f"condense.{key} must be a whole number of at least 1; found {count!r}")
+
+
 def check_per_class(per_class: int, train: TrainingSet) -> None:
     """Refuses more images of a class than there are.
 
     Raises:
         TutelageError: names the class.
     """
-    if not isinstance(per_class, int) or isinstance(per_class, bool) or per_class < 1:
-        raise TutelageError(f"condense.per_class must be a whole number of at least 1; found {per_class!r}")
+    check_counts(per_class=per_class)
     counts = train.labels.bincount(minlength=train.classes)
     if int(counts.min()) < per_class:
         raise TutelageError(
@@ -114,18 +125,48 @@ def optimised(
     Raises:
         TutelageError: the loss is not finite.
     """
-    first = _restored(parameters, optimizer, folder / STATE)
-    for step in range(first, steps):
+
+    def step(number: int) -> float:
         optimizer.zero_grad()
-        value = loss(step)
-        if not value.isfinite():
-            raise TutelageError(f"condense: the loss of step {step} is {value.item()}; try a lower condense.lr")
-        value.backward()
-        optimizer.step()
-        if (step + 1) % save_every == 0 or step + 1 == steps:
-            log.info("condense step %d/%d  loss %.5g", step + 1, steps, value.item())
+        value = loss(number)
+        if value.isfinite():  # else it is refused
+            value.backward()
+            optimizer.step()
+        return value.item()
+
+    repeated(parameters, optimizer, steps, step, folder, save_every)
+
+
+def repeated(
+    parameters: list[Tensor],
+    optimizer: torch.optim.Optimizer,
+    steps: int,
+    step: Callable[[int], float],
+    folder: Path,
+    save_every: int,
+) -> None:
+    """Repeats a step that changes parameters; after a kill it goes on from the last state in ``folder``.
+
+    Args:
+        parameters: changed in place.
+        optimizer: over them.
+        steps: number of steps.
+        step: takes the step of a number and returns its loss; a pure function of parameters, optimizer and number.
+        folder: where the state is.
+        save_every: steps between two states.
+
+    Raises:
+        TutelageError: a loss is not finite.
+    """
+    first = _restored(parameters, optimizer, folder / STATE)
+    for number in range(first, steps):
+        value = step(number)
+        if not math.isfinite(value):
+            raise TutelageError(f"condense: the loss of step {number} is {value}; try a lower condense.lr")
+        if (number + 1) % save_every == 0 or number + 1 == steps:
+            log.info("condense step %d/%d  loss %.5g", number + 1, steps, value)
             state = {
-                "step": step + 1,
+                "step": number + 1,
                 "parameters": [one.detach() for one in parameters],
                 "optimizer": optimizer.state_dict(),
             }

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from tutelage.condense.images import Condensed, TrainingSet, check_per_class, optimised
+from tutelage.condense.images import Condensed, TrainingSet, check_counts, check_per_class, optimised
 from tutelage.condense.kernels import Kernel, accuracy, regress, weights
 from tutelage.errors import TutelageError
 
@@ -62,8 +62,7 @@ class LabelSolve(RealImages):
     def __init__(self, kernel: Kernel, per_class: int = 10, ridge: float = 1e-6, targets: int = 10_000):
         super().__init__(kernel, per_class, ridge)
         self.targets = targets
-        if not isinstance(targets, int) or targets < 1:
-            raise TutelageError(f"condense.targets must be a whole number of at least 1; found {targets!r}")
+        check_counts(targets=targets)
 
     def condense(self, train: TrainingSet, seed: int, folder: Path) -> Condensed:
         """Returns the real images of :meth:`start` with solved labels."""
@@ -112,9 +111,7 @@ class KIP(LabelSolve):
         save_every: int = 25,
     ):
         super().__init__(kernel, per_class, ridge, targets)
-        for key, count in (("steps", steps), ("save_every", save_every)):
-            if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-                raise TutelageError(f"condense.{key} must be a whole number of at least 1; found {count!r}")
+        check_counts(steps=steps, save_every=save_every)
         if not lr > 0:
             raise TutelageError(f"condense.lr must be above 0; found {lr}")
         self.steps, self.lr, self.learn_labels, self.save_every = steps, lr, learn_labels, save_every

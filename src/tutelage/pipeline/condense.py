@@ -36,12 +36,18 @@ _KEYS = ("condense", "name", "data", "seed", "reuse", "task", "trainer", "stages
 
 def condense_job(cfg: DictConfig) -> None:
     """Condenses the training set; prints accuracies and the artifact's folder, and writes ``metrics.json``."""
+    choices = HydraConfig.get().runtime.choices
+    if choices.get("task") is not None:
+        raise TutelageError(
+            f"condense needs images with one class each, such as data=mnist; data={choices['data']} is of "
+            f"task={choices['task']}"
+        )
     refuse_unknown_keys(cfg, _KEYS)
     if cfg.get("condense") is None:
-        raise TutelageError("condense=… is needed: kip, label_solve, dm or real")
+        raise TutelageError("condense=… is needed: kip, label_solve, dm, dc, dsa, mtt or real")
     folder = Path(HydraConfig.get().runtime.output_dir)
     with job(cfg, folder, given(HydraConfig.get())):
-        place, figures = condense(cfg)
+        place, figures = condense(cfg, str(choices["condense"]))
         write_json(folder / "metrics.json", {"schema": 1, "images": str(place), "figures": figures})
     Console(soft_wrap=True).print(Text(f"{sentence(figures)}\n{place}"))
 
@@ -56,14 +62,19 @@ def sentence(figures: dict[str, Any]) -> str:
     )
 
 
-def condense(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
-    """Finds or makes the artifact of a config; returns its folder under its name, and its figures."""
+def condense(cfg: DictConfig, choice: str) -> tuple[Path, dict[str, Any]]:
+    """Finds or makes the artifact of a config; returns its folder under its name, and its figures.
+
+    Args:
+        cfg: the config.
+        choice: name of the method, for that of the artifact.
+    """
     root = Path(cfg.paths.artifacts)
     if cfg.name is not None:
         _check_name(root / "images", str(cfg.name))
     data = factory.data(cfg)
     plain: Any = OmegaConf.to_container(cfg.condense, resolve=True)
-    name = cfg.name or f"{data.name}-{plain['_target_'].rpartition('.')[2]}-{plain['per_class']}".lower()
+    name = cfg.name or f"{data.name}-{choice}-{plain['per_class']}".lower()
     train, test = (_set(data, split) for split in ("train", "test"))
     method: Method = instantiate(cfg.condense)
     method.start(train, cfg.seed)  # refuses before anything is made

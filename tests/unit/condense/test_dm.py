@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from tutelage.condense.dm import DistributionMatching, mismatch, random_network
+from tutelage.condense.dm import DistributionMatching, mismatch
 from tutelage.condense.images import TrainingSet
+from tutelage.condense.matching import drawn
+from tutelage.data.differentiable import Differentiable
 from tutelage.errors import TutelageError
 
 
@@ -20,10 +22,17 @@ def method(**options):
     return DistributionMatching(**{"per_class": 2, "steps": 7, "batch": 8, "width": 4, "depth": 2, "lr": 0.1} | options)
 
 
+def random_network(channels, width, depth, *chance):
+    """An untrained network without its classifier, for images of two to a power."""
+    side = 8 if depth == 2 else 4
+    whole = drawn(TrainingSet(torch.zeros(0, channels, side, side), torch.zeros(0), 3), width, depth, 1, *chance)
+    return torch.nn.Sequential(*list(whole.children())[:-1]).requires_grad_(False)
+
+
 def embedded(net, image):
     """One image by the formula, in NumPy."""
     x = image.numpy().astype(np.float64)
-    for conv in (layer for layer in net if isinstance(layer, torch.nn.Conv2d)):
+    for conv in (layer for layer in net.modules() if isinstance(layer, torch.nn.Conv2d)):
         weight, bias = conv.weight.numpy().astype(np.float64), conv.bias.numpy().astype(np.float64)
         padded, (height, width) = np.pad(x, ((0, 0), (1, 1), (1, 1))), x.shape[1:]
         windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
@@ -54,9 +63,9 @@ def test_the_gradient_is_that_of_finite_differences(train):
 
 def test_each_step_has_another_network_and_all_are_a_function_of_their_names():
     one, same, other = (random_network(1, 4, 2, 0, step) for step in (3, 3, 4))
-    assert torch.equal(one[0].weight, same[0].weight)
-    assert not torch.equal(one[0].weight, other[0].weight)
-    assert not any(parameter.requires_grad for parameter in one.parameters())
+    first, again, another = (next(net.parameters()) for net in (one, same, other))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, another)
 
 
 def test_learned_images_match_better_for_networks_that_they_have_not_met(train, tmp_path):
@@ -73,11 +82,20 @@ def test_learned_images_match_better_for_networks_that_they_have_not_met(train, 
     assert np.isnan(dm.accuracy(found, train))
 
 
-def test_a_condensation_that_was_stopped_ends_in_the_same_bits(train, tmp_path):
-    whole = method(save_every=3).condense(train, 1, tmp_path / "whole")
-    method(steps=3, save_every=3).condense(train, 1, tmp_path / "stopped")
-    again = method(save_every=3).condense(train, 1, tmp_path / "stopped")
+@pytest.mark.parametrize("augment", [None, Differentiable()])
+def test_a_condensation_that_was_stopped_ends_in_the_same_bits(train, tmp_path, augment):
+    whole = method(save_every=3, augment=augment).condense(train, 1, tmp_path / "whole")
+    method(steps=3, save_every=3, augment=augment).condense(train, 1, tmp_path / "stopped")
+    again = method(save_every=3, augment=augment).condense(train, 1, tmp_path / "stopped")
     assert torch.equal(whole.images, again.images)
+
+
+def test_augmented_matching_learns_other_images_than_plain_matching(train, tmp_path):
+    plain, augmented = (
+        method(augment=augment).condense(train, 1, tmp_path / str(i)).images
+        for i, augment in enumerate((None, Differentiable(["crop"])))
+    )
+    assert not torch.equal(plain, augmented)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +104,7 @@ def test_a_condensation_that_was_stopped_ends_in_the_same_bits(train, tmp_path):
         ({"depth": 4}, r"condense\.depth=4: images of \[8, 8\] can't be halved as often"),
         ({"batch": 0}, r"condense\.batch must be a whole number of at least 1; found 0"),
         ({"momentum": 1}, r"condense\.momentum in \[0, 1\); found 0\.1 and 1"),
+        ({"augment": "crop"}, r"condense\.augment: str is not a tutelage\.data\.augment\.Step"),
         ({"per_class": 31}, r"condense\.per_class=31: class 0 has 30 labelled images"),
     ],
 )
