@@ -18,6 +18,16 @@ TRAIN = (
     "model@teacher=mlp", "model@student=mlp", "teacher.net.widths=[16]", "student.net.widths=[8]",
     "trainer.max_epochs=2", "data.batch_size=20", "data.repeat_labelled=20", "logger=none", "callbacks.progress=null",
 )  # fmt: skip
+DIES = """import os, signal
+from tutelage.condense import images
+write = images.write_atomically
+def then_die(*given):
+    write(*given)
+    os.kill(os.getpid(), signal.SIGKILL)
+images.write_atomically = then_die
+from tutelage.cli.main import main
+main()
+"""
 LINK = "outputs/artifacts/images/digits-kip-2"
 
 
@@ -52,10 +62,7 @@ def test_a_student_trains_on_the_images_and_is_measured_on_the_real_ones(main, m
 
 @pytest.mark.long
 def test_a_condensation_that_was_killed_ends_in_the_same_bytes(main, made, tmp_path):
-    script = "import os, signal\nfrom tutelage.condense import images\nwrite = images.write_atomically\n"
-    script += "def then_die(*given):\n    write(*given)\n    os.kill(os.getpid(), signal.SIGKILL)\n"
-    script += "images.write_atomically = then_die\nfrom tutelage.cli.main import main\nmain()\n"
-    (tmp_path / "dies.py").write_text(script)
+    (tmp_path / "dies.py").write_text(DIES)
     place = ("paths.outputs=other", "condense.steps=12")
     command = [sys.executable, "dies.py", "condense", *QUICK, *place]
     assert subprocess.run(command, cwd=tmp_path, env=environment()).returncode == -signal.SIGKILL
@@ -64,6 +71,50 @@ def test_a_condensation_that_was_killed_ends_in_the_same_bytes(main, made, tmp_p
     assert main("condense", *QUICK, *place).code == 0
     resumed = tmp_path / "other" / "artifacts" / "images" / made.name / "images.safetensors"
     assert resumed.read_bytes() == (made / "images.safetensors").read_bytes()
+
+
+INVERT = (
+    "data=digits", "condense=deep_inversion", "condense.per_class=2", "condense.batch=10", "condense.steps=6",
+    "condense.save_every=4",
+)  # fmt: skip
+
+
+@pytest.mark.long
+def test_images_of_a_teacher_are_made_again_in_the_same_bytes_and_shown(main, tmp_path):
+    nets = ("model@teacher=vgg4", *TRAIN[1:2], *TRAIN[3:-2], "data=digits")
+    assert main("distill", *nets, "hydra.run.dir=first").code == 0
+    [teacher] = (tmp_path / "outputs/artifacts/teacher").glob("*/last.safetensors")
+    path = f"condense.teacher.path={teacher}"
+    (tmp_path / "dies.py").write_text(DIES)
+    command = [sys.executable, "dies.py", "condense", *INVERT, path]
+    assert subprocess.run(command, cwd=tmp_path, env=environment()).returncode == -signal.SIGKILL
+    answer = main("condense", *INVERT, path)
+    assert answer.code == 0, answer.message
+    assert "20 images" in answer.out
+    other = ("paths.outputs=other", path)
+    assert main("condense", *INVERT, *other).code == 0
+    [one, two] = (tmp_path / name / "artifacts/images/digits-deep_inversion-2" for name in ("outputs", "other"))
+    assert (one / "images.safetensors").read_bytes() == (two / "images.safetensors").read_bytes()
+
+    shown = ("hydra.run.dir=run", "logger=tensorboard")
+    assert main("distill", *nets, f"data.made={one}", "loss.alpha=1", *shown).code == 0
+    assert (tmp_path / "run/checkpoints/generated.png").is_file()
+    assert main("report", "run", "-o", "report").code == 0
+    assert "Images that were made for the student" in (tmp_path / "report/index.html").read_text()
+
+    recipe = json.loads((one / "recipe.json").read_text())
+    assert recipe["condense"]["teacher"]["path"].startswith("sha256:")  # another teacher: other images
+
+
+def test_a_teacher_is_needed_and_must_be_a_file_of_weights(main):
+    for overrides, said in (
+        ((), r"condense\.teacher\.path=… is needed: a file of weights that `tutelage distill` wrote"),
+        (("condense.teacher.path=nowhere.safetensors",), "nowhere.safetensors"),
+    ):
+        answer = main("condense", *INVERT, *overrides, "hydra.run.dir=no")
+        assert answer.code != 0
+        assert re.search(said, answer.message), answer.message
+        assert "Traceback" not in answer.message
 
 
 def test_what_does_not_fit_is_one_sentence(main, made, tmp_path):

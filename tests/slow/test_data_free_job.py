@@ -12,10 +12,13 @@ from tutelage.checkpoints.weights import about
 
 pytestmark = pytest.mark.slow
 
-NETS = ("model@teacher=mlp", "model@student=cnn", "teacher.net.widths=[16]")  # dropout of the student: a chance
-FREE = (*NETS, *SPLITS, "trainer.log_every_n_steps=4")
+FREE = ("model@student=cnn", *SPLITS, "trainer.log_every_n_steps=4")  # dropout of the student: a chance
+TEACHER = ("model@teacher=mlp", "teacher.net.widths=[16]")
+NORMED = ("model@teacher=vgg4", "+teacher.taps.norm1=stage1.preact.-1.input", "loss.norms=[norm1]")
 TURNS = ("stages.student.turns.rounds=9", "stages.student.turns.generator.width=4")
-OWN = {"dafl": (), "dfad": (), "zskt": ("loss.attention=0",), "noise": ()}
+OWN = {
+    "dafl": TEACHER, "dfad": TEACHER, "zskt": (*TEACHER, "loss.attention=0"), "noise": TEACHER, "dfq": NORMED,
+}  # fmt: skip
 
 
 def run(
@@ -45,7 +48,7 @@ def test_a_student_without_data_is_written_measured_and_shown_like_any(main, tmp
     boards = [EventAccumulator(str(path)).Reload() for path in (folder / "tensorboard/student").glob("events*")]
     assert sum(len(board.Images("generated")) for board in boards if "generated" in board.Tags()["images"]) == 2
     assert main("report", str(folder), "-o", str(tmp_path / "report")).code == 0
-    assert "Images that the generator makes" in (tmp_path / "report/index.html").read_text()
+    assert "Images that were made for the student" in (tmp_path / "report/index.html").read_text()
 
 
 def test_without_a_teacher_the_student_is_the_control_to_the_bit(main, tmp_path):
@@ -55,7 +58,7 @@ def test_without_a_teacher_the_student_is_the_control_to_the_bit(main, tmp_path)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("loss", ["dafl", "dfad", "zskt", "noise"])
+@pytest.mark.parametrize("loss", ["dafl", "dfad", "dfq", "zskt", "noise"])
 def test_a_killed_run_ends_in_the_same_bits(main, cli, tmp_path, loss):
     often = "callbacks.recovery.every_n_steps=3"
     assert main(*run(tmp_path, "whole", loss, often)).code == 0

@@ -28,11 +28,15 @@ class TrainingSet:
         images: [N, C, H, W] float32, normalised.
         labels: [N] int64.
         classes: number of classes.
+        lowest: a pixel of 0, normalised; a number, or one for each channel [C, 1, 1].
+        highest: the same of 1.
     """
 
     images: Tensor
     labels: Tensor
     classes: int
+    lowest: Tensor | None = None
+    highest: Tensor | None = None
 
     def balanced(self, per_class: int, *chance: int | str) -> Tensor:
         """Draws rows, ``per_class`` of each class (all of a smaller one), class by class: a function of ``chance``."""

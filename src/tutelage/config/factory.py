@@ -303,7 +303,8 @@ def trainer(stage: DictConfig, name: str, folder: Path, tensorboard_dir: Path, b
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     given = {str(key): node for key, node in stage.callbacks.items() if node is not None}
     callbacks = [_callback(key, node, folder) for key, node in given.items()] + [Heartbeat(), GradientNorms()]
-    callbacks += [GeneratedImages()] if "turns" in stage else []
+    fixed = name == "student" and stage.data.get("made") is not None
+    callbacks += [GeneratedImages(fixed)] if fixed or "turns" in stage else []
     averages = distributed.is_up() and stage.trainer.get("strategy", "auto") in ("auto", "ddp")
     made: L.Trainer = instantiate(
         stage.trainer,

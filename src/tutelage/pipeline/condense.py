@@ -24,7 +24,7 @@ from tutelage.errors import TutelageError
 from tutelage.pipeline import artifacts
 from tutelage.pipeline.sweep import given
 from tutelage.runtime.files import write_atomically
-from tutelage.runtime.identity import made_with
+from tutelage.runtime.identity import made_with, with_contents
 from tutelage.runtime.job import job
 from tutelage.runtime.json_files import read_json, write_json
 
@@ -44,7 +44,14 @@ def condense_job(cfg: DictConfig) -> None:
         )
     refuse_unknown_keys(cfg, _KEYS)
     if cfg.get("condense") is None:
-        raise TutelageError("condense=… is needed: kip, label_solve, dm, dc, dsa, mtt or real")
+        raise TutelageError(
+            "condense=… is needed: kip, label_solve, dm, dc, dsa, mtt, deep_inversion, adaptive_deep_inversion or real"
+        )
+    if missing := sorted(OmegaConf.missing_keys(cfg.condense)):
+        raise TutelageError(
+            f"condense.{missing[0]}=… is needed: a file of weights that `tutelage distill` wrote, such as "
+            "…/checkpoints/last.safetensors"
+        )
     folder = Path(HydraConfig.get().runtime.output_dir)
     with job(cfg, folder, given(HydraConfig.get())):
         place, figures = condense(cfg, str(choices["condense"]))
@@ -80,7 +87,8 @@ def condense(cfg: DictConfig, choice: str) -> tuple[Path, dict[str, Any]]:
     method.start(train, cfg.seed)  # refuses before anything is made
     seen = {key: cfg.data[key] for key in ("mean", "std")}
     recipe = {
-        "condense": plain, "seed": cfg.seed, "data": data.fingerprint(), "split": [cfg.data.val_size, data.split_seed],
+        "condense": with_contents(plain), "seed": cfg.seed, "data": data.fingerprint(),
+        "split": [cfg.data.val_size, data.split_seed],
         "seen": OmegaConf.to_container(OmegaConf.create(seen), resolve=True), **made_with(plain),
     }  # fmt: skip
 
@@ -110,7 +118,8 @@ def _set(data: Data, split: str) -> TrainingSet:
     batches = list(data.whole(split))
     images, labels = (torch.cat([batch[name] for batch in batches]) for name in ("input", "label"))
     known = has_label(labels)
-    return TrainingSet(images[known], labels[known], data.num_classes)
+    black, white = ((pixel - data.normalise.mean) / data.normalise.std for pixel in (0, 1))
+    return TrainingSet(images[known], labels[known], data.num_classes, black, white)
 
 
 def _check_name(folder: Path, name: str) -> None:

@@ -52,7 +52,7 @@ def _curves(sweep: Sweep, cell: Cell) -> Iterable[Block]:
 
 
 def _generated(cell: Cell) -> Iterable[Block]:
-    """Yields the images that a generator made for the student, of the first seed that has some."""
+    """Yields the images that were made for the student, of the first seed that has some."""
     for seed, run in cell.runs.items():
         if (path := run.folder / "checkpoints" / "generated.png").is_file():
             try:
@@ -61,9 +61,9 @@ def _generated(cell: Cell) -> Iterable[Block]:
             except OSError as error:
                 yield Text(f"{path} cannot be shown: {error}", "note")
                 continue
-            title = f"Images that the generator makes after the last epoch (seed {seed})"
+            title = f"Images that were made for the student, at the end (seed {seed})"
             content = f'<img class="generated" src="{uri}" alt="{title}" title="{title}">'
-            yield Figure("generated", title, content, "The student learnt from such images, without real ones.")
+            yield Figure("generated", title, content, "The student learned from such images in place of real ones.")
             return
 
 

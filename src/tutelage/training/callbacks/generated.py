@@ -1,4 +1,4 @@
-"""Shows the images that a generator makes for its student."""
+"""Shows the images that were made for a student: by a generator in turn with it, or by ``tutelage condense`` before."""
 
 import io
 from pathlib import Path
@@ -22,15 +22,22 @@ _SIDE, _GAP, _TIMES = 8, 2, 10  # images in a row and rows; pixels between them;
 class GeneratedImages(L.Callback):
     """Logs 64 generated images to TensorBoard ten times in a training, and writes the last to ``generated.png``.
 
-    They are of the same random numbers each time, and in the brightness of the data.
+    They are of the same random numbers each time, and in the brightness of the data. Images that were made before the
+    training (``data.made``) are logged once.
+
+    Args:
+        fixed: whether the images are those of the data, of which the first 64 are shown.
     """
+
+    def __init__(self, fixed: bool = False):
+        self.fixed = fixed
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Logs them."""
         epochs = int(trainer.max_epochs or 1)
         every = max(1, epochs // _TIMES)
         boards = [one for one in trainer.loggers if isinstance(one, TensorBoardLogger)]
-        if boards and (trainer.current_epoch + 1) % every == 0:
+        if boards and (not trainer.current_epoch if self.fixed else (trainer.current_epoch + 1) % every == 0):
             picture = self._grid(trainer, pl_module)
             for board in boards:
                 board.experiment.add_image("generated", picture, logging_step(trainer))
@@ -42,17 +49,20 @@ class GeneratedImages(L.Callback):
         made = Image.fromarray(pixels.squeeze(2).numpy() if pixels.shape[2] == 1 else pixels.numpy())
         write_atomically(path, _png(made))
 
-    @staticmethod
-    def _grid(trainer: L.Trainer, pl_module: L.LightningModule) -> Tensor:
+    def _grid(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Tensor:
         """Returns the images as one, [C, H, W] uint8."""
         data: Data = trainer.datamodule  # type: ignore[attr-defined]
-        images = cast(AlternatingModule, pl_module).examples(_SIDE**2).float().cpu()
+        if self.fixed:
+            images = torch.cat([batch["input"] for batch in data.whole("train")])[: _SIDE**2].float()
+        else:
+            images = cast(AlternatingModule, pl_module).examples(_SIDE**2).float().cpu()
         pictures = data.pictures(images)
         return grid(images.sigmoid() if pictures is None else pictures)
 
 
 def grid(images: Tensor) -> Tensor:
-    """Returns images [64, C, H, W] in [0, 1] as one of 8 rows, [C, height, width] uint8."""
+    """Returns images [n, C, H, W] in [0, 1] as one of 8 columns, [C, height, width] uint8; white where none is left."""
+    images = torch.cat([images, images.new_ones(-len(images) % _SIDE, *images.shape[1:])])
     framed = torch.nn.functional.pad((images * 255).round().byte(), (0, _GAP, 0, _GAP), value=255)
     rows = framed.unflatten(0, (_SIDE, -1)).permute(2, 0, 3, 1, 4)  # C, row, height, column, width
     return rows.flatten(3, 4).flatten(1, 2)[:, :-_GAP, :-_GAP]

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.errors import TutelageError
+from tutelage.losses.data_free.batch_norm import BatchNormStatistics
+from tutelage.losses.data_free.competition import Competition
 from tutelage.losses.data_free.dafl import Activation, ClassBalance, OneHot
 from tutelage.losses.data_free.distances import ElementKL, LogitL1
 
@@ -46,7 +48,18 @@ def element_kl(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> fl
     return total / student.numel()
 
 
+def competition(student: Tensor, teacher: Tensor) -> float:
+    total = 0.0
+    for s, t in zip(student.tolist(), teacher.tolist(), strict=True):
+        p, q = shares(s, 3.0), shares(t, 3.0)
+        mixed = [min(max((a + b) / 2, 0.01), 0.99) for a, b in zip(p, q, strict=True)]
+        for side in (p, q):
+            total += sum(m * math.log(m / min(max(a, 0.01), 0.99)) for m, a in zip(mixed, side, strict=True)) / 2
+    return 1 - min(max(total / len(student), 0.0), 1.0)
+
+
 CASES = [
+    (Competition(), competition, (draw(5, 4), draw(5, 4, seed=1))),
     (OneHot(), one_hot, (draw(5, 4),)),
     (ClassBalance(), balance, (draw(5, 4),)),
     (Activation(), activation, (draw(5, 3, 2, 2),)),
@@ -89,3 +102,61 @@ def test_the_divergence_is_that_of_torch_with_its_default_reduction():
 def test_logits_of_pixels_are_refused(loss):
     with pytest.raises(TutelageError, match=r"expected non-empty logits \[B, C\]"):
         loss(torch.zeros(2, 3, 4, 4))
+
+
+def statistics(features: list[Tensor], means: list[Tensor], variances: list[Tensor]) -> float:
+    total = 0.0
+    for layer, (feature, mean, variance) in enumerate(zip(features, means, variances, strict=True)):
+        squares = [0.0, 0.0]
+        for c in range(feature.shape[1]):
+            values = feature[:, c].flatten().tolist()
+            found = sum(values) / len(values)
+            spread = sum((value - found) ** 2 for value in values) / len(values)
+            squares[0] += (found - mean[c].item()) ** 2
+            squares[1] += (spread - variance[c].item()) ** 2
+        total += (1 if layer else 10) * sum(math.sqrt(one) for one in squares)
+    return total
+
+
+LAYERS = [draw(4, 3, 2, 2), draw(4, 5, seed=1)], [draw(3, seed=2), draw(5, seed=3)], [draw(3, seed=4), draw(5, seed=5)]
+
+
+def test_statistics_equal_plain_sums_with_their_gradient_and_in_half_precision():
+    loss, expected = BatchNormStatistics(first=10.0), statistics(*LAYERS)
+    assert loss.double()(*LAYERS).item() == pytest.approx(expected, rel=1e-9)
+    features, means, variances = LAYERS
+    free = [x.clone().requires_grad_() for x in features]
+    assert torch.autograd.gradcheck(lambda *given: loss(given, means, variances), free)
+    half = [x.bfloat16().requires_grad_() for x in features]
+    found = loss.float()(half, means, variances)
+    assert found.item() == pytest.approx(expected, rel=2e-2)
+    found.backward()
+    assert all(x.grad is not None and bool(x.grad.isfinite().all()) for x in half)
+
+
+def test_statistics_that_are_met_cost_nothing_and_have_a_gradient_of_zero():
+    feature = draw(6, 3, 4, 4).requires_grad_()
+    values = feature.detach().transpose(0, 1).flatten(1)
+    loss = BatchNormStatistics().double()([feature], [values.mean(1)], [values.var(1, correction=0)])
+    loss.backward()
+    assert loss.item() == 0
+    assert bool((feature.grad == 0).all())
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (([], [], []), "at least one; found 0 layers, 0 means and 0 variances"),
+        ((LAYERS[0], LAYERS[1][:1], LAYERS[2]), "found 2 layers, 1 means and 2 variances"),
+        ((LAYERS[0][:1], LAYERS[1][1:], LAYERS[2][:1]), r"\[4, 3, 2, 2\] needs a mean .*; found \[5\] and \[3\]"),
+    ],
+)
+def test_statistics_of_other_layers_are_refused(given, said):
+    with pytest.raises(TutelageError, match=said):
+        BatchNormStatistics()(*given)
+
+
+def test_the_competition_is_one_at_agreement_and_cut_off_at_zero():
+    sure, other = torch.tensor([[40.0, 0, 0, 0]]), torch.tensor([[0.0, 40, 0, 0]])
+    assert Competition()(sure, sure).item() == pytest.approx(1.0)
+    assert Competition()(sure, other).item() == 0  # ½ KL(M‖P) + ½ KL(M‖Q) is 1.6 there, where no divergence of JS is
