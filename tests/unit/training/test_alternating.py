@@ -158,6 +158,35 @@ def test_zskt_is_the_authors_loop(made):
     assert [one.param_groups[0]["lr"] for one in trainer.optimizers] == pytest.approx([0, 0], abs=1e-12)
 
 
+def test_dfq_gives_images_the_statistics_of_the_teachers_layers(made):
+    """Of what enters each BatchNorm layer, while the teacher stays in eval."""
+    taps = [f"+teacher.taps.norm{i}=stage{i}.preact.-1.input" for i in (1, 2)]
+    nets = ("model@teacher=vgg4", "model@student=cnn", "student.net.dropout=0", *taps, "loss.norms=[norm1,norm2]")
+    module, trainer, data = made("dfq", "stages.student.turns.generator.latents=100", nets=nets)
+    hand = ByHand(module)
+    layers = [one for one in hand.teacher.modules() if isinstance(one, nn.BatchNorm2d)][:2]
+    seen: dict[nn.Module, Tensor] = {}
+    for layer in layers:
+        layer.register_forward_hook(lambda one, given, _: seen.update({one: given[0]}))
+    trainer.fit(module, datamodule=data)
+    of_generator = torch.optim.Adam(hand.generator.parameters(), lr=1e-4, betas=(0.5, 0.999))
+    for _ in hand.rounds():
+        images = hand.generator(noise())
+        z, p = hand.teacher(images), hand.student(images).log_softmax(1)
+        mean = z.softmax(1).mean(0)
+        loss = 0.5 * F.cross_entropy(z, z.argmax(1)) + 20 * (mean * mean.log()).sum()
+        loss = loss - 0.5 * F.kl_div(p, z.softmax(1), reduction="batchmean")
+        for layer in layers:
+            loss = loss + (seen[layer].mean((0, 2, 3)) - layer.running_mean).norm()
+            loss = loss + (seen[layer].var((0, 2, 3), unbiased=False) - layer.running_var).norm()
+        step(of_generator, loss)
+        for _ in range(5):
+            images = hand.generator(noise()).detach()
+            q, p = (hand.teacher(images).detach() / 20).softmax(1), (hand.student(images) / 20).log_softmax(1)
+            step(hand.student_optimizer, 400 * F.kl_div(p, q, reduction="batchmean"))
+    hand.same(module)
+
+
 def test_a_noise_student_has_one_optimizer(made):
     module, trainer, data = made("noise")
     trainer.fit(module, datamodule=data)
