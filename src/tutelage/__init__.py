@@ -9,6 +9,7 @@ From Python::
     module = tt.Distillation(student=net, teacher=frozen, objective=tt.Objective(...))  # under lightning.Trainer
     result = tt.distill("loss=dkd", "data=digits", seed=3)  # the whole protocol
     print(tt.plan("loss=dkd", "data=digits"))  # what that would train, reuse and write
+    files = tt.export("outputs/mine/checkpoints/best.safetensors", ["onnx", "int8"])  # for others to run, measured
     results = tt.compare(["loss=soft_target", "loss=dkd"], seeds=range(5))  # several, paired by seed
 
 Names are imported when they are first used, so that ``import tutelage`` costs nothing and changes nothing.
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from tutelage.api import distill as distill
     from tutelage.api import load as load
     from tutelage.api import plan as plan
+    from tutelage.deployment import Exported as Exported
+    from tutelage.deployment import export as export
+    from tutelage.deployment import predict as predict
     from tutelage.errors import TutelageError as TutelageError
     from tutelage.models.tapped import Tapped as Tapped
     from tutelage.objective import Objective as Objective
@@ -36,6 +40,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Comparison": "tutelage.api",
     "Distillation": "tutelage.training.plain",
+    "Exported": "tutelage.deployment",
     "Objective": "tutelage.objective",
     "Result": "tutelage.api",
     "Tapped": "tutelage.models.tapped",
@@ -43,8 +48,10 @@ _HOMES = {
     "TutelageError": "tutelage.errors",
     "compare": "tutelage.api",
     "distill": "tutelage.api",
+    "export": "tutelage.deployment",
     "load": "tutelage.api",
     "plan": "tutelage.api",
+    "predict": "tutelage.deployment",
 }
 __all__ = [*_HOMES, "__version__", "losses"]
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from omegaconf import DictConfig, ListConfig
 from torch import Tensor, nn
 
 from tutelage.config import resolvers
-from tutelage.config.composed import composed
+from tutelage.config.composed import as_word, composed
 from tutelage.config.saved import network_of
 from tutelage.errors import TutelageError
 from tutelage.evaluation.results import WEIGHTS
@@ -225,7 +224,7 @@ def distill(*overrides: str, folder: str | Path | None = None, **values: Any) ->
         >>> 0 < result.metrics["student"]["last"]["test"]["accuracy"] < 1
         True
     """
-    words = [*overrides, *(f"{key}={_as_word(value)}" for key, value in values.items())]
+    words = [*overrides, *(f"{key}={as_word(value)}" for key, value in values.items())]
     with composed(words, folder) as (cfg, place):
         return Result(place, run_job(cfg, words, place))
 
@@ -249,7 +248,7 @@ def plan(*overrides: str, multirun: bool = False, **values: Any) -> Plan:
         >>> [task.name for task in tt.plan("data=digits").tasks if task.action == "train"]
         ['teacher', 'control', 'student']
     """
-    words = [*overrides, *(f"{key}={_as_word(value)}" for key, value in values.items())]
+    words = [*overrides, *(f"{key}={as_word(value)}" for key, value in values.items())]
     return plan_jobs(words, multirun)
 
 
@@ -300,18 +299,3 @@ def compare(
 
 def _new_folder(parent: str) -> Path:
     return Path(parent) / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-
-
-def _as_word(value: Any) -> str:
-    """Returns a value as Hydra's override grammar reads it."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Mapping | DictConfig):
-        return "{" + ",".join(f"{key}:{_as_word(one)}" for key, one in value.items()) + "}"
-    if isinstance(value, list | tuple | ListConfig):
-        return "[" + ",".join(map(_as_word, value)) + "]"
-    if isinstance(value, str | Path):
-        return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
-    return str(value)

@@ -11,8 +11,8 @@ import tutelage
 ROOT = Path(tutelage.__file__).parent
 # From top to bottom: each imports only what stands below it.
 ORDER = (
-    "__main__", "api", "cli", "stacked", "pipeline", "report", "config", "condense", "training", "evaluation",
-    "sources", "objective", "models", "losses", "data", "tasks", "types", "checkpoints", "runtime", "compat", "errors",
+    "__main__", "api", "deployment", "cli", "stacked", "pipeline", "report", "config", "condense", "training",
+    "exporting", "evaluation", "sources", "objective", "models", "losses", "data", "tasks", "types", "checkpoints", "runtime", "compat", "errors",
     "seeding",
 )  # fmt: skip
 FILES = sorted(ROOT.rglob("*.py"))
@@ -21,6 +21,7 @@ FREE_OF = {
     "losses": ("lightning", "hydra", "omegaconf"),
     "models": ("lightning", "hydra", "omegaconf"),
     "tasks": ("lightning", "hydra", "omegaconf"),
+    "exporting": ("lightning", "hydra", "omegaconf"),
     "condense": ("lightning", "hydra", "omegaconf"),
     "cli": ("torch", "lightning"),
 }

@@ -55,8 +55,8 @@ def digest(state: nn.Module | Mapping[str, Tensor]) -> str:
     return sha.hexdigest()
 
 
-def save_network(net: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
-    """Writes ``net`` atomically, with ``about`` (plain JSON values) and the digest in the file's header.
+def save_network(net: nn.Module, path: Path, about: Mapping[str, Any], **further: str) -> None:
+    """Writes ``net`` atomically, with ``about`` (plain JSON values), the digest and ``further`` in the file's header.
 
     Rank 0 writes. For a sharded network every rank must call this, and returns once the file exists.
     """
@@ -74,7 +74,7 @@ def save_network(net: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
             places.add(place)
     if distributed.is_main():
         header = {"about": json.dumps(hidden(dict(about))), "digest": digest(state)}
-        write_atomically(path, serialise(state, {**header, "header_digest": recipe_digest(header)}))
+        write_atomically(path, serialise(state, {**header, **further, "header_digest": recipe_digest(header)}))
     if shards:
         distributed.barrier()
 

@@ -1,7 +1,12 @@
-"""Private APIs of torch."""
+"""Private APIs of torch, and its exporters, which change between releases."""
 
+import io
+import logging
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
@@ -94,3 +99,66 @@ def without_worker() -> Iterator[None]:
         yield
     finally:
         worker._worker_info = kept
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Context manager in which exporters neither warn, log nor print graphs: what they have to say they raise."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def traced_program(net: nn.Module, arguments: tuple[Tensor, ...], axes: list[dict[int, str]]) -> Any:
+    """Returns ``net`` as a program of ``torch.export``.
+
+    Args:
+        net: takes ``arguments`` by position, as ``*values``.
+        arguments: an example.
+        axes: for each argument the axes of any length, by number.
+    """
+    dynamic = tuple(dict.fromkeys(one, torch.export.Dim.DYNAMIC) for one in axes)
+    with _quiet(), torch.no_grad():
+        return torch.export.export(net, arguments, dynamic_shapes=(dynamic,))
+
+
+def write_onnx(
+    net: nn.Module, arguments: tuple[Tensor, ...], axes: list[dict[int, str]], names: list[str], path: Path
+) -> None:
+    """Writes ``net`` as an ONNX file with the output ``logits``, by the first of torch's two exporters that can.
+
+    The one on ``torch.export`` needs onnxscript; the one on TorchScript is deprecated, but writes some networks that
+    the other can't, such as those with fake quantisation.
+
+    Args:
+        net: takes ``arguments`` by position, as ``*values``.
+        arguments: an example.
+        axes: for each argument the axes of any length, by number, with their names.
+        names: of the arguments.
+        path: of the file.
+
+    Raises:
+        Exception: neither can; that of the last.
+    """
+    with _quiet(), torch.no_grad():
+        if find_spec("onnxscript") is not None:
+            try:
+                program = torch.onnx.export(
+                    net, arguments, dynamo=True, dynamic_shapes=(tuple(axes),), input_names=names,
+                    output_names=["logits"], verbose=False,
+                )  # fmt: skip
+                assert program is not None
+                program.save(path, external_data=False)
+                return
+            except Exception:  # of any kind: the other one is tried
+                path.unlink(missing_ok=True)
+        dynamic = {**dict(zip(names, axes, strict=True)), "logits": {0: "batch"}}
+        torch.onnx.export(
+            net, arguments, path, dynamo=False, input_names=names, output_names=["logits"], dynamic_axes=dynamic,
+            opset_version=17,
+        )  # fmt: skip

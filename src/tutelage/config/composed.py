@@ -1,9 +1,10 @@
 """Composes a job's config outside of a Hydra application: from Python, and for a plan of what a command would do."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -11,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from tutelage.compat.hydra import parse_files_once
@@ -91,3 +92,18 @@ def jobs_of_sweep(words: Sequence[str], verb: str = "distill") -> list[list[str]
     except CompactHydraException as error:
         raise TutelageError(explain(error)) from error
     return [list(job) for job in product(*choices)]
+
+
+def as_word(value: Any) -> str:
+    """Returns a value as Hydra's override grammar reads it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping | DictConfig):
+        return "{" + ",".join(f"{key}:{as_word(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list | tuple | ListConfig):
+        return "[" + ",".join(map(as_word, value)) + "]"
+    if isinstance(value, str | Path):
+        return "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return str(value)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -61,6 +62,16 @@ def _without_rewrites(node: Any) -> Any:
         isinstance(step, dict) and str(step.get("_target_")).startswith(_REWRITES) for step in steps
     )
     return {**node, "augment": None} if ours else node
+
+
+def task_alone(node: Any, path: str | Path, trusted: Iterable[str] = ()) -> Task:
+    """Returns a task by its config in a file, without data that name its outputs.
+
+    Raises:
+        TutelageError: the config names code that is not ``trusted``.
+    """
+    made: Task = instantiate(OmegaConf.create(vetted(node, f"{path}, task", trusted)))
+    return made
 
 
 def task_of(header: Mapping[str, Any], data: Data, path: str | Path, trusted: Iterable[str] = ()) -> Task:

@@ -42,7 +42,8 @@ def embedded(table: nn.Embedding, ids: Tensor, name: str) -> Tensor:
     """
     if ids.is_floating_point() or ids.dim() != 2:
         raise TutelageError(f"{name} reads token ids, integers [B, L]; found {ids.dtype} {list(ids.shape)}")
-    if ids.device.type == "cpu" and ids.numel() and (highest := int(ids.max())) >= table.num_embeddings:
+    checked = ids.device.type == "cpu" and not torch.compiler.is_exporting()  # a program has no branch on values
+    if checked and ids.numel() and (highest := int(ids.max())) >= table.num_embeddings:
         raise TutelageError(f"{name} has a vocabulary of {table.num_embeddings} ids; found the id {highest}")
     found: Tensor = table(ids)
     return found

@@ -22,14 +22,14 @@ def provenance(overrides: list[str]) -> Mapping[str, Any]:
         "command": sys.argv,
         "overrides": overrides,
         **_begun(),
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": {name: version(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "machine": f"{platform.platform()}, {os.cpu_count()} CPUs",
         "commit": _commit(),
     }
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
     """Returns the version of an installed package; ours, run from a checkout, has it in pyproject.toml. Else None."""
     try:
         return importlib.metadata.version(package)

@@ -30,20 +30,8 @@ class OnnxModel:
     """
 
     def __init__(self, path: str, output: str | None = None):
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise TutelageError("an ONNX model needs onnxruntime: pip install 'tutelage[onnx]'") from error
-        if not Path(path).is_file():
-            raise TutelageError(f"{Path(path).absolute()}: no such ONNX file")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it would compete with training
+        self._session = open_session(Path(path))
         self.path = path
-        try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's own exceptions share no other base
-            raise TutelageError(f"{path}: onnxruntime cannot load it ({_line(error)})") from error
         self.version = hashlib.sha256(Path(path).read_bytes()).hexdigest()
         outputs = [found.name for found in self._session.get_outputs()]
         if output is not None and output not in outputs:
@@ -70,8 +58,34 @@ class OnnxModel:
         try:
             return self._session.run([self._output], {self._input: filled})[0][: len(images)]
         except Exception as error:  # as above
-            raise TutelageError(f"{self.path} cannot take images {list(filled.shape)}: {_line(error)}") from error
+            raise TutelageError(f"{self.path} cannot take images {list(filled.shape)}: {first_line(error)}") from error
 
 
-def _line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+def open_session(path: Path, threads: int | None = None) -> Any:
+    """Returns a session of onnxruntime on the CPU.
+
+    Args:
+        path: an ONNX file.
+        threads: of an operator; None: as many as torch uses.
+
+    Raises:
+        TutelageError: onnxruntime is not installed, or the file is missing or not a model.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise TutelageError("an ONNX model needs onnxruntime: pip install 'tutelage[onnx]'") from error
+    if not path.is_file():
+        raise TutelageError(f"{path.absolute()}: no such ONNX file")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads() if threads is None else threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it would compete with training
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exceptions share no other base
+        raise TutelageError(f"{path}: onnxruntime cannot load it ({first_line(error)})") from error
+
+
+def first_line(error: Exception) -> str:
+    """Returns the first line of an error's message."""
+    return (str(error) or type(error).__name__).strip().splitlines()[0]

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -217,6 +217,23 @@ class Task(ABC):
             Name → [B, …].
         """
         return {"logits": logits, "label": label}
+
+    def columns(self, logits: Tensor, names: Sequence[str]) -> dict[str, list[Any]]:
+        """Returns the answers to a batch as columns of a table.
+
+        Args:
+            logits: [B, C].
+            names: of the C classes or outputs.
+
+        Returns:
+            Name of the column → [B] values.
+
+        Raises:
+            TutelageError: an answer is not one for an example.
+        """
+        raise TutelageError(
+            f"task={self.name}: an example has an answer for each of its positions, which is no row of a table"
+        )
 
     @abstractmethod
     def figures(self, own: Saved, teacher: Saved | None = None) -> dict[str, float]:

@@ -1,5 +1,8 @@
 """One of several classes for each example."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -48,6 +51,13 @@ class Classification(Task):
     def rows(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Returns probabilities [B, C] and labels [B]."""
         return logits.softmax(-1), label
+
+    def columns(self, logits: Tensor, names: Sequence[str]) -> dict[str, list[Any]]:
+        """Returns ``prediction``, the most probable class, its ``probability``, and that of each class."""
+        shares = logits.softmax(-1)
+        most, choice = shares.max(-1)
+        found = {"prediction": [names[number] for number in choice.tolist()], "probability": most.tolist()}
+        return {**found, **{f"p({name})": shares[:, place].tolist() for place, name in enumerate(names)}}
 
     def figures(self, own: Saved, teacher: Saved | None = None) -> dict[str, float]:
         """Returns :func:`tutelage.tasks.metrics.classification.figures`."""

@@ -1,6 +1,7 @@
 """Several yes-or-no labels for each example."""
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import torch.nn.functional as F
@@ -85,6 +86,12 @@ class MultiLabel(Task):
     def rows(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Returns probabilities [B, K] and integers [B, K], −1 where the label is not known."""
         return logits.sigmoid(), label.nan_to_num(_UNKNOWN).long()
+
+    def columns(self, logits: Tensor, names: Sequence[str]) -> dict[str, list[Any]]:
+        """Returns ``prediction``, the labels above one half with spaces between, and the probability of each label."""
+        shares = logits.sigmoid()
+        chosen = [" ".join(name for name, one in zip(names, row, strict=True) if one > 0.5) for row in shares.tolist()]
+        return {"prediction": chosen, **{f"p({name})": shares[:, place].tolist() for place, name in enumerate(names)}}
 
     def figures(self, own: Saved, teacher: Saved | None = None) -> dict[str, float]:
         """Returns :func:`tutelage.tasks.metrics.multilabel.figures`."""

@@ -1,6 +1,7 @@
 """One or several numbers for each example."""
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -78,6 +79,12 @@ class Regression(Task):
         kept = ~label.isnan().any(1)
         values, labels = logits[kept], label[kept]
         return (values[:, 0], labels[:, 0]) if label.shape[1] == 1 else (values, labels)
+
+    def columns(self, logits: Tensor, names: Sequence[str]) -> dict[str, list[Any]]:
+        """Returns ``prediction``; of several numbers an example one column each."""
+        if len(names) == 1:
+            return {"prediction": logits[:, 0].tolist()}
+        return {f"prediction({name})": logits[:, place].tolist() for place, name in enumerate(names)}
 
     def figures(self, own: Saved, teacher: Saved | None = None) -> dict[str, float]:
         """Returns :func:`tutelage.tasks.metrics.regression.figures`."""

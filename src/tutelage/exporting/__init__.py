@@ -1,0 +1,1 @@
+"""Trained networks as files that others run, and what these files measure."""

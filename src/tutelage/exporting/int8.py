@@ -1,0 +1,64 @@
+"""ONNX files in 8 bits: weights and activations quantised after training, with ranges from training examples."""
+
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tutelage.errors import TutelageError
+from tutelage.exporting.onnx import Onnx, describe, write_plain
+from tutelage.exporting.subject import Subject
+from tutelage.sources.onnx_model import first_line
+from tutelage.types import Batch
+
+
+class Int8(Onnx):
+    """An ONNX file whose products are of 8-bit integers: weights by channel, activations by tensor.
+
+    Between nodes QuantizeLinear and DequantizeLinear, which any runtime of ONNX knows. The range of an activation is
+    the least and the greatest value on the calibration examples. Weights use 7 of their 8 bits: processors without
+    VNNI add pairs of products in 16 bits, where full ones overflow without a word.
+    """
+
+    name = "int8"
+    file = "model.int8.onnx"
+
+    def write(self, subject: Subject, folder: Path, calibration: Callable[[], list[Batch]]) -> None:
+        """Writes ``model.int8.onnx``.
+
+        Raises:
+            TutelageError: the network has an operator that ONNX lacks, or can't be quantised.
+        """
+        from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+
+        target = folder / self.file
+        with TemporaryDirectory(dir=folder, prefix=".int8.") as work:
+            plain, ready = Path(work) / "plain.onnx", Path(work) / "ready.onnx"
+            write_plain(subject, plain, self.name)
+            try:
+                quant_pre_process(plain, ready, skip_symbolic_shape=True)
+                quantize_static(
+                    ready, target, _Reader(subject, calibration()), quant_format=QuantFormat.QDQ, per_channel=True,
+                    activation_type=QuantType.QInt8, weight_type=QuantType.QInt8, reduce_range=True,
+                )  # fmt: skip
+            except Exception as error:  # whatever onnxruntime raises
+                target.unlink(missing_ok=True)
+                raise TutelageError(
+                    f"format=int8: {type(subject.net).__name__} can't be quantised: {first_line(error)}"
+                ) from error
+        describe(target, subject.about | {"bits": 8})
+
+
+class _Reader:
+    """Gives onnxruntime the calibration examples; it asks for no base class."""
+
+    def __init__(self, subject: Subject, batches: list[Batch]):
+        self.subject, self.batches = subject, iter(batches)
+
+    def get_next(self) -> dict[str, Any] | None:
+        batch = next(self.batches, None)
+        if batch is None:
+            return None
+        arguments = self.subject.arguments(batch)
+        return {name: x.numpy() for name, x in zip(self.subject.example, arguments, strict=True)}

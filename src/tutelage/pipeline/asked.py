@@ -1,0 +1,158 @@
+"""What a trained network is asked: images of a folder, texts or numbers of a table; as batches."""
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from tutelage.data.examples import Examples
+from tutelage.data.folder_scan import list_images
+from tutelage.data.image_folder import FilePixels
+from tutelage.data.parquet import rows_of
+from tutelage.data.pil_images import eight_bit
+from tutelage.data.text.encode import Encoder
+from tutelage.data.text.rows import Columns, lines_of, read
+from tutelage.data.text.tokenizer import Tokenizer
+from tutelage.data.text.tokens import TokenSet
+from tutelage.errors import TutelageError, nearest
+from tutelage.types import Batch
+
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+_SHOWN = 40  # characters of a value in a message
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Examples without labels.
+
+    Attributes:
+        name: of the column that says which example a row answers.
+        keys: its values.
+        batch: indices → the fields of a batch.
+    """
+
+    name: str
+    keys: Sequence[Any]
+    batch: Callable[[Tensor], Batch]
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Yields all examples in order."""
+        yield from (self.batch(rows) for rows in torch.arange(len(self.keys)).split(size))
+
+
+def texts(path: Path, text: str, pair: str | None, tokenizer: Tokenizer, max_length: int) -> Asked:
+    """Returns the texts of a table, or of the lines of a ``.txt`` file, cut as in training.
+
+    Raises:
+        TutelageError: the file is missing, damaged or no table, or lacks a column; names the line.
+    """
+    rows = read([path], Columns(text, pair, None), "utf-8")
+    tokens = Encoder(tokenizer, max_length)(rows)
+    found = TokenSet(Examples(tokens, torch.zeros(len(rows), dtype=torch.long)), torch.arange(len(rows)), tokenizer.pad)
+
+    def batch(indices: Tensor) -> Batch:
+        fields = found[0, indices]
+        own = {name: fields[name] for name in ("input", "mask", "segment") if name in fields}
+        return own | {f"student_{name}": x for name, x in own.items()}
+
+    return Asked("row", range(len(rows)), batch)
+
+
+def images(folder: Path, about: Mapping[str, Any]) -> Asked:
+    """Returns the images below a folder, scaled and cropped to the network's size as ``data=image_folder`` does.
+
+    Raises:
+        TutelageError: the network takes no images, or there are none.
+    """
+    shape = about["input_shape"] or ()
+    if len(shape) != 3:
+        raise TutelageError(f"input={folder} is a folder of images; the network takes inputs of shape {[*shape]}")
+    found = list_images(folder)
+    if not found.images:
+        raise TutelageError(f"input={folder} holds no image{f': {found.reasons()}' if found.ignored else ''}")
+    pixels = FilePixels(folder, np.array([os.fsencode(name) for name in found.images]), tuple(shape))
+    return Asked("file", found.images, lambda rows: {"input": _normalised(pixels[rows], about)})
+
+
+def numbers(path: Path, columns: Sequence[str] | None, about: Mapping[str, Any]) -> Asked:
+    """Returns the rows of a table of numbers, or of encoded images in a column of a parquet file.
+
+    Numbers fill the network's input in the order of the columns; those of pixels are from 0 to 1.
+
+    Raises:
+        TutelageError: the file is missing, damaged or no table, a column is missing, there are too few or many for the
+            network, or a value is no number; names the row.
+    """
+    shape = tuple(about["input_shape"] or ())
+    found = []
+    for number, row in enumerate(_rows(path)):
+        chosen = [*row] if columns is None else [str(name) for name in columns]
+        for name in chosen:
+            if name not in row:
+                raise TutelageError(f"{path}, row {number}: no column {name!r}; {nearest(name, row)}")
+        values = [row[name] for name in chosen]
+        pictures = [one for one in values if isinstance(one, Image.Image)]
+        if len(shape) == 3 and len(pictures) == 1:
+            found.append(_picture(pictures[0], shape))
+        else:
+            found.append(_floats(values, chosen, prod(shape), f"{path}, row {number}").reshape(shape))
+    if not found:
+        raise TutelageError(f"{path} holds no row")
+    stacked = torch.from_numpy(np.stack(found))
+    return Asked("row", range(len(found)), lambda rows: {"input": _normalised(stacked[rows], about)})
+
+
+def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    if not path.is_file():
+        raise TutelageError(f"input={path}: there is no such file or folder")
+    if path.suffix not in TABLES:
+        raise TutelageError(f"input={path}: expected a folder of images, or a file that ends in {', '.join(TABLES)}")
+    if path.suffix == ".parquet":
+        yield from rows_of(path)
+        return
+    lines = (line for _, line in lines_of(path, "utf-8"))
+    try:
+        if path.suffix == ".jsonl":
+            yield from (json.loads(line) for line in lines if line.strip())
+        else:
+            yield from csv.DictReader(lines, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+    except (csv.Error, ValueError) as error:
+        raise TutelageError(f"input={path} can't be read as {path.suffix}: {error}") from error
+
+
+def _floats(values: Sequence[Any], names: Sequence[str], wanted: int, where: str) -> np.ndarray:
+    if len(values) != wanted:
+        raise TutelageError(
+            f"{where}: the network takes {wanted} numbers; found {len(values)} columns, {', '.join(names[:5])} …: "
+            "columns=[…] names those that it reads, in order"
+        )
+    for name, value in zip(names, values, strict=True):
+        try:
+            float(value)
+        except (TypeError, ValueError):
+            raise TutelageError(f"{where}: column {name!r} is {value!r:.{_SHOWN}}; expected a number") from None
+    return np.array([float(value) for value in values], np.float32)
+
+
+def _picture(image: Image.Image, shape: tuple[int, ...]) -> np.ndarray:
+    channels, height, width = shape
+    fitted = ImageOps.fit(
+        eight_bit(image).convert("L" if channels == 1 else "RGB"), (width, height), Image.Resampling.BILINEAR
+    )
+    return np.asarray(fitted, np.float32).reshape(height, width, channels).transpose(2, 0, 1) / 255
+
+
+def _normalised(inputs: Tensor, about: Mapping[str, Any]) -> Tensor:
+    if not about["mean"] or not about["std"]:
+        return inputs
+    mean, std = (torch.tensor(about[key])[:, None, None] for key in ("mean", "std"))
+    return (inputs - mean) / std

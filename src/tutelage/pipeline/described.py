@@ -1,0 +1,69 @@
+"""What an exported file says of itself, and the files that stand beside it: a tokenizer, or what images become."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tutelage.data.module import Data
+from tutelage.data.text.base import TextData
+from tutelage.runtime.provenance import version
+from tutelage.tasks.classification import Classification
+
+TOKENIZER = "tokenizer.json"
+STUDENTS = "student_input"  # the field of a student with a tokenizer of its own
+
+
+def description(header: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what is needed to ask a network, by the header of its file of weights.
+
+    Args:
+        header: of the file.
+
+    Returns:
+        ``network`` and ``task``, their configs; ``class_names``, one for each output; ``input_shape``, ``mean`` and
+        ``std`` of images, null of others; ``max_length`` of texts.
+    """
+    data: Mapping[str, Any] = header.get("data") or {}
+    outputs = data.get("num_outputs") or data.get("num_classes") or 0
+    names = header.get("class_names") or data.get("class_names") or [str(number) for number in range(outputs)]
+    task = f"{Classification.__module__}.{Classification.__name__}"
+    return {
+        "tutelage": version("tutelage"), "network": header.get("network"),
+        "task": header.get("task") or {"_target_": task}, "class_names": [*names],
+        **{key: data.get(key) for key in ("input_shape", "mean", "std", "max_length")},
+    }  # fmt: skip
+
+
+def files_beside(header: Mapping[str, Any], data: Data, fields: list[str]) -> dict[str, str]:
+    """Returns the files that stand beside a network's, by name, with the names that Hugging Face's libraries read.
+
+    Args:
+        header: of the file of weights.
+        data: that it was trained for.
+        fields: of a batch that it reads.
+    """
+    if isinstance(data, TextData):
+        return _of_texts(data, STUDENTS in fields)
+    found: Mapping[str, Any] = header.get("data") or {}
+    shape = [*(found.get("input_shape") or ())]
+    if len(shape) != 3 or not found.get("mean"):
+        return {}
+    size = {"height": shape[1], "width": shape[2]}
+    processor = {
+        "do_resize": True, "size": size, "resample": 2, "do_rescale": True, "rescale_factor": 1 / 255,
+        "do_normalize": True, "image_mean": found["mean"], "image_std": found["std"],
+    }  # fmt: skip
+    return {"preprocessor_config.json": _text(processor)}
+
+
+def _of_texts(data: TextData, students: bool) -> dict[str, str]:
+    tokenizer = data.student_encode.tokenizer if students and data.student_encode else data.tokenizer
+    inner = tokenizer.inner
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": data.input_shape[0]}
+    if (pad := inner.id_to_token(tokenizer.pad)) is not None:
+        config["pad_token"] = pad
+    return {TOKENIZER: inner.to_str(), "tokenizer_config.json": _text(config)}
+
+
+def _text(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, indent=1) + "\n"

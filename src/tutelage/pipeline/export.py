@@ -1,0 +1,251 @@
+"""``tutelage export``: writes a trained network in other formats, and measures the files."""
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from torch import Tensor, nn
+
+from tutelage.checkpoints.weights import digest
+from tutelage.config.saved import data_of, network_of, task_of
+from tutelage.config.unknown_keys import refuse_unknown_keys
+from tutelage.data.module import Data
+from tutelage.errors import TutelageError
+from tutelage.evaluation.cost import multiply_adds, parameters
+from tutelage.exporting.base import Format
+from tutelage.exporting.card import card
+from tutelage.exporting.formats import chosen
+from tutelage.exporting.measure import Measured, measured, paired_difference, with_interval
+from tutelage.exporting.subject import FromPixels, Subject, fields_of
+from tutelage.exporting.table import table
+from tutelage.pipeline.described import description, files_beside
+from tutelage.pipeline.sweep import given
+from tutelage.pipeline.timing import BATCHES, timed
+from tutelage.report.runs import Run, read_run
+from tutelage.runtime import manifest
+from tutelage.runtime.files import is_missing, write_atomically
+from tutelage.runtime.job import job
+from tutelage.runtime.json_files import read_json, write_json
+from tutelage.tasks.base import Task
+from tutelage.types import Batch
+
+log = logging.getLogger(__name__)
+
+FIGURES = "export.json"
+_KEYS = (
+    "checkpoint", "format", "output", "overwrite", "preprocess", "calibration", "teacher", "split", "threads", "data",
+    "trust", "paths.outputs",
+)  # fmt: skip
+_AT_ONCE = 32  # calibration examples
+
+
+def export_job(cfg: DictConfig) -> Path:
+    """Exports ``checkpoint``; prints a table of the files and what they measure, and returns their folder."""
+    refuse_unknown_keys(cfg, _KEYS)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    with job(cfg, folder, given(HydraConfig.get())):
+        output, document = export(cfg)
+    Console(soft_wrap=True).print(table(document))
+    print(output)
+    return output
+
+
+def export(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
+    """Writes a network in the formats of a config.
+
+    Args:
+        cfg: of the verb.
+
+    Returns:
+        The folder, and the content of its ``export.json``.
+
+    Raises:
+        TutelageError: a key or the checkpoint is wrong, the folder holds something else, or a format can't express the
+            network; then the folder is as it was.
+    """
+    formats = _check(cfg)
+    checkpoint = Path(cfg.checkpoint)
+    net, header = network_of(checkpoint, cfg.trust)
+    output = Path(cfg.output) if cfg.output is not None else _place(checkpoint)
+    _check_output(output, digest(net), cfg.overwrite)
+    data = data_of(header, cfg.data, checkpoint, cfg.trust)
+    task = task_of(header, data, checkpoint, cfg.trust)
+    subject = _subject(cfg, net, header, data)
+    work = output.with_name(f".{output.name}.{os.getpid()}.work")
+    work.mkdir(parents=True)
+    try:
+        for one in formats:
+            one.write(subject, work, lambda: _calibration(data, cfg.calibration))
+        beside = files_beside(header, data, [*subject.example])
+        document = _Measuring(cfg, subject, data, task, checkpoint).document(formats, work)
+        write_json(work / FIGURES, document)
+        run = _run_of(checkpoint)
+        page = card(document, run.metrics if run else {}, run.provenance if run else {}, [*beside])
+        for name, content in {**beside, "README.md": page}.items():
+            write_atomically(work / name, content.encode())
+        _publish(work, output)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return output, document
+
+
+def _check(cfg: DictConfig) -> list[Format]:
+    if OmegaConf.is_missing(cfg, "checkpoint"):
+        raise TutelageError("checkpoint=… is needed: a file that `tutelage distill` wrote, such as …/last.safetensors")
+    if cfg.split not in ("val", "test"):
+        raise TutelageError(f"split must be val or test; found {cfg.split!r}")
+    for key in ("calibration", "threads"):
+        if cfg[key] is not None and (not isinstance(cfg[key], int) or cfg[key] < 1):
+            raise TutelageError(f"{key} must be at least 1; found {cfg[key]!r}")
+    names = cfg.format if isinstance(cfg.format, str) else OmegaConf.to_container(cfg.format)
+    return chosen(names)  # type: ignore[arg-type]
+
+
+def _place(checkpoint: Path) -> Path:
+    above = checkpoint.absolute().parent
+    return (above.parent if above.name == "checkpoints" else above) / "export" / checkpoint.stem
+
+
+def _check_output(output: Path, weights: str, overwrite: bool) -> None:
+    """Refuses a place that holds something else than an earlier export of the same weights."""
+    if is_missing(output) or (overwrite and output.is_dir()):
+        return
+    if not output.is_dir():
+        raise TutelageError(f"output={output} is a file; expected a folder, or none")
+    if not any(output.iterdir()):
+        return
+    try:
+        same = manifest.read(output) and read_json(output / FIGURES).get("weights") == weights
+    except TutelageError:
+        same = False
+    if not same:
+        raise TutelageError(
+            f"output={output} holds something else than an export of this network: choose another folder, or say "
+            "overwrite=true"
+        )
+
+
+def _subject(cfg: DictConfig, net: nn.Module, header: Mapping[str, Any], data: Data) -> Subject:
+    about, sample = description(header), data.sample(2)
+    pixels = None
+    if cfg.preprocess is not None:
+        if not about["mean"] or not about["std"]:
+            raise TutelageError(f"preprocess={cfg.preprocess}: the data have no mean and std of pixels (data.mean)")
+        pixels = FromPixels(str(cfg.preprocess), about["mean"], about["std"])
+    example = fields_of(net, sample)
+    about |= {"fields": [*example], "preprocess": cfg.preprocess}
+    return Subject(
+        net.eval(), example, pixels, about, header, lambda path: network_of(path, cfg.trust)[0],
+        texts=data.vocab_size is not None,
+    )  # fmt: skip
+
+
+def _calibration(data: Data, count: int) -> list[Batch]:
+    """Returns training examples without augmentation: the first of a permutation with a fixed seed."""
+    dataset: Any = data.whole("train").dataset
+    rows = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:count]
+    return [dataset[0, some] for some in data.short_first(dataset, rows).split(_AT_ONCE)]
+
+
+def _publish(work: Path, output: Path) -> None:
+    """Moves finished files to their place; what else is there stays, and is none of the manifest's."""
+    names = sorted(path.name for path in work.iterdir() if path.is_file())
+    output.mkdir(parents=True, exist_ok=True)
+    (output / manifest.NAME).unlink(missing_ok=True)
+    for name in names:
+        os.replace(work / name, output / name)
+    manifest.write(output, names)
+
+
+def _run_of(checkpoint: Path) -> Run | None:
+    """Returns the run that a checkpoint belongs to; None of another file."""
+    folder = checkpoint.absolute().parent.parent
+    if checkpoint.absolute().parent.name != "checkpoints" or not (folder / "metrics.json").is_file():
+        return None
+    found = read_run(folder)
+    return None if found.problem else found
+
+
+@dataclass(frozen=True, eq=False)
+class _Measuring:
+    """Measures exported files beside the network and its teacher."""
+
+    cfg: DictConfig
+    subject: Subject
+    data: Data
+    task: Task
+    checkpoint: Path
+
+    def document(self, formats: list[Format], folder: Path) -> dict[str, Any]:
+        """Returns the content of ``export.json``."""
+        net = self.subject.net
+        trained = self._answers(net)
+        document: dict[str, Any] = {
+            "schema": 1, "checkpoint": str(self.checkpoint.absolute()), "weights": digest(net),
+            "about": dict(self.subject.header), "described": self.subject.about, "split": self.cfg.split,
+            "threads": self._threads, "task": self.task.figure_kinds.document(), "parameters": parameters(net),
+            "multiply_adds": multiply_adds(net, self.data.sample(1)),
+            "headline": with_interval(self.task, trained.saved),
+            "trained": self._entry(trained, self.checkpoint, self._inputs(raw=False)),
+        }  # fmt: skip
+        if teacher := self._teacher():
+            document["teacher"] = teacher
+        document["formats"] = {one.name: self._of_format(one, folder, trained) for one in formats}
+        return document
+
+    @property
+    def _threads(self) -> int:
+        return int(self.cfg.threads or torch.get_num_threads())
+
+    def _answers(self, net: nn.Module) -> Measured:
+        fields = [*self.subject.example]
+        return measured(net, self.subject.net, fields, self.data.whole(self.cfg.split), self.task)
+
+    def _of_format(self, one: Format, folder: Path, trained: Measured) -> dict[str, Any]:
+        log.info("measuring %s", one.file)
+        found = self._answers(one.runtime(self.subject, folder))
+        raw = self.subject.pixels is not None
+        entry = {"file": one.file, **self._entry(found, folder / one.file, self._inputs(raw))}
+        return {
+            **entry, "largest_difference": found.difference,
+            "difference": paired_difference(self.task, found.saved, trained.saved),
+        }  # fmt: skip
+
+    def _entry(self, found: Measured, path: Path, inputs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+        spent = timed(path, inputs, self._threads, [*self.cfg.trust])
+        return {"bytes": path.stat().st_size, "figures": found.figures, **spent}
+
+    def _inputs(self, raw: bool, fields: Mapping[str, Tensor] | None = None) -> dict[int, dict[str, Any]]:
+        """Returns what latency is measured on: the first examples of the split, repeated where there are fewer."""
+        dataset: Any = self.data.whole(self.cfg.split).dataset
+        batch = dataset[0, torch.arange(max(BATCHES)) % len(dataset)]
+        names = [*(fields or self.subject.example)]
+        values = {name: batch[name] for name in names}
+        if raw:
+            values = dict(zip(names, self.subject.arguments(batch), strict=True))
+        return {size: {name: x[:size].numpy() for name, x in values.items()} for size in BATCHES}
+
+    def _teacher(self) -> dict[str, Any] | None:
+        """Returns the entry of the teacher; None without a file of one that reads the same data."""
+        path = self.cfg.teacher
+        if path is None and (run := _run_of(self.checkpoint)) and (place := run.place("teacher")):
+            path = place / f"{run.weights('teacher', 'last')}.safetensors"
+            if not path.is_file():
+                return None
+        if path is None:
+            return None
+        net = network_of(path, self.cfg.trust)[0].eval()
+        fields = fields_of(net, self.data.sample(2))
+        found = measured(net, net, [*fields], self.data.whole(self.cfg.split), self.task)
+        return {
+            "checkpoint": str(Path(path).absolute()), "parameters": parameters(net),
+            **self._entry(found, Path(path), self._inputs(raw=False, fields=fields)),
+        }  # fmt: skip

@@ -1,0 +1,180 @@
+"""Every format holds the network: its answers, its size, and what can't be written."""
+
+import subprocess
+import sys
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from command import environment
+from torch import nn
+
+from tutelage import TutelageError
+from tutelage.compat import torch as compat
+from tutelage.exporting import base
+from tutelage.exporting.formats import FORMATS, chosen
+from tutelage.exporting.subject import FromPixels, Subject, fields_of
+from tutelage.models.bilstm import BiLSTM
+from tutelage.models.mlp import MLP
+from tutelage.models.text_cnn import TextCNN
+from tutelage.models.text_transformer import TextTransformer
+
+MEAN, STD = [0.25], [0.5]
+TOLERANCE = 1e-5
+
+
+@pytest.fixture
+def old_exporter(monkeypatch):
+    """Without onnxscript, whose exporter takes seconds for the smallest network."""
+    monkeypatch.setattr(compat, "find_spec", lambda name: None)
+
+
+def batch(rows: int = 5) -> dict[str, torch.Tensor]:
+    whole = torch.rand(5000, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    levels = (whole * 255).round() / 255
+    return {"input": ((levels - MEAN[0]) / STD[0])[:rows], "key": torch.arange(rows)}
+
+
+def subject(net: nn.Module, sample: dict[str, torch.Tensor], pixels: str | None = None, texts: bool = False) -> Subject:
+    about = {"class_names": [], "fields": [], "preprocess": pixels}
+    raw = FromPixels(pixels, MEAN, STD) if pixels else None
+    return Subject(net.eval(), fields_of(net, sample), raw, about, {}, lambda path: net, texts)
+
+
+def answers(one: str, made: Subject, folder, sample) -> torch.Tensor:
+    FORMATS[one].write(made, folder, lambda: [sample])
+    runtime = FORMATS[one].runtime(made, folder)
+    with torch.no_grad():
+        return runtime(**{name: sample[name] for name in made.example})
+
+
+@pytest.mark.parametrize("pixels", [None, "unit", "bytes"])
+@pytest.mark.parametrize("one", ["onnx", "torch_export"])
+def test_a_file_answers_as_the_network_for_any_size_of_batch(one, pixels, tmp_path, old_exporter):
+    net, sample = MLP([1, 8, 8], [8], 3), batch()
+    made = subject(net, sample, pixels)
+    found = answers(one, made, tmp_path, sample)
+    assert torch.allclose(found, net(sample["input"]), atol=TOLERANCE)
+    assert made.arguments(sample)[0].dtype == (torch.uint8 if pixels == "bytes" else torch.float32)
+
+
+def test_onnx_takes_what_its_description_says(tmp_path, old_exporter):
+    net, sample = MLP([1, 8, 8], [8], 3), batch()
+    answers("onnx", subject(net, sample, "bytes"), tmp_path, sample)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    assert [(one.name, one.shape, one.type) for one in session.get_inputs()] == [
+        ("input", ["batch", 1, 8, 8], "tensor(uint8)")
+    ]
+    assert [one.name for one in session.get_outputs()] == ["logits"]
+    assert '"preprocess": "bytes"' in session.get_modelmeta().custom_metadata_map["tutelage"]
+
+
+def test_a_program_has_no_storage_but_its_weights(tmp_path):
+    net, sample = MLP([1, 8, 8], [8], 3), batch(2)  # two rows of a tensor of 1.28 MB
+    answers("torch_export", subject(net, sample), tmp_path, sample)
+    assert (tmp_path / "model.pt2").stat().st_size < 60_000
+
+
+def test_int8_is_near_and_its_weights_are_bytes(tmp_path, old_exporter):
+    torch.manual_seed(0)
+    net, sample = MLP([1, 8, 8], [64], 3), batch(64)
+    found = answers("int8", subject(net, sample), tmp_path, sample)
+    theirs = net(sample["input"])
+    assert (found - theirs).abs().max() < 0.05 * theirs.abs().max()
+    assert not torch.equal(found, theirs)
+    import onnx
+
+    weights = onnx.load(tmp_path / "model.int8.onnx").graph.initializer
+    assert sum(np.prod(one.dims) for one in weights if one.data_type == onnx.TensorProto.INT8) >= 64 * 64
+    assert [path.name for path in tmp_path.iterdir()] == ["model.int8.onnx"]
+
+
+TEXTS = {
+    "input": torch.randint(1, 30, (4, 9), generator=torch.Generator().manual_seed(0)),
+    "mask": torch.arange(9) < torch.tensor([[9], [4], [7], [9]]),
+}
+
+
+@pytest.mark.parametrize("one", ["onnx", "torch_export"])
+def test_texts_have_any_length(one, tmp_path, old_exporter):
+    net = TextTransformer(30, 3, 8, 1, 2, length=16)
+    made = subject(net, TEXTS, texts=True)
+    for width in (9, 5):
+        sample = {name: x[:, :width] for name, x in TEXTS.items()}
+        found = answers(one, made, tmp_path, sample)
+        assert torch.allclose(found, net(**sample), atol=TOLERANCE)
+
+
+def test_a_network_with_a_check_of_values_becomes_a_program(tmp_path):
+    net = TextCNN(vocab_size=30, num_classes=3).eval()
+    found = answers("torch_export", subject(net, TEXTS, texts=True), tmp_path, TEXTS)
+    assert torch.allclose(found, net(**TEXTS), atol=TOLERANCE)
+    with pytest.raises(TutelageError, match="vocabulary of 30 ids"):
+        net(TEXTS["input"] + 30)
+
+
+def test_an_operator_that_onnx_lacks_is_one_sentence(tmp_path, old_exporter):
+    net = BiLSTM(vocab_size=30, num_classes=3, hidden=4, units=4)
+    with pytest.raises(TutelageError, match=r"format=onnx: BiLSTM can't be written as ONNX: .*operator Sort") as found:
+        answers("onnx", subject(net, TEXTS, texts=True), tmp_path, TEXTS)
+    assert "\n" not in str(found.value)
+    assert not any(tmp_path.iterdir())
+
+
+class OfNodes(nn.Module):
+    def forward(self, x: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        return x[key]
+
+
+def test_a_network_of_a_whole_graph_is_refused():
+    net = OfNodes()
+    net.__dict__["_reads"] = {"x": "input", "key": "key"}
+    with pytest.raises(TutelageError, match="from the whole data"):
+        fields_of(net, batch())
+
+
+def test_weights_have_no_place_for_pixels(tmp_path):
+    made = subject(MLP([1, 8, 8], [8], 3), batch(), "unit")
+    with pytest.raises(TutelageError, match="safetensors holds weights"):
+        FORMATS["safetensors"].write(made, tmp_path, list)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"), [("onxx", "did you mean|onnx"), ([], "one or several of"), (["onnx", "tflite"], "'tflite'")]
+)
+def test_formats_that_are_not_there(names, message):
+    with pytest.raises(TutelageError, match=message):
+        chosen(names)
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr(base, "find_spec", lambda name: None if name == "onnx" else True)
+    with pytest.raises(TutelageError, match=r"format=int8 needs onnx: pip install 'tutelage\[onnx\]'"):
+        chosen("int8")
+    assert [one.name for one in chosen("torch_export")] == ["torch_export"]
+
+
+def test_preprocess_has_two_kinds():
+    with pytest.raises(TutelageError, match="unit or bytes"):
+        FromPixels("pixels", MEAN, STD)
+
+
+WITHOUT_US = """
+import sys
+sys.modules["tutelage"] = None  # as where it is not installed
+import numpy as np, onnxruntime, torch
+x = np.linspace(-1, 1, 128, dtype=np.float32).reshape(2, 1, 8, 8)
+onnx = onnxruntime.InferenceSession("model.onnx").run(None, {"input": x})[0]
+program = torch.export.load("model.pt2").module()(torch.from_numpy(x))
+np.save("found.npy", np.stack([onnx, program.detach().numpy()]))
+"""
+
+
+def test_files_load_without_tutelage(tmp_path, old_exporter):
+    net, sample = MLP([1, 8, 8], [8], 3), batch()
+    for one in ("onnx", "torch_export"):
+        answers(one, subject(net, sample), tmp_path, sample)
+    subprocess.run([sys.executable, "-c", WITHOUT_US], check=True, cwd=tmp_path, env=environment())
+    theirs = net(torch.linspace(-1, 1, 128).view(2, 1, 8, 8)).detach().numpy()
+    assert np.abs(np.load(tmp_path / "found.npy") - theirs).max() < TOLERANCE
