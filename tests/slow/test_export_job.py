@@ -158,7 +158,7 @@ print(net.pretrained_cfg["mean"], net.pretrained_cfg["label_names"])
 def test_a_student_of_timm_loads_with_timm_alone(tmp_path):
     done = tt.distill(
         "data=digits", "model@teacher=mlp", "model@student=timm", "student.net.name=resnet10t", "logger=none",
-        "data.batch_size=400", "trainer.max_epochs=1", "data.input_shape=[1,8,8]", "stages.teacher.trainer.max_epochs=1",
+        "data.batch_size=400", "trainer.max_epochs=1", "stages.teacher.trainer.max_epochs=1",
         f"paths.outputs={tmp_path}", seed=0, folder=tmp_path / "run",
     )  # fmt: skip
     made = tt.export(done.folder / "checkpoints" / "last.safetensors", "safetensors")

@@ -15,6 +15,7 @@ from tutelage.report.sections.all_figures import all_figures
 from tutelage.report.sections.answer import answer
 from tutelage.report.sections.behaviour import behaviour
 from tutelage.report.sections.diagnosis import diagnosis
+from tutelage.report.sections.exports import exports
 from tutelage.report.sections.provenance import provenance
 from tutelage.report.sections.training import training
 from tutelage.runtime.files import write_atomically
@@ -93,7 +94,7 @@ def make_report(runs: Sequence[Run], weights: str, trusted: Iterable[str] = (), 
         raise TutelageError(_nothing(sweep))
     answers = Answers(weights)
     title = f"Distillation report: {plural(len(sweep.runs), 'run')}, {plural(len(sweep.cells), 'cell')}"
-    sections = [answer(sweep, found, best, weights), training(sweep, best, weights)]
+    sections = [answer(sweep, found, best, weights), training(sweep, best, weights), *exports(sweep)]
     if sweep.figures.task == CLASSIFICATION.task:
         sections += [behaviour(best.cell, answers, trusted, images), diagnosis(sweep, found, best, answers)]
     else:  # confusion, calibration and dark knowledge are of one class an example

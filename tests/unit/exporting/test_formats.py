@@ -96,9 +96,15 @@ TEXTS = {
 }
 
 
+def reader(net: nn.Module) -> nn.Module:
+    """A network of texts, as ``reads`` of a config makes it."""
+    net.__dict__["_reads"] = {"input": "input", "mask": "mask?"}
+    return net.eval()
+
+
 @pytest.mark.parametrize("one", ["onnx", "torch_export"])
 def test_texts_have_any_length(one, tmp_path, old_exporter):
-    net = TextTransformer(30, 3, 8, 1, 2, length=16)
+    net = reader(TextTransformer(30, 3, 8, 1, 2, length=16))
     made = subject(net, TEXTS, texts=True)
     for width in (9, 5):
         sample = {name: x[:, :width] for name, x in TEXTS.items()}
@@ -107,7 +113,7 @@ def test_texts_have_any_length(one, tmp_path, old_exporter):
 
 
 def test_a_network_with_a_check_of_values_becomes_a_program(tmp_path):
-    net = TextCNN(vocab_size=30, num_classes=3).eval()
+    net = reader(TextCNN(vocab_size=30, num_classes=3))
     found = answers("torch_export", subject(net, TEXTS, texts=True), tmp_path, TEXTS)
     assert torch.allclose(found, net(**TEXTS), atol=TOLERANCE)
     with pytest.raises(TutelageError, match="vocabulary of 30 ids"):
@@ -115,7 +121,7 @@ def test_a_network_with_a_check_of_values_becomes_a_program(tmp_path):
 
 
 def test_an_operator_that_onnx_lacks_is_one_sentence(tmp_path, old_exporter):
-    net = BiLSTM(vocab_size=30, num_classes=3, hidden=4, units=4)
+    net = reader(BiLSTM(vocab_size=30, num_classes=3, hidden=4, units=4))
     with pytest.raises(TutelageError, match=r"format=onnx: BiLSTM can't be written as ONNX: .*operator Sort") as found:
         answers("onnx", subject(net, TEXTS, texts=True), tmp_path, TEXTS)
     assert "\n" not in str(found.value)

@@ -1,0 +1,54 @@
+"""The report's section on exported students."""
+
+import json
+
+import pytest
+from made_runs import run
+
+from tutelage.report.cells import sort_runs
+from tutelage.report.document import Figure, Table
+from tutelage.report.runs import read_runs
+from tutelage.report.sections.exports import exports
+from tutelage.runtime import manifest
+
+
+def entry(accuracy: float, fast: float) -> dict:
+    return {"bytes": 2000, "figures": {"accuracy": accuracy}, "latency_ms": {"1": fast, "64": 8 * fast}}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    run(tmp_path / "one", seed=0)
+    place = tmp_path / "one" / "export" / "last"
+    place.mkdir(parents=True)
+    document = {
+        "split": "test", "threads": 2, "trained": entry(0.8, 0.4), "teacher": entry(0.9, 4.0),
+        "formats": {"onnx": entry(0.8, 0.1), "int8": entry(0.78, 0.05)},
+    }  # fmt: skip
+    (place / "export.json").write_text(json.dumps(document))
+    manifest.write(place)
+    return tmp_path
+
+
+def test_every_file_and_the_teacher_are_drawn(folder):
+    (section,) = exports(sort_runs(read_runs([folder])))
+    figures = [block for block in section.blocks if isinstance(block, Figure)]
+    assert [one.title for one in figures] == [f"Test accuracy against latency, batch {size}" for size in (1, 64)]
+    (table,) = [block for block in section.blocks if isinstance(block, Table)]
+    assert [row[0].split(",")[0] for row in table.rows] == [
+        "student in PyTorch", "onnx", "int8", "teacher in PyTorch"
+    ]  # fmt: skip
+    assert [row[1:] for row in table.rows][2] == [0.78, 2.0, 0.05, 0.4]
+    assert "threads: 2" in table.caption
+
+
+def test_a_damaged_export_is_named(folder):
+    path = folder / "one" / "export" / "last" / "export.json"
+    path.write_text(path.read_text().replace("0.78", "0.98"))
+    (section,) = exports(sort_runs(read_runs([folder])))
+    assert [f"{path} is damaged" in block.text for block in section.blocks] == [True]
+
+
+def test_without_exports_there_is_no_section(tmp_path):
+    run(tmp_path / "one", seed=0)
+    assert exports(sort_runs(read_runs([tmp_path]))) == []
