@@ -9,7 +9,6 @@ from tutelage.exporting.table import heads, legend, rows
 from tutelage.tasks.figure_kinds import TaskFigures
 
 _LIBRARIES = {"tutelage.models.timm.create": "timm", "tutelage.models.hugging_face.tapped": "transformers"}
-_ROLES = {"teacher": "teacher", "control": "student alone", "student": "distilled student"}
 _MOST_NAMES = 20
 _PIXELS = {
     None: "normalised, (x - mean) / std of pixels from 0 to 1",
@@ -19,8 +18,9 @@ _PIXELS = {
 
 
 def card(
-    document: Mapping[str, Any], run: Mapping[str, Any], provenance: Mapping[str, Any], beside: Sequence[str]
-) -> str:
+    document: Mapping[str, Any], run: Mapping[str, Any], provenance: Mapping[str, Any], beside: Sequence[str],
+    roles: Mapping[str, str],
+) -> str:  # fmt: skip
     """Returns the page as markdown.
 
     Args:
@@ -28,6 +28,7 @@ def card(
         run: ``metrics.json`` of the run that trained the network; empty where it is not known.
         provenance: ``provenance.json`` of that run; empty likewise.
         beside: names of the files beside the network's.
+        roles: of the networks of a run, with what they are called.
     """
     node = maker(document["about"])
     library = _LIBRARIES.get(str(node.get("_target_")), "tutelage")
@@ -40,7 +41,7 @@ def card(
         _headline(document),
         _markdown([heads(document), *rows(document)]),
         legend(document),
-        *_of_run(document, run),
+        *_of_run(run, roles),
         "## Provenance",
         "\n".join(_provenance(document, provenance)),
         "## Loading",
@@ -76,13 +77,13 @@ def _headline(document: Mapping[str, Any]) -> str:
     )
 
 
-def _of_run(document: Mapping[str, Any], run: Mapping[str, Any]) -> Iterator[str]:
+def _of_run(run: Mapping[str, Any], roles: Mapping[str, str]) -> Iterator[str]:
     """Yields the figures of the run that trained the network, last and best weights on test."""
     if "student" not in run:
         return
     kind, name = TaskFigures.of(run).main, TaskFigures.of(run).headline
     lines = [["", "parameters", "test, last weights", "test, best on validation"]]
-    for role, title in _ROLES.items():
+    for role, title in roles.items():
         if entry := run.get(role):
             values = [kind.text(entry[weights]["test"][name]) for weights in ("last", "best")]
             lines.append([title, f"{entry['parameters']:,}", *values])

@@ -19,7 +19,7 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class AnswersOfFile:
     """A network's answers on a split.
 
     Attributes:
@@ -61,7 +61,7 @@ class Beside(nn.Module):
         return own
 
 
-def measured(net: nn.Module, reference: nn.Module, fields: list[str], loader: EpochLoader, task: Task) -> Measured:
+def measured(net: nn.Module, reference: nn.Module, fields: list[str], loader: EpochLoader, task: Task) -> AnswersOfFile:
     """Returns the answers of ``net`` on all examples of a loader, on the CPU.
 
     Args:
@@ -74,7 +74,7 @@ def measured(net: nn.Module, reference: nn.Module, fields: list[str], loader: Ep
     beside = Beside(net, reference, fields)
     found, own = measure(beside, loader, "cpu", task)
     answers = as_saved(found)
-    return Measured(task.figures(answers) | own, answers, beside.difference)
+    return AnswersOfFile(task.figures(answers) | own, answers, beside.difference)
 
 
 def paired_difference(task: Task, one: Saved, other: Saved) -> dict[str, float] | None:

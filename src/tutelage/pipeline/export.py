@@ -23,12 +23,13 @@ from tutelage.evaluation.cost import multiply_adds, parameters
 from tutelage.exporting.base import Format
 from tutelage.exporting.card import card
 from tutelage.exporting.formats import chosen
-from tutelage.exporting.measure import Measured, measured, paired_difference, with_interval
+from tutelage.exporting.measure import AnswersOfFile, measured, paired_difference, with_interval
 from tutelage.exporting.subject import FromPixels, Subject, fields_of
 from tutelage.exporting.table import table
 from tutelage.pipeline.described import description, files_beside
 from tutelage.pipeline.sweep import given
 from tutelage.pipeline.timing import BATCHES, timed
+from tutelage.report.charts import NAMES
 from tutelage.report.runs import Run, read_run
 from tutelage.runtime import manifest
 from tutelage.runtime.files import is_missing, write_atomically
@@ -88,7 +89,7 @@ def export(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
         document = _Measuring(cfg, subject, data, task, checkpoint).document(formats, work)
         write_json(work / FIGURES, document)
         run = _run_of(checkpoint)
-        page = card(document, run.metrics if run else {}, run.provenance if run else {}, [*beside])
+        page = card(document, run.metrics if run else {}, run.provenance if run else {}, [*beside], NAMES)
         for name, content in {**beside, "README.md": page}.items():
             write_atomically(work / name, content.encode())
         _publish(work, output)
@@ -205,11 +206,11 @@ class _Measuring:
     def _threads(self) -> int:
         return int(self.cfg.threads or torch.get_num_threads())
 
-    def _answers(self, net: nn.Module) -> Measured:
+    def _answers(self, net: nn.Module) -> AnswersOfFile:
         fields = [*self.subject.example]
         return measured(net, self.subject.net, fields, self.data.whole(self.cfg.split), self.task)
 
-    def _of_format(self, one: Format, folder: Path, trained: Measured) -> dict[str, Any]:
+    def _of_format(self, one: Format, folder: Path, trained: AnswersOfFile) -> dict[str, Any]:
         log.info("measuring %s", one.file)
         found = self._answers(one.runtime(self.subject, folder))
         raw = self.subject.pixels is not None
@@ -219,7 +220,7 @@ class _Measuring:
             "difference": paired_difference(self.task, found.saved, trained.saved),
         }  # fmt: skip
 
-    def _entry(self, found: Measured, path: Path, inputs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    def _entry(self, found: AnswersOfFile, path: Path, inputs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
         spent = timed(path, inputs, self._threads, [*self.cfg.trust])
         return {"bytes": path.stat().st_size, "figures": found.figures, **spent}
 

@@ -50,7 +50,7 @@ def answers(one: str, made: Subject, folder, sample) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("pixels", [None, "unit", "bytes"])
-@pytest.mark.parametrize("one", ["onnx", "torch_export"])
+@pytest.mark.parametrize("one", ["onnx", pytest.param("torch_export", marks=pytest.mark.slow)])
 def test_a_file_answers_as_the_network_for_any_size_of_batch(one, pixels, tmp_path, old_exporter):
     net, sample = MLP([1, 8, 8], [8], 3), batch()
     made = subject(net, sample, pixels)
@@ -70,6 +70,7 @@ def test_onnx_takes_what_its_description_says(tmp_path, old_exporter):
     assert '"preprocess": "bytes"' in session.get_modelmeta().custom_metadata_map["tutelage"]
 
 
+@pytest.mark.slow
 def test_a_program_has_no_storage_but_its_weights(tmp_path):
     net, sample = MLP([1, 8, 8], [8], 3), batch(2)  # two rows of a tensor of 1.28 MB
     answers("torch_export", subject(net, sample), tmp_path, sample)
@@ -102,7 +103,7 @@ def reader(net: nn.Module) -> nn.Module:
     return net.eval()
 
 
-@pytest.mark.parametrize("one", ["onnx", "torch_export"])
+@pytest.mark.parametrize("one", ["onnx", pytest.param("torch_export", marks=pytest.mark.long)])
 def test_texts_have_any_length(one, tmp_path, old_exporter):
     net = reader(TextTransformer(30, 3, 8, 1, 2, length=16))
     made = subject(net, TEXTS, texts=True)
@@ -112,6 +113,7 @@ def test_texts_have_any_length(one, tmp_path, old_exporter):
         assert torch.allclose(found, net(**sample), atol=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_a_network_with_a_check_of_values_becomes_a_program(tmp_path):
     net = reader(TextCNN(vocab_size=30, num_classes=3))
     found = answers("torch_export", subject(net, TEXTS, texts=True), tmp_path, TEXTS)
@@ -177,6 +179,7 @@ np.save("found.npy", np.stack([onnx, program.detach().numpy()]))
 """
 
 
+@pytest.mark.long
 def test_files_load_without_tutelage(tmp_path, old_exporter):
     net, sample = MLP([1, 8, 8], [8], 3), batch()
     for one in ("onnx", "torch_export"):

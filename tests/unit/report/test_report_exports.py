@@ -18,8 +18,7 @@ def entry(accuracy: float, fast: float) -> dict:
 
 @pytest.fixture
 def folder(tmp_path):
-    run(tmp_path / "one", seed=0)
-    place = tmp_path / "one" / "export" / "last"
+    place = run(tmp_path, seed=0) / "export" / "last"
     place.mkdir(parents=True)
     document = {
         "split": "test", "threads": 2, "trained": entry(0.8, 0.4), "teacher": entry(0.9, 4.0),
@@ -27,11 +26,11 @@ def folder(tmp_path):
     }  # fmt: skip
     (place / "export.json").write_text(json.dumps(document))
     manifest.write(place)
-    return tmp_path
+    return place
 
 
 def test_every_file_and_the_teacher_are_drawn(folder):
-    (section,) = exports(sort_runs(read_runs([folder])))
+    (section,) = exports(sort_runs(read_runs([folder.parents[1]])))
     figures = [block for block in section.blocks if isinstance(block, Figure)]
     assert [one.title for one in figures] == [f"Test accuracy against latency, batch {size}" for size in (1, 64)]
     (table,) = [block for block in section.blocks if isinstance(block, Table)]
@@ -43,9 +42,9 @@ def test_every_file_and_the_teacher_are_drawn(folder):
 
 
 def test_a_damaged_export_is_named(folder):
-    path = folder / "one" / "export" / "last" / "export.json"
+    path = folder / "export.json"
     path.write_text(path.read_text().replace("0.78", "0.98"))
-    (section,) = exports(sort_runs(read_runs([folder])))
+    (section,) = exports(sort_runs(read_runs([folder.parents[1]])))
     assert [f"{path} is damaged" in block.text for block in section.blocks] == [True]
 
 
