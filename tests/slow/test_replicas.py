@@ -22,6 +22,8 @@ CASES = {
         {"find_unused_parameters": True},
     ),
     "every parameter": (("loss=ps_kd",), {}),
+    "two gradients apart": (("optimizer=dot", "loss=soft_target"), {}),
+    "two gradients apart, a hint": (("optimizer=dot", "loss=fitnet", "loss.terms.hint.loss.rectify=false"), {}),
     "peers": (("sources=peers", "loss=online/dml"), {}),
     "peers with weights of their errors": (("sources=peers", "loss=online/kdcl", "loss.rule=general"), {}),
 }  # fmt: skip

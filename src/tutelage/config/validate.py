@@ -19,6 +19,7 @@ from tutelage.errors import TutelageError
 from tutelage.runtime import distributed
 from tutelage.training.callbacks.ema import refuse_others
 from tutelage.training.compiled import check_compile
+from tutelage.training.dot import check_apart
 from tutelage.training.graphs import check_option
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,9 @@ def _check_stage(cfg: DictConfig, stage: DictConfig, student: DictConfig, name: 
         for path, node in targets(stage[group], f"stages.{name}.{group}"):
             check_arguments(path, node)
     check_callbacks(stage, name, f"stages.{name}.callbacks" if own else "callbacks")
+    kinds = [get_object(node._target_) for _, node in targets(stage.callbacks, "callbacks")]
+    compiles = OmegaConf.select(cfg, f"stages.{name}.compile", default=False) is not False
+    check_apart(stage, get_object(stage.optimizer._target_), kinds, compiles)
 
 
 _SECTIONS = ("data", "teacher", "student", "loss", "optimizer", "scheduler", "stages", "trainer", "paths")

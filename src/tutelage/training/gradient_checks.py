@@ -70,3 +70,18 @@ def reaches(values: Iterable[Tensor], parameters: Iterable[nn.Parameter]) -> boo
         seen |= following
         nodes += following
     return False
+
+
+def leaves(loss: Tensor) -> list[Tensor]:
+    """Returns the tensors that ``loss.backward()`` would give a gradient."""
+    found: list[Tensor] = []
+    seen, waiting = set(), [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if (leaf := getattr(node, "variable", None)) is not None:
+            found.append(leaf)
+        waiting.extend(before for before, _ in node.next_functions)
+    return found

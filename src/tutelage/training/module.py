@@ -24,6 +24,7 @@ from tutelage.sources.ema_teacher import EMATeacher
 from tutelage.sources.live import Live
 from tutelage.tasks.base import Task
 from tutelage.tasks.classification import Classification
+from tutelage.training.dot import hand_over
 from tutelage.training.fsdp import Sharded
 from tutelage.training.gradient_checks import check_gradients
 from tutelage.training.parameter_groups import GroupRules, public_name
@@ -269,7 +270,7 @@ class SupervisedModule(L.LightningModule):
             named = {"train/loss": loss.detach(), **{f"train/{name}": part.detach() for name, part in parts.items()}}
             self.log_dict(named, prog_bar=True, sync_dist=True, batch_size=len(batch["input"]))
             self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
-        return loss
+        return hand_over(self.trainer.optimizers[0], self.objective, loss, parts)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Updates sources once per optimizer step, however many batches it accumulates."""

@@ -6,13 +6,14 @@ leave a part of a network out (a hint at an inner layer reaches no classifier), 
 
 import torch
 from lightning.pytorch.strategies import DDPStrategy
-from torch import Tensor, nn
+from torch import nn
 
 from tutelage.compat.lightning import add_ddp_arguments
 from tutelage.compat.torch import leave_out_of_ddp
 from tutelage.data.module import Data
 from tutelage.losses.base import contract, hooks
 from tutelage.seeding import seeded
+from tutelage.training.gradient_checks import leaves
 from tutelage.training.module import SupervisedModule
 
 
@@ -60,23 +61,8 @@ def unreached(learner: SupervisedModule, data: Data) -> list[str]:
     with torch.enable_grad(), seeded(learner.seed, "shapes"):
         loss, _ = learner.objective(learner.signals(batch))
     learner.train(training)
-    reached = {id(parameter) for parameter in _leaves(loss)}
+    reached = {id(parameter) for parameter in leaves(loss)}
     return [name for name, x in learner.named_parameters() if x.requires_grad and id(x) not in reached]
-
-
-def _leaves(loss: Tensor) -> list[Tensor]:
-    """The tensors that ``loss.backward()`` would give a gradient."""
-    found: list[Tensor] = []
-    seen, waiting = set(), [loss.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if (leaf := getattr(node, "variable", None)) is not None:
-            found.append(leaf)
-        waiting.extend(before for before, _ in node.next_functions)
-    return found
 
 
 def leave_out_buffers(learner: nn.Module) -> list[str]:
