@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
 from torch import nn
 
@@ -13,7 +14,7 @@ from tutelage.config import factory
 from tutelage.config.plan import JobPlan, TeacherPlan, replaced, writable
 from tutelage.config.source_nodes import networks, without_files
 from tutelage.config.trainer_arguments import accumulation
-from tutelage.config.turns import training_data
+from tutelage.config.turns import training_data, turns
 from tutelage.data.module import Data
 from tutelage.evaluation.cost import multiply_adds, parameters, total
 from tutelage.evaluation.predictions import Predictions
@@ -280,12 +281,23 @@ class _Survey:
         forward, asked = self._macs(stage.network), total(map(self._macs, teachers))
         known = forward is not None and asked is not None
         examples = batches * data.batch_size
+        macs = examples * (_BACKWARD * forward + asked) if known else None  # type: ignore[operator]
+        if "turns" in stage and known:
+            macs = self._macs_of_rounds(stage, examples, forward, asked)  # type: ignore[arg-type]
         return {
             "epochs": int(stage.trainer.max_epochs),
             "steps": steps,
-            "macs": examples * (_BACKWARD * forward + asked) if known else None,  # type: ignore[operator]
+            "macs": macs,
             "bytes": self._bytes(factory.network(stage.network, 0).net, data),
         }
+
+    def _macs_of_rounds(self, stage: DictConfig, images: int, student: float, teacher: float) -> float | None:
+        made = turns(stage)
+        drawn = made.generator.draw(1, torch.device("cpu"))
+        if (generator := multiply_adds(made.generator, drawn.shape[1:])) is None:
+            return None
+        of_each = {"generator": generator, "student": student, "teacher": teacher}
+        return images * sum(count * of_each[name] for name, count in made.passes.items())
 
     def _macs(self, network: DictConfig) -> float | None:
         return multiply_adds(factory.network(network, 0).net, self.data.sample(1))

@@ -234,6 +234,8 @@ def _unfit_network(net: nn.Module) -> str:
 def _unfit_data(data: Data) -> str:
     if not isinstance(data, ImageData) or data.sampler is not None:
         return "it needs images of one size without a sampler" + " (data.sampler)" * (data.sampler is not None)
+    if data.derived:
+        return f"data.derived: a stack reads images alone, not {', '.join(data.derived)}"
     if not is_class(labels := data.splits["train"].labels):
         return f"it needs labels that are one class an example; these are {describe(labels)}"
     return ""

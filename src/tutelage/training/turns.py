@@ -94,6 +94,22 @@ class Turns:
         """Checks whether the generator learns."""
         return any(turn.player == "generator" for turn in self.order)
 
+    @property
+    def passes(self) -> dict[str, int]:
+        """Returns how many forward passes the networks of a round cost for an image: generator, student, teacher.
+
+        A step is three of the network that learns; a gradient that only passes through a network is one more.
+        """
+        found = {"generator": 0, "student": 0, "teacher": 0}
+        for turn in self.order:
+            made = {"new": turn.steps, "again": 1, "last": 0}[turn.images]  # batches that are made and asked about
+            if turn.player == "generator":
+                own = {"generator": 3 * turn.steps, "student": 2 * turn.steps, "teacher": 2 * turn.steps}
+            else:
+                own = {"generator": made, "student": 3 * turn.steps, "teacher": made}
+            found = {name: found[name] + own[name] for name in found}
+        return found
+
     def objective(self) -> Objective | None:
         """Returns what the generator minimises; None if it does not learn."""
         return Objective(self.terms) if self.generates else None

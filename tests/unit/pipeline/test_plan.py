@@ -3,11 +3,14 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 import tutelage as tt
 from tutelage.config import factory
+from tutelage.config.turns import turns
 from tutelage.config.validate import check
 from tutelage.errors import TutelageError
+from tutelage.evaluation.cost import multiply_adds
 from tutelage.pipeline.distill import distill
 from tutelage.pipeline.survey import tasks_of
 
@@ -64,6 +67,18 @@ def test_steps_work_and_disk_are_estimated(survey, tmp_path):
     [made] = (tmp_path / "shop" / "control").glob("[!.]*")
     files = sum(path.stat().st_size for path in made.rglob("*.safetensors"))
     assert by_name["control"].bytes == pytest.approx(files, rel=0.2)
+
+
+def test_the_rounds_of_a_generator_are_counted(survey):
+    """DFAD: five steps of the student on new images and one of the generator, of which a step is three passes."""
+    plan, tasks = survey("loss=data_free/dfad", "stages.student.turns.rounds=3", "sources.teacher.cache=false")
+    made = turns(plan.student).generator
+    nets = [factory.network(plan.stages[name].network, 0).net for name in ("student", "teacher")]
+    generator = multiply_adds(made, made.draw(1, torch.device("cpu")).shape[1:])
+    student, teacher = (multiply_adds(net, factory.data(plan.student).sample(1)) for net in nets)
+    images = 3 * plan.student.data.batch_size * plan.student.trainer.max_epochs
+    found = next(task for task in tasks if task.name == "student").macs
+    assert found == images * ((5 + 3) * generator + (15 + 2) * student + (5 + 2) * teacher)
 
 
 def test_a_training_that_was_stopped_goes_on(survey, tmp_path):

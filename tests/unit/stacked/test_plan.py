@@ -105,6 +105,11 @@ def test_nothing_is_said_of_what_it_can(compose):
         (["sources=ema_teacher"], "'teacher' changes during training"),
         (["data.labelled=100"], "no label"),
         (
+            ["+data.derived={edges: {_target_: tutelage.data.derived.Sobel}}"],
+            "data.derived: a stack reads images alone",
+        ),
+        (["optimizer=dot"], "is not known to update each weight independently"),
+        (
             ["optimizer._target_=torch.optim.Adafactor", "~optimizer.fused"],
             "is not known to update each weight independently",
         ),
