@@ -129,6 +129,18 @@ def test_points_are_moved_to_the_nearest_weights():
     assert torch.allclose(found, torch.tensor([[0.2, 0.8], [1.0, 0.0], [0.4, 0.6], [0.5, 0.5]]))
 
 
+@pytest.mark.parametrize("scale", [0.1, 3.0, 40.0])
+def test_of_two_networks_the_linear_target_is_the_least_of_a_fine_grid(scale: float):
+    z = logits(2, 40, 5, scale)
+    labels = torch.arange(40) % 5
+    z[0, 1] = z[0, 0]  # every weight is the least
+    found = F.cross_entropy(least_cross_entropy(z, labels[:, None]), labels, reduction="none")
+    shares = torch.linspace(0, 1, 4001, dtype=torch.float64)[:, None, None]
+    grid = shares * z[:, 0] + (1 - shares) * z[:, 1]
+    least = F.cross_entropy(grid.flatten(0, 1), labels.repeat(4001), reduction="none").view(4001, 40).amin(0)
+    assert bool((found <= least + 2e-5 * scale**2 + 1e-9).all())
+
+
 @pytest.mark.parametrize("rule", ["mean", "naive", "linear", "general"])
 def test_equal_networks_have_nothing_to_learn(rule: str):
     z = logits(1).expand(-1, 3, -1).clone().requires_grad_()
