@@ -40,7 +40,7 @@ NO_KEYS = {  # files, attributes, signals, parameters
 }  # fmt: skip
 TABLES = {  # with a row for each choice
     "loss": "docs/losses.md", "sources": "docs/teachers.md", "data": "docs/data.md", "scheduler": "docs/optimizers.md",
-    "condense": "docs/condensed_data.md",
+    "condense": "docs/condensed_data.md", "quantise": "docs/quantised.md", "prune": "docs/quantised.md",
 }  # fmt: skip
 COMMAND = re.compile(r"(?:PYTHONPATH=\. )?tutelage (\w+.*)")
 CHOICES = {group: sorted(Path(conf_dir(), group).glob("[!_]*.yaml")) for group in TABLES}

@@ -33,7 +33,7 @@ _KNOWN = {
     "torchmetrics.classification": "torchmetrics.classification",
     "torchmetrics.regression": "torchmetrics.regression",
 }
-_PARTS_OF_DATA = (
+_PARTS = (
     "tutelage.data.augment",
     "tutelage.data.derived",
     "tutelage.data.samplers",
@@ -41,6 +41,7 @@ _PARTS_OF_DATA = (
     "tutelage.data.text.masking",
     "tutelage.data.text.movie_reviews",
     "tutelage.data.unlabelled",
+    "tutelage.models.quantised",
     "tutelage.models.word_vectors",
     "torchvision.transforms",
 )  # of their classes any may be built
@@ -138,7 +139,7 @@ def _is_network_or_data(found: Any, trusted: bool) -> bool:
     if trusted and _is_foreign_data(found):
         return True
     if inspect.isclass(found):
-        of_data = home.startswith(tuple(f"{module}." for module in _PARTS_OF_DATA))
+        of_data = home.startswith(tuple(f"{module}." for module in _PARTS))
         step = trusted and "draws" in {**vars(found), **getattr(found, "__annotations__", {})}
         return issubclass(found, nn.Module | Data | Task) or of_data or step
     if not inspect.isfunction(found) or not (trusted or home.startswith("tutelage.")):

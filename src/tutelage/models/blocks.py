@@ -12,6 +12,9 @@ from torch import nn
 
 from tutelage.errors import TutelageError
 
+# Layers whose weights are [units or output channels, …].
+WITH_UNITS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
 
 def chain(**parts: nn.Module) -> "OrderedDict[str, nn.Module]":
     """Returns named parts in order, as ``nn.Sequential`` takes them."""

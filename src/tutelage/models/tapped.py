@@ -44,6 +44,13 @@ class ReadsSources(Protocol):
         """Receives every :class:`tutelage.sources.base.Source` by name, once, before the first step."""
 
 
+class Quantiser(Protocol):
+    """Makes a quantised network of a plain one (:mod:`tutelage.models.quantised.schemes`)."""
+
+    def of(self, student: nn.Module) -> nn.Module:
+        """Returns a network with ``student`` as its child of that name."""
+
+
 class _Pick:
     """A hook that makes a network return its logits only."""
 
@@ -155,6 +162,7 @@ class Tapped(nn.Module):
         init: ``{layers: [0, 2, 4], from: teacher}``: as a student, start from these layers of that source's network and
             all that is around them (:class:`~tutelage.models.first_layers.FirstLayers`); ``tutelage distill`` copies
             them, for the control too.
+        quantised: makes the network compute with few bits (:mod:`tutelage.models.quantised.schemes`).
 
     Raises:
         TutelageError: a tap does not name a submodule, ``forward`` does not take an argument, or an adapter has
@@ -180,11 +188,14 @@ class Tapped(nn.Module):
         classes: Sequence[int | Sequence[int]] | None = None,
         pretrained: str | Mapping[str, Any] | Literal[False] | None = None,
         init: Mapping[str, Any] | None = None,
+        quantised: Quantiser | None = None,
     ):
         super().__init__()
         self.first_layers = FirstLayers.of(init)
         self.loaded = _load(net, pretrained) if pretrained else ""
-        self.net, self.taps, self.adapter, self.maps = net, expanded(net, taps or {}), adapter, list(maps)
+        whole = net if quantised is None else quantised.of(net)
+        taps = taps or {} if quantised is None else {tap: f"student.{path}" for tap, path in (taps or {}).items()}
+        self.net, self.taps, self.adapter, self.maps = whole, expanded(whole, taps), adapter, list(maps)
         if adapter is not None:
             if state := sorted({*adapter.state_dict(), *dict(adapter.named_parameters())}):
                 raise TutelageError(f"an adapter is not trained and not saved: it must have no state; found {state}")
@@ -193,7 +204,7 @@ class Tapped(nn.Module):
             if adapter is not None:
                 raise TutelageError("an adapter changes a network's first argument: it cannot be combined with reads")
             _check_arguments(net, reads)
-            net.__dict__["_reads"] = dict(reads)
+            net.__dict__["_reads"] = whole.__dict__["_reads"] = dict(reads)
         if outputs is not None:
             if isinstance(outputs, Sequence) and not isinstance(outputs, str):  # [0] without quotes
                 outputs = "".join(f"[{part}]" for part in outputs)
@@ -207,7 +218,7 @@ class Tapped(nn.Module):
             tuple[str, bool], str
         ] = {}  # (submodule, whether of its input) → attribute where a hook stores it
         for name, path in self.taps.items():
-            self._places[name] = found = place(net, path)
+            self._places[name] = found = place(whole, path)
             self._submodule(name, found.module)
             self.taps[name] = found.module + (".input" if found.of_input else "") + found.elements
 

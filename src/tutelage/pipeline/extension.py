@@ -22,6 +22,7 @@ from tutelage.runtime.config_differences import changed
 from tutelage.runtime.identity import essential
 from tutelage.runtime.json_files import read_json
 from tutelage.runtime.masking import hidden
+from tutelage.training.callbacks.freeze import FollowsLength
 from tutelage.training.callbacks.recovery import newest_intact
 from tutelage.training.schedule_length import follows_length
 
@@ -121,7 +122,9 @@ def _values(module: nn.Module) -> dict[str, Any]:
 
 
 def _reads_length(target: Any) -> str:
-    """Returns the name by which a user's callback reads the length of the training; empty if it does not."""
+    """Returns the name by which a callback reads the length of the training; empty if it does not."""
+    if isinstance(target, type) and issubclass(target, FollowsLength):
+        return "max_epochs"
     if str(getattr(target, "__module__", "")).split(".")[0] in ("tutelage", "lightning"):
         return ""
     try:

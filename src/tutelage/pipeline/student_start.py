@@ -9,6 +9,7 @@ from tutelage.config.plan import JobPlan
 from tutelage.config.source_nodes import build, networks
 from tutelage.errors import TutelageError, nearest
 from tutelage.models.first_layers import FirstLayers
+from tutelage.models.quantised.network import Quantised
 from tutelage.training.module import SupervisedModule
 
 Module = TypeVar("Module", bound=SupervisedModule)
@@ -27,7 +28,10 @@ def started(module: Module, sources: DictConfig) -> Module:
     if (first := module.student.net.first_layers) is not None:
         teacher = build(_node(first, sources)).network()
         assert teacher is not None  # a node with a checkpoint is a network
-        first.copy(module.student.net.net, teacher.net)
+        net = module.student.net.net
+        first.copy(net.student if isinstance(net, Quantised) else net, teacher.net)
+        if isinstance(net, Quantised):
+            net.on_new_weights()
     return module
 
 

@@ -21,6 +21,7 @@ from tutelage.data.labels import describe, is_class
 from tutelage.data.module import Data
 from tutelage.evaluation.cost import multiply_adds
 from tutelage.losses.base import hooks
+from tutelage.models.quantised.network import Quantised
 from tutelage.models.tapped import ReadsSources
 from tutelage.models.wrapper import Wrapper
 from tutelage.objective import Term
@@ -225,6 +226,8 @@ def unfit(module: SupervisedModule, teaching: Mapping[str, Source], data: Data) 
 def _unfit_network(net: nn.Module) -> str:
     if isinstance(net, Wrapper):
         return "is trained around the network that is written"
+    if isinstance(net, Quantised):
+        return "rounds its weights in every step"
     if isinstance(net, ReadsSources):
         return "reuses a part of its teacher"
     shares = len(list(net.named_parameters(remove_duplicate=False))) != len(list(net.parameters()))

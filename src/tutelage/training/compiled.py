@@ -7,6 +7,7 @@ from torch import nn
 
 from tutelage.compat.torch import undo_compile
 from tutelage.errors import TutelageError
+from tutelage.models.quantised.network import Quantised
 from tutelage.sources.base import Source
 
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
@@ -32,9 +33,14 @@ def compiled(learner: nn.Module, option: bool | str) -> Iterator[None]:
     Args:
         learner: the module that is trained; its networks are its sources'.
         option: false, true, or a mode of ``torch.compile``.
+
+    Raises:
+        TutelageError: a network is quantised.
     """
     found = (part.network() for part in learner.modules() if isinstance(part, Source))  # a frozen one is no child
     nets = [tapped.net for tapped in found if tapped is not None] if option is not False else []
+    if any(isinstance(net, Quantised) for net in nets):
+        raise TutelageError("compile: torch.compile does not know how a quantised network rounds to integers")
     for net in nets:
         net.compile(mode="default" if option is True else option, dynamic=False)
     try:

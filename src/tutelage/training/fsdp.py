@@ -16,6 +16,7 @@ from tutelage.checkpoints.weights import gather_full, shard_like
 from tutelage.compat.lightning import ModelParallelOnRanks
 from tutelage.compat.torch import broadcast_all_, map_tensors
 from tutelage.errors import TutelageError
+from tutelage.models.quantised.network import Quantised
 from tutelage.runtime import distributed
 from tutelage.sources.base import Source
 
@@ -59,13 +60,15 @@ class Sharded(ModelParallelOnRanks):
         """Called by a :class:`~tutelage.training.module.SupervisedModule` once its shapes are known.
 
         Raises:
-            TutelageError: a loss learns through a parameter of the student, of which a rank has a shard; or the norm of
-                all gradients is to be clipped where a loss learns as well.
+            TutelageError: the student is quantised; a loss learns through a parameter of it, of which a rank has a
+                shard; or the norm of all gradients is to be clipped where a loss learns as well.
         """
         if read := sorted(name for name in learner.needs.get("student", ()) if "." in name):
             raise TutelageError(
                 f"trainer=fsdp: the objective reads {read} of the student, whose parameters are sharded"
             )
+        if isinstance(learner.student.net.net, Quantised):
+            raise TutelageError("trainer=fsdp: a quantised student needs whole weights; use trainer=ddp")
         for source in learner.sources().values():
             for part in source.modules():
                 if isinstance(part, Source) and (net := part.network()) is not None:

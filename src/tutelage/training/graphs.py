@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tutelage.compat.torch import copy_all_, is_compiled
 from tutelage.errors import TutelageError
+from tutelage.models.quantised.network import Quantised
 from tutelage.objective import Term
 from tutelage.sources.base import Source
 from tutelage.types import Batch
@@ -74,6 +75,8 @@ def why_not(module: Any, optimizer: torch.optim.Optimizer, device: torch.device,
             return "the number of rows that a term sees (those with a label, or of its mask) is not known before"
         if is_compiled(part):
             return "the network is compiled; stages.<name>.compile=reduce-overhead uses CUDA graphs itself"
+        if isinstance(part, Quantised):
+            return "torch's rounding to integers compares scales on the host"
         if isinstance(part, Source) and part.asks_host:
             return f"signals of {type(part).__name__} come from the host"
     return None

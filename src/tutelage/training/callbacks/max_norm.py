@@ -4,13 +4,12 @@ from typing import Any, cast
 
 import lightning as L
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tutelage.errors import TutelageError
+from tutelage.models.blocks import WITH_UNITS
 from tutelage.training.fast_loop import Quiet
 from tutelage.training.module import SupervisedModule
-
-_WITH_UNITS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # whose weights are [units, …]
 
 
 class MaxNorm(Quiet):
@@ -43,7 +42,7 @@ class MaxNorm(Quiet):
             TutelageError: no layer of the network has a unit.
         """
         net = cast(SupervisedModule, pl_module).student.net.net
-        self._held = [layer.weight for layer in net.modules() if isinstance(layer, _WITH_UNITS)]
+        self._held = [layer.weight for layer in net.modules() if isinstance(layer, WITH_UNITS)]
         if not self._held:
             raise TutelageError(f"callbacks.max_norm: no linear layer and no convolution in {type(net).__name__}")
 

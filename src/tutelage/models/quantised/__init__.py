@@ -1,0 +1,1 @@
+"""Students whose weights and activations have few bits while they train."""

@@ -1,0 +1,50 @@
+"""Quantised and pruned students from the command line: through a kill, on two ranks, from their float version."""
+
+import pytest
+import torch
+from command import SPLITS
+from runs import figures, weights
+
+import tutelage as tt
+from tutelage.checkpoints.weights import read_state
+
+pytestmark = [pytest.mark.slow, pytest.mark.long]
+
+PAIR = ("model@teacher=vgg4", "teacher.net.widths=[2,4,8]", "model@student=vgg4", "student.net.widths=[2,4,8]")
+SMALL = (*PAIR, *SPLITS, "trainer.max_epochs=2", "logger=none", "callbacks.recovery.every_n_steps=6", "sources=frozen")
+FLOAT = "student.init={layers: all, from: teacher}"
+PRUNED = ("prune=magnitude", "stages.student.callbacks.prune.every_n_steps=5")
+
+
+@pytest.mark.parametrize("how", [("quantise=int4", *PRUNED), ("quantise=points",), ("quantise=buckets",)], ids=str)
+def test_a_killed_run_ends_in_the_same_weights_masks_and_ranges(main, cli, tmp_path, how):
+    def run(name, *more):
+        place = f"hydra.run.dir={tmp_path}/{name}/run", f"paths.outputs={tmp_path}/{name}"
+        return "distill", *how, FLOAT, *SMALL, *place, *more
+
+    assert main(*run("whole")).code == 0
+    harm = f"+callbacks.harm={{_target_: faults.KillAt, stage: student, step: 22, marker: {tmp_path / 'struck'}}}"
+    assert cli(*run("killed", harm), check=False).returncode == -9
+    assert main(*run("killed", harm)).code == 0
+    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+    assert figures(tmp_path / "killed/run") == figures(tmp_path / "whole/run")
+    file = tmp_path / "whole/run/checkpoints/last.safetensors"
+    net, x = tt.load(file).eval(), torch.randn(3, 1, 8, 8)
+    if how[0] != "quantise=int4":
+        assert torch.equal(net.plain().eval()(x), net(x))
+
+
+def test_two_ranks_have_the_ranges_and_masks_of_one_process(main, cli, tmp_path):
+    """Of a network without batch normalisation, whose statistics are those of a rank's share."""
+
+    def run(name, *more):
+        place = f"hydra.run.dir={tmp_path}/{name}/run", f"paths.outputs={tmp_path}/{name}"
+        pair = ("model@teacher=mlp", "model@student=mlp", "teacher.net.widths=[16]", "student.net.widths=[16]")
+        return "distill", "quantise=int8", *PRUNED, FLOAT, *pair, *SMALL[len(PAIR) :], *place, *more
+
+    assert main(*run("one")).code == 0
+    cli(*run("two", "trainer=ddp", "trainer.accelerator=cpu"))
+    one, two = (read_state(tmp_path / name / "run/checkpoints/last.safetensors") for name in ("one", "two"))
+    assert {name for name in one if name.startswith("ranges")}
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-2, atol=1e-3, msg=lambda m, name=name: f"{name}: {m}")
