@@ -36,7 +36,7 @@ NO_KEYS = {  # files, attributes, signals, parameters
     "loss.fitnet.regressor.weight", "peers.logits", "teacher.weights", "stages.teacher.data.long_tail",
     "stages.teacher.data.augment",
     "trainer.accumulate_grad_batches", "teacher.auto", "loss.teacher_layers", "loss.student_layers", "loss.padding",
-    "loss.heads",
+    "loss.heads", "loss.norms", "teacher.path",
 }  # fmt: skip
 TABLES = {  # with a row for each choice
     "loss": "docs/losses.md", "sources": "docs/teachers.md", "data": "docs/data.md", "scheduler": "docs/optimizers.md",
