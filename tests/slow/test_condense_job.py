@@ -108,7 +108,7 @@ def test_images_of_a_teacher_are_made_again_in_the_same_bytes_and_shown(main, tm
 
 def test_a_teacher_is_needed_and_must_be_a_file_of_weights(main):
     for overrides, said in (
-        ((), r"condense\.teacher\.path=… is needed: a file of weights that `tutelage distill` wrote"),
+        ((), r"condense: condense\.teacher\.path=… is needed: a file of weights that `tutelage distill` wrote"),
         (("condense.teacher.path=nowhere.safetensors",), "nowhere.safetensors"),
     ):
         answer = main("condense", *INVERT, *overrides, "hydra.run.dir=no")

@@ -41,7 +41,7 @@ class DeepInversion:
         per_class: images of each class.
         batch: images that are optimised together, whose statistics are compared; published: 256.
         steps: of Adam, for each batch; published: 2,000.
-        lr: of Adam; published: 0.1 on CIFAR-10, 0.2 to 0.25 on ImageNet.
+        lr: of Adam; published: 0.05 to 0.1 on CIFAR-10, 0.2 to 0.25 on ImageNet.
         betas: of Adam; published: (0.9, 0.999) on CIFAR-10, (0.5, 0.9) on ImageNet.
         warmup: steps in which the learning rate rises; published: 100 on ImageNet, constant rates on CIFAR-10.
         one_hot: weight of the cross-entropy.
@@ -50,7 +50,7 @@ class DeepInversion:
         tv_l2: of the total variation by norms; published: 2.5e-5 on CIFAR-10, 1e-4 on ImageNet.
         tv_l1: of the total variation by absolute values; published: 0.
         l2: of the images' norm; published: 0 on CIFAR-10, 1e-5 on ImageNet.
-        competition: of the competition with ``student``; published: 10 on CIFAR-10, 0.2 on ImageNet.
+        competition: of the competition with ``student``; published: 0.2 on ImageNet.
         shift: greatest roll, pixels; published: 2 on CIFAR-10, 30 on ImageNet.
         flip: whether to mirror, which digits don't allow.
         save_every: steps between two states from which it goes on after a kill.
@@ -109,7 +109,8 @@ class DeepInversion:
         """Returns noise with its labels, as many of each class.
 
         Raises:
-            TutelageError: the teacher or the student does not take such images, or has other classes.
+            TutelageError: the teacher or the student does not take such images, or has other classes or another
+            normalisation.
         """
         count = self.per_class * train.classes
         shape = tuple(train.images.shape[1:])
@@ -207,6 +208,13 @@ def batch_norms(net: nn.Module) -> list[str]:
 
 
 def _check(name: str, net: nn.Module, images: Tensor, train: TrainingSet) -> None:
+    normalise = getattr(net, "preprocess", None)  # of a network that was loaded from a file
+    black = None if normalise is None else normalise(torch.zeros(images.shape[1], 1, 1))
+    if black is not None and train.lowest is not None and not torch.allclose(black, train.lowest, atol=1e-4):
+        raise TutelageError(
+            f"condense.{name} was trained on images of another normalisation ({normalise}): give data.mean and "
+            "data.std as it had them"
+        )
     try:
         with torch.no_grad():
             found = list(net(images).shape)

@@ -49,7 +49,7 @@ def condense_job(cfg: DictConfig) -> None:
         )
     if missing := sorted(OmegaConf.missing_keys(cfg.condense)):
         raise TutelageError(
-            f"condense.{missing[0]}=… is needed: a file of weights that `tutelage distill` wrote, such as "
+            f"{missing[0]}=… is needed: a file of weights that `tutelage distill` wrote, such as "
             "…/checkpoints/last.safetensors"
         )
     folder = Path(HydraConfig.get().runtime.output_dir)

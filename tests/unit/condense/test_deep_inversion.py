@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from tutelage.api import Preprocess
 from tutelage.condense.deep_inversion import DeepInversion, batch_norms
 from tutelage.condense.images import TrainingSet
 from tutelage.errors import TutelageError
@@ -142,6 +143,14 @@ def test_the_rate_rises_and_falls_and_images_move_as_one(teacher):
 def test_what_does_not_fit_is_one_sentence(teacher, train, options, said):
     with pytest.raises(TutelageError, match=said):
         method(teacher, **options).start(train, 0)
+
+
+def test_a_teacher_of_another_normalisation_is_refused(teacher, train):
+    teacher.__dict__["preprocess"] = Preprocess([0.5, 0.5], [0.5, 0.25])
+    method(teacher).start(train, 0)
+    teacher.__dict__["preprocess"] = Preprocess([0.5, 0.5], [0.5, 0.5])
+    with pytest.raises(TutelageError, match=r"condense\.teacher was trained on images of another normalisation .*0\.5"):
+        method(teacher).start(train, 0)
 
 
 def test_a_teacher_without_batch_norms_is_refused_unless_they_are_not_compared(train):

@@ -25,7 +25,7 @@ class Competition(nn.Module):
     Raises:
         TutelageError: the shapes differ, or are not [B, C]; T is below 1e-3.
 
-    Published weight: 10 on CIFAR-10 and 0.2 on ImageNet, T = 3.
+    Published weight: 0.2 on ImageNet, T = 3.
 
     Yin et al., "Dreaming to Distill: Data-free Knowledge Transfer via DeepInversion", 2020, arXiv:1912.08795.
     """
