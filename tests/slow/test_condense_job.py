@@ -117,6 +117,24 @@ def test_a_teacher_is_needed_and_must_be_a_file_of_weights(main):
         assert "Traceback" not in answer.message
 
 
+def test_experts_are_an_artifact_that_condensations_share(main, tmp_path):
+    small = (
+        "experts.count=2", "experts.epochs=2", "experts.width=4", "experts.depth=2", "experts.per_class=8",
+        "per_class=1", "steps=2", "student_steps=2", "expert_epochs=1", "max_start=1", "rate_lr=1e-8",
+    )  # fmt: skip
+    quick = ("data=digits", "condense=mtt", *(f"condense.{one}" for one in small))
+    first = main("condense", *quick, "hydra.run.dir=first")
+    assert first.code == 0, first.message
+    assert "learned with a rate of 0.0" in first.out
+    figures = json.loads((tmp_path / "first" / "metrics.json").read_text())["figures"]
+    assert figures["rate"] == pytest.approx(0.01, abs=1e-3)
+    [experts] = [one for one in (tmp_path / "outputs/artifacts/trajectories").iterdir() if len(one.name) == 20]
+    assert len(list(experts.glob("expert-*.safetensors"))) == 2
+    second = main("condense", *quick, "seed=1", "hydra.run.dir=second")
+    assert f"reused trajectories {experts.name}" in second.out + second.message
+    assert load_file(tmp_path / "outputs/artifacts/images/digits-mtt-1/images.safetensors")["input"].shape[0] == 10
+
+
 def test_what_does_not_fit_is_one_sentence(main, made, tmp_path):
     for overrides, said in (
         ([f"data.made={tmp_path}/nowhere"], "data.made: there is no folder .*nowhere; `tutelage condense` makes it"),

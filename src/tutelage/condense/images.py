@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -56,10 +56,12 @@ class Condensed:
     Args:
         images: [n, C, H, W], normalised as those they are made of.
         targets: [n, classes], of a kernel regression; a network learns the class of the largest.
+        rate: learning rate of SGD that was learned with them.
     """
 
     images: Tensor
     targets: Tensor
+    rate: float | None = None
 
 
 class Method(Protocol):
@@ -81,6 +83,23 @@ class Method(Protocol):
 
     def accuracy(self, found: Condensed, test: TrainingSet) -> float:
         """Returns the accuracy on the test of what the method fits to these images, or NaN if it fits nothing."""
+
+
+class Trained(Protocol):
+    """Networks that are trained on real images before anything is condensed."""
+
+    def train(self, train: TrainingSet, folder: Path) -> None:
+        """Fills a folder; after a kill it is called again on the partial content."""
+
+
+@runtime_checkable
+class FromExperts(Method, Protocol):
+    """A method that learns from networks trained on the real images."""
+
+    experts: Trained
+
+    def after(self, trajectories: Path) -> Method:
+        """Returns the method with the folder that the experts filled."""
 
 
 def check_counts(**counts: int) -> None:

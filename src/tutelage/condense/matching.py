@@ -81,16 +81,18 @@ class Matching:
 
     def alike(self, images: Tensor, labels: Tensor, *chance: int | str) -> Tensor:
         """Returns augmented images; what happens to one is a function of its class and ``chance``: the Siamese part."""
-        return self._augmented(images, labels, *chance)
+        return augmented(self.augment, images, labels, *chance)
 
     def apart(self, images: Tensor, *chance: int | str) -> Tensor:
         """Returns augmented images, each by itself."""
-        return self._augmented(images, torch.arange(len(images)), *chance)
+        return augmented(self.augment, images, torch.arange(len(images)), *chance)
 
-    def _augmented(self, images: Tensor, keys: Tensor, *chance: int | str) -> Tensor:
-        if self.augment is None:
-            return images
-        return self.augment(images, seeding.uniform(seeding.derive_seed(*chance), keys, self.augment.draws))
+
+def augmented(augment: Step | None, images: Tensor, keys: Tensor, *chance: int | str) -> Tensor:
+    """Returns augmented images; what happens to one is a function of its key and ``chance``."""
+    if augment is None:
+        return images
+    return augment(images, seeding.uniform(seeding.derive_seed(*chance), keys, augment.draws))
 
 
 def drawn(train: TrainingSet, width: int, depth: int, padding: int, *chance: int | str) -> ConvNet:

@@ -1,5 +1,6 @@
 """``tutelage condense``: few images for a whole training set, as an artifact that ``data.made`` trains on."""
 
+import functools
 import logging
 import os
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tutelage.checkpoints.weights import serialise
-from tutelage.condense.images import STATE, Condensed, Method, TrainingSet
+from tutelage.condense.images import STATE, Condensed, FromExperts, Method, TrainingSet
 from tutelage.config import factory
 from tutelage.config.unknown_keys import refuse_unknown_keys
 from tutelage.data.base import ImageData
@@ -62,7 +63,8 @@ def condense_job(cfg: DictConfig) -> None:
 def sentence(figures: dict[str, Any]) -> str:
     """Returns the figures as a line."""
     if figures["condensed"] is None:
-        return f"{figures['images']} images"
+        rate = f", learned with a rate of {figures['rate']:.4g} for SGD" if "rate" in figures else ""
+        return f"{figures['images']} images{rate}"
     return (
         f"{figures['images']} images, kernel regression on test: {100 * figures['real']:.2f} % from real ones, "
         f"{100 * figures['condensed']:.2f} % from condensed ones"
@@ -86,17 +88,23 @@ def condense(cfg: DictConfig, choice: str) -> tuple[Path, dict[str, Any]]:
     method: Method = instantiate(cfg.condense)
     method.start(train, cfg.seed)  # refuses before anything is made
     seen = {key: cfg.data[key] for key in ("mean", "std")}
-    recipe = {
-        "condense": with_contents(plain), "seed": cfg.seed, "data": data.fingerprint(),
-        "split": [cfg.data.val_size, data.split_seed],
-        "seen": OmegaConf.to_container(OmegaConf.create(seen), resolve=True), **made_with(plain),
+    shared = {
+        "data": data.fingerprint(), "split": [cfg.data.val_size, data.split_seed],
+        "seen": OmegaConf.to_container(OmegaConf.create(seen), resolve=True),
     }  # fmt: skip
+    recipe = {"condense": with_contents(plain), "seed": cfg.seed, **shared, **made_with(plain)}
 
     def build(work: Path) -> None:
-        found = method.condense(train, cfg.seed, work)
+        ready = method
+        if isinstance(method, FromExperts):
+            experts = {"experts": plain["experts"], **shared, **made_with(plain["experts"])}
+            train_all = functools.partial(method.experts.train, train)
+            ready = method.after(artifacts.make(root, "trajectories", experts, train_all, artifacts.oldest(cfg))[0])
+        found = ready.condense(train, cfg.seed, work)
         accuracies = [method.accuracy(one, test) for one in (method.start(train, cfg.seed), found)]
         real, condensed = (None if one != one else one for one in accuracies)
-        write_json(work / FIGURES, {"images": len(found.images), "real": real, "condensed": condensed})
+        learned = {} if found.rate is None else {"rate": found.rate}
+        write_json(work / FIGURES, {"images": len(found.images), "real": real, "condensed": condensed, **learned})
         write_atomically(work / FILE, serialise(dict(_file(data, found))))
         (work / STATE).unlink(missing_ok=True)
 
