@@ -85,7 +85,7 @@ class Method(Protocol):
         """Returns the accuracy on the test of what the method fits to these images, or NaN if it fits nothing."""
 
 
-class Trained(Protocol):
+class LearningNetworks(Protocol):
     """Networks that are trained on real images before anything is condensed."""
 
     def train(self, train: TrainingSet, folder: Path) -> None:
@@ -96,7 +96,7 @@ class Trained(Protocol):
 class FromExperts(Method, Protocol):
     """A method that learns from networks trained on the real images."""
 
-    experts: Trained
+    experts: LearningNetworks
 
     def after(self, trajectories: Path) -> Method:
         """Returns the method with the folder that the experts filled."""
