@@ -11,8 +11,9 @@ from tutelage.errors import TutelageError, nearest
 from tutelage.losses.base import contract, hooks
 from tutelage.losses.precision import in_float32
 from tutelage.losses.ranks import mean_over_ranks
-from tutelage.types import Batch, Signals, is_shared
+from tutelage.types import SOFT_LABEL, Batch, Signals, is_shared
 
+_LABELS = {"batch.label", f"batch.{SOFT_LABEL}"}
 Path = str | list[str]  # "<source>.<signal>", or several
 
 
@@ -26,6 +27,7 @@ class Term(nn.Module):
     that every parameter still has a gradient. Over several ranks a mean over rows is the mean over all rows of the
     batch, however these are spread; a loss that divides by counts of all ranks itself says so (``counts_over_ranks``).
 
+    ``batch.soft_label`` is the label of mixed images [B, C], and of others ``batch.label``.
     ``batch.labelled`` is where a label is known, as bools (:func:`is_known`), for a loss that takes a mask itself.
 
     Args:
@@ -94,7 +96,8 @@ class Term(nn.Module):
             keys: [n] integers.
             labels: [n, …] integers, ``NO_LABEL`` for none, or floats, NaN for none.
         """
-        reads = "batch.label" in self.paths(self.inputs | self.targets) and not contract(self.loss).takes_unlabelled
+        read = _LABELS & {*self.paths(self.inputs | self.targets)}
+        reads = bool(read) and not contract(self.loss).takes_unlabelled
         known = is_known(labels)
         self.labelled_only = reads and (known.dim() > 1 or not bool(known.all()))
 
@@ -147,7 +150,7 @@ class Term(nn.Module):
         for path in self.paths(self.inputs | self.targets):
             source, name = path.split(".", 1)
             signal = _read(signals, path)
-            if empty and path == "batch.label":
+            if empty and path in _LABELS:
                 signal = signal.where(is_known(signal, each=True), 0)
             whole = is_shared(name) or signal.shape[: mask.dim()] != mask.shape
             kept[source][name] = signal if whole else signal.flatten(0, mask.dim() - 1).index_select(0, rows)
@@ -219,6 +222,8 @@ def _read(signals: Mapping[str, Signals], path: Path) -> Any:
     source, name = path.split(".", 1)
     if path == "batch.labelled" and name not in signals[source]:
         return is_known(_read(signals, "batch.label"))
+    if name == SOFT_LABEL and source == "batch" and name not in signals[source]:
+        return _read(signals, "batch.label")
     try:
         return signals[source][name]
     except KeyError:

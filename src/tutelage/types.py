@@ -3,6 +3,9 @@
 from torch import Tensor
 
 NO_LABEL = -100  # of an example without one: what torch.nn.CrossEntropyLoss ignores
+SOFT_LABEL = (
+    "soft_label"  # of a batch of mixed images: [B, C], probabilities; where a batch has none the label stands for it
+)
 # "input", "label" (NO_LABEL where there is none), "key": which example; each begins with the axis of examples, but
 # where the name has a dot, as "graph.edges", the field is of the whole batch
 Batch = dict[str, Tensor]

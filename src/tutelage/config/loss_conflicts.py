@@ -1,4 +1,4 @@
-"""Finds conflicts between losses that are combined: none may silently override another."""
+"""Finds conflicts of losses: with others, none of which may silently override another, and with mixed images."""
 
 from collections.abc import Iterable, Mapping
 from itertools import combinations
@@ -35,6 +35,27 @@ def check_together(cfg: DictConfig, overrides: Iterable[str]) -> None:
             means = [_meant(one[key], composed.get("setting")) for one in (a, b)]
             if means[0] != means[1] and composed[key] in means and not given:
                 raise TutelageError(f"{both} set loss.{key} to {means[0]} and {means[1]}: give loss.{key}=… for both")
+
+
+def check_mixed(stage: DictConfig, name: str) -> None:
+    """Refuses losses that need one class an example where images are mixed.
+
+    Raises:
+        TutelageError: names the term.
+    """
+    if not stage.data.get("mix"):
+        return
+    if name == "specialist":
+        raise TutelageError("specialists learn one class an example: stages.specialist.data.mix=null")
+    for key, term in stage.loss.terms.items():
+        bound = {path for part in ("inputs", "targets") for path in (term.get(part) or {}).values()}
+        if term.get("weight", 1.0) and "batch.label" in bound:
+            raise TutelageError(
+                f"data.mix gives an example the labels of two; loss.terms.{key} of stages.{name} needs one "
+                "(batch.label): choose another loss, or data.mix=null"
+            )
+    if stage.loss.get("class_weights") is not None:
+        raise TutelageError(f"data.mix can't be combined with loss.class_weights (stages.{name}): labels are mixed")
 
 
 def _meant(value: Any, setting: str | None) -> Any:

@@ -36,6 +36,7 @@ _KNOWN = {
 _PARTS = (
     "tutelage.data.augment",
     "tutelage.data.derived",
+    "tutelage.data.mix",
     "tutelage.data.samplers",
     "tutelage.data.text.files",
     "tutelage.data.text.masking",

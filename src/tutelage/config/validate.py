@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
 from tutelage.config.arguments import check_arguments, targets
-from tutelage.config.loss_conflicts import check_together
+from tutelage.config.loss_conflicts import check_mixed, check_together
 from tutelage.config.plan import JobPlan, phases_of, plan_job, resolved, stages_of
 from tutelage.config.trainer_arguments import check_callbacks, check_trainer
 from tutelage.config.turns import check_turns
@@ -28,7 +28,7 @@ _ABSENT = object()
 # Data settings that may differ between teacher and student: examples and their order, not the split or pixel range.
 _OWN_DATA = {
     "augment", "batch_size", "classes", "drop_last", "eval_batch_size", "focus", "inputs", "labelled", "long_tail",
-    "made", "num_workers", "repeat_labelled", "sampler", "seed", "unlabelled", "views",
+    "made", "mix", "num_workers", "repeat_labelled", "sampler", "seed", "unlabelled", "views",
 }  # fmt: skip
 _OF_ALL = {"accelerator", "devices", "num_nodes"}  # ranks are started once, for all stages
 
@@ -67,6 +67,7 @@ def check(cfg: DictConfig, overrides: Iterable[str] = (), config: DictConfig | N
 
 def _check_stage(cfg: DictConfig, stage: DictConfig, student: DictConfig, name: str) -> None:
     _check_same_data(stage, student, name)
+    check_mixed(stage, name)
     _check_ranks(stage.trainer, cfg.trainer, name)
     _check_needed(stage.callbacks, f"stages.{name}.callbacks")
     check_trainer(stage.trainer, "trainer" if stage.trainer == cfg.trainer else f"stages.{name}.trainer")

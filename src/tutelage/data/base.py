@@ -17,9 +17,11 @@ from tutelage.data.examples import (
     normalisation,
     normalised,
 )
-from tutelage.data.labels import checked_labels, of_pixels
+from tutelage.data.labels import checked_labels, is_class, of_pixels
+from tutelage.data.mix import Mix
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
+from tutelage.types import SOFT_LABEL
 
 
 class ImageData(Data):
@@ -37,6 +39,8 @@ class ImageData(Data):
             one for each of the networks that learn together (:class:`tutelage.sources.peers.Peers`).
         derived: further fields of a batch, by name, each computed from ``input`` after its augmentation
             (:mod:`tutelage.data.derived`), such as edges for a network with ``reads={input: edges}``.
+        mix: mixes training images after their augmentation (:class:`tutelage.data.mix.Mix`); their labels are then the
+            field ``soft_label`` [B, C].
         check_finite: whether to refuse NaN and ±∞ in pixels that are floats.
         seed: of the order and the augmentation.
         **common: arguments of :class:`~tutelage.data.module.Data`.
@@ -58,12 +62,16 @@ class ImageData(Data):
         views: int | None = None,
         inputs: int = 1,
         derived: Mapping[str, Derived] | None = None,
+        mix: Mix | None = None,
         check_finite: bool = True,
         **common: Any,
     ):
         super().__init__(seed=seed, **common)
         self.input_shape, self.check_finite = tuple(input_shape), check_finite
-        self.augment = Augment(augment, seed, views) if augment else None
+        self.augment = Augment(augment or [], seed, views) if augment or mix else None
+        self.mix = mix
+        if mix and inputs > 1:
+            raise TutelageError(f"data.mix mixes one picture of an example; data.inputs={inputs} makes several")
         if inputs < 1 or (inputs > 1 and not augment):
             raise TutelageError(
                 f"data.inputs must be 1 or more, and more than 1 needs data.augment: pictures of an example would be "
@@ -87,6 +95,11 @@ class ImageData(Data):
             raise TutelageError(
                 f"data.inputs={self.inputs}: labels of {name} are of pixels, which move with one picture"
             )
+        if self.mix and (self.num_classes is None or not is_class(labels)):
+            raise TutelageError(
+                f"data.mix mixes labels that are one class an example; those of {name} are {list(labels.shape[1:])} "
+                f"{'floats' if labels.is_floating_point() else 'integers'}"
+            )
         if self.augment and of_pixels(labels):
             self._check_moves(name, labels)
         return replace(examples, labels=labels)
@@ -101,7 +114,8 @@ class ImageData(Data):
         """Returns the training set, augmented if configured."""
         if not self.augment:
             return plain
-        return ImageSet(examples, plain.keys, self.normalise, self.augment, self.inputs, self.derived)
+        mix = None if self.mix is None else self.mix.of(plain.keys, plain.labels, self.num_outputs, self.seed)
+        return ImageSet(examples, plain.keys, self.normalise, self.augment, self.inputs, self.derived, mix)
 
     def pictures(self, inputs: Tensor) -> Tensor:
         """Returns the images [B, C, H, W] in [0, 1], before normalisation."""
@@ -116,7 +130,7 @@ class ImageData(Data):
             )
 
     def _check_derived(self) -> None:
-        own = ("input", "label", "key", "view")
+        own = ("input", "label", "key", "view", SOFT_LABEL)
         for name, make in self.derived.items():
             if name in own or re.fullmatch(r"input\d+", name):
                 raise TutelageError(f"data.derived: {name!r} is a field of its own; give what is derived another name")

@@ -13,9 +13,10 @@ from tutelage import seeding
 from tutelage.data.augment import Augment
 from tutelage.data.derived import Derived
 from tutelage.data.labels import is_class, of_pixels
+from tutelage.data.mix import Mixing
 from tutelage.data.order import Request
 from tutelage.errors import TutelageError
-from tutelage.types import Batch
+from tutelage.types import SOFT_LABEL, Batch
 
 
 class Pixels(Protocol):
@@ -164,12 +165,14 @@ class ImageSet(ExampleSet):
         augment: augmentation, applied first.
         inputs: number of pictures of an example in a batch, each augmented independently.
         derived: further fields, by name, each computed from the augmented images before they are normalised.
+        mix: mixes each augmented image with another one; needs ``augment``.
     """
 
     normalise: Normalise | None = None
     augment: Augment | None = None
     inputs: int = 1
     derived: Mapping[str, Derived] = field(default_factory=dict)
+    mix: Mixing | None = None
     batch_dim: ClassVar[int] = 0
 
     @property
@@ -182,13 +185,14 @@ class ImageSet(ExampleSet):
         assert isinstance(self.examples.pixels, MemoryPixels)
         examples = Examples(MemoryPixels(to(self.examples.pixels.images)), to(self.examples.labels))
         normalise = self.normalise and Normalise(to(self.normalise.mean), to(self.normalise.std))
-        return ImageSet(examples, to(self.keys), normalise, self.augment, self.inputs, self.derived)
+        mix = self.mix and self.mix.moved(to)
+        return ImageSet(examples, to(self.keys), normalise, self.augment, self.inputs, self.derived, mix)
 
     def __getitem__(self, request: Request) -> Batch:
         """Returns ``{"input": [B, C, H, W] float32, "label": [B, …], "key": [B]}`` for (epoch, indices into this set).
 
         Augmented images also say which ``view`` [B] they are. Further pictures of the examples are ``input2`` ….
-        Derived fields have their own names.
+        Derived fields have their own names. Mixed images have ``soft_label`` [B, C].
         """
         epoch, indices = request
         keys = self.keys.index_select(0, indices)
@@ -204,10 +208,15 @@ class ImageSet(ExampleSet):
             images = self.augment(images, keys, number)
             if of_pixels(labels):
                 labels = self.augment.move_labels(labels, keys, number)
+            if self.mix:
+                partners = self.mix.partners(keys, labels, number)
+                others = self.augment(self.examples.pixels[partners], partners, number)
+                theirs = self.examples.labels.index_select(0, partners)
+                images, labels, more[SOFT_LABEL] = self.mix(images, others, labels, theirs, keys, number)
         made = {name: make(images) for name, make in self.derived.items()}
         if self.normalise:
             images = self.normalise(images)
-            more = {name: self.normalise(pictures) for name, pictures in more.items()}
+            more |= {name: self.normalise(more[name]) for name in more if name != SOFT_LABEL}
         return {"input": images, "label": labels, "key": keys, **view, **more, **made}
 
 

@@ -165,6 +165,7 @@ def recipe_of_signals(stage: DictConfig, node: DictConfig, signals: list[str], d
     }
     if data.augment is not None:
         seen |= {"augment": given.get("augment"), "seed": data.seed, "views": node.views}
+        seen |= {"mix": given["mix"]} if given.get("mix") else {}
     files = [digest(read_state(network.checkpoint)) for network in networks(node.source)]
     taught = {"source": without_files(node.source), "weights": files} if node.source is not None else {}
     stored = {"signals": signals, "dtype": node.dtype, "top": node.top, "version": 3}
