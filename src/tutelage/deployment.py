@@ -18,6 +18,13 @@ class Exported:
         folder: of its files.
         measured: content of its ``export.json``: for each of ``formats``, and for the network as it was ``trained``,
             figures, bytes, latency and memory.
+
+    Examples:
+        >>> import tutelage as tt
+        >>> from pathlib import Path
+        >>> made = tt.Exported(Path("deployed"), {"formats": {"int8": {"file": "model.int8.onnx"}}})
+        >>> made.file("int8").as_posix()
+        'deployed/model.int8.onnx'
     """
 
     folder: Path
@@ -75,6 +82,17 @@ def predict(
 
     Raises:
         TutelageError: the network or the input is wrong, names the row; or the output exists.
+
+    Examples:
+        >>> import tutelage as tt
+        >>> import json
+        >>> from pathlib import Path
+        >>> result = tt.distill("data=digits", "trainer.max_epochs=1", seed=3)
+        >>> row = json.dumps({f"x{number}": 0.5 for number in range(64)})
+        >>> _ = Path("rows.jsonl").write_text(row)
+        >>> answers = tt.predict(result.folder / "checkpoints" / "best.safetensors", "rows.jsonl")
+        >>> len(answers["prediction"]), [*answers][:4]
+        (1, ['row', 'prediction', 'probability', 'p(0)'])
     """
     given = {"checkpoint": checkpoint, "input": input, "output": output, **values}
     with composed(_words(given), verb="predict") as (cfg, _):

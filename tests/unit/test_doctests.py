@@ -10,9 +10,9 @@ import pytest
 
 import tutelage as tt
 
-TRAIN = ("Comparison", "Result", "compare", "distill", "load")
+TRAIN = ("Comparison", "Result", "compare", "distill", "load", "predict")
 NAMES = [
-    pytest.param(name, marks=pytest.mark.slow if name in TRAIN else ())
+    pytest.param(name, marks=pytest.mark.long if name == "export" else pytest.mark.slow if name in TRAIN else ())
     for name in tt.__all__
     if not name.startswith("_")
 ]
