@@ -1,13 +1,16 @@
-"""ONNX files in 8 bits: weights and activations quantised after training, with ranges from training examples."""
+"""ONNX files in 8 bits: quantised after training, with ranges from training examples, or as they were trained."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from tutelage.errors import TutelageError
 from tutelage.exporting.onnx import Onnx, describe, write_plain
+from tutelage.exporting.quantised import fixed, integer_bits, store_integers
 from tutelage.exporting.subject import Subject
+from tutelage.models.quantised.network import Quantised
 from tutelage.sources.onnx_model import first_line
 from tutelage.types import Batch
 
@@ -18,6 +21,9 @@ class Int8(Onnx):
     Between nodes QuantizeLinear and DequantizeLinear, which any runtime of ONNX knows. The range of an activation is
     the least and the greatest value on the calibration examples. Weights use 7 of their 8 bits: processors without
     VNNI add pairs of products in 16 bits, where full ones overflow without a word.
+
+    A student that was trained with integers (``quantise=int8``, ``int4``) keeps those, and its own ranges: nothing is
+    calibrated, and the file computes what the student computes. Its weights use all of their bits.
     """
 
     name = "int8"
@@ -33,6 +39,9 @@ class Int8(Onnx):
         from onnxruntime.quantization.shape_inference import quant_pre_process
 
         target = folder / self.file
+        if isinstance(subject.net, Quantised):
+            self._write_trained(subject, subject.net, target)
+            return
         with TemporaryDirectory(dir=folder, prefix=".int8.") as work:
             plain, ready = Path(work) / "plain.onnx", Path(work) / "ready.onnx"
             write_plain(subject, plain, self.name)
@@ -48,6 +57,11 @@ class Int8(Onnx):
                     f"format=int8: {type(subject.net).__name__} can't be quantised: {first_line(error)}"
                 ) from error
         describe(target, subject.about | {"bits": 8})
+
+    def _write_trained(self, subject: Subject, net: Quantised, target: Path) -> None:
+        write_plain(replace(subject, net=fixed(net)), target, self.name)
+        store_integers(target, bits := integer_bits(net))
+        describe(target, subject.about | {"bits": bits})
 
 
 class _Reader:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.errors import TutelageError
+from tutelage.exporting.quantised import exportable
 from tutelage.models.tapped import arguments, run
 from tutelage.types import Batch, is_shared
 
@@ -96,7 +97,7 @@ class Subject:
     @property
     def entrance(self) -> Entrance:
         """Returns the network as a program takes it."""
-        return Entrance(self.net, [*self.example], self.pixels).eval()
+        return Entrance(exportable(self.net), [*self.example], self.pixels).eval()
 
     def arguments(self, batch: Batch) -> tuple[Tensor, ...]:
         """Returns the arguments of :attr:`entrance` for a batch of the data."""
