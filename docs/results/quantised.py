@@ -1,6 +1,8 @@
 """Accuracy on test of float teachers that are quantised without training (PTQ), of the runs in a folder.
 
     python docs/results/quantised.py FOLDER
+
+A line for each number of bits.
 """
 
 import json
