@@ -148,7 +148,7 @@ TIMM = """
 import sys
 sys.modules["tutelage"] = None
 import numpy as np, timm, torch
-net = timm.create_model("local-dir:" + sys.argv[1]).eval()
+net = timm.create_model("local-dir:" + sys.argv[1], pretrained=True).eval()
 with torch.no_grad():
     np.save("found.npy", net(torch.linspace(-1, 1, 2 * 64 * 64).view(2, 1, 64, 64)).numpy())
 print(net.pretrained_cfg["mean"], net.pretrained_cfg["label_names"])

@@ -133,7 +133,7 @@ def _loading(document: Mapping[str, Any], library: str, beside: Sequence[str]) -
 
 
 _WEIGHTS = {
-    "timm": '```python\nnet = timm.create_model("local-dir:/this/folder").eval()\n```',
+    "timm": '```python\nnet = timm.create_model("local-dir:/this/folder", pretrained=True).eval()\n```',
     "transformers": (
         "```python\n# config.json names the class, such as AutoModelForSequenceClassification\n"
         'net = transformers.AutoModel.from_pretrained("/this/folder")\n```'
