@@ -19,8 +19,8 @@ class Safetensors(Format):
     """``model.safetensors`` with the network's names, and a ``config.json`` that says how the network is built.
 
     Networks of timm get timm's ``config.json``, which ``timm.create_model("local-dir:<folder>", pretrained=True)``
-    loads, and networks of transformers theirs, for ``from_pretrained``. What Tutelage knows is under the key ``tutelage`` of any; and
-    ``tutelage.load`` reads the file of weights.
+    loads, and networks of transformers theirs, for ``from_pretrained``. What Tutelage knows is under the key
+    ``tutelage`` of any; and ``tutelage.load`` reads the file of weights.
     """
 
     name = "safetensors"

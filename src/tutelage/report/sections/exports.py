@@ -21,7 +21,9 @@ _BATCHES = {"1": "batch 1", "64": "batch 64"}
 
 def exports(sweep: Sweep) -> list[Section]:
     """Returns the section on the exports in the runs' folders; empty without any."""
-    rows, damaged, threads = [], [], set()
+    rows: list[list[Any]] = []
+    damaged: list[str] = []
+    threads: set[int] = set()
     for run in sweep.runs:
         for document in _documents(run, damaged):
             threads.add(document["threads"])
