@@ -166,7 +166,8 @@ def distill(plan: JobPlan, folder: Path) -> dict[str, Any]:
     control = _control(plan, data, reference, teaching.stage.sources)
     if distributed.is_main():
         write_plan(folder, plan, teaching, control, student)
-    runs = tensorboard_runs.of_job(HydraConfig.get(), folder) if loggers.has_tensorboard(config) else None
+    shown = loggers.has_tensorboard(config) and HydraConfig.initialized()
+    runs = tensorboard_runs.of_job(HydraConfig.get(), folder) if shown else None
     if runs and distributed.is_main():
         runs.begin()
     train_student(plan, student, teaching, data, folder)
