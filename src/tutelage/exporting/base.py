@@ -1,4 +1,4 @@
-"""What a format of exported files is."""
+"""The interface of a format of exported files."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What an exported file answers on labelled examples, beside the network that it was made of."""
+"""Answers of an exported file to labelled examples, beside those of the network that it was made of."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

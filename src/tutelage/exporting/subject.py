@@ -74,7 +74,7 @@ class Entrance(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """What is exported.
+    """The network that is exported, with what describes it.
 
     Attributes:
         net: in eval mode, on the CPU.

@@ -1,4 +1,4 @@
-"""What a trained network is asked: images of a folder, texts or numbers of a table; as batches."""
+"""Batches of the inputs of `tutelage predict`: images of a folder, texts or numbers of a table."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""What an exported file says of itself, and the files that stand beside it: a tokenizer, or what images become."""
+"""The description in an exported file, and the files that stand beside it: a tokenizer, or what images become."""
 
 import json
 from collections.abc import Mapping

@@ -92,7 +92,9 @@ def in_one_graph(update, steps, start, target, images, rate):
     return loss.item(), *torch.autograd.grad(loss, [images, rate])
 
 
-@pytest.mark.parametrize("options", [{}, {"batch": 4}, {"batch": 4, "augment": Differentiable()}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"batch": 4}, {"batch": 4, "augment": Differentiable()}], ids=["all", "batches", "augmented"]
+)
 def test_gradients_are_those_of_one_graph_of_all_steps(train, trained, options):
     mtt = method(student_steps=5, **options)
     update = mtt.update(mtt.network(train, 0), LABELS, 7)
