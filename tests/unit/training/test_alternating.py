@@ -256,7 +256,7 @@ def test_the_config_of_a_job_is_checked_for_turns(compose):
 @pytest.mark.parametrize(
     ("loss", "overrides", "said"),
     [
-        ("dfad", ("loss.alpha=0.5",), r"reads batch.label, which images that a generator makes don't have"),
+        ("dfad", ("loss.alpha=0.5",), r"reads batch.soft_label, which images that a generator makes don't have"),
         ("dafl", ("stages.student.turns.generator.input_shape=[1,12,12]",), r"makes images \[1, 12, 12\]; .* \[1, 8,"),
         ("dafl", ("loss.tap=embeding",), r"no tap 'embeding'"),
     ],

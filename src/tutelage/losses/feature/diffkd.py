@@ -110,7 +110,7 @@ class DiffKD(Lazy):
         kept = self.kept.to(x.dtype)
         for number in reversed(range(self.steps)):
             now, after = kept[number * stride], kept[(number - 1) * stride] if number else kept.new_ones(())
-            noise = self._noise(x, torch.tensor([number * stride], device=x.device))
+            noise = self._noise(x, torch.full((1,), number * stride, device=x.device))
             x = after.sqrt() * (x - (1 - now).sqrt() * noise) / now.sqrt() + (1 - after).sqrt() * noise
         return x
 
