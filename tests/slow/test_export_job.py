@@ -140,7 +140,7 @@ def test_predictions_of_a_table(run, tmp_path):
     with pytest.raises(tt.TutelageError, match="takes 64 numbers; found 2 columns, a, b"):
         tt.predict(weights, tmp_path / "short.csv")
     (tmp_path / "words.csv").write_text(",".join(f"x{n}" for n in range(64)) + "\n" + ",".join(["a"] * 64))
-    with pytest.raises(tt.TutelageError, match="column 'x0' is 'a'; expected a number"):
+    with pytest.raises(tt.TutelageError, match="column 'x0' is 'a'; expected a finite number"):
         tt.predict(weights, tmp_path / "words.csv")
 
 

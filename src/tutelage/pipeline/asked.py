@@ -83,19 +83,24 @@ def images(folder: Path, about: Mapping[str, Any]) -> Asked:
     return Asked("file", found.images, lambda rows: {"input": _normalised(pixels[rows], about)})
 
 
-def numbers(path: Path, columns: Sequence[str] | None, about: Mapping[str, Any]) -> Asked:
+def numbers(path: Path, columns: Sequence[str] | str | None, about: Mapping[str, Any]) -> Asked:
     """Returns the rows of a table of numbers, or of encoded images in a column of a parquet file.
 
     Numbers fill the network's input in the order of the columns; those of pixels are from 0 to 1.
 
     Raises:
         TutelageError: the file is missing, damaged or no table, a column is missing, there are too few or many for the
-            network, or a value is no number; names the row.
+            network, or a value is no finite number; names the row.
     """
     shape = tuple(about["input_shape"] or ())
     found = []
+    named = [columns] if isinstance(columns, str) else columns
     for number, row in enumerate(_rows(path)):
-        chosen = [*row] if columns is None else [str(name) for name in columns]
+        if not isinstance(row, Mapping):
+            raise TutelageError(f"{path}, row {number}: expected an object with a value for each column")
+        if None in row:  # of csv.DictReader: what is left over
+            raise TutelageError(f"{path}, row {number} has more values than the header has names")
+        chosen = [*row] if named is None else [str(name) for name in named]
         for name in chosen:
             if name not in row:
                 raise TutelageError(f"{path}, row {number}: no column {name!r}; {nearest(name, row)}")
@@ -111,7 +116,7 @@ def numbers(path: Path, columns: Sequence[str] | None, about: Mapping[str, Any])
     return Asked("row", range(len(found)), lambda rows: {"input": _normalised(stacked[rows], about)})
 
 
-def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
+def _rows(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise TutelageError(f"input={path}: there is no such file or folder")
     if path.suffix not in TABLES:
@@ -137,9 +142,11 @@ def _floats(values: Sequence[Any], names: Sequence[str], wanted: int, where: str
         )
     for name, value in zip(names, values, strict=True):
         try:
-            float(value)
-        except (TypeError, ValueError):
-            raise TutelageError(f"{where}: column {name!r} is {value!r:.{_SHOWN}}; expected a number") from None
+            finite = bool(abs(float(value)) <= float(np.finfo(np.float32).max))
+        except (TypeError, ValueError, OverflowError):
+            finite = False
+        if not finite:
+            raise TutelageError(f"{where}: column {name!r} is {value!r:.{_SHOWN}}; expected a finite number")
     return np.array([float(value) for value in values], np.float32)
 
 
