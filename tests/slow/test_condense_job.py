@@ -135,6 +135,7 @@ def test_experts_are_an_artifact_that_condensations_share(main, tmp_path):
     assert load_file(tmp_path / "outputs/artifacts/images/digits-mtt-1/images.safetensors")["input"].shape[0] == 10
 
 
+@pytest.mark.long
 def test_what_does_not_fit_is_one_sentence(main, made, tmp_path):
     for overrides, said in (
         ([f"data.made={tmp_path}/nowhere"], "data.made: there is no folder .*nowhere; `tutelage condense` makes it"),
