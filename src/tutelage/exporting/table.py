@@ -64,9 +64,14 @@ def legend(document: Mapping[str, Any]) -> str:
 
 def table(document: Mapping[str, Any]) -> Table:
     """Returns the table for a terminal."""
-    made = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, caption=legend(document), caption_justify="left")
-    for place, head in enumerate(heads(document)):
-        made.add_column(head, justify="right" if place else "left", no_wrap=True)
-    for row in rows(document):
+    made = Table(
+        box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), caption=legend(document), caption_justify="left"
+    )
+    found = list(rows(document))
+    for place, (head, cells) in enumerate(zip(heads(document), zip(*found, strict=True), strict=True)):
+        # in 80 columns heads and names of networks take several lines; no number, word or name of a format does
+        words = [*cells, *head.split()] if place else [word for cell in cells for word in cell.split()]
+        made.add_column(head, justify="right" if place else "left", width=max(map(len, words)), overflow="fold")
+    for row in found:
         made.add_row(*row)
     return made
