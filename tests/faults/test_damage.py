@@ -144,9 +144,9 @@ def test_a_folder_that_may_not_be_read_is_made_anew_or_named(whole, tmp_path):
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_a_quarter_of_all_files_and_ways(whole, tmp_path):
+def test_a_sixth_of_all_files_and_ways(whole, tmp_path):
     """All of them, with a share of 1, take most of an hour."""
-    _try(whole, tmp_path, 4)
+    _try(whole, tmp_path, 6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
