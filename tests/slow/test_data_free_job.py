@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from command import SPLITS
+from resumed import killed_ends_like_whole
 from runs import figures, scalars, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -60,13 +61,10 @@ def test_without_a_teacher_the_student_is_the_control_to_the_bit(main, tmp_path)
 @pytest.mark.long
 @pytest.mark.parametrize("loss", ["dafl", "dfad", "dfq", "zskt", "noise"])
 def test_a_killed_run_ends_in_the_same_bits(main, cli, tmp_path, loss):
-    often = "callbacks.recovery.every_n_steps=3"
-    assert main(*run(tmp_path, "whole", loss, often)).code == 0
-    harm = f"+callbacks.harm={{_target_: faults.KillAt, stage: student, step: 14, marker: {tmp_path / 'struck'}}}"
-    assert cli(*run(tmp_path, "killed", loss, often, harm), check=False).returncode == -9
-    assert main(*run(tmp_path, "killed", loss, often, harm)).code == 0
-    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
-    assert figures(tmp_path / "killed/run") == figures(tmp_path / "whole/run")
+    def often(name, *more):
+        return run(tmp_path, name, loss, "callbacks.recovery.every_n_steps=3", *more)
+
+    killed_ends_like_whole(main, cli, often, tmp_path, step=14)
     pictures = [(tmp_path / name / "run/checkpoints/generated.png").read_bytes() for name in ("killed", "whole")]
     assert pictures[0] == pictures[1]
     assert {step for step, _ in scalars(tmp_path / "killed/run/tensorboard")["student/train/loss"]} == {3, 7, 11, 15}

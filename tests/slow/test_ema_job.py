@@ -2,7 +2,8 @@
 
 import pytest
 from command import TINY
-from runs import artifacts, figures, weights
+from resumed import killed_ends_like_whole
+from runs import artifacts
 
 from tutelage.checkpoints.weights import digest, read_state
 
@@ -16,12 +17,7 @@ def test_a_killed_run_ends_in_the_same_averages(main, cli, tmp_path):
     def run(name, *more):
         return "distill", *AVERAGED, f"hydra.run.dir={tmp_path}/{name}/run", f"paths.outputs={tmp_path}/{name}", *more
 
-    assert main(*run("whole")).code == 0
-    harm = f"+callbacks.harm={{_target_: faults.KillAt, stage: student, step: 22, marker: {tmp_path / 'struck'}}}"
-    assert cli(*run("killed", harm), check=False).returncode == -9
-    assert main(*run("killed", harm)).code == 0
-    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
-    assert figures(tmp_path / "killed/run") == figures(tmp_path / "whole/run")
+    killed_ends_like_whole(main, cli, run, tmp_path)
     made = [artifacts(tmp_path / "whole/artifacts", kind) for kind in ("teacher", "control")]
     for [folder] in (*made, [tmp_path / "whole/run/checkpoints"]):
         assert digest(read_state(folder / "last.safetensors")) != digest(read_state(folder / "raw.safetensors"))

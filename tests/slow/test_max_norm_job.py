@@ -3,7 +3,7 @@
 import pytest
 import torch
 from command import TINY
-from runs import weights
+from resumed import crashed_ends_like_whole
 
 from tutelage.checkpoints.weights import read_state
 
@@ -21,13 +21,7 @@ def test_a_crashed_run_goes_on_to_the_same_bits_and_two_ranks_hold_the_same_weig
     def run(name, *more):
         return "distill", *HELD, f"hydra.run.dir={tmp_path}/{name}/run", f"paths.outputs={tmp_path}/{name}", *more
 
-    assert main(*run("whole")).code == 0
-    harm = f"+callbacks.harm={{_target_: faults.CrashAt, stage: student, step: 22, marker: {tmp_path / 'struck'}}}"
-    assert main(*run("crashed", harm)).code == 1
-    assert (tmp_path / "struck").exists()
-    assert list((tmp_path / "crashed/run/checkpoints/states").glob("*.ckpt"))
-    assert main(*run("crashed", harm)).code == 0
-    assert weights(tmp_path / "crashed") == weights(tmp_path / "whole")
+    crashed_ends_like_whole(main, run, tmp_path)
     cli(*run("two", "trainer=ddp", "trainer.accelerator=cpu"))
     for stage in ("run/checkpoints", "artifacts/teacher/*", "artifacts/control/*"):
         [one], [two] = (list((tmp_path / name).glob(f"{stage}/last.safetensors")) for name in ("whole", "two"))

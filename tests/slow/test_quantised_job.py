@@ -3,7 +3,7 @@
 import pytest
 import torch
 from command import SPLITS
-from runs import figures, weights
+from resumed import killed_ends_like_whole
 
 import tutelage as tt
 from tutelage.checkpoints.weights import read_state
@@ -22,12 +22,7 @@ def test_a_killed_run_ends_in_the_same_weights_masks_and_ranges(main, cli, tmp_p
         place = f"hydra.run.dir={tmp_path}/{name}/run", f"paths.outputs={tmp_path}/{name}"
         return "distill", *how, FLOAT, *SMALL, *place, *more
 
-    assert main(*run("whole")).code == 0
-    harm = f"+callbacks.harm={{_target_: faults.KillAt, stage: student, step: 22, marker: {tmp_path / 'struck'}}}"
-    assert cli(*run("killed", harm), check=False).returncode == -9
-    assert main(*run("killed", harm)).code == 0
-    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
-    assert figures(tmp_path / "killed/run") == figures(tmp_path / "whole/run")
+    killed_ends_like_whole(main, cli, run, tmp_path)
     file = tmp_path / "whole/run/checkpoints/last.safetensors"
     net, x = tt.load(file).eval(), torch.randn(3, 1, 8, 8)
     if how[0] != "quantise=int4":

@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.multiprocessing
 from command import SPLITS
-from runs import figures, weights
+from resumed import killed_ends_like_whole
+from runs import figures
 from shares import gradients_of_shares, module_of, rank
 
 import tutelage as tt
@@ -22,13 +23,8 @@ def test_a_killed_run_ends_in_the_same_weights_and_the_plain_student_is_written(
         place = f"hydra.run.dir={tmp_path}/{name}/run", f"paths.outputs={tmp_path}/{name}"
         return "distill", f"loss={loss}", *SMALL, *place, *more
 
-    assert main(*run("whole")).code == 0
-    harm = f"+callbacks.harm={{_target_: faults.KillAt, stage: student, step: 22, marker: {tmp_path / 'struck'}}}"
-    assert cli(*run("killed", harm), check=False).returncode == -9
-    assert main(*run("killed", harm)).code == 0
-    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+    killed_ends_like_whole(main, cli, run, tmp_path)
     found = figures(tmp_path / "whole/run")
-    assert figures(tmp_path / "killed/run") == found
     assert found["student"]["parameters"] == found["control"]["parameters"]
     file = tmp_path / "whole/run/checkpoints/last.safetensors"
     assert about(file)["network"]["net"]["_target_"] == "tutelage.models.vgg.VGG"

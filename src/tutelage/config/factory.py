@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 from tutelage.config import source_nodes
+from tutelage.config.loss_conflicts import bound_paths
 from tutelage.config.own_datasets import job_datasets
 from tutelage.config.phases import deep_merge, settle_phases
 from tutelage.config.trainer_arguments import figures_of
@@ -92,9 +93,7 @@ def stage_config(cfg: DictConfig, name: str, phase: str | None = None) -> DictCo
 
 def _counts_alone(term: DictConfig) -> bool:
     """Checks whether a term has a weight and reads no teacher."""
-    bound = [path for names in ("inputs", "targets") for path in (term.get(names) or {}).values()]
-    bound += [str(term.get("where") or "batch.label")]
-    paths = [path for one in bound for path in ([one] if isinstance(one, str) else one)]
+    paths = [*bound_paths(term), str(term.get("where") or "batch.label")]
     return bool(term.get("weight", 1.0)) and all(path.split(".")[0] in ("student", "batch") for path in paths)
 
 

@@ -48,14 +48,21 @@ def check_mixed(stage: DictConfig, name: str) -> None:
     if name == "specialist":
         raise TutelageError("specialists learn one class an example: stages.specialist.data.mix=null")
     for key, term in stage.loss.terms.items():
-        bound = {path for part in ("inputs", "targets") for path in (term.get(part) or {}).values()}
-        if term.get("weight", 1.0) and "batch.label" in bound:
+        if not term.get("weight", 1.0):
+            continue
+        if "batch.label" in bound_paths(term):
             raise TutelageError(
                 f"data.mix gives an example the labels of two; loss.terms.{key} of stages.{name} needs one "
                 "(batch.label): choose another loss, or data.mix=null"
             )
-    if stage.loss.get("class_weights") is not None:
-        raise TutelageError(f"data.mix can't be combined with loss.class_weights (stages.{name}): labels are mixed")
+        if term.loss.get("class_weights") is not None:
+            raise TutelageError(f"data.mix can't be combined with loss.class_weights (stages.{name}): labels are mixed")
+
+
+def bound_paths(term: DictConfig) -> list[str]:
+    """Returns every ``"<source>.<signal>"`` among the inputs and targets of a term's config."""
+    bound = [path for part in ("inputs", "targets") for path in (term.get(part) or {}).values()]
+    return [path for one in bound for path in ([one] if isinstance(one, str) else one)]
 
 
 def _meant(value: Any, setting: str | None) -> Any:

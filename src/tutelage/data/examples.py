@@ -209,10 +209,11 @@ class ImageSet(ExampleSet):
             if of_pixels(labels):
                 labels = self.augment.move_labels(labels, keys, number)
             if self.mix:
-                partners = self.mix.partners(keys, labels, number)
+                chance = self.mix.chance(keys, number)
+                partners = self.mix.partners(labels, chance)
                 others = self.augment(self.examples.pixels[partners], partners, number)
                 theirs = self.examples.labels.index_select(0, partners)
-                images, labels, more[SOFT_LABEL] = self.mix(images, others, labels, theirs, keys, number)
+                images, labels, more[SOFT_LABEL] = self.mix(images, others, labels, theirs, chance)
         made = {name: make(images) for name, make in self.derived.items()}
         if self.normalise:
             images = self.normalise(images)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from tutelage.data.base import ImageData
@@ -25,7 +25,7 @@ from tutelage.data.folder_scan import (
     subfolders,
     tell,
 )
-from tutelage.data.pil_images import eight_bit
+from tutelage.data.pil_images import fitted
 from tutelage.errors import TutelageError
 
 Files = list[tuple[str, int]]  # (path below the root, label)
@@ -174,12 +174,8 @@ class FilePixels:
             pass
 
     def _decode(self, row: int) -> np.ndarray:
-        channels, height, width = self.shape
         with self._open(row) as image:
-            image = eight_bit(image).convert("L" if channels == 1 else "RGB")
-            return np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)).reshape(
-                height, width, -1
-            )
+            return fitted(image, self.shape)
 
     @contextmanager
     def _open(self, row: int) -> Iterator[Image.Image]:

@@ -88,14 +88,18 @@ class Mixing:
         """Returns the same with ``to`` applied to each tensor."""
         return replace(self, labelled=to(self.labelled), bare=to(self.bare), shares=to(self.shares))
 
-    def partners(self, keys: Tensor, labels: Tensor, view: int) -> Tensor:
-        """Returns the keys [B] of the examples that view ``view`` of ``keys`` [B] is mixed with."""
-        first = self._chance(keys, view)[:, 0]
-        labelled, bare = (self._drawn(first, pool) if len(pool) else keys for pool in (self.labelled, self.bare))
+    def chance(self, keys: Tensor, view: int) -> Tensor:
+        """Returns the random numbers [B, 6] of view ``view`` of the examples ``keys`` [B]."""
+        return seeding.uniform(seeding.derive_seed(self.seed, "mix", view), keys, _DRAWS)
+
+    def partners(self, labels: Tensor, chance: Tensor) -> Tensor:
+        """Returns the keys [B] of the examples that those with ``labels`` [B] are mixed with."""
+        pools = (self.labelled, self.bare) if len(self.bare) else (self.labelled, self.labelled)
+        labelled, bare = (_drawn(chance[:, 0], pool) for pool in pools)
         return torch.where(labels >= 0, labelled, bare)
 
     def __call__(
-        self, images: Tensor, others: Tensor, labels: Tensor, other_labels: Tensor, keys: Tensor, view: int
+        self, images: Tensor, others: Tensor, labels: Tensor, other_labels: Tensor, chance: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Mixes a batch.
 
@@ -104,13 +108,12 @@ class Mixing:
             others: [B, C, H, W], likewise of the partners.
             labels: [B], −100 for none.
             other_labels: [B], of the partners.
-            keys: [B] of the images.
-            view: its number.
+            chance: [B, 6], of :meth:`chance`.
 
         Returns:
             [B, C, H, W]; the label with the larger share [B]; the mixed label [B, C], zeros where there is none.
         """
-        _, whether, which, drawn, down, right = self._chance(keys, view).unbind(1)
+        _, whether, which, drawn, down, right = chance.unbind(1)
         cut = which < self.how.switch
         share = self.shares[cut.long(), (drawn * (1 << _BITS)).long()]
         share = torch.where(whether < self.how.probability, share, 1.0)
@@ -124,12 +127,9 @@ class Mixing:
         label = torch.where(labels >= 0, torch.where(share >= 0.5, labels, other_labels), NO_LABEL)
         return mixed, label, soft
 
-    def _chance(self, keys: Tensor, view: int) -> Tensor:
-        return seeding.uniform(seeding.derive_seed(self.seed, "mix", view), keys, _DRAWS)
 
-    @staticmethod
-    def _drawn(chance: Tensor, pool: Tensor) -> Tensor:
-        return pool[(chance * (1 << 24)).long() * len(pool) >> 24]  # uniform() gives 24 bits
+def _drawn(chance: Tensor, pool: Tensor) -> Tensor:
+    return pool[(chance * (1 << 24)).long() * len(pool) >> 24]  # uniform() gives 24 bits
 
 
 def _quantiles(a: float) -> Tensor:

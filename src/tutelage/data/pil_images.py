@@ -1,7 +1,7 @@
 """PIL images of any mode as plain pictures."""
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 
 def eight_bit(image: Image.Image) -> Image.Image:
@@ -22,3 +22,14 @@ def eight_bit(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image
+
+
+def fitted(image: Image.Image, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns an image scaled and cropped to ``shape`` (C, H, W), as [H, W, C] uint8, grey if C is 1 and else RGB.
+
+    Raises:
+        ValueError: as of :func:`eight_bit`.
+    """
+    channels, height, width = shape
+    plain = eight_bit(image).convert("L" if channels == 1 else "RGB")
+    return np.asarray(ImageOps.fit(plain, (width, height), Image.Resampling.BILINEAR)).reshape(height, width, -1)

@@ -51,10 +51,10 @@ class OnnxRuntime(Runtime):
     """
 
     def __init__(self, path: Path, raw: Callable[[Tensor], Tensor] | None = None):
-        self_session = open_session(path)
-        super().__init__([one.name for one in self_session.get_inputs()], raw)
-        self.path, self.metadata = path, dict(self_session.get_modelmeta().custom_metadata_map)
-        self.session: Any = self_session
+        session: Any = open_session(path)
+        super().__init__([one.name for one in session.get_inputs()], raw)
+        self.path, self.session = path, session
+        self.metadata = dict(session.get_modelmeta().custom_metadata_map)
 
     def answer(self, values: dict[str, Tensor]) -> Tensor:
         """Returns the first output.

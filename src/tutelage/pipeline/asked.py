@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from tutelage.data.examples import Examples
+from tutelage.data.examples import Examples, normalisation
 from tutelage.data.folder_scan import list_images
 from tutelage.data.image_folder import FilePixels
 from tutelage.data.parquet import rows_of
-from tutelage.data.pil_images import eight_bit
+from tutelage.data.pil_images import fitted
 from tutelage.data.text.encode import Encoder
 from tutelage.data.text.rows import Columns, lines_of, read
 from tutelage.data.text.tokenizer import Tokenizer
@@ -107,7 +107,7 @@ def numbers(path: Path, columns: Sequence[str] | str | None, about: Mapping[str,
         values = [row[name] for name in chosen]
         pictures = [one for one in values if isinstance(one, Image.Image)]
         if len(shape) == 3 and len(pictures) == 1:
-            found.append(_picture(pictures[0], shape))
+            found.append(_pixels(pictures[0], shape, f"{path}, row {number}"))
         else:
             found.append(_floats(values, chosen, prod(shape), f"{path}, row {number}").reshape(shape))
     if not found:
@@ -150,16 +150,14 @@ def _floats(values: Sequence[Any], names: Sequence[str], wanted: int, where: str
     return np.array([float(value) for value in values], np.float32)
 
 
-def _picture(image: Image.Image, shape: tuple[int, ...]) -> np.ndarray:
-    channels, height, width = shape
-    fitted = ImageOps.fit(
-        eight_bit(image).convert("L" if channels == 1 else "RGB"), (width, height), Image.Resampling.BILINEAR
-    )
-    return np.asarray(fitted, np.float32).reshape(height, width, channels).transpose(2, 0, 1) / 255
+def _pixels(image: Image.Image, shape: tuple[int, ...], where: str) -> np.ndarray:
+    try:
+        return fitted(image, shape).transpose(2, 0, 1).astype(np.float32) / 255
+    except ValueError as error:
+        raise TutelageError(f"{where}: the image can't be used: {error}") from error
 
 
 def _normalised(inputs: Tensor, about: Mapping[str, Any]) -> Tensor:
     if not about["mean"] or not about["std"]:
         return inputs
-    mean, std = (torch.tensor(about[key])[:, None, None] for key in ("mean", "std"))
-    return (inputs - mean) / std
+    return normalisation(about["input_shape"], about["mean"], about["std"])(inputs)  # in place: inputs are a copy

@@ -34,7 +34,7 @@ def batch(images, rows=None, epoch=0):
 def test_mixup_is_the_formula_with_the_partner_of_the_set():
     found = batch(images := made(Mix(mixup=0.4, cutmix=0)))
     keys = torch.arange(COUNT)
-    partners = images.mix.partners(keys, keys % CLASSES, 0)
+    partners = images.mix.partners(keys % CLASSES, images.mix.chance(keys, 0))
     grey = found["input"][:, 0]
     assert torch.equal(grey.amax((1, 2)), grey.amin((1, 2)))
     for row, partner in enumerate(partners.tolist()):
@@ -52,7 +52,7 @@ def test_mixup_is_the_formula_with_the_partner_of_the_set():
 def test_cutmix_puts_a_box_of_the_partner_into_the_image_and_counts_its_pixels():
     found = batch(images := made(Mix(mixup=0, cutmix=1.0)))
     keys = torch.arange(COUNT)
-    partners = images.mix.partners(keys, keys % CLASSES, 0)
+    partners = images.mix.partners(keys % CLASSES, images.mix.chance(keys, 0))
     sizes = set()
     for row, partner in enumerate(partners.tolist()):
         picture = found["input"][row, 0]
@@ -82,7 +82,7 @@ def test_shares_have_the_beta_distribution(a):
 def test_partners_are_uniform_over_the_set():
     images = made(Mix())
     keys = torch.arange(COUNT)
-    drawn = torch.cat([images.mix.partners(keys, keys % CLASSES, view) for view in range(50)])
+    drawn = torch.cat([images.mix.partners(keys % CLASSES, images.mix.chance(keys, view)) for view in range(50)])
     counts = torch.bincount(drawn, minlength=COUNT)
     assert counts.min() > 20
     assert counts.max() < 90
@@ -112,7 +112,7 @@ def test_both_are_chosen_as_often_as_asked_and_others_keep_their_bits():
 def test_an_example_without_a_label_is_mixed_with_others_without():
     labels = torch.where(torch.arange(COUNT) % 2 == 0, torch.arange(COUNT) % CLASSES, NO_LABEL)
     found = batch(images := made(Mix(), labels=labels))
-    partners = images.mix.partners(torch.arange(COUNT), labels, 0)
+    partners = images.mix.partners(labels, images.mix.chance(torch.arange(COUNT), 0))
     assert torch.equal(partners % 2, torch.arange(COUNT) % 2)
     assert (found["label"][1::2] == NO_LABEL).all()
     assert not found["soft_label"][1::2].any()
@@ -149,6 +149,7 @@ MIX = "data.mix={_target_: tutelage.data.mix.Mix}"
     [
         ([MIX, "loss=dkd"], "loss.terms.dkd of stages.student needs one"),
         ([MIX, "loss.class_weights=balanced"], "can't be combined with loss.class_weights"),
+        (["+stages.teacher." + MIX, "loss.class_weights=balanced"], r"loss.class_weights \(stages.teacher\)"),
         ([MIX, "sources=specialists"], "specialists learn one class an example"),
     ],
 )

@@ -1,11 +1,19 @@
-"""Tables of numbers that `tutelage predict` reads or refuses."""
+"""Tables of numbers and images that `tutelage predict` reads or refuses."""
 
+import io
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
+from PIL import Image
 
 from tutelage.errors import TutelageError
-from tutelage.pipeline.asked import numbers
+from tutelage.pipeline.asked import images, numbers
 
 ABOUT = {"input_shape": (2,), "mean": None, "std": None}
+OF_IMAGES = {"input_shape": [3, 6, 8], "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7]}
 
 
 @pytest.mark.parametrize(
@@ -30,3 +38,30 @@ def test_one_column_may_be_named_without_brackets(tmp_path):
     path.write_text("age,weight\n3,4\n")
     asked = numbers(path, "age", ABOUT | {"input_shape": (1,)})
     assert [batch["input"].tolist() for batch in asked.batches(8)] == [[[3.0]]]
+
+
+def in_a_table(path, image):
+    content = io.BytesIO()
+    image.save(content, "PNG" if image.mode != "F" else "TIFF")
+    pq.write_table(pa.table({"image": [{"bytes": content.getvalue(), "path": None}]}), path)
+    return path
+
+
+def test_an_image_of_a_table_is_that_of_a_folder_normalised(tmp_path):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 16, 3), np.uint8))
+    (tmp_path / "folder").mkdir()
+    image.save(tmp_path / "folder/a.png")
+    row = torch.tensor([0])
+    found = numbers(in_a_table(tmp_path / "a.parquet", image), None, OF_IMAGES).batch(row)["input"]
+    assert torch.equal(found, images(tmp_path / "folder", OF_IMAGES).batch(row)["input"])
+    mean, std = (torch.tensor(OF_IMAGES[key])[:, None, None] for key in ("mean", "std"))
+    fitted = np.asarray(image.resize((8, 6), Image.Resampling.BILINEAR, (2, 0, 14, 9)), np.float32)
+    torch.testing.assert_close(
+        found[0] * std + mean, torch.from_numpy(fitted).permute(2, 0, 1) / 255, rtol=0, atol=0.01
+    )
+
+
+def test_an_image_of_a_table_that_has_too_many_bits_is_refused_by_its_row(tmp_path):
+    path = in_a_table(tmp_path / "a.parquet", Image.new("F", (8, 6)))
+    with pytest.raises(TutelageError, match="row 0: the image can't be used: mode F has more than 16 bits a channel"):
+        numbers(path, None, OF_IMAGES)
