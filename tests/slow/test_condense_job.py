@@ -38,6 +38,7 @@ def made(main, tmp_path):
     return tmp_path / LINK
 
 
+@pytest.mark.long
 def test_a_student_trains_on_the_images_and_is_measured_on_the_real_ones(main, made, tmp_path):
     found = load_file(made / "images.safetensors")
     assert found["input"].shape == (20, 1, 8, 8)
@@ -117,6 +118,7 @@ def test_a_teacher_is_needed_and_must_be_a_file_of_weights(main):
         assert "Traceback" not in answer.message
 
 
+@pytest.mark.long
 def test_experts_are_an_artifact_that_condensations_share(main, tmp_path):
     small = (
         "experts.count=2", "experts.epochs=2", "experts.width=4", "experts.depth=2", "experts.per_class=8",
