@@ -1,4 +1,4 @@
-"""Composing a config with parsed yaml files kept, against Hydra as it is: what each job of a sweep pays.
+"""Composing a config as tutelage does, against Hydra as it is: what each job of a sweep pays.
 
     python benchmarks/compose.py [REPEATS]
 
@@ -10,10 +10,11 @@ import time
 from statistics import median
 
 from hydra import compose, initialize_config_dir
+from hydra._internal import defaults_list
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
 
-from tutelage.compat.hydra import parse_files_once
+from tutelage.compat.hydra import compose_quickly
 from tutelage.config import resolvers
 from tutelage.config.paths import conf_dir
 
@@ -33,15 +34,16 @@ def main() -> None:
     resolvers.register()
     Plugins.instance()
     kinds = [SourcesRegistry.instance().resolve(scheme) for scheme in ("file", "pkg")]
-    own = [kind.load_config for kind in kinds]
-    parse_files_once()
-    kept = [kind.load_config for kind in kinds]
-    found: dict[str, list[float]] = {"as Hydra does": [], "files kept": []}
+    places = [*((kind, "load_config") for kind in kinds), (defaults_list, "_create_interpolation_map")]
+    own = [getattr(*place) for place in places]
+    compose_quickly()
+    quick = [getattr(*place) for place in places]
+    found: dict[str, list[float]] = {"as Hydra does": [], "tutelage": []}
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         for i in range(repeats + 1):
-            for name, loads in (("as Hydra does", own), ("files kept", kept)):
-                for kind, load in zip(kinds, loads, strict=True):
-                    kind.load_config = load  # type: ignore[method-assign]
+            for name, functions in zip(found, (own, quick), strict=True):
+                for place, function in zip(places, functions, strict=True):
+                    setattr(*place, function)
                 if (one := milliseconds()) and i:  # the first fills the memory
                     found[name].append(one)
     for name, times in found.items():

@@ -20,7 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from tutelage.cli import main as console
-from tutelage.compat.hydra import parse_files_once
+from tutelage.compat.hydra import compose_quickly
 from tutelage.config import resolvers
 from tutelage.config.paths import conf_dir
 from tutelage.pipeline import sweep
@@ -33,7 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _resolvers() -> None:
     resolvers.register()
-    parse_files_once()
+    compose_quickly()
 
 
 @pytest.fixture

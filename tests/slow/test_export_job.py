@@ -64,7 +64,7 @@ def test_the_same_network_may_be_exported_again_but_no_other(run, exported, main
     again = tt.export(weights, "safetensors", output=exported.folder)
     assert list(again.measured["formats"]) == ["safetensors"]
     assert (exported.folder / "model.onnx").is_file()  # what is not written again stays
-    tt.export(weights, FORMATS, output=exported.folder, threads=1, calibration=64)
+    tt.export(weights, ["safetensors", "onnx"], output=exported.folder, threads=1)
     (exported.folder.parent / "taken").mkdir(exist_ok=True)
     (exported.folder.parent / "taken" / "notes.txt").write_text("mine")
     for place, message in (("taken", "holds something else"), ("taken/notes.txt", "is a file; expected a folder")):

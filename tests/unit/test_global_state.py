@@ -4,8 +4,6 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 import tutelage
 
 ROOT = Path(tutelage.__file__).parent
@@ -21,7 +19,6 @@ KEPT = {
     "runtime/source_code.py": {"_located", "_kept"},
     "sources/store.py": {"_verified"},
 }
-here = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 
 
 def empty(value: ast.expr | None) -> bool:
@@ -41,14 +38,18 @@ def kept(path: Path) -> Iterator[str]:
             yield from (target.id for target in targets if isinstance(target, ast.Name))
 
 
-@here
-def test_no_function_assigns_a_name_of_its_module(path):
-    assert not [node.names for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Global)]
+def test_no_function_assigns_a_name_of_its_module():
+    assert [
+        (str(path), node.names)
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Global)
+    ] == []
 
 
-@here
-def test_what_a_module_fills_as_it_runs_is_known(path):
-    assert set(kept(path)) <= KEPT.get(path.relative_to(ROOT).as_posix(), set())
+def test_what_a_module_fills_as_it_runs_is_known():
+    found = {path.relative_to(ROOT).as_posix(): set(kept(path)) for path in FILES}
+    assert {path: names - KEPT.get(path, set()) for path, names in found.items() if names - KEPT.get(path, set())} == {}
 
 
 def test_an_empty_container_of_a_module_is_seen(tmp_path):

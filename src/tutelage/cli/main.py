@@ -113,14 +113,14 @@ def run(verb: str) -> None:
     Hydra is told to let exceptions through, so that a user's mistake becomes one message and a bug a full traceback.
     ``HYDRA_FULL_ERROR=1`` in the user's environment gives the traceback in both cases.
     """
-    from tutelage.compat.hydra import compose_once, parse_files_once
+    from tutelage.compat.hydra import compose_once, compose_quickly
     from tutelage.config import resolvers
     from tutelage.errors import explain, in_own_code, is_users
     from tutelage.pipeline import sweep
     from tutelage.runtime import masking, rendezvous
 
     resolvers.register()
-    parse_files_once()
+    compose_quickly()
     compose_once()
     masking.mask_logs()
     whole = os.environ.get("HYDRA_FULL_ERROR") == "1"

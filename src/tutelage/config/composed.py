@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from tutelage.compat.hydra import parse_files_once
+from tutelage.compat.hydra import compose_quickly
 from tutelage.config import resolvers
 from tutelage.config.overrides import as_hydra_takes_them, repeated
 from tutelage.config.paths import conf_dir
@@ -42,7 +42,7 @@ def composed(
     if problem := repeated(words):
         raise TutelageError(problem)
     resolvers.register()
-    parse_files_once()
+    compose_quickly()
     try:
         with initialize_config_dir(conf_dir(), version_base="1.3"):
             whole = compose(verb, overrides=as_hydra_takes_them(words), return_hydra_config=True)
