@@ -42,7 +42,15 @@ from tutelage.training.fast_loop import LeanEpochLoop
 from tutelage.training.module import SupervisedModule
 from tutelage.training.parameter_groups import OPTIONS, GroupRules, rules_of
 from tutelage.training.replicas import Replicated
-from tutelage.training.schedule_length import check_keeps_rates, check_kind, check_length, filled, length, watching
+from tutelage.training.schedule_length import (
+    check_keeps_rates,
+    check_kind,
+    check_length,
+    epoch_length,
+    filled,
+    length,
+    watching,
+)
 
 STAGES = ("teacher", "control", "student")
 SPEED = {"compile": False, "graph": "never"}  # options of speed, off by default
@@ -167,14 +175,14 @@ def try_optimizer(stage: DictConfig, name: str, batches: int | None) -> None:
     own = instantiate(stage.task)
     schedule, monitor = watching(stage.scheduler, schedule, own)
     check_kind(stage.scheduler, schedule, monitor, figures_of(name, own), own)
-    whole = length(interval, stage.trainer, batches or 10**6)  # unknown: longer than any warm-up
+    whole, epoch = (of(interval, stage.trainer, batches or 10**6) for of in (length, epoch_length))  # unknown: long
     rules, alone = group_rules(stage), torch.nn.Parameter(torch.zeros(2, 2))
     try:
         optimizer = _optimizer(stage)([alone])
         if rules is not None:  # some refuse groups
             other = {"lr": optimizer.defaults["lr"] / 2} if rules.varies_rates else {}
             optimizer = _optimizer(stage)([{"params": alone}, {"params": torch.nn.Parameter(alone.detach()), **other}])
-        made = None if schedule is None else filled(schedule, lambda: whole)(optimizer)
+        made = None if schedule is None else filled(schedule, lambda: whole, lambda: epoch)(optimizer)
     except TutelageError as error:
         raise TutelageError(f"{error} ({name})") from error
     except (ArithmeticError, TypeError, ValueError) as error:

@@ -16,7 +16,8 @@ from tutelage.runtime.json_files import read_json, write_json
 from tutelage.tasks.base import Task
 from tutelage.tasks.predictions import TRAIN, as_saved, read_saved
 
-WEIGHTS = ("last", "best")
+WEIGHTS = ("last", "best")  # of every training
+AVERAGE = "average"  # and of one with callbacks=average_best
 SPLITS = ("val", "test")
 
 
@@ -39,6 +40,11 @@ class Trained:
     predictions: dict[tuple[str, str], Stored]
     made: str = ""
 
+    @property
+    def kinds(self) -> list[str]:
+        """Returns which weights there are: ``last``, ``best``, and ``average`` where the training made one."""
+        return _kinds(self.facts)
+
     @staticmethod
     def read(folder: Path, reused: bool) -> "Trained":
         """Reads the folder of a finished stage.
@@ -47,11 +53,11 @@ class Trained:
             TutelageError: a file in it is damaged.
         """
         manifest.check(folder)
-        kinds = [(weights, split) for weights in WEIGHTS for split in (*SPLITS, TRAIN)]
+        facts = read_json(folder / "stage.json")
+        kinds = [(weights, split) for weights in _kinds(facts) for split in (*SPLITS, TRAIN)]
         read = {kind: read_answers(folder, *kind) for kind in kinds}
         predictions = {kind: answers for kind, answers in read.items() if answers is not None}
-        facts, made = read_json(folder / "stage.json"), manifest.read(folder)["made"]
-        return Trained(folder, reused, facts, predictions, made)
+        return Trained(folder, reused, facts, predictions, manifest.read(folder)["made"])
 
     def logits_on(self, weights: str, split: str) -> Predictions:
         """Returns the predictions of one split.
@@ -69,7 +75,7 @@ class Trained:
 
         Args:
             task: of the job.
-            weights: last or best.
+            weights: last, best or average.
             split: val, test or train.
             teacher: what was stored of the teacher on the same split.
         """
@@ -81,6 +87,10 @@ class Trained:
     def digest(self) -> str | None:
         """Returns the digest of an artifact's recipe, its folder's name; None for a job's own student."""
         return self.folder.name if (self.folder / "recipe.json").is_file() else None
+
+
+def _kinds(facts: Mapping[str, Any]) -> list[str]:
+    return [*WEIGHTS, *([AVERAGE] if AVERAGE in facts["epoch"] else [])]
 
 
 def read_answers(folder: Path, weights: str, split: str) -> Stored | None:

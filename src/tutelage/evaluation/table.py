@@ -159,7 +159,8 @@ _SHORT_HEADS = {
 
 
 def _cells(entry: Mapping[str, Any], teacher: Mapping[str, Any] | None, kinds: Mapping[str, FigureKind]) -> list[str]:
-    """Returns a row of the table: cost, figures and seconds, each cell two lines."""
+    """Returns a row of the table: cost, figures and seconds, each cell a line for each of the weights."""
+    kinds_of = [weights for weights in ("last", "best", "average") if weights in entry]
 
     def cost(what: str) -> str:
         known = teacher and teacher is not entry and entry[what] and teacher[what]
@@ -167,13 +168,13 @@ def _cells(entry: Mapping[str, Any], teacher: Mapping[str, Any] | None, kinds: M
         return f"{_short(entry[what])}\n{smaller}"
 
     def test(figure: str, show: Callable[[float], str]) -> str:
-        values = (entry[weights]["test"].get(figure) for weights in ("last", "best"))
+        values = (entry[weights]["test"].get(figure) for weights in kinds_of)
         return "\n".join(MISSING if value is None else show(value) for value in values)
 
     return [
         cost("parameters"),
         cost("multiply_adds"),
-        "\n".join(f"{weights} {_epoch(entry[weights]['epoch'])}" for weights in ("last", "best")),
+        "\n".join(f"{weights} {_epoch(entry[weights]['epoch'])}" for weights in kinds_of),
         *(test(name, kind.text) for name, kind in kinds.items()),
         f"{_seconds(entry['seconds'])}\n{'reused' if entry['reused'] else ''}",
     ]
@@ -181,7 +182,10 @@ def _cells(entry: Mapping[str, Any], teacher: Mapping[str, Any] | None, kinds: M
 
 def _legend(metrics: Mapping[str, Any]) -> str:
     count = metrics["student"]["last"]["test"]["count"]
-    sentences = [f"{count:,} test examples, with the last weights and with the best on validation."]
+    kinds = "the last weights and with the best on validation"
+    if "average" in metrics["student"]:
+        kinds = "the last weights, the best on validation and the average of the best"
+    sentences = [f"{count:,} test examples, with {kinds}."]
     if "teacher" in metrics:
         fidelity = " Agree, KL: with the teacher." if "agreement" in TaskFigures.of(metrics).kinds else ""
         sentences.append("×: times smaller than the teacher." + fidelity)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.utils import get_object
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
@@ -98,7 +98,7 @@ def _other_course(stage: DictConfig, epochs: int) -> str:
     if path := _other_loss(factory.objective(stage), epochs, stage.trainer.max_epochs):
         return f"the schedule of loss.{path} follows the length, so its loss would have been another"
     for key, node in stage.callbacks.items():
-        if node is not None and (word := _reads_length(get_object(node._target_))):
+        if node is not None and (word := _reads_length(node)):
             return f"callbacks.{key} reads the trainer's {word}"
     return ""
 
@@ -121,10 +121,11 @@ def _values(module: nn.Module) -> dict[str, Any]:
     return plain | {name: tensor.tolist() for name, tensor in tensors if not is_lazy(tensor)}
 
 
-def _reads_length(target: Any) -> str:
+def _reads_length(node: DictConfig) -> str:
     """Returns the name by which a callback reads the length of the training; empty if it does not."""
+    target: Any = get_object(node._target_)
     if isinstance(target, type) and issubclass(target, FollowsLength):
-        return "max_epochs"
+        return "max_epochs" if instantiate(node).follows_length else ""
     if str(getattr(target, "__module__", "")).split(".")[0] in ("tutelage", "lightning"):
         return ""
     try:

@@ -23,7 +23,7 @@ from tutelage.data.module import Data
 from tutelage.errors import TutelageError
 from tutelage.evaluation.cost import multiply_adds, parameters, total
 from tutelage.evaluation.predictions import Stored, measure
-from tutelage.evaluation.results import SPLITS, WEIGHTS, write_results
+from tutelage.evaluation.results import AVERAGE, SPLITS, WEIGHTS, write_results
 from tutelage.models.wrapper import deployed
 from tutelage.runtime import distributed, manifest
 from tutelage.runtime.files import remove_temporary_files, write_atomically
@@ -33,6 +33,7 @@ from tutelage.sources.base import Source
 from tutelage.tasks.base import Task
 from tutelage.tasks.predictions import TRAIN
 from tutelage.training import loggers
+from tutelage.training.callbacks.average_best import AverageBest
 from tutelage.training.callbacks.best import BestLostError
 from tutelage.training.callbacks.gradient_norms import GradientNorms
 from tutelage.training.callbacks.recovery import Recovery, keep_newest, newest_intact
@@ -75,7 +76,7 @@ def run(
         except BestLostError as error:  # the epochs before the state must be trained again
             log.warning("%s: %s; training starts from the beginning", name, error)
             if distributed.is_main():
-                shutil.rmtree(folder / "states")
+                shutil.rmtree(folder / "states", ignore_errors=True)  # none, if it was lost before the first
             distributed.barrier()
             _train(stage, name, folder, tensorboard_dir, data, module())
     if distributed.is_main():
@@ -156,6 +157,9 @@ def _train(
         raise not_validated(name)
     for source in learner.sources().values():
         source.verify()
+    averages = [one for one in trainer.callbacks if isinstance(one, AverageBest)]  # type: ignore[attr-defined]
+    for average in averages:
+        average.check(folder)
     if distributed.is_main() or sharded:
         _finish(learner, trainer, folder, data, facts)
     distributed.barrier()
@@ -241,6 +245,9 @@ def _finish(learner: SupervisedModule, trainer: L.Trainer, folder: Path, data: D
     save_network(net, folder / "last.safetensors", header)
     if learner.average is not None:
         save_network(deployed(learner.student.net.net), folder / "raw.safetensors", header)
+    for callback in callbacks:
+        if isinstance(callback, AverageBest):
+            callback.write(learner, data, folder, device)
     measured = next((callback.measured for callback in callbacks if isinstance(callback, GradientNorms)), {})
     compared = not learner.task.keeps_logits and learner.teaching  # the control is an artifact, of no teacher
     teacher = learner.teacher_on_validation() if compared else None
@@ -256,7 +263,7 @@ def finish(
     training: Mapping[str, Any],
     teacher: Source | None = None,
 ) -> None:
-    """Completes a folder with ``last`` and ``best`` weights: writes predictions, then ``stage.json``.
+    """Completes a folder with ``last`` and ``best`` weights, or ``average``: writes predictions and ``stage.json``.
 
     For a sharded network every rank must call this; rank 0 writes.
 
@@ -269,7 +276,8 @@ def finish(
         training: facts for ``stage.json``.
         teacher: for tasks that can't compare stored predictions.
     """
-    epochs = {weights: about(folder / f"{weights}.safetensors")["epoch"] for weights in WEIGHTS}
+    kinds = [one for one in (*WEIGHTS, AVERAGE) if (folder / f"{one}.safetensors").is_file()]
+    epochs = {weights: about(folder / f"{weights}.safetensors")["epoch"] for weights in kinds}
     facts = {"parameters": parameters(net), **training}
     if "multiply_adds" not in facts:
         facts["multiply_adds"] = multiply_adds(net.cpu(), data.sample(1))
@@ -278,9 +286,9 @@ def finish(
     loaders = {split: data.whole(split) for split in SPLITS}
     if (sample := data.labelled(_SAMPLE)) is not None:
         loaders[TRAIN] = sample
-    weights_of = {weights: digest(read_state(folder / f"{weights}.safetensors")) for weights in WEIGHTS}
-    first = WEIGHTS[0]
-    for weights in WEIGHTS:
+    weights_of = {weights: digest(read_state(folder / f"{weights}.safetensors")) for weights in kinds}
+    first = kinds[0]
+    for weights in kinds:
         load_into(net, folder / f"{weights}.safetensors")
         for split, loader in loaders.items():
             if weights != first and weights_of[weights] == weights_of[first]:  # the last epoch was the best

@@ -51,7 +51,8 @@ def metrics_document(
             document[role][kind]["absent"] = absent_figures(val, test, data.absent)
     if task.has_classes and task.keeps_logits:
         document |= _means(task, found["student"], teaching.generations(), list(peers.values()))
-    document["gain"] = {kind: _gain(document["student"][kind], document["control"][kind]) for kind in WEIGHTS}
+    both = [kind for kind in found["student"].kinds if kind in found["control"].kinds]  # type: ignore[union-attr]
+    document["gain"] = {kind: _gain(document["student"][kind], document["control"][kind]) for kind in both}
     return document
 
 
@@ -82,7 +83,7 @@ def _entry(task: Task, trained: Trained, teacher: Trained | None = None, weights
     """Returns one network's entry of ``metrics.json``: cost, and the metrics of both weights on both splits."""
     facts = {key: trained.facts[key] for key in ("parameters", "multiply_adds", "seconds", "epochs")}
     entry: dict[str, Any] = {"reused": trained.reused, "made": trained.made, "digest": trained.digest, **facts}
-    for kind in WEIGHTS:
+    for kind in trained.kinds:
         entry[kind] = {"epoch": trained.facts["epoch"][kind]}
         for split in SPLITS:
             beside = teacher.predictions[weights, split] if teacher else None

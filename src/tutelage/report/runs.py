@@ -29,6 +29,7 @@ _FIGURES: Form = {"accuracy?": "a fraction", "agreement?": "a fraction", "ece?":
 _WEIGHTS: Form = {"val": _FIGURES, "test": _FIGURES, "train?": _FIGURES}
 _NETWORK: Form = {
     "parameters": "a size", "multiply_adds?": "a size", "seconds": "a size", "last": _WEIGHTS, "best": _WEIGHTS,
+    "average?": _WEIGHTS,
 }  # fmt: skip
 _DISTILLED: Form = {
     "task?": {"figures": {"*?": {}}},

@@ -64,10 +64,14 @@ class EMATeacher(CountingSource):
         """Returns the average."""
         return {"": self.net}
 
+    def decay_at(self, step: int) -> float:
+        """Returns the decay after optimizer step ``step``, from 1."""
+        return min(self.decay, 1.0 - (self.ramp - 1.0) / (step - 1 + self.ramp))
+
     @torch.no_grad()
     def after_step(self) -> None:
         """Updates the average with the student's weights."""
-        decay = min(self.decay, 1.0 - (self.ramp - 1.0) / (self.count_step() - 1 + self.ramp))
+        decay = self.decay_at(self.count_step())
         mine, theirs = self.net.net, self.student.net
         lerp_all_(list(mine.parameters()), list(theirs.parameters()), 1.0 - decay)
         for own, other in zip(mine.buffers(), theirs.buffers(), strict=True):

@@ -15,7 +15,7 @@ from tutelage.seeding import seeded
 from tutelage.sources.base import Source
 from tutelage.training.distillation import DistillationModule
 from tutelage.training.gradient_checks import reaches
-from tutelage.training.schedule_length import filled
+from tutelage.training.schedule_length import epoch_length, filled, length
 from tutelage.training.turns import Turn, Turns
 from tutelage.types import Batch, Signals
 
@@ -121,7 +121,8 @@ class AlternatingModule(DistillationModule):
             generator = self.turns.optimizer(own)
             schedule = self.turns.scheduler
             if schedule is not None:
-                schedule = filled(schedule, partial(self.course, self.turns.interval, self.trainer))(generator)
+                lengths = (partial(self.course, self.turns.interval, self.trainer, of) for of in (length, epoch_length))
+                schedule = filled(schedule, *lengths)(generator)
             made.append((generator, schedule, self.turns.interval))
         self._schedules = [(schedule, interval) for _, schedule, interval in made if schedule is not None]
         return [one for one, _, _ in made], [schedule for schedule, _ in self._schedules]

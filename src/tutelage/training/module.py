@@ -28,7 +28,7 @@ from tutelage.training.dot import hand_over
 from tutelage.training.fsdp import Sharded
 from tutelage.training.gradient_checks import check_gradients
 from tutelage.training.parameter_groups import GroupRules, public_name
-from tutelage.training.schedule_length import filled, length
+from tutelage.training.schedule_length import epoch_length, filled, length
 from tutelage.types import Batch, Signals
 
 Optimizer = Callable[[Iterable[nn.Parameter] | Iterable[dict[str, Any]]], torch.optim.Optimizer]
@@ -323,13 +323,13 @@ class SupervisedModule(L.LightningModule):
     def schedule(self, optimizer: torch.optim.Optimizer, trainer: L.Trainer) -> dict[str, Any]:
         """Returns Lightning's config of the schedule; lengths that are null become the training's."""
         assert self.scheduler is not None
-        whole = partial(self.course, self.interval, trainer)
-        made = {"scheduler": filled(self.scheduler, whole)(optimizer), "interval": self.interval}
+        lengths = (partial(self.course, self.interval, trainer, of) for of in (length, epoch_length))
+        made = {"scheduler": filled(self.scheduler, *lengths)(optimizer), "interval": self.interval}
         return made if self.monitor is None else {**made, "monitor": self.monitor, "strict": False}
 
     @staticmethod
-    def course(interval: str, trainer: L.Trainer) -> int:
-        """Returns the length of the training in epochs or steps."""
+    def course(interval: str, trainer: L.Trainer, of: Callable[..., int] = length) -> int:
+        """Returns the length of the training, or with ``of=epoch_length`` of an epoch, in epochs or steps."""
         names = ("max_epochs", "max_steps", "limit_train_batches", "accumulate_grad_batches")
         batches = 0 if interval == "epoch" else len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
-        return length(interval, {name: getattr(trainer, name) for name in names}, batches)
+        return of(interval, {name: getattr(trainer, name) for name in names}, batches)

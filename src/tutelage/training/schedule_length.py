@@ -13,6 +13,7 @@ from tutelage.errors import TutelageError, nearest
 from tutelage.tasks.base import Task
 
 _LENGTHS = ("T_max", "total_steps", "total_iters")  # arguments of torch's schedules that are lengths
+_EPOCH = "steps_per_epoch"  # and one that is the length of an epoch
 
 
 def length(interval: str, trainer: Mapping[str, Any], batches: int) -> int:
@@ -24,6 +25,11 @@ def length(interval: str, trainer: Mapping[str, Any], batches: int) -> int:
         batches: of an epoch.
     """
     return int(trainer["max_epochs"]) if interval == "epoch" else steps_and_batches(trainer, batches)[0]
+
+
+def epoch_length(interval: str, trainer: Mapping[str, Any], batches: int) -> int:
+    """Returns the length of a whole epoch, of a training without a schedule of accumulation; arguments as above."""
+    return length(interval, {**trainer, "max_epochs": 1, "max_steps": None}, batches)
 
 
 def steps_and_batches(
@@ -63,12 +69,20 @@ def follows_length(schedule: Mapping[str, Any] | None) -> str | None:
     return next((name for name in _LENGTHS if name in (schedule or {}) and schedule[name] is None), None)  # type: ignore[index]
 
 
-def filled(schedule: Callable[..., Any], whole: Callable[[], int]) -> Callable[..., Any]:
-    """Returns the schedule with the training's length in every length argument that its config leaves null."""
+def filled(schedule: Callable[..., Any], whole: Callable[[], int], epoch: Callable[[], int]) -> Callable[..., Any]:
+    """Returns the schedule with lengths in every argument for one that its config leaves null.
+
+    Args:
+        schedule: optimizer → schedule.
+        whole: returns the length of the training.
+        epoch: returns that of an epoch.
+    """
     if not isinstance(schedule, partial):
         return schedule
-    empty = [name for name in _LENGTHS if name in schedule.keywords and schedule.keywords[name] is None]
-    return partial(schedule, **dict.fromkeys(empty, whole())) if empty else schedule
+    empty = {name for name, given in schedule.keywords.items() if given is None}
+    lengths = {name: whole() for name in _LENGTHS if name in empty}
+    lengths |= {_EPOCH: epoch()} if _EPOCH in empty else {}
+    return partial(schedule, **lengths) if lengths else schedule
 
 
 def watching(scheduler: DictConfig, schedule: Any, task: Task) -> tuple[Any, str | None]:

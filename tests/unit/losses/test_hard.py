@@ -80,3 +80,11 @@ def test_balanced_weights_are_refused_where_labels_come_with_their_samples():
     loss = cross_entropy(class_weights="balanced")
     with pytest.raises(TutelageError, match="class_weights=balanced: the labels come with the samples"):
         loss.bind(torch.arange(3), torch.zeros(3, 1, 1, dtype=torch.long))  # as data=dataset has those of pixels
+
+
+def test_smoothing_of_a_mixed_label_is_the_published_one():
+    """The cross-entropy to (1 − ε)·q + ε/C, of the hard term with ``data.mix``."""
+    torch.manual_seed(0)
+    z, q = torch.randn(5, 7, dtype=torch.float64), torch.rand(5, 7, dtype=torch.float64).softmax(1)
+    wanted = -((0.9 * q + 0.1 / 7) * z.log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(cross_entropy(label_smoothing=0.1)(z, q), wanted, rtol=1e-12, atol=0)

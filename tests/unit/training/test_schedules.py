@@ -10,7 +10,7 @@ from torch import nn
 from tutelage.config import factory
 from tutelage.errors import TutelageError
 from tutelage.training.schedule_length import follows_length
-from tutelage.training.schedules import warmup_decay
+from tutelage.training.schedules import warmup_cosine_cooldown, warmup_decay
 
 
 def rates(steps, **arguments):
@@ -92,7 +92,16 @@ def test_a_training_s_steps_are_known(compose, overrides, total):
     assert seen == pytest.approx(rates(total, total_steps=total, warmup=3, shape="linear")[:, 0] / 2)
 
 
-@pytest.mark.parametrize("name", ["warmup_cosine", "warmup_linear", "warmup_stable_decay"])
+def test_an_epochs_steps_are_known(compose):
+    cycle, epoch = ("scheduler=warmup_cosine_cooldown", "scheduler.warmup=1", "scheduler.cooldown=0"), 5
+    seen = trained(compose, *cycle, "+trainer.accumulate_grad_batches=4")
+    assert seen[: epoch + 1] == [0.5] * epoch + [1.0]
+    assert len(seen) == 2 * epoch
+    k = np.arange(epoch)
+    assert seen[epoch:] == pytest.approx(0.99 * (1 + np.cos(np.pi * k / (epoch + 1))) / 2 + 0.01)
+
+
+@pytest.mark.parametrize("name", ["warmup_cosine", "warmup_linear", "warmup_stable_decay", "warmup_cosine_cooldown"])
 def test_a_longer_training_would_have_had_other_rates(compose, name):
     node = compose(*TINY, f"scheduler={name}").scheduler.scheduler
     assert follows_length(node) == "total_steps"
@@ -116,3 +125,43 @@ def test_a_stage_of_an_unknown_length_is_not_refused(compose):
     cfg = compose(*TINY, "scheduler=warmup_cosine", "scheduler.warmup=100", "+stages.teacher.scheduler.warmup=7")
     factory.try_optimizer(factory.stage_config(cfg, "control"), "control", None)
     assert factory.stage_config(cfg, "teacher").scheduler.scheduler.warmup == 7
+
+
+EPOCH, EPOCHS = 100, 310  # the recipe of SuperGradients for ResNet-50: 5 epochs of warm-up, 10 of cool-down
+
+
+def recipe(steps=EPOCH * EPOCHS, **arguments):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=5e-3)
+    schedule = warmup_cosine_cooldown(optimizer, steps, EPOCH, **arguments)
+    return np.array([schedule.lr_lambdas[0](step) * 5e-3 for step in range(steps)])
+
+
+def test_the_recipes_rates_are_those_of_the_original():
+    found = recipe()
+    rise = [8.33e-4, 8.33e-4, 1.667e-3, 4.167e-3, 4.167e-3]
+    np.testing.assert_allclose(found[[0, 99, 100, 400, 499]], rise, rtol=1e-3)
+    n = len(found) - 1500
+    fall = 0.5 * 5e-3 * (1 + np.cos(np.pi * np.arange(n) / (n + 1))) * 0.99 + 0.01 * 5e-3
+    np.testing.assert_allclose(found[500:-1000], fall, rtol=1e-12)
+    assert found[500] == 5e-3
+    np.testing.assert_allclose(found[-1000:], 5e-5, rtol=2e-6)
+    assert len(set(found[-1001:])) == 1  # the cool-down stays at what the cosine reached
+
+
+def test_without_warm_up_and_cool_down_it_is_the_cosine():
+    found = recipe(50, warmup=0, cooldown=0, end=0.0)
+    np.testing.assert_allclose(found, 5e-3 * (1 + np.cos(np.pi * np.arange(50) / 51)) / 2, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"steps": 1500}, "warmup=5 and cooldown=10 epochs of 100 steps leave nothing of a training of 1500 steps"),
+        ({"warmup": 0.5}, "scheduler.warmup must be a number of epochs, 0 or more; found 0.5"),
+        ({"cooldown": -1}, "scheduler.cooldown must be a number of epochs"),
+        ({"end": -0.1}, "end must be from 0 to 1"),
+    ],
+)
+def test_epochs_that_fit_no_training_are_refused(arguments, said):
+    with pytest.raises(TutelageError, match=said):
+        recipe(**arguments)

@@ -35,6 +35,24 @@ def monitored(monitor: str | None, mode: str | None, task: Task) -> tuple[str, s
     return name, found
 
 
+def finite_figure(trainer: L.Trainer, learner: SupervisedModule, monitor: str) -> float | None:
+    """Returns the figure that decides; None where a figure of this validation is not finite.
+
+    NaN weights always predict class 0, so accuracy alone looks normal.
+
+    Raises:
+        TutelageError: no such figure was logged.
+    """
+    if monitor not in trainer.callback_metrics:
+        raise TutelageError(
+            f"callbacks.best.monitor: no metric {monitor!r} was logged; {nearest(monitor, trainer.callback_metrics)}"
+        )
+    means = {f"val/{name}" for name in learner.validation.means}
+    figures = {name: float(value) for name, value in trainer.callback_metrics.items() if name in means}
+    value = float(trainer.callback_metrics[monitor])
+    return value if all(map(math.isfinite, (value, *figures.values()))) else None
+
+
 class BestWeights(L.Callback):
     """Writes ``<default_root_dir>/best.safetensors`` when validation reaches a new best; ties keep the earlier epoch.
 
@@ -83,17 +101,9 @@ class BestWeights(L.Callback):
         """Saves the weights if they are the best; an epoch with a metric that is not finite never is."""
         if trainer.sanity_checking:
             return
-        if self.monitor not in trainer.callback_metrics:
-            raise TutelageError(
-                f"callbacks.best.monitor: no metric {self.monitor!r} was logged; "
-                f"{nearest(self.monitor, trainer.callback_metrics)}"
-            )
         learner = cast(SupervisedModule, pl_module)
-        means = {f"val/{name}" for name in learner.validation.means}
-        figures = {name: float(value) for name, value in trainer.callback_metrics.items() if name in means}
-        value = float(trainer.callback_metrics[self.monitor])
-        if not all(map(math.isfinite, (value, *figures.values()))):
-            return  # NaN weights always predict class 0, so accuracy alone looks normal
+        if (value := finite_figure(trainer, learner, self.monitor)) is None:
+            return
         sign = 1.0 if self.mode == "max" else -1.0
         if sign * value > (sign * self.best if self.best is not None else float("-inf")):
             self.best, self.epoch = value, trainer.current_epoch

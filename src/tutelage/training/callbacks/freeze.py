@@ -10,7 +10,13 @@ from tutelage.training.module import SupervisedModule
 
 
 class FollowsLength(L.Callback):
-    """A callback whose course follows the length of the training, so that a longer one has other first epochs."""
+    """A callback whose course follows the length of the training, so that a longer one has other first epochs.
+
+    Attributes:
+        follows_length: whether it does so with its arguments.
+    """
+
+    follows_length = True
 
 
 class FreezeStatistics(FollowsLength):
