@@ -35,7 +35,10 @@ _KNOWN = {
 }
 _PARTS = (
     "tutelage.data.augment",
+    "tutelage.data.crops",
     "tutelage.data.derived",
+    "tutelage.data.each_image",
+    "tutelage.data.erasing",
     "tutelage.data.mix",
     "tutelage.data.samplers",
     "tutelage.data.text.files",

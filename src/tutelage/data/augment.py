@@ -4,7 +4,7 @@ It doesn't matter which batch, order, worker or run the example comes in, so a t
 resumed run all see the same picture. Images are in [0, 1]: augmentation comes before normalisation.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -12,10 +12,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tutelage import seeding
-from tutelage.data.chance import Chance
+from tutelage.data.chance import Chance, drawn
 from tutelage.errors import TutelageError
 from tutelage.runtime import devices
 from tutelage.types import NO_LABEL
+
+
+class Pixels(Protocol):
+    """Images by index, from one tensor in memory or from files."""
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """Returns the images ``rows`` [B] int64 as a new float32 tensor in [0, 1]: [B, C, H, W]."""
+
+    def content(self) -> bytes:
+        """Returns bytes that identify the images."""
 
 
 @runtime_checkable
@@ -34,6 +44,25 @@ class Step(Protocol):
         Returns:
             [B, C, H, W].
         """
+
+
+@runtime_checkable
+class Crop(Step, Protocol):
+    """A step that takes a part of each image and scales it, and can take it of a file in the file's own size."""
+
+    def box(self, height: int, width: int, chance: Sequence[float]) -> tuple[int, int, int, int]:
+        """Returns top, left, height and width of the part, in pixels, from the row of random numbers of an image."""
+
+    def scaled(self, image: Tensor, size: tuple[int, int], chance: Sequence[float]) -> Tensor:
+        """Returns an image [C, h, w], float32 or uint8, as [C, *size], from the same random numbers."""
+
+
+@runtime_checkable
+class Croppable(Protocol):
+    """Images of which parts can be taken before they are scaled to one size."""
+
+    def cropped(self, rows: Tensor, crop: Crop, chance: Tensor) -> Tensor:
+        """Returns the parts of the images ``rows`` [B] as [B, C, H, W] float32 in [0, 1]; ``chance`` [B, draws]."""
 
 
 @runtime_checkable
@@ -56,12 +85,12 @@ class Augment:
     """Applies augmentations one after the other.
 
     Args:
-        steps: the augmentations.
+        steps: the augmentations; a crop is the first.
         seed: the run's seed.
         views: number of views of an example, view v + views being equal to view v; None: no limit.
 
     Raises:
-        TutelageError: something else than a step, or no view.
+        TutelageError: something else than a step, a crop behind another step, or no view.
     """
 
     def __init__(self, steps: Iterable[Step], seed: int, views: int | None = None):
@@ -70,6 +99,16 @@ class Augment:
         for step in self.steps:
             if not isinstance(step, Step):
                 raise TutelageError(f"data.augment: {type(step).__name__} is not a tutelage.data.augment.Step")
+        for step in self.steps[1:]:
+            if isinstance(step, Crop):
+                raise TutelageError(
+                    f"data.augment: {type(step).__name__} takes its part of the original image and must be the first"
+                )
+
+    @property
+    def crops(self) -> bool:
+        """Checks whether the first step takes a part of the original image."""
+        return bool(self.steps) and isinstance(self.steps[0], Crop)
 
     def with_seed(self, seed: int) -> "Augment":
         """Returns the same augmentations with another seed."""
@@ -79,13 +118,33 @@ class Augment:
         """Returns the augmentations that make input ``number`` of a view: the same, drawn independently."""
         return Augment(self.steps, seeding.derive_seed(self.seed, "input", number), self.views)
 
-    def __call__(self, images: Tensor, keys: Tensor, view: int) -> Tensor:
-        """Returns view ``view`` of the examples ``keys`` [B]: [B, C, H, W]."""
+    def read(self, pixels: Pixels, keys: Tensor, view: int | Tensor) -> Tensor:
+        """Reads and augments the examples ``keys`` [B]; a crop is taken of the original images where these are files.
+
+        Args:
+            pixels: images by key.
+            keys: [B] int64.
+            view: the number of the view, or one for each example [B].
+
+        Returns:
+            [B, C, H, W].
+        """
+        if not (self.crops and isinstance(pixels, Croppable)):
+            return self(pixels[keys], keys, view)
+        (crop, own), *others = self._drawn(keys, view)
+        assert isinstance(crop, Crop)
+        images = pixels.cropped(keys, crop, own)
+        for step, chance in others:
+            images = step(images, chance)
+        return images
+
+    def __call__(self, images: Tensor, keys: Tensor, view: int | Tensor) -> Tensor:
+        """Returns view ``view`` of the examples ``keys`` [B], or ``view`` [B] of each: [B, C, H, W]."""
         for step, chance in self._drawn(keys, view):
             images = step(images, chance)
         return images
 
-    def move_labels(self, labels: Tensor, keys: Tensor, view: int) -> Tensor:
+    def move_labels(self, labels: Tensor, keys: Tensor, view: int | Tensor) -> Tensor:
         """Returns the labels [B, H, W] of the pixels of view ``view``."""
         for step, chance in self._drawn(keys, view):
             assert isinstance(step, MovesLabels)
@@ -106,9 +165,9 @@ class Augment:
                     "(tutelage.data.augment.MovesLabels)"
                 )
 
-    def _drawn(self, keys: Tensor, view: int) -> Iterator[tuple[Step, Tensor]]:
+    def _drawn(self, keys: Tensor, view: int | Tensor) -> Iterator[tuple[Step, Tensor]]:
         draws = [step.draws for step in self.steps]
-        chance = seeding.uniform(seeding.derive_seed(self.seed, "augment", view), keys, sum(draws))
+        chance = drawn(self.seed, "augment", keys, view, sum(draws))
         return zip(self.steps, chance.split(draws, dim=1), strict=True)
 
 

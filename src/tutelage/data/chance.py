@@ -48,6 +48,25 @@ def seed_generators(*parts: int | str) -> int:
     return seed & 0xFFFFFFFF
 
 
+def drawn(seed: int, what: str, keys: Tensor, view: int | Tensor, count: int) -> Tensor:
+    """Returns random numbers [B, count] in [0, 1) for ``what``; a row is a function of (seed, view, key) alone.
+
+    Args:
+        seed: the run's.
+        what: they are for.
+        keys: [B] int64.
+        view: of all, or of each example [B].
+        count: how many an example gets.
+    """
+    if isinstance(view, int):
+        return seeding.uniform(seeding.derive_seed(seed, what, view), keys, count)
+    found = torch.empty(len(keys), count, device=keys.device)
+    for number in view.unique().tolist():
+        rows = view == number
+        found[rows] = seeding.uniform(seeding.derive_seed(seed, what, number), keys[rows], count)
+    return found
+
+
 @dataclass(frozen=True)
 class Chance:
     """Chooses the view of an example that an epoch uses.

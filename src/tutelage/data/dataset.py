@@ -18,7 +18,7 @@ from tutelage.data.parts import Part, as_part
 from tutelage.data.reading import Reading
 from tutelage.data.sample_labels import LabelReader, SampleLabels
 from tutelage.data.sample_set import SampleSet
-from tutelage.data.samplers import Weighted
+from tutelage.data.samplers import Repeated, Weighted
 from tutelage.data.samples import Bare, DrawnPart, Samples
 from tutelage.errors import TutelageError
 
@@ -250,6 +250,8 @@ class DatasetData(Data):
         for key, value in (("views", views), ("check", self.check), ("repeat", self.repeat)):
             if value is not None and value < 1:
                 raise TutelageError(f"data.{key} must be at least 1; found {value}")
+        if self.repeat > 1 and isinstance(self.sampler, Repeated):
+            raise TutelageError(f"data.repeat={self.repeat}: data.sampler repeats examples, too; set one of both")
         if (mean is None) != (std is None):
             raise TutelageError("data.mean and data.std go together: give both, or neither")
         if std is not None and min(std) <= 0:

@@ -1,7 +1,7 @@
 """Labelled images, in memory or in files, and the dataset that makes batches of them."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -10,23 +10,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tutelage import seeding
-from tutelage.data.augment import Augment
+from tutelage.data.augment import Augment, Crop, Croppable, Pixels
 from tutelage.data.derived import Derived
 from tutelage.data.labels import is_class, of_pixels
 from tutelage.data.mix import Mixing
 from tutelage.data.order import Request
 from tutelage.errors import TutelageError
 from tutelage.types import SOFT_LABEL, Batch
-
-
-class Pixels(Protocol):
-    """Images by index, from one tensor in memory or from files."""
-
-    def __getitem__(self, rows: Tensor) -> Tensor:
-        """Returns the images ``rows`` [B] int64 as a new float32 tensor in [0, 1]: [B, C, H, W]."""
-
-    def content(self) -> bytes:
-        """Returns bytes that identify the images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,9 +54,23 @@ class JoinedPixels:
     counts: tuple[int, ...]
 
     def __getitem__(self, rows: Tensor) -> Tensor:
+        return self._gathered(rows, lambda part, own, places: part[own])
+
+    def cropped(self, rows: Tensor, crop: Crop, chance: Tensor) -> Tensor:
+        """Returns parts of the images, of the originals where these are files."""
+
+        def taken(part: Pixels, own: Tensor, places: Tensor) -> Tensor:
+            if isinstance(part, Croppable):
+                return part.cropped(own, crop, chance[places])
+            return crop(part[own], chance[places])
+
+        return self._gathered(rows, taken)
+
+    def _gathered(self, rows: Tensor, read: Callable[[Pixels, Tensor, Tensor], Tensor]) -> Tensor:
         first = torch.tensor([0, *self.counts]).cumsum(0)
         part = torch.bucketize(rows, first[1:], right=True)
-        found = [self.parts[i][rows[part == i] - first[i]] for i in part.unique().tolist()]
+        places = {i: (part == i).nonzero()[:, 0] for i in part.unique().tolist()}
+        found = [read(self.parts[i], rows[own] - first[i], own) for i, own in places.items()]
         return torch.cat(found)[part.argsort(stable=True).argsort()]
 
     def content(self) -> bytes:
@@ -166,6 +170,7 @@ class ImageSet(ExampleSet):
         inputs: number of pictures of an example in a batch, each augmented independently.
         derived: further fields, by name, each computed from the augmented images before they are normalised.
         mix: mixes each augmented image with another one; needs ``augment``.
+        times: how often the examples are repeated in ``keys``.
     """
 
     normalise: Normalise | None = None
@@ -173,6 +178,7 @@ class ImageSet(ExampleSet):
     inputs: int = 1
     derived: Mapping[str, Derived] = field(default_factory=dict)
     mix: Mixing | None = None
+    times: int = 1
     batch_dim: ClassVar[int] = 0
 
     @property
@@ -186,7 +192,11 @@ class ImageSet(ExampleSet):
         examples = Examples(MemoryPixels(to(self.examples.pixels.images)), to(self.examples.labels))
         normalise = self.normalise and Normalise(to(self.normalise.mean), to(self.normalise.std))
         mix = self.mix and self.mix.moved(to)
-        return ImageSet(examples, to(self.keys), normalise, self.augment, self.inputs, self.derived, mix)
+        return ImageSet(examples, to(self.keys), normalise, self.augment, self.inputs, self.derived, mix, self.times)
+
+    def repeated(self, times: int) -> "ImageSet":
+        """Returns a set with every example ``times`` times, each time in another view."""
+        return replace(self, keys=self.keys.repeat(times), times=times)
 
     def __getitem__(self, request: Request) -> Batch:
         """Returns ``{"input": [B, C, H, W] float32, "label": [B, …], "key": [B]}`` for (epoch, indices into this set).
@@ -196,29 +206,43 @@ class ImageSet(ExampleSet):
         """
         epoch, indices = request
         keys = self.keys.index_select(0, indices)
-        images = self.examples.pixels[keys]
         labels = self.examples.labels.index_select(0, keys)
         view = {}
         more: dict[str, Tensor] = {}
         if self.augment:
-            number = self.augment.view(epoch)
-            view = {"view": torch.full_like(keys, number)}
-            for place in range(2, self.inputs + 1):
-                more[f"input{place}"] = self.augment.further(place)(images, keys, number)
-            images = self.augment(images, keys, number)
+            number = self._view(self.augment, epoch, indices)
+            view = {"view": torch.full_like(keys, number) if isinstance(number, int) else number}
+            images, *others = self._pictures(self.augment, keys, number)
+            more = {f"input{place}": picture for place, picture in enumerate(others, 2)}
             if of_pixels(labels):
                 labels = self.augment.move_labels(labels, keys, number)
             if self.mix:
                 chance = self.mix.chance(keys, number)
                 partners = self.mix.partners(labels, chance)
-                others = self.augment(self.examples.pixels[partners], partners, number)
+                other = self.augment.read(self.examples.pixels, partners, number)
                 theirs = self.examples.labels.index_select(0, partners)
-                images, labels, more[SOFT_LABEL] = self.mix(images, others, labels, theirs, chance)
+                images, labels, more[SOFT_LABEL] = self.mix(images, other, labels, theirs, chance)
+        else:
+            images = self.examples.pixels[keys]
         made = {name: make(images) for name, make in self.derived.items()}
         if self.normalise:
             images = self.normalise(images)
             more |= {name: self.normalise(more[name]) for name in more if name != SOFT_LABEL}
         return {"input": images, "label": labels, "key": keys, **view, **more, **made}
+
+    def _view(self, augment: Augment, epoch: int, indices: Tensor) -> int | Tensor:
+        """The view of an epoch; where examples are repeated in it, that of each [B]."""
+        if self.times == 1:
+            return augment.view(epoch)
+        numbers = [augment.view(epoch * self.times + turn) for turn in range(self.times)]
+        return torch.tensor(numbers, device=indices.device)[indices // (len(self.keys) // self.times)]
+
+    def _pictures(self, augment: Augment, keys: Tensor, view: int | Tensor) -> Iterator[Tensor]:
+        ways = [augment, *(augment.further(place) for place in range(2, self.inputs + 1))]
+        if augment.crops:
+            return (way.read(self.examples.pixels, keys, view) for way in ways)
+        images = self.examples.pixels[keys]  # read once for all of them
+        return (way(images, keys, view) for way in ways)
 
 
 def normalised(examples: Examples, normalise: Normalise) -> Examples:

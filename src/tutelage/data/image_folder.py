@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tutelage.data.augment import Crop
 from tutelage.data.base import ImageData
 from tutelage.data.examples import Examples, divide
 from tutelage.data.folder_scan import (
@@ -25,7 +26,7 @@ from tutelage.data.folder_scan import (
     subfolders,
     tell,
 )
-from tutelage.data.pil_images import fitted
+from tutelage.data.pil_images import draft, fitted, plain, reduction
 from tutelage.errors import TutelageError
 
 Files = list[tuple[str, int]]  # (path below the root, label)
@@ -159,6 +160,14 @@ class FilePixels:
         images = torch.from_numpy(np.stack([self._decode(row) for row in rows.tolist()]))
         return images.permute(0, 3, 1, 2).contiguous().float().div_(255)
 
+    def cropped(self, rows: Tensor, crop: Crop, chance: Tensor) -> Tensor:
+        """Returns parts of the images, taken of the files' own pixels; a file is decoded once for neighbours."""
+        images = torch.empty(len(rows), *self.shape, dtype=torch.uint8)
+        reader = _Parts(self, crop)
+        for place, (row, numbers) in enumerate(zip(rows.tolist(), chance.tolist(), strict=True)):
+            images[place] = reader.part(row, numbers)
+        return images.float().div_(255)
+
     def content(self) -> bytes:
         """Returns path, size and modification time of every file."""
         stats = ((name, (self.root / os.fsdecode(name)).stat()) for name in self.names.tolist())
@@ -170,15 +179,20 @@ class FilePixels:
         Raises:
             TutelageError: it is no image.
         """
-        with self._open(row):
+        with self.open(row):
             pass
 
     def _decode(self, row: int) -> np.ndarray:
-        with self._open(row) as image:
+        with self.open(row) as image:
             return fitted(image, self.shape)
 
     @contextmanager
-    def _open(self, row: int) -> Iterator[Image.Image]:
+    def open(self, row: int) -> Iterator[Image.Image]:
+        """Opens a file; what fails in it names the file.
+
+        Raises:
+            TutelageError: it can't be read as an image.
+        """
         path = self.root / os.fsdecode(self.names[row])
         try:
             with Image.open(path) as image:
@@ -186,3 +200,35 @@ class FilePixels:
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error …
             size = f"{path.stat().st_size} bytes" if path.exists() else "it is gone"
             raise TutelageError(f"{path} (index {row}, {size}) can't be read as an image: {error}") from error
+
+
+class _Parts:
+    """Takes parts of images in files, and keeps the last one decoded: views of the same image follow each other."""
+
+    def __init__(self, pixels: FilePixels, crop: Crop):
+        self.pixels, self.crop, self.row = pixels, crop, -1
+        self.target = pixels.shape[1], pixels.shape[2]
+
+    def part(self, row: int, chance: Sequence[float]) -> Tensor:
+        """Returns the part of image ``row`` [C, H, W] that the random numbers choose, as uint8."""
+        if row != self.row or reduction(self.crop.box(*self.size, chance)[2:], self.target) not in self.decoded:
+            self._decode(row, chance)
+        top, left, height, width = self.crop.box(*self.size, chance)
+        image, times = self.decoded[reduction((height, width), self.target)]
+        if times > 1:  # the box in whole pixels of the smaller image
+            height, width = max(1, round(height / times)), max(1, round(width / times))
+            top, left = min(round(top / times), image.height - height), min(round(left / times), image.width - width)
+        pixels = np.array(image.crop((left, top, left + width, top + height)))
+        found = torch.from_numpy(pixels.reshape(height, width, -1)).permute(2, 0, 1)
+        return self.crop.scaled(found, self.target, chance)
+
+    def _decode(self, row: int, chance: Sequence[float]) -> None:
+        with self.pixels.open(row) as image:
+            if row != self.row:
+                self.row, self.size = row, (image.height, image.width)
+                self.decoded: dict[int, tuple[Image.Image, int]] = {}  # wanted reduction → image, how much smaller
+            wanted = reduction(self.crop.box(*self.size, chance)[2:], self.target)
+            times = draft(image, wanted)
+            whole = plain(image, self.pixels.shape[0])
+            whole.load()  # as the file is closed next
+            self.decoded[wanted] = whole, times

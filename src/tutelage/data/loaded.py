@@ -7,7 +7,7 @@ import torch
 
 from tutelage.data.examples import Examples
 from tutelage.data.labels import is_class
-from tutelage.data.samplers import Sampler
+from tutelage.data.samplers import Repeatable, Repeated, Sampler
 from tutelage.errors import TutelageError
 from tutelage.types import NO_LABEL
 
@@ -44,6 +44,8 @@ def loaded(data: Data) -> Loaded:
     examples, keys = data.transfer.choose(pool, train_keys, data.input_shape, data.split_seed)
     train = data.as_set(examples, keys)
     own = data.per_epoch(train)
+    if isinstance(data.sampler, Repeated) and not isinstance(own, Repeatable):
+        raise TutelageError(f"data.sampler: Repeated shows several views of an example; {data.name} has none")
     drawn = len(own) if data.sampler is None else data.sampler.size(own)
     _check_sizes(data, {"train": drawn, "val": len(val_keys), "test": len(test)})
     plain = {

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from scipy.special import betaincinv
 from torch import Tensor
 
-from tutelage import seeding
+from tutelage.data.chance import drawn
 from tutelage.errors import TutelageError
 from tutelage.types import NO_LABEL
 
@@ -88,9 +88,9 @@ class Mixing:
         """Returns the same with ``to`` applied to each tensor."""
         return replace(self, labelled=to(self.labelled), bare=to(self.bare), shares=to(self.shares))
 
-    def chance(self, keys: Tensor, view: int) -> Tensor:
-        """Returns the random numbers [B, 6] of view ``view`` of the examples ``keys`` [B]."""
-        return seeding.uniform(seeding.derive_seed(self.seed, "mix", view), keys, _DRAWS)
+    def chance(self, keys: Tensor, view: int | Tensor) -> Tensor:
+        """Returns the random numbers [B, 6] of view ``view`` of the examples ``keys`` [B], or of ``view`` [B]."""
+        return drawn(self.seed, "mix", keys, view, _DRAWS)
 
     def partners(self, labels: Tensor, chance: Tensor) -> Tensor:
         """Returns the keys [B] of the examples that those with ``labels`` [B] are mixed with."""

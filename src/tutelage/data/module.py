@@ -18,7 +18,7 @@ from tutelage.data.labels import has_label, is_class
 from tutelage.data.loaded import Loaded, check_arguments, loaded, outputs
 from tutelage.data.order import EpochLoader, EpochOrder, position
 from tutelage.data.resident import leave, residence_of
-from tutelage.data.samplers import Sampler
+from tutelage.data.samplers import Repeated, Sampler
 from tutelage.data.transfer import Transfer, Unlabelled
 from tutelage.errors import TutelageError
 from tutelage.types import Batch
@@ -268,7 +268,8 @@ class Data(L.LightningDataModule, ABC):
         if sampler is None:
             return train, order
         draw = partial(sampler, train, self.batch_size)
-        return train, lambda size, **given: order(size=sampler.size(train), draw=draw, **given)
+        shown = train.repeated(sampler.times) if isinstance(sampler, Repeated) else train
+        return shown, lambda size, **given: order(size=sampler.size(train), draw=draw, **given)
 
     def val_dataloader(self) -> EpochLoader:
         """Returns a loader of validation batches."""

@@ -1,7 +1,7 @@
 """PIL images of any mode as plain pictures."""
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 
 def eight_bit(image: Image.Image) -> Image.Image:
@@ -24,12 +24,53 @@ def eight_bit(image: Image.Image) -> Image.Image:
     return image
 
 
+def plain(image: Image.Image, channels: int) -> Image.Image:
+    """Returns an image of 8 bits as grey (one channel) or RGB.
+
+    Raises:
+        ValueError: as of :func:`eight_bit`.
+    """
+    found, mode = eight_bit(image), "L" if channels == 1 else "RGB"
+    return found if found.mode == mode else found.convert(mode)
+
+
+def reduction(part: tuple[int, int], target: tuple[int, int]) -> int:
+    """Returns how many times smaller a JPEG may be decoded, 1, 2, 4 or 8.
+
+    The part that is wanted stays at least twice as large as it will be, so that scaling still averages over pixels.
+
+    Args:
+        part: (height, width) of the part of the image that is wanted.
+        target: (height, width) to which it will be scaled.
+    """
+    most = min(part[0] // (2 * target[0]), part[1] // (2 * target[1]))
+    return next((times for times in (8, 4, 2) if times <= most), 1)
+
+
+def draft(image: Image.Image, times: int) -> int:
+    """Lets an opened JPEG be decoded ``times`` smaller; returns how much smaller it will be, 1 for other formats."""
+    width, height = image.size
+    if times > 1:
+        image.draft(None, (width // times, height // times))
+    return times if image.size != (width, height) else 1
+
+
 def fitted(image: Image.Image, shape: tuple[int, ...]) -> np.ndarray:
     """Returns an image scaled and cropped to ``shape`` (C, H, W), as [H, W, C] uint8, grey if C is 1 and else RGB.
+
+    A JPEG of at least four times the size is decoded smaller (:func:`reduction`).
 
     Raises:
         ValueError: as of :func:`eight_bit`.
     """
     channels, height, width = shape
-    plain = eight_bit(image).convert("L" if channels == 1 else "RGB")
-    return np.asarray(ImageOps.fit(plain, (width, height), Image.Resampling.BILINEAR)).reshape(height, width, -1)
+    whole_width, whole_height = image.size
+    times = draft(image, reduction((whole_height, whole_width), (height, width)))
+    part_width, part_height = (
+        min(whole_width, width / height * whole_height),
+        min(whole_height, whole_width / (width / height)),
+    )
+    left, top = (whole_width - part_width) * 0.5, (whole_height - part_height) * 0.5
+    box = (left / times, top / times, (left + part_width) / times, (top + part_height) / times)
+    scaled = plain(image, channels).resize((width, height), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(scaled).reshape(height, width, -1)

@@ -58,6 +58,50 @@ class Shuffled:
         return torch.randperm(len(train), generator=chance)
 
 
+@runtime_checkable
+class Repeatable(Protocol):
+    """A training set of which an epoch may show several views of an example."""
+
+    def repeated(self, times: int) -> Any:
+        """Returns the set ``times`` times in a row, each time in another view."""
+
+
+class Repeated:
+    """Repeated augmentation: an epoch has ``times`` views of a part of the examples, next to each other.
+
+    An epoch is as long as without: of N examples (rounded down to a multiple of ``round``, if there are as many) N /
+    ``times`` are drawn, anew in each epoch, and each comes ``times`` times in a row, in another view; so all views of
+    an example are in the same batch, unless that ends between them. Example i of epoch e is seen in views
+    e·``times``, …, e·``times`` + ``times`` − 1. This is timm's ``RepeatAugSampler`` over all ranks, with an order that
+    is a function of the seed, too. Hoffer et al., "Augment Your Batch" (2020), arXiv:1901.09335; Berman et al.,
+    "MultiGrain" (2019), arXiv:1902.05509.
+
+    Args:
+        times: views of an example in an epoch.
+        round: the length of an epoch is a multiple of this.
+
+    Raises:
+        TutelageError: an argument is below 1.
+    """
+
+    def __init__(self, times: int = 3, round: int = 256):
+        for name, value in (("times", times), ("round", round)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise TutelageError(f"data.sampler.{name} must be a whole number of at least 1; found {value!r}")
+        self.times, self.round = times, round
+
+    def size(self, train: Any) -> int:
+        """Returns the number of examples, views of the same one counted apart."""
+        count = len(train)
+        return count // self.round * self.round if count >= self.round else count
+
+    def __call__(self, train: Any, batch_size: int, chance: torch.Generator) -> Tensor:
+        """Shuffles and repeats; view t of example i is index t·N + i."""
+        count, size = len(train), self.size(train)
+        order = torch.randperm(count, generator=chance)[: -(-size // self.times), None]
+        return (order + count * torch.arange(self.times)).flatten()[:size]
+
+
 class _Drawn:
     """Examples drawn with given weights."""
 

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tutelage.data.examples import Examples, MemoryPixels, Pixels
+from tutelage.data.augment import Pixels
+from tutelage.data.examples import Examples, MemoryPixels
 from tutelage.data.folder_scan import SUFFIXES, list_images, tell
 from tutelage.data.idx import read_idx
 from tutelage.data.image_folder import FilePixels

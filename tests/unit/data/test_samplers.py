@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
+from timm.data.distributed_sampler import RepeatAugSampler
 
 from tutelage import seeding
 from tutelage.data.order import EpochOrder
-from tutelage.data.samplers import ByLength, ClassBalanced, Weighted
+from tutelage.data.samplers import ByLength, ClassBalanced, Repeated, Weighted
 from tutelage.errors import TutelageError
 
 
@@ -139,3 +140,35 @@ def test_an_epoch_of_another_size_is_refused():
     order = EpochOrder(4, 2, 0, shuffle=True, drop_last=True, draw=lambda chance: torch.arange(3))
     with pytest.raises(TutelageError, match="epoch 0 has 3 examples; the first had 4"):
         list(order)
+
+
+@pytest.mark.parametrize(
+    ("count", "draws", "distinct"), [(3072, 3072, 1024), (1000, 768, 256), (100, 100, 34), (1281, 1280, 427)]
+)
+def test_repeats_have_timms_numbers(count, draws, distinct):
+    """Of 3,072 examples 1,024 come three times, next to each other; of 1,000 an epoch has 768."""
+    data, sampler = train([0] * count), Repeated(3)
+    order = draw(sampler, data)
+    assert len(order) == sampler.size(data) == draws
+    example, view = order % count, order // count
+    _, times = example.unique_consecutive(return_counts=True)
+    assert len(times) == len(example.unique()) == distinct
+    assert (times[:-1] == 3).all()
+    assert torch.equal(view, torch.arange(draws) % 3)
+    theirs = torch.tensor(list(RepeatAugSampler(range(count), num_replicas=1, rank=0)))
+    assert len(theirs) == draws
+    assert torch.equal(theirs.unique_consecutive(return_counts=True)[1], times)
+
+
+def test_repeats_are_drawn_anew_in_each_epoch_and_shared_by_ranks():
+    data, sampler = train([0] * 1000), Repeated(4, round=8)
+    first, second, other = (draw(sampler, data, epoch, seed) for epoch, seed in ((0, 0), (1, 0), (0, 1)))
+    assert torch.equal(first, draw(sampler, data))
+    assert len({*(first % 1000).tolist()} & {*(second % 1000).tolist()}) < 120  # of 250, were it by chance 62
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("given", [{"times": 0}, {"times": 2.5}, {"round": 0}])
+def test_bad_repeats(given):
+    with pytest.raises(TutelageError, match="whole number of at least 1; found"):
+        Repeated(**given)

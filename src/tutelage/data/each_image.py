@@ -1,0 +1,124 @@
+"""Augmentations of other packages that take one image after the other, as functions of (seed, view, key)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tutelage.data.chance import own_generators, seed_generators
+from tutelage.errors import TutelageError
+
+
+class EachImage:
+    """Applies a transform of PIL images to each image, such as ``torchvision.transforms.TrivialAugmentWide``.
+
+    What it draws from Python's, NumPy's or torch's global generators is a function of (seed, view, key); the generators
+    themselves stay as they were. Images are rounded to 8 bits, and grey ones are shown as colour.
+
+    Args:
+        transform: PIL image of mode RGB → one of the same size.
+    """
+
+    draws = 2  # 24 bits each, of the seed
+
+    def __init__(self, transform: Callable[[Any], Any]):
+        if not callable(transform):
+            raise TutelageError(f"data.augment: EachImage.transform can't be called; found {transform!r}")
+        self._transform = transform
+
+    def transform(self, size: tuple[int, int]) -> Callable[[Any], Any]:
+        """Returns the transform for images of ``size`` (height, width)."""
+        return self._transform
+
+    def __call__(self, images: Tensor, chance: Tensor) -> Tensor:
+        """Returns the images [B, C, H, W], C being 1 or 3, transformed, from random numbers [B, 2].
+
+        Raises:
+            TutelageError: the images have other channels, or the transform fails or gives another size.
+        """
+        if images.shape[1] not in (1, 3):
+            raise TutelageError(f"{type(self).__name__} needs images of 1 or 3 channels; found {images.shape[1]}")
+        size = images.shape[-2], images.shape[-1]
+        pixels = (images * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        seeds, transform, made = (chance * (1 << 24)).long().tolist(), self.transform(size), np.empty_like(pixels)
+        with own_generators():
+            for row, seed in enumerate(seeds):
+                seed_generators("each image", *seed)
+                made[row] = self._one(transform, pixels[row])
+        return torch.from_numpy(made).permute(0, 3, 1, 2).to(images.device, torch.float32, copy=True).div_(255)
+
+    def _one(self, transform: Callable[[Any], Any], pixels: np.ndarray) -> np.ndarray:
+        grey = pixels.shape[-1] == 1
+        image = Image.fromarray(pixels[..., 0]).convert("RGB") if grey else Image.fromarray(pixels)
+        try:
+            found = transform(image).convert("L" if grey else "RGB")
+        except Exception as error:  # it is anyone's
+            raise TutelageError(f"data.augment: {type(transform).__name__} failed: {error}") from error
+        if found.size != image.size:
+            raise TutelageError(
+                f"data.augment: {type(transform).__name__} made {found.size} (width, height) of {image.size}; the size "
+                "must stay"
+            )
+        return np.asarray(found).reshape(pixels.shape)
+
+
+class RandAugment(EachImage):
+    """RandAugment by the strings of timm: ``rand-m9-mstd0.5-inc1`` and the like.
+
+    ``m`` is the magnitude, ``mstd`` the standard deviation of its noise, ``n`` the number of operations (2), ``p``
+    the probability of each (0.5), ``inc1`` makes all of them stronger with the magnitude. As in timm's
+    training, images move by at most 0.45 of the shorter side and the edge is filled with ``fill``.
+    Cubuk et al., "RandAugment" (2020), arXiv:1909.13719.
+
+    Args:
+        config: the string.
+        fill: the colour at the edge, three numbers in [0, 1]; by default ImageNet's mean.
+        interpolation: ``bilinear``, ``bicubic``, or ``random``: one of both for each operation.
+
+    Raises:
+        TutelageError: timm is missing, or does not know the string.
+    """
+
+    def __init__(
+        self,
+        config: str,
+        fill: tuple[float, float, float] = (0.485, 0.456, 0.406),
+        interpolation: str = "random",
+    ):
+        if len(fill) != 3 or not all(0 <= x <= 1 for x in fill):
+            raise TutelageError(f"RandAugment.fill must be three numbers in [0, 1]; found {list(fill)}")
+        if interpolation not in ("bilinear", "bicubic", "random"):
+            raise TutelageError(
+                f"RandAugment.interpolation must be bilinear, bicubic or random; found {interpolation!r}"
+            )
+        self.config, self.fill, self.interpolation = config, tuple(fill), interpolation
+        self._made: dict[tuple[int, int], Callable[[Any], Any]] = {}
+        super().__init__(self.transform((224, 224)))
+
+    def transform(self, size: tuple[int, int]) -> Callable[[Any], Any]:
+        """Returns timm's transform for images of ``size`` (height, width)."""
+        if size not in self._made:
+            self._made[size] = self._of_timm(min(size))
+        return self._made[size]
+
+    def _of_timm(self, side: int) -> Callable[[Any], Any]:
+        try:
+            from timm.data.auto_augment import rand_augment_transform
+        except ImportError as error:
+            raise TutelageError("RandAugment needs timm: pip install 'tutelage[vision]'") from error
+        given: dict[str, Any] = {
+            "translate_const": int(side * 0.45), "img_mean": tuple(min(255, round(255 * x)) for x in self.fill),
+        }  # fmt: skip
+        if self.interpolation != "random":
+            given["interpolation"] = Image.Resampling[self.interpolation.upper()]
+        try:
+            made: Callable[[Any], Any] = rand_augment_transform(self.config, given)
+        except Exception as error:  # timm asserts, or fails to read a number
+            raise TutelageError(
+                f"RandAugment.config={self.config!r} is no string of timm's, such as 'rand-m9-mstd0.5-inc1'"
+                + (f": {error}" if str(error) else "")
+            ) from error
+        return made
