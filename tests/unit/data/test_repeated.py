@@ -87,6 +87,7 @@ def test_what_has_no_views_or_repeats_itself_is_refused(compose, tmp_path):
     (tmp_path / "a.tsv").write_text("text\tlabel\n" + "".join(f"words {i}\t{i % 2}\n" for i in range(40)))
     data = factory.data(compose(f"data.train={tmp_path}/a.tsv", "data=text", "model@student=text_cnn"))
     data.sampler = Repeated()
+    vars(data).pop("_loaded", None)  # looked at while the config was composed
     with pytest.raises(TutelageError, match=r"Repeated shows several views of an example; .* has none"):
         data.setup()
     with pytest.raises(TutelageError, match=r"data.repeat=2: data.sampler repeats examples, too"):
