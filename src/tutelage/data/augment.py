@@ -10,12 +10,15 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import get_worker_info
 
 from tutelage import seeding
 from tutelage.data.chance import Chance, drawn
 from tutelage.errors import TutelageError
 from tutelage.runtime import devices
 from tutelage.types import NO_LABEL
+
+_AT_ONCE = 12  # images of files: what is in between stays in the processor's cache; views of an image are 2, 3 or 4
 
 
 class Pixels(Protocol):
@@ -131,6 +134,17 @@ class Augment:
         """
         if not (self.crops and isinstance(pixels, Croppable)):
             return self(pixels[keys], keys, view)
+        found: Tensor | None = None
+        for rows in torch.arange(len(keys)).split(_AT_ONCE):
+            some = self._cropped(pixels, keys[rows], view if isinstance(view, int) else view[rows])
+            if found is None:
+                found = some.new_empty(len(keys), *some.shape[1:])
+                if get_worker_info() is not None:  # else the whole batch would be copied once more on its way
+                    found.share_memory_()
+            found[rows[0] : rows[-1] + 1] = some
+        return pixels[keys] if found is None else found
+
+    def _cropped(self, pixels: Croppable, keys: Tensor, view: int | Tensor) -> Tensor:
         (crop, own), *others = self._drawn(keys, view)
         assert isinstance(crop, Crop)
         images = pixels.cropped(keys, crop, own)

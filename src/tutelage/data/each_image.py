@@ -1,6 +1,7 @@
 """Augmentations of other packages that take one image after the other, as functions of (seed, view, key)."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ class RandAugment(EachImage):
 
     def _of_timm(self, side: int) -> Callable[[Any], Any]:
         try:
-            from timm.data.auto_augment import rand_augment_transform
+            from timm.data.auto_augment import posterize, rand_augment_transform
         except ImportError as error:
             raise TutelageError("RandAugment needs timm: pip install 'tutelage[vision]'") from error
         given: dict[str, Any] = {
@@ -115,10 +116,18 @@ class RandAugment(EachImage):
         if self.interpolation != "random":
             given["interpolation"] = Image.Resampling[self.interpolation.upper()]
         try:
-            made: Callable[[Any], Any] = rand_augment_transform(self.config, given)
+            made = rand_augment_transform(self.config, given)
         except Exception as error:  # timm asserts, or fails to read a number
             raise TutelageError(
                 f"RandAugment.config={self.config!r} is no string of timm's, such as 'rand-m9-mstd0.5-inc1'"
                 + (f": {error}" if str(error) else "")
             ) from error
-        return made
+        for operation in made.ops:
+            if operation.aug_fn is posterize:
+                operation.aug_fn = partial(_posterized, posterize)
+        return made  # type: ignore[no-any-return]
+
+
+def _posterized(posterize: Callable[..., Any], image: Any, bits: int, **how: Any) -> Any:
+    """Posterizes; without a bit the image is black, as in older releases of Pillow, which now refuses it."""
+    return posterize(image, bits, **how) if bits > 0 else Image.new(image.mode, image.size)

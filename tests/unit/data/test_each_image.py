@@ -41,7 +41,7 @@ def test_randaugment_does_what_timm_does(config):
     """The same string and seed, of images of bytes; 0.45 of the shorter side is the longest move."""
     step, chance = RandAugment(config, fill=(0.5, 0.25, 0.75)), seeding.uniform(1, KEYS, 2)
     made = step(IMAGES, chance)
-    theirs = rand_augment_transform(config, {"translate_const": 7, "img_mean": (128, 64, 191)})
+    theirs = rand_augment_transform(config, {"translate_const": 7, "img_mean": (128, 64, 191)})  # draws no 0 bits here
     with own_generators():
         for row in range(12):
             seed = seeding.derive_seed("each image", *(int(x * 2**24) for x in chance[row].tolist()))
@@ -50,6 +50,14 @@ def test_randaugment_does_what_timm_does(config):
             image = Image.fromarray((IMAGES[row] * 255).round().byte().permute(1, 2, 0).numpy())
             expected = torch.from_numpy(np.array(theirs(image))).permute(2, 0, 1)
             assert torch.equal((made[row] * 255).round().byte(), expected)
+
+
+def test_posterizing_to_no_bit_is_black_whatever_pillow_says():
+    """At the largest magnitude ``inc1`` asks for 0 bits."""
+    step = RandAugment("rand-m10-inc1-p1.0")
+    [posterize] = [one for one in step.transform((16, 20)).ops if one.name == "PosterizeIncreasing"]
+    image = Image.fromarray((IMAGES[0] * 255).round().byte().permute(1, 2, 0).numpy())
+    assert not np.asarray(posterize(image)).any()
 
 
 def test_bytes_and_grey_come_through():
