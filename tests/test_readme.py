@@ -153,7 +153,7 @@ def examine(command: Command, compose: Callable[..., DictConfig], known: set[str
     for overrides, cfg in found:
         if strange := {str(name) for name in cfg} - known:
             raise TutelageError(f"nothing reads {strange}")
-        if command.verb not in ("evaluate", "condense", "export", "predict"):
+        if command.verb not in ("budget", "evaluate", "condense", "export", "predict"):
             check(cfg, [one for one in overrides if one.startswith("+") and "@" not in one and "/" not in one])
 
 

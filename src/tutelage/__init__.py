@@ -9,6 +9,7 @@ From Python::
     module = tt.Distillation(student=net, teacher=frozen, objective=tt.Objective(...))  # under lightning.Trainer
     result = tt.distill("loss=dkd", "data=digits", seed=3)  # the whole protocol
     print(tt.plan("loss=dkd", "data=digits"))  # what that would train, reuse and write
+    print(tt.budget("data=digits", parameters=20_000))  # students of that size, measured here
     files = tt.export("outputs/mine/checkpoints/best.safetensors", ["onnx", "int8"])  # for others to run, measured
     results = tt.compare(["loss=soft_target", "loss=dkd"], seeds=range(5))  # several, paired by seed
 
@@ -27,17 +28,20 @@ if TYPE_CHECKING:
     from tutelage.api import load as load
     from tutelage.api import plan as plan
     from tutelage.deployment import Exported as Exported
+    from tutelage.deployment import budget as budget
     from tutelage.deployment import export as export
     from tutelage.deployment import predict as predict
     from tutelage.errors import TutelageError as TutelageError
     from tutelage.models.tapped import Tapped as Tapped
     from tutelage.objective import Objective as Objective
     from tutelage.objective import Term as Term
+    from tutelage.pipeline.budget import Budget as Budget
     from tutelage.training.plain import Distillation as Distillation
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Budget": "tutelage.pipeline.budget",
     "Comparison": "tutelage.api",
     "Distillation": "tutelage.training.plain",
     "Exported": "tutelage.deployment",
@@ -46,6 +50,7 @@ _HOMES = {
     "Tapped": "tutelage.models.tapped",
     "Term": "tutelage.objective",
     "TutelageError": "tutelage.errors",
+    "budget": "tutelage.deployment",
     "compare": "tutelage.api",
     "distill": "tutelage.api",
     "export": "tutelage.deployment",

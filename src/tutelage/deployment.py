@@ -1,4 +1,4 @@
-"""Tutelage from Python, after training: exports a network, and answers new examples with it."""
+"""Tutelage from Python, for devices: lists students that one can take, exports a network, answers examples with it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.config.composed import as_word, composed
+from tutelage.pipeline import budget as budgets
 from tutelage.pipeline import export as exports
 from tutelage.pipeline import predict as predictions
+from tutelage.pipeline.budget import Budget
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,34 @@ def predict(
     given = {"checkpoint": checkpoint, "input": input, "output": output, **values}
     with composed(_words(given), verb="predict") as (cfg, _):
         return predictions.predict(cfg)
+
+
+def budget(*overrides: str, **values: Any) -> Budget:
+    """Lists students that meet a target of size or time, each measured on this machine.
+
+    Does what ``tutelage budget`` does; writes nothing.
+
+    Args:
+        *overrides: as on the command line: the data and other keys of ``tutelage distill``, ``"data=mnist"``.
+        **values: keys without dots: ``parameters=20000``, ``milliseconds=0.5``, ``batch=64``, ``families=["mlp"]``.
+
+    Returns:
+        The students, the nearest to the first target first, and the commands that train them; as text, a table.
+
+    Raises:
+        TutelageError: a wrong override or value, no target, or no student meets it.
+
+    Examples:
+        >>> import tutelage as tt
+        >>> found = tt.budget("data=digits", parameters=1500, families="mlp", threads=1)
+        >>> [(student.name, student.parameters) for student in found.students]
+        [('mlp widths=[16]', 1210), ('mlp widths=[8]', 610)]
+        >>> found.commands[0].split(" hydra.sweep.dir=")[0]
+        "tutelage distill -m data=digits model@student=mlp 'student.net.widths=[16],[8]' 'seed=range(0,3)'"
+    """
+    words = [*overrides, *_words(values)]
+    with composed(words, verb="budget") as (cfg, folder):
+        return budgets.budget(cfg, words, folder)
 
 
 def _words(values: Mapping[str, Any]) -> list[str]:

@@ -168,3 +168,37 @@ def test_a_student_of_timm_loads_with_timm_alone(tmp_path):
     with torch.no_grad():
         theirs = done.student(torch.linspace(-1, 1, 2 * 64 * 64).view(2, 1, 64, 64)).numpy()
     assert np.abs(np.load(tmp_path / "found.npy") - theirs).max() < 1e-6
+
+
+TRANSFORMERS = """
+import sys
+sys.modules["tutelage"] = None
+import numpy as np, torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+net = AutoModelForSequenceClassification.from_pretrained(sys.argv[1]).eval()
+ids = AutoTokenizer.from_pretrained(sys.argv[1])("a3 film good", return_tensors="pt")
+with torch.no_grad():
+    np.save("found.npy", net(input_ids=ids["input_ids"], attention_mask=ids["attention_mask"]).logits.numpy())
+print(net.config.id2label)
+"""
+
+
+def test_a_student_of_transformers_loads_with_transformers_alone(tmp_path):
+    rows = [
+        f"a{number} film {'good' if number % 2 else 'bad'}\t{'yes' if number % 2 else 'no'}" for number in range(60)
+    ]
+    (tmp_path / "rows.tsv").write_text("\n".join(["text\tlabel", *rows]))
+    bert = "{model_type: bert, num_hidden_layers: 1, hidden_size: 8, num_attention_heads: 1, intermediate_size: 8}"
+    done = tt.distill(
+        "data=text", f"data.train={tmp_path}/rows.tsv", "model@teacher=text_cnn", "model@student=hf", "logger=none",
+        f"student.config={bert}", "trainer.max_epochs=1", f"paths.outputs={tmp_path}", seed=0, folder=tmp_path / "run",
+    )  # fmt: skip
+    weights = done.folder / "checkpoints" / "last.safetensors"
+    made = tt.export(weights, "safetensors")
+    command = [sys.executable, "-c", TRANSFORMERS, str(made.folder)]
+    said = subprocess.run(command, check=True, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert "{0: 'no', 1: 'yes'}" in said.stdout
+    (tmp_path / "one.txt").write_text("a3 film good\n")
+    ours = tt.predict(made.folder, tmp_path / "one.txt")
+    theirs = torch.from_numpy(np.load(tmp_path / "found.npy")).softmax(1)[0]
+    assert [ours["p(no)"][0], ours["p(yes)"][0]] == pytest.approx(theirs.tolist(), abs=1e-6)

@@ -10,7 +10,7 @@ import pytest
 
 import tutelage as tt
 
-TRAIN = ("Comparison", "Result", "compare", "distill", "load", "predict")
+TRAIN = ("Comparison", "Result", "budget", "compare", "distill", "load", "predict")
 NAMES = [
     pytest.param(name, marks=pytest.mark.long if name == "export" else pytest.mark.slow if name in TRAIN else ())
     for name in tt.__all__

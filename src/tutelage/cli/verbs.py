@@ -3,6 +3,7 @@
 VERBS = {
     "distill": "train a teacher, the student alone and the distilled student, and compare them",
     "plan": "show what distill would train, reuse and write, without training (same overrides)",
+    "budget": "list students that meet a target, measured on this machine (parameters=…, bytes=…, milliseconds=…)",
     "cache": "write a teacher's signals on every training image, for distill to reuse",
     "condense": "make few images that stand for a whole training set, for distill to train on (data.made=…)",
     "evaluate": "measure a network that distill wrote (checkpoint=…)",

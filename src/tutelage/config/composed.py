@@ -83,15 +83,25 @@ def jobs_of_sweep(words: Sequence[str], verb: str = "distill") -> list[list[str]
             params = HydraConfig.get().sweeper.get("params") or {}
         named = {word.partition("=")[0] for word in words}
         words = [*(f"{key}={value}" for key, value in params.items() if key not in named), *words]
-        choices: list[list[str]] = []
-        for word, one in zip(words, OverridesParser.create().parse_overrides([*words]), strict=True):
-            if one.is_sweep_override() and not one.is_discrete_sweep():
-                raise TutelageError(f"{word}: its values are drawn while a sweep runs; plan a sweep over given values")
-            values = one.sweep_string_iterator() if one.is_sweep_override() else ()
-            choices.append([f"{one.get_key_element()}={value}" for value in values] or [word])
+        return list(choices(words))
     except CompactHydraException as error:
         raise TutelageError(explain(error)) from error
-    return [list(job) for job in product(*choices)]
+
+
+def choices(words: Sequence[str]) -> Iterator[list[str]]:
+    """Yields the combinations of overrides with values to sweep over, the last one's varying fastest.
+
+    Raises:
+        CompactHydraException: an override can't be read.
+        TutelageError: its values are an interval.
+    """
+    found: list[list[str]] = []
+    for word, one in zip(words, OverridesParser.create().parse_overrides([*words]), strict=True):
+        if one.is_sweep_override() and not one.is_discrete_sweep():
+            raise TutelageError(f"{word}: its values are drawn while a sweep runs; plan a sweep over given values")
+        values = one.sweep_string_iterator() if one.is_sweep_override() else ()
+        found.append([f"{one.get_key_element()}={value}" for value in values] or [word])
+    yield from map(list, product(*found))
 
 
 def as_word(value: Any) -> str:

@@ -1,6 +1,7 @@
 """Programs of ``torch.export``, which PyTorch runs without the network's code."""
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,7 +36,9 @@ class TorchExport(Format):
                 f"format={self.name}: {type(subject.net).__name__} can't be written as a program of torch.export: "
                 f"{first_line(error)}"
             ) from error
-        torch.export.save(program, folder / self.file, extra_files={"tutelage.json": json.dumps(subject.about)})
+        with warnings.catch_warnings():  # of views, whose values it writes all the same
+            warnings.filterwarnings("ignore", "No complete tensor found in the group")
+            torch.export.save(program, folder / self.file, extra_files={"tutelage.json": json.dumps(subject.about)})
 
     def runtime(self, subject: Subject, folder: Path) -> nn.Module:
         """Returns the program."""

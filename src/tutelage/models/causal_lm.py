@@ -87,7 +87,8 @@ class CausalLM(nn.Module):
         if self.places is not None:
             x = x + self.places.weight[:length]
         x = self.dropout(x)
-        turns = None if self.turns is None else self.turns[:, :length]
+        # turns[:, :length] is contiguous for one length alone, which a program of torch.export then takes alone, or not
+        turns = None if self.turns is None else torch.stack([part[:length] for part in self.turns])
         for block in self.blocks:
             x = block(x, turns)
         logits: Tensor = self.head(self.norm(x))

@@ -27,6 +27,8 @@ from tutelage.errors import TutelageError, nearest
 from tutelage.types import Batch
 
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+PIXELS = {"unit": 1.0, "bytes": 255.0}  # how a table has pixels → the greatest value
+_ROUNDED = 1e-5  # that a pixel may be beyond the least and the greatest
 _SHOWN = 40  # characters of a value in a message
 
 
@@ -83,14 +85,15 @@ def images(folder: Path, about: Mapping[str, Any]) -> Asked:
     return Asked("file", found.images, lambda rows: {"input": _normalised(pixels[rows], about)})
 
 
-def numbers(path: Path, columns: Sequence[str] | str | None, about: Mapping[str, Any]) -> Asked:
+def numbers(path: Path, columns: Sequence[str] | str | None, about: Mapping[str, Any], pixels: str = "unit") -> Asked:
     """Returns the rows of a table of numbers, or of encoded images in a column of a parquet file.
 
-    Numbers fill the network's input in the order of the columns; those of pixels are from 0 to 1.
+    Numbers fill the network's input in the order of the columns. Those of an image that the network takes normalised
+    are its pixels: from 0 to 1 (``unit``), or from 0 to 255 (``bytes``).
 
     Raises:
         TutelageError: the file is missing, damaged or no table, a column is missing, there are too few or many for the
-            network, or a value is no finite number; names the row.
+            network, or a value is no finite number or no such pixel; names the row.
     """
     shape = tuple(about["input_shape"] or ())
     found = []
@@ -109,7 +112,10 @@ def numbers(path: Path, columns: Sequence[str] | str | None, about: Mapping[str,
         if len(shape) == 3 and len(pictures) == 1:
             found.append(_pixels(pictures[0], shape, f"{path}, row {number}"))
         else:
-            found.append(_floats(values, chosen, prod(shape), f"{path}, row {number}").reshape(shape))
+            read = _floats(values, chosen, prod(shape), f"{path}, row {number}")
+            if len(shape) == 3 and about["mean"]:
+                read = _shares(read, chosen, pixels, f"{path}, row {number}")
+            found.append(read.reshape(shape))
     if not found:
         raise TutelageError(f"{path} holds no row")
     stacked = torch.from_numpy(np.stack(found))
@@ -148,6 +154,21 @@ def _floats(values: Sequence[Any], names: Sequence[str], wanted: int, where: str
         if not finite:
             raise TutelageError(f"{where}: column {name!r} is {value!r:.{_SHOWN}}; expected a finite number")
     return np.array([float(value) for value in values], np.float32)
+
+
+def _shares(values: np.ndarray, names: Sequence[str], pixels: str, where: str) -> np.ndarray:
+    """Returns pixels from 0 to 1, of which a table has those of one kind."""
+    greatest = PIXELS[pixels]
+    outside = np.flatnonzero((values < -_ROUNDED) | (values > greatest + _ROUNDED))
+    if outside.size:
+        place = outside[0]
+        other = ": pixels=bytes reads those from 0 to 255" if pixels == "unit" and values[place] > 1 else ""
+        raise TutelageError(
+            f"{where}: column {names[place]!r} is {values[place]:g}; the network takes images, whose pixels with "
+            f"pixels={pixels} are from 0 to {greatest:g}{other}"
+        )
+    shares: np.ndarray = values / np.float32(greatest)
+    return shares
 
 
 def _pixels(image: Image.Image, shape: tuple[int, ...], where: str) -> np.ndarray:

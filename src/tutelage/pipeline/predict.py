@@ -25,7 +25,7 @@ from tutelage.exporting.runtimes import OnnxRuntime
 from tutelage.exporting.safetensors import Safetensors
 from tutelage.exporting.subject import FromPixels
 from tutelage.models.tapped import run
-from tutelage.pipeline.asked import Asked, images, numbers, texts
+from tutelage.pipeline.asked import PIXELS, Asked, images, numbers, texts
 from tutelage.pipeline.described import TOKENIZER, description
 from tutelage.pipeline.sweep import given
 from tutelage.runtime import manifest
@@ -36,7 +36,7 @@ from tutelage.tasks.base import Task
 Table = dict[str, list[Any]]
 
 _KEYS = (
-    "checkpoint", "input", "output", "overwrite", "columns", "text", "pair", "batch_size", "device", "trust",
+    "checkpoint", "input", "output", "overwrite", "columns", "pixels", "text", "pair", "batch_size", "device", "trust",
     "paths.outputs",
 )  # fmt: skip
 _WRITTEN = (".csv", ".parquet", ".jsonl")
@@ -88,6 +88,8 @@ def predict(cfg: DictConfig) -> Table:
     output = _output(cfg)
     if not isinstance(cfg.batch_size, int) or cfg.batch_size < 1:
         raise TutelageError(f"batch_size must be at least 1; found {cfg.batch_size!r}")
+    if cfg.pixels not in PIXELS:
+        raise TutelageError(f"pixels must be {' or '.join(PIXELS)}; found {cfg.pixels!r}")
     asking = _network(Path(cfg.checkpoint), cfg.trust)
     asked = _examples(cfg, asking)
     table = _answers(asking, asked, cfg)
@@ -142,7 +144,7 @@ def _examples(cfg: DictConfig, asking: _Asking) -> Asked:
     path, about = Path(cfg.input), asking.about
     if about["max_length"] is not None:
         return texts(path, cfg.text, cfg.pair, _tokenizer(cfg, asking), about["max_length"])
-    return images(path, about) if path.is_dir() else numbers(path, cfg.columns, about)
+    return images(path, about) if path.is_dir() else numbers(path, cfg.columns, about, cfg.pixels)
 
 
 def _tokenizer(cfg: DictConfig, asking: _Asking) -> Tokenizer:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,7 +21,6 @@ import numpy as np
 from tutelage.errors import TutelageError
 
 BATCHES = (1, 64)
-_SECONDS = 0.5  # of runs of one batch size
 _LEAST, _MOST = 5, 500  # runs
 _WARM = 3  # runs before
 
@@ -67,7 +67,7 @@ def _main(file: str, inputs: str, threads: str, *trusted: str) -> None:
     latency, runs = {}, {}
     for size in BATCHES:
         own = {key.partition(".")[2]: x for key, x in arrays.items() if key.startswith(f"{size}.")}
-        latency[str(size)], runs[str(size)] = _median(answer, own)
+        latency[str(size)], runs[str(size)] = median_latency(partial(answer, own))
     document = {
         "runtime": runtime, "latency_ms": latency, "runs": runs, "peak_bytes": _memory("VmHWM"),
         "libraries_bytes": before,
@@ -75,13 +75,22 @@ def _main(file: str, inputs: str, threads: str, *trusted: str) -> None:
     print(json.dumps(document))
 
 
-def _median(answer: Answer, arrays: Arrays) -> tuple[float, int]:
+def median_latency(answer: Callable[[], object], seconds: float = 0.5) -> tuple[float, int]:
+    """Times calls, after three that are not timed, in this process with the threads that it has.
+
+    Args:
+        answer: what is timed.
+        seconds: that it is called for; at least 5 and at most 500 times.
+
+    Returns:
+        The median in milliseconds, and the number of calls.
+    """
     for _ in range(_WARM):
-        answer(arrays)
+        answer()
     taken: list[float] = []
-    while len(taken) < _LEAST or (sum(taken) < _SECONDS and len(taken) < _MOST):
+    while len(taken) < _LEAST or (sum(taken) < seconds and len(taken) < _MOST):
         begun = time.perf_counter()
-        answer(arrays)
+        answer()
         taken.append(time.perf_counter() - begun)
     return 1000 * statistics.median(taken), len(taken)
 

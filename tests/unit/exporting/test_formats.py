@@ -16,6 +16,7 @@ from tutelage.exporting import base
 from tutelage.exporting.formats import FORMATS, chosen
 from tutelage.exporting.subject import FromPixels, Subject, fields_of
 from tutelage.models.bilstm import BiLSTM
+from tutelage.models.causal_lm import CausalLM
 from tutelage.models.mlp import MLP
 from tutelage.models.text_cnn import TextCNN
 from tutelage.models.text_transformer import TextTransformer
@@ -113,6 +114,16 @@ def test_texts_have_any_length(one, tmp_path, old_exporter):
         assert torch.allclose(found, net(**sample), atol=TOLERANCE)
 
 
+@pytest.mark.long
+def test_a_language_model_becomes_a_program_of_any_length_up_to_its_context(tmp_path):
+    net = CausalLM([9], 30, width=8, depth=1, heads=2)
+    for example in (9, 4):  # a program that is traced at the context's length must not have that one alone
+        made = subject(net, {"input": TEXTS["input"][:, :example]}, texts=True)
+        for width in (9, 5):
+            sample = {"input": TEXTS["input"][:, :width]}
+            assert torch.allclose(answers("torch_export", made, tmp_path, sample), net(sample["input"]), atol=TOLERANCE)
+
+
 @pytest.mark.slow
 def test_a_network_with_a_check_of_values_becomes_a_program(tmp_path):
     net = reader(TextCNN(vocab_size=30, num_classes=3))
@@ -172,18 +183,25 @@ WITHOUT_US = """
 import sys
 sys.modules["tutelage"] = None  # as where it is not installed
 import numpy as np, onnxruntime, torch
+from safetensors.torch import load_file
 x = np.linspace(-1, 1, 128, dtype=np.float32).reshape(2, 1, 8, 8)
-onnx = onnxruntime.InferenceSession("model.onnx").run(None, {"input": x})[0]
+files = ("model.onnx", "model.int8.onnx")
+onnx, int8 = (onnxruntime.InferenceSession(name).run(None, {"input": x})[0] for name in files)
 program = torch.export.load("model.pt2").module()(torch.from_numpy(x))
-np.save("found.npy", np.stack([onnx, program.detach().numpy()]))
+state = load_file("model.safetensors")  # into a network of one's own, by order
+own = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+own.load_state_dict(dict(zip(own.state_dict(), state.values(), strict=True)))
+np.save("found.npy", np.stack([onnx, program.detach().numpy(), own(torch.from_numpy(x)).detach().numpy()]))
+np.save("int8.npy", int8)
 """
 
 
 @pytest.mark.long
 def test_files_load_without_tutelage(tmp_path, old_exporter):
     net, sample = MLP([1, 8, 8], [8], 3), batch()
-    for one in ("onnx", "torch_export"):
+    for one in FORMATS:
         answers(one, subject(net, sample), tmp_path, sample)
     subprocess.run([sys.executable, "-c", WITHOUT_US], check=True, cwd=tmp_path, env=environment())
     theirs = net(torch.linspace(-1, 1, 128).view(2, 1, 8, 8)).detach().numpy()
     assert np.abs(np.load(tmp_path / "found.npy") - theirs).max() < TOLERANCE
+    assert np.abs(np.load(tmp_path / "int8.npy") - theirs).max() < 0.1 * np.abs(theirs).max()

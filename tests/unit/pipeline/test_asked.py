@@ -65,3 +65,20 @@ def test_an_image_of_a_table_that_has_too_many_bits_is_refused_by_its_row(tmp_pa
     path = in_a_table(tmp_path / "a.parquet", Image.new("F", (8, 6)))
     with pytest.raises(TutelageError, match="row 0: the image can't be used: mode F has more than 16 bits a channel"):
         numbers(path, None, OF_IMAGES)
+
+
+def test_pixels_of_a_table_are_shares_or_bytes_and_others_are_refused(tmp_path):
+    about = {"input_shape": [1, 1, 2], "mean": [0.5], "std": [0.25]}
+    (tmp_path / "unit.csv").write_text("a,b\n0.2,1\n")
+    (tmp_path / "bytes.csv").write_text("a,b\n51,255\n")
+    row = torch.tensor([0])
+    shares = numbers(tmp_path / "unit.csv", None, about).batch(row)["input"]
+    torch.testing.assert_close(shares, torch.tensor([[[[-1.2, 2.0]]]]))
+    torch.testing.assert_close(numbers(tmp_path / "bytes.csv", None, about, "bytes").batch(row)["input"], shares)
+    with pytest.raises(TutelageError, match=r"row 0: column 'a' is 51; .* are from 0 to 1: pixels=bytes reads those"):
+        numbers(tmp_path / "bytes.csv", None, about)
+    (tmp_path / "wrong.csv").write_text("a,b\n-3,256\n")
+    with pytest.raises(TutelageError, match=r"column 'a' is -3; .* with pixels=bytes are from 0 to 255$"):
+        numbers(tmp_path / "wrong.csv", None, about, "bytes")
+    measured = numbers(tmp_path / "bytes.csv", None, {"input_shape": [2], "mean": None, "std": None})
+    assert measured.batch(row)["input"].tolist() == [[51.0, 255.0]]  # no image
