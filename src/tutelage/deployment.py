@@ -108,7 +108,7 @@ def budget(*overrides: str, **values: Any) -> Budget:
 
     Args:
         *overrides: as on the command line: the data and other keys of ``tutelage distill``, ``"data=mnist"``.
-        **values: keys without dots: ``parameters=20000``, ``milliseconds=0.5``, ``batch=64``, ``families=["mlp"]``.
+        **values: keys without dots: ``parameters=20000``, ``milliseconds=0.5``, ``batch_size=64``, ``families="mlp"``.
 
     Returns:
         The students, the nearest to the first target first, and the commands that train them; as text, a table.

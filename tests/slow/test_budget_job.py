@@ -16,7 +16,7 @@ ONLY = ("families=[mlp,unet]", "threads=1")
 
 
 def test_students_that_meet_the_targets_are_measured_listed_and_can_be_trained(main, tmp_path):
-    answer = main("budget", "parameters=2000", "milliseconds=1e3", "batch=4", "each=null", *ONLY, "data=digits")
+    answer = main("budget", "parameters=2000", "milliseconds=1e3", "batch_size=4", "each=null", *ONLY, "data=digits")
     assert answer.code == 0, answer.message
     [file] = tmp_path.glob("outputs/budget/*/*/budget.json")
     found = json.loads(file.read_text())
@@ -27,7 +27,7 @@ def test_students_that_meet_the_targets_are_measured_listed_and_can_be_trained(m
         assert one["milliseconds"] > 0
     assert found["students"][0]["multiply_adds"] == 64 * 16 + 16 * 10
     assert list(found["left_out"]) == ["unet"]
-    assert (found["batch"], found["threads"], found["tried"], found["met"]) == (4, 1, 11, 2)
+    assert (found["batch_size"], found["threads"], found["tried"], found["met"]) == (4, 1, 11, 2)
     assert all(line in answer.out for line in (*found["commands"], str(file)))
     words = shlex.split(found["commands"][0])[3:]
     planned = tt.plan(*[word for word in words if not word.startswith("hydra.")], multirun=True)
@@ -39,7 +39,7 @@ def test_bad_input_is_one_sentence(main):
         ((), "a target is needed"),
         (("parameters=0",), "parameters must be a number above 0"),
         (("milliseconds=fast",), "milliseconds must be a number above 0"),
-        (("parameters=9", "batch=0"), "batch must be at least 1"),
+        (("parameters=9", "batch_size=0"), "batch_size must be at least 1"),
         (("parameters=9", *ONLY), "none of 11 students meets parameters=9; the smallest is mlp widths=[8] with 610"),
         (("parameters=9", "families=unet", "data=digits"), "no student can take these data; unet: its logits are"),
         (("parameters=9", "dta=mnist"), "dta"),
@@ -63,9 +63,9 @@ def test_families_find_their_data(tmp_path):
     texts = tt.budget("data=text", f"data.train={tmp_path}/rows.tsv", f"paths.outputs={tmp_path}", **own)
     assert [one.family for one in texts.students] == ["text_cnn"]
     assert [*texts.left_out] == ["mlp"]
-    numbers = tt.budget("data=diabetes", batch=7, **own)
+    numbers = tt.budget("data=diabetes", batch_size=7, **own)
     assert [one.family for one in numbers.students] == ["mlp"]
-    assert numbers.batch == 7
+    assert numbers.batch_size == 7
 
 
 def test_every_family_names_a_model_and_keys_that_are_there(compose):

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 FIGURES = "budget.json"
 TARGETS = ("parameters", "bytes", "milliseconds")
-_KEYS = (*TARGETS, "batch", "threads", "each", "families", "timm", "students")
+_KEYS = (*TARGETS, "batch_size", "threads", "each", "families", "timm", "students")
 _SECONDS = 0.2  # that a student is timed
 _WIDTH = 160  # of a table that goes to no terminal
 
@@ -72,7 +72,7 @@ class Budget:
         target: the most that a student may have of ``parameters``, ``bytes`` and ``milliseconds``, as far as given.
         students: those that are listed, the nearest to the first target first.
         commands: of sweeps over them.
-        batch: examples of a batch that is timed.
+        batch_size: examples of a batch that is timed.
         threads: of PyTorch.
         tried: number of students that can take the data.
         met: number of those that meet the target.
@@ -80,7 +80,7 @@ class Budget:
 
     Examples:
         >>> import tutelage as tt
-        >>> found = tt.Budget({"parameters": 100}, (), (), batch=1, threads=1, tried=3, met=0, left_out={})
+        >>> found = tt.Budget({"parameters": 100}, (), (), batch_size=1, threads=1, tried=3, met=0, left_out={})
         >>> found.document()["target"]
         {'parameters': 100}
     """
@@ -88,7 +88,7 @@ class Budget:
     target: Mapping[str, float]
     students: tuple[Affordable, ...]
     commands: tuple[str, ...]
-    batch: int
+    batch_size: int
     threads: int
     tried: int
     met: int
@@ -102,8 +102,8 @@ class Budget:
         """Returns the table for a terminal."""
         caption = (
             f"{self.met} of {self.tried} students meet {_text(self.target)}. Latency: median of a batch of "
-            f"{self.batch} in PyTorch on the CPU, {self.threads} thread{'s' * (self.threads > 1)}; multiply-adds of "
-            "one example."
+            f"{self.batch_size} in PyTorch on the CPU, {self.threads} thread{'s' * (self.threads > 1)}; multiply-adds "
+            "of one example."
         )
         if self.left_out:
             caption += f" These can't take the data: {', '.join(self.left_out)}."
@@ -150,7 +150,7 @@ def budget(cfg: DictConfig, words: Sequence[str], folder: Path) -> Budget:
     chosen = candidates(cfg)
     own = settled(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in _KEYS]), HydraConfig.get())
     stage = check(own, words, check_resolves(own)).student
-    meter = _Meter(stage, factory.data(stage), target, int(cfg.batch))
+    meter = _Meter(stage, factory.data(stage), target, int(cfg.batch_size))
     with _threads(threads):
         found = [(one, entry) for one in chosen if (entry := meter.measured(one)) is not None]
     if not found:
@@ -159,7 +159,7 @@ def budget(cfg: DictConfig, words: Sequence[str], folder: Path) -> Budget:
     return Budget(
         target, tuple(entry for _, entry in listed),
         tuple(commands(words, [one for one, _ in listed], _relative(folder))),
-        meter.batch, threads, len(meter.counts), len(found), meter.left_out,
+        meter.batch_size, threads, len(meter.counts), len(found), meter.left_out,
     )  # fmt: skip
 
 
@@ -172,9 +172,9 @@ def _check(cfg: DictConfig) -> dict[str, float]:
     for name, value in target.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
             raise TutelageError(f"{name} must be a number above 0; found {value!r}")
-    for name in ("batch", "threads", "each"):
+    for name in ("batch_size", "threads", "each"):
         count = cfg[name]
-        if count is None and name != "batch":
+        if count is None and name != "batch_size":
             continue
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise TutelageError(f"{name} must be at least 1; found {count!r}")
@@ -209,10 +209,10 @@ def _threads(count: int) -> Iterator[None]:
 class _Meter:
     """Builds students and measures them on a batch of the data."""
 
-    def __init__(self, stage: DictConfig, data: Data, target: Mapping[str, float], batch: int):
+    def __init__(self, stage: DictConfig, data: Data, target: Mapping[str, float], batch_size: int):
         self.stage, self.data, self.target = stage, data, target
-        self.task, self.sample, self.example = factory.task(stage, data), data.sample(batch), data.sample(1)
-        self.batch = len(self.sample["label"])
+        self.task, self.sample, self.example = factory.task(stage, data), data.sample(batch_size), data.sample(1)
+        self.batch_size = len(self.sample["label"])
         self.counts: dict[str, int] = {}  # parameters of those that take the data
         self.left_out: dict[str, str] = {}
 
