@@ -125,7 +125,7 @@ class RandAugment(EachImage):
         for operation in made.ops:
             if operation.aug_fn is posterize:
                 operation.aug_fn = partial(_posterized, posterize)
-        return made  # type: ignore[no-any-return]
+        return made
 
 
 def _posterized(posterize: Callable[..., Any], image: Any, bits: int, **how: Any) -> Any:
