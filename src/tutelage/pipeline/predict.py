@@ -91,6 +91,8 @@ def predict(cfg: DictConfig) -> Table:
     if cfg.pixels not in PIXELS:
         raise TutelageError(f"pixels must be {' or '.join(PIXELS)}; found {cfg.pixels!r}")
     asking = _network(Path(cfg.checkpoint), cfg.trust)
+    if type(asking.task).columns is Task.columns:  # refuses, before an input is read in vain
+        asking.task.columns(torch.empty(0), [])
     asked = _examples(cfg, asking)
     table = _answers(asking, asked, cfg)
     if output is not None:
