@@ -64,3 +64,21 @@ def test_a_search_goes_on(cli, tmp_path):
         best = yaml.safe_load((tmp_path / "sweep" / "optimization_results.yaml").read_text())
         assert best["best_value"] == pytest.approx(max(values))
     assert len(artifacts(tmp_path / "outputs" / "artifacts", "control")) == 1
+
+
+@pytest.mark.long
+def test_successive_halving_goes_on_after_a_kill(cli, tmp_path):
+    harm = f"+callbacks.harm={{_target_: faults.KillAt, stage: student, step: 20, marker: {tmp_path}/struck}}"
+    command = (
+        "distill", "-m", "sweeper=halving", *QUICK, harm, "hydra.sweeper.n_trials=2", "hydra.sweeper.rungs=2",
+        "hydra.sweeper.eta=2", "hydra.sweeper.fresh_seeds=1", "loss.temperature=tag(log,interval(1.0,16.0))",
+    )  # fmt: skip
+    assert cli(*command, check=False).returncode != 0  # a job of two epochs: in the second rung
+    folder = tmp_path / "sweep"
+    made = {path: path.stat().st_mtime_ns for path in folder.glob("rung0/*/metrics.json")}
+    assert len(made) == 2
+    cli(*command)
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+    assert [len([*folder.glob(f"{place}/*/metrics.json")]) for place in ("rung0", "rung1", "fresh")] == [2, 1, 1]
+    assert len((folder / "rungs.csv").read_text().splitlines()) == 1 + 2 + 1
+    assert len(artifacts(tmp_path / "outputs" / "artifacts", "teacher")) == 1

@@ -79,8 +79,11 @@ def jobs_of_sweep(words: Sequence[str], verb: str = "distill") -> list[list[str]
     """
     words = as_hydra_takes_them(words)
     try:
-        with composed([word for word in words if word.startswith("hydra/sweeper=")], verb=verb):
-            params = HydraConfig.get().sweeper.get("params") or {}
+        with composed(_of_the_sweeper(words), verb=verb):
+            sweeper = HydraConfig.get().sweeper
+        if "rungs" in sweeper:
+            raise TutelageError("sweeper=halving chooses its jobs while it runs; plan one of them, without -m")
+        params = sweeper.get("params") or {}
         named = {word.partition("=")[0] for word in words}
         words = [*(f"{key}={value}" for key, value in params.items() if key not in named), *words]
         return list(choices(words))
@@ -102,6 +105,17 @@ def choices(words: Sequence[str]) -> Iterator[list[str]]:
         values = one.sweep_string_iterator() if one.is_sweep_override() else ()
         found.append([f"{one.get_key_element()}={value}" for value in values] or [word])
     yield from map(list, product(*found))
+
+
+def _of_the_sweeper(words: Sequence[str]) -> list[str]:
+    """Returns the overrides with one value that may choose the sweeper."""
+    parsed = OverridesParser.create().parse_overrides([*words])
+    groups = ("hydra/sweeper", "sweeper", "experiment")
+    return [
+        word
+        for word, one in zip(words, parsed, strict=True)
+        if one.key_or_group in groups and not one.is_sweep_override()
+    ]
 
 
 def as_word(value: Any) -> str:

@@ -1,6 +1,7 @@
 """Resolvers for the yamls: ``${…:…}`` that compute a value.
 
 ``${one_minus:a}``, ``${product:a,b}`` and ``${minimum:a,b}``; ``${positive:a}`` is 1 for a > 0, else 0;
+``${whole:a}`` is the nearest integer;
 ``${share:a}`` is min(1, 2a), for methods published as CE + w·X: with ``share(1 − alpha)`` and ``w·share(alpha)``
 alpha = ½ is the paper, 0 the control, 1 uses no label;
 ``${stages:…}`` and ``${tap:…}`` are what a loss reads of a network (:func:`_stages`, :func:`_tap`);
@@ -35,6 +36,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("one_minus", lambda x: 1.0 - float(x), replace=True)
     OmegaConf.register_new_resolver("share", lambda x: min(1.0, 2.0 * float(x)), replace=True)
     OmegaConf.register_new_resolver("minimum", min, replace=True)
+    OmegaConf.register_new_resolver("whole", lambda x: round(float(x)), replace=True)
     OmegaConf.register_new_resolver("stages", _stages, replace=True)
     OmegaConf.register_new_resolver("tap", _tap, replace=True)
     OmegaConf.register_new_resolver("setting", _setting, replace=True)

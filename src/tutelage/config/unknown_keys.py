@@ -13,10 +13,11 @@ from tutelage.errors import TutelageError, nearest, own_class
 
 STAGES = ("teacher", "control", "student", "specialist")
 STAGE_GROUPS = ("callbacks", "data", "loss", "optimizer", "scheduler", "trainer")  # merged over the whole config's
-# Read by name in the code of `tutelage distill` and `tutelage cache`.
+# Read by name in the code of `tutelage distill` and `tutelage cache`; and loss.setting, where all it sets is given.
 DISTILL_KEYS = (
     "seed", "reuse", "generations", "paths.outputs", "paths.artifacts", "paths.data", "paths.run",
-    "loss.alpha", "loss.label_smoothing", "scheduler.interval", "scheduler.monitor", "scheduler.scheduler",
+    "loss.alpha", "loss.label_smoothing", "loss.setting",
+    "scheduler.interval", "scheduler.monitor", "scheduler.scheduler",
     *(f"stages.teacher.{key}" for key in ("seed", "label_smoothing", "workers", "weights")),
     *(f"stages.{stage}.{key}" for stage in STAGES for key in ("graph", "compile")),
     *(f"stages.{stage}.{group}" for stage in STAGES for group in STAGE_GROUPS), "stages.student.network",
