@@ -46,6 +46,7 @@ OWN = {
     "strokes_cnn": ["data=omniglot"],
 }  # what stands in them is looked at, too
 OWN["python_docs_lm"] = OWN["corpus"]
+OWN |= {f"imagenet/{name}": ["data.num_classes=1000"] for name in ("data", "resnet50_beit", "lite0_lite2")}
 VERBS = sorted(path.stem for path in CONF.glob("*.yaml"))
 STAGES = ("teacher", "control", "student")
 

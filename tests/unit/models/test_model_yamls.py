@@ -25,7 +25,12 @@ OTHERS = (
 NAMES = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if path.stem not in OTHERS)  # tests of their own
 # Those with a _target_ of their own; the others are one of these in another size, and run only once.
 FAMILIES = [name for name in NAMES if "_target_" in (CONF / "model" / f"{name}.yaml").read_text()]
-LINEAR_STAGES = {"mobilenet_v2", "efficientnet_lite0", "efficientnet_lite2"}  # no activation behind a stage
+LINEAR_STAGES = {
+    "mobilenet_v2",
+    "efficientnet_lite0",
+    "efficientnet_lite1",
+    "efficientnet_lite2",
+}  # no activation behind a stage
 LEAST_SIDE = {"lenet5": 12}
 
 Network = tuple[str, nn.Module, dict[str, str], list[str]]
