@@ -55,7 +55,9 @@ def compose_quickly() -> None:
         if not hasattr(kind.load_config, "__wrapped__"):
             kind.load_config = _kept(kind.load_config)  # type: ignore[assignment, method-assign]
     if not hasattr(defaults_list._create_interpolation_map, "__wrapped__"):
-        defaults_list._create_interpolation_map = _if_read(defaults_list._create_interpolation_map)
+        defaults_list._create_interpolation_map = _if_read(  # type: ignore[assignment]
+            defaults_list._create_interpolation_map
+        )
         omegaconf.base.parse = omegaconf._utils.parse = lru_cache(_TEXTS)(omegaconf.base.parse)
 
 
