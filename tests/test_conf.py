@@ -46,7 +46,8 @@ OWN = {
     "strokes_cnn": ["data=omniglot"],
 }  # what stands in them is looked at, too
 OWN["python_docs_lm"] = OWN["corpus"]
-OWN |= {f"imagenet/{name}": ["data.num_classes=1000"] for name in ("data", "resnet50_beit", "lite0_lite2")}
+IMAGENET = ("imagenet/data", "imagenet/resnet50_beit", "imagenet/lite0_lite2", "patient_teacher")
+OWN |= {name: ["data.num_classes=1000"] for name in IMAGENET}
 VERBS = sorted(path.stem for path in CONF.glob("*.yaml"))
 STAGES = ("teacher", "control", "student")
 

