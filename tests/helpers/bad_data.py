@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from tutelage.data.digits import Digits
-from tutelage.data.examples import Examples, MemoryPixels
+from tutelage.data.examples import Examples
+from tutelage.data.pixels import MemoryPixels
 
 
 class NaNDigits(Digits):

@@ -9,17 +9,11 @@ from torch import Tensor
 
 from tutelage.data.augment import Augment, Step
 from tutelage.data.derived import Derived
-from tutelage.data.examples import (
-    Examples,
-    ImageSet,
-    MemoryPixels,
-    check_images,
-    normalisation,
-    normalised,
-)
+from tutelage.data.examples import Examples, ImageSet, check_images, normalisation, normalised
 from tutelage.data.labels import checked_labels, is_class, of_pixels
 from tutelage.data.mix import Mix
 from tutelage.data.module import Data
+from tutelage.data.pixels import MemoryPixels
 from tutelage.errors import TutelageError
 from tutelage.types import SOFT_LABEL
 

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage import seeding
-from tutelage.data.examples import Examples, MemoryPixels
+from tutelage.data.examples import Examples
 from tutelage.data.idx import IdxImages
+from tutelage.data.pixels import MemoryPixels
 from tutelage.errors import TutelageError
 from tutelage.types import NO_LABEL
 

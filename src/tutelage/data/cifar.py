@@ -10,8 +10,9 @@ import torch
 from tutelage.data.base import ImageData
 from tutelage.data.cifar_files import batch, check_md5, class_names, read_archive, read_file, unpickle
 from tutelage.data.download import download
-from tutelage.data.examples import Examples, MemoryPixels
+from tutelage.data.examples import Examples
 from tutelage.data.parquet import ParquetTable, split_files
+from tutelage.data.pixels import MemoryPixels
 from tutelage.errors import TutelageError, nearest
 from tutelage.runtime.masking import hide
 

@@ -6,7 +6,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from tutelage.data.base import ImageData
-from tutelage.data.examples import Examples, MemoryPixels, divide
+from tutelage.data.examples import Examples, divide
+from tutelage.data.pixels import MemoryPixels
 
 
 class Digits(ImageData):

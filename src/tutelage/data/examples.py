@@ -10,72 +10,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tutelage import seeding
-from tutelage.data.augment import Augment, Crop, Croppable, Pixels
+from tutelage.data.augment import Augment, Pixels
 from tutelage.data.derived import Derived
 from tutelage.data.labels import is_class, of_pixels
 from tutelage.data.mix import Mixing
 from tutelage.data.order import Request
+from tutelage.data.pixels import JoinedPixels, MemoryPixels, digest
 from tutelage.errors import TutelageError
 from tutelage.types import SOFT_LABEL, Batch
-
-
-@dataclass(frozen=True, eq=False)
-class MemoryPixels:
-    """All images in one tensor.
-
-    Args:
-        images: [N, C, H, W], uint8 of 0…255, or float32, used unchanged.
-    """
-
-    images: Tensor
-
-    def __getitem__(self, rows: Tensor) -> Tensor:
-        images = self.images.index_select(0, rows)
-        if images.dtype != torch.uint8:
-            return images
-        # By a tensor of the same device: CUDA multiplies by 1/255 where the divisor is a number, to other last bits.
-        return images.float().div_(torch.full((), 255.0, device=images.device))
-
-    def content(self) -> bytes:
-        """Returns dtype, shape and a digest of all pixels."""
-        return repr((self.images.dtype, self.images.shape)).encode() + _sha256(self.images)
-
-
-@dataclass(frozen=True, eq=False)
-class JoinedPixels:
-    """Images of several origins with consecutive indices.
-
-    Args:
-        parts: the images of each origin.
-        counts: number of images of each.
-    """
-
-    parts: tuple[Pixels, ...]
-    counts: tuple[int, ...]
-
-    def __getitem__(self, rows: Tensor) -> Tensor:
-        return self._gathered(rows, lambda part, own, places: part[own])
-
-    def cropped(self, rows: Tensor, crop: Crop, chance: Tensor) -> Tensor:
-        """Returns parts of the images, of the originals where these are files."""
-
-        def taken(part: Pixels, own: Tensor, places: Tensor) -> Tensor:
-            if isinstance(part, Croppable):
-                return part.cropped(own, crop, chance[places])
-            return crop(part[own], chance[places])
-
-        return self._gathered(rows, taken)
-
-    def _gathered(self, rows: Tensor, read: Callable[[Pixels, Tensor, Tensor], Tensor]) -> Tensor:
-        first = torch.tensor([0, *self.counts]).cumsum(0)
-        part = torch.bucketize(rows, first[1:], right=True)
-        places = {i: (part == i).nonzero()[:, 0] for i in part.unique().tolist()}
-        found = [read(self.parts[i], rows[own] - first[i], own) for i, own in places.items()]
-        return torch.cat(found)[part.argsort(stable=True).argsort()]
-
-    def content(self) -> bytes:
-        """Returns the content digest of all parts together."""
-        return b"".join(hashlib.sha256(part.content()).digest() for part in self.parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +76,7 @@ class Examples:
         """Returns a digest of all images and labels."""
         labels = self.labels if self.labels.is_floating_point() else self.labels.long()
         kind = b"" if is_class(labels) else repr((labels.dtype, labels.shape)).encode()
-        return hashlib.sha256(self.pixels.content() + kind + _sha256(labels)).digest()
+        return hashlib.sha256(self.pixels.content() + kind + digest(labels)).digest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -314,7 +256,3 @@ def check_images(name: str, images: Tensor, count: int, shape: tuple[int, ...], 
         bad = (~images.isfinite().flatten(1).all(1)).nonzero()
         if len(bad):
             raise TutelageError(f"{name}: the image at index {int(bad[0])} is not finite ({len(bad)} are not)")
-
-
-def _sha256(x: Tensor) -> bytes:
-    return hashlib.sha256(x.contiguous().numpy().data).digest()

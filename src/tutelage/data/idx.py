@@ -12,7 +12,8 @@ from torch import Tensor
 
 from tutelage.data.base import ImageData
 from tutelage.data.download import download
-from tutelage.data.examples import Examples, MemoryPixels
+from tutelage.data.examples import Examples
+from tutelage.data.pixels import MemoryPixels
 from tutelage.errors import TutelageError, nearest
 from tutelage.runtime.file_sizes import check_size
 from tutelage.runtime.masking import hide

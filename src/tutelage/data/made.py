@@ -8,7 +8,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tutelage.data.examples import Examples, MemoryPixels
+from tutelage.data.examples import Examples
+from tutelage.data.pixels import MemoryPixels
 from tutelage.errors import TutelageError
 from tutelage.runtime import manifest
 

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from tutelage.data.augment import Pixels
-from tutelage.data.examples import Examples, MemoryPixels
+from tutelage.data.examples import Examples
 from tutelage.data.folder_scan import SUFFIXES, list_images, tell
 from tutelage.data.idx import read_idx
 from tutelage.data.image_folder import FilePixels
 from tutelage.data.npz import read_arrays
+from tutelage.data.pixels import MemoryPixels
 from tutelage.errors import TutelageError
 from tutelage.types import NO_LABEL
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from tutelage.checkpoints.weights import about, digest, load_into, read_state, save_network
-from tutelage.config import factory
+from tutelage.config import factory, optimizers
 from tutelage.config.plan import JobPlan
 from tutelage.config.trainer_arguments import check_lengths
 from tutelage.config.turns import training_data
@@ -69,7 +69,7 @@ def run(
         TutelageError: nothing was trained or validated, or a source that must not change has changed.
     """
     if not distributed.broadcast(_is_finished(folder, stage.trainer.max_epochs)):
-        factory.try_optimizer(stage, name, len(data.train_dataloader()))
+        optimizers.try_optimizer(stage, name, len(data.train_dataloader()))
         check_lengths(stage.trainer, name, len(data.train_dataloader()), len(data.val_dataloader()), stage.callbacks)
         try:
             _train(stage, name, folder, tensorboard_dir, data, module())
@@ -106,7 +106,7 @@ def check_stages(plan: JobPlan, data: Data) -> None:
     }.items():  # the control follows the student
         same = own.data == plan.student.data  # else they are known when it begins
         known = len(training_data(own, data).train_dataloader()) if same else None
-        factory.try_optimizer(own, name, known)
+        optimizers.try_optimizer(own, name, known)
         if known is not None:
             check_lengths(own.trainer, name, known, len(data.val_dataloader()), own.callbacks)
         factory.try_trainer(own)

@@ -5,7 +5,7 @@ import logging
 import torch
 from omegaconf import DictConfig
 
-from tutelage.config import factory
+from tutelage.config import factory, optimizers
 from tutelage.config.plan import JobPlan
 from tutelage.config.turns import training_data
 from tutelage.data.module import Data
@@ -54,7 +54,7 @@ def try_out(plan: JobPlan, data: Data) -> None:
     for own in plan.phases.values():
         factory.distillation_module(own, data, factory.sources(own), None).dry_run(data)
     for one in [plan.control, *(teacher.training for teacher in plan.teachers if not teacher.is_given)]:
-        if factory.group_rules(one) is not None:  # patterns fit one network and not another
+        if optimizers.group_rules(one) is not None:  # patterns fit one network and not another
             name = "control" if one is plan.control else "teacher"
             factory.supervised_module(one, name, data, None).dry_run(data)
     check_views(stage, data)

@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn, optim
 
-from tutelage.config import factory
+from tutelage.config import optimizers
 from tutelage.config.plan import JobPlan
 from tutelage.data.base import ImageData
 from tutelage.data.labels import describe, is_class
@@ -133,7 +133,7 @@ def refusal(plan: JobPlan) -> str:
         return f"trainer.precision={trainer.precision}: a stack supports {', '.join(_PRECISIONS)}"
     if trainer.get("gradient_clip_val"):
         return "trainer.gradient_clip_val: the norm would be that of all jobs"
-    if factory.group_rules(stage) is not None:
+    if optimizers.group_rules(stage) is not None:
         return "optimizer.no_decay, layer_decay and groups: a stack has one group of parameters for each job's settings"
     if stage.scheduler.get("monitor"):
         return "scheduler.monitor: the schedule would depend on the metric of a single network"

@@ -14,9 +14,9 @@ from torchvision.transforms import functional
 from tutelage import seeding
 from tutelage.data.augment import Augment, Crop, Flip
 from tutelage.data.crops import RandomResizedCrop
-from tutelage.data.examples import JoinedPixels, MemoryPixels
 from tutelage.data.image_folder import FilePixels
 from tutelage.data.pil_images import draft, fitted, reduction
+from tutelage.data.pixels import JoinedPixels, MemoryPixels
 from tutelage.errors import TutelageError
 
 COUNT = 800

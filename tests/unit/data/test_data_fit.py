@@ -9,8 +9,9 @@ import torch
 
 from tutelage.data.augment import Shift
 from tutelage.data.base import ImageData
-from tutelage.data.examples import Examples, MemoryPixels
+from tutelage.data.examples import Examples
 from tutelage.data.order import EpochOrder
+from tutelage.data.pixels import MemoryPixels
 from tutelage.errors import TutelageError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")  # Lightning 2.6.6's use

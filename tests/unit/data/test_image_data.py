@@ -9,8 +9,9 @@ from torch import distributed
 
 from tutelage.data.augment import Flip, Shift
 from tutelage.data.base import ImageData
-from tutelage.data.examples import Examples, ImageSet, MemoryPixels, divide
+from tutelage.data.examples import Examples, ImageSet, divide
 from tutelage.data.order import EpochOrder
+from tutelage.data.pixels import MemoryPixels
 from tutelage.errors import TutelageError
 
 

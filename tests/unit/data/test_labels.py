@@ -10,8 +10,9 @@ from torch.utils.data import Subset, TensorDataset
 from tutelage.data.augment import Flip, Shift
 from tutelage.data.base import ImageData
 from tutelage.data.dataset import DatasetData
-from tutelage.data.examples import Examples, MemoryPixels
+from tutelage.data.examples import Examples
 from tutelage.data.labels import has_label, no_labels
+from tutelage.data.pixels import MemoryPixels
 from tutelage.data.samplers import ClassBalanced
 from tutelage.errors import TutelageError
 from tutelage.types import NO_LABEL

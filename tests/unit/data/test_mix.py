@@ -9,8 +9,9 @@ from scipy.stats import beta
 
 from tutelage.config import factory, validate
 from tutelage.data.augment import Augment, Flip
-from tutelage.data.examples import Examples, ImageSet, MemoryPixels, Normalise
+from tutelage.data.examples import Examples, ImageSet, Normalise
 from tutelage.data.mix import Mix
+from tutelage.data.pixels import MemoryPixels
 from tutelage.errors import TutelageError
 from tutelage.types import NO_LABEL
 

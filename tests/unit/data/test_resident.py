@@ -8,8 +8,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tutelage.data import resident
 from tutelage.data.augment import Augment, Flip, Shift
-from tutelage.data.examples import Examples, ImageSet, JoinedPixels, MemoryPixels, Normalise
+from tutelage.data.examples import Examples, ImageSet, Normalise
 from tutelage.data.order import EpochLoader, EpochOrder
+from tutelage.data.pixels import JoinedPixels, MemoryPixels
 from tutelage.data.resident import Residence
 from tutelage.stacked.data import StackedData, _Orders, _Sets
 

@@ -9,7 +9,8 @@ import torch
 
 from tutelage.data.augment import Shift
 from tutelage.data.base import ImageData
-from tutelage.data.examples import Examples, JoinedPixels, MemoryPixels, joined
+from tutelage.data.examples import Examples, joined
+from tutelage.data.pixels import JoinedPixels, MemoryPixels
 from tutelage.data.transfer import focused, stratified, thinned
 from tutelage.errors import TutelageError
 from tutelage.types import NO_LABEL

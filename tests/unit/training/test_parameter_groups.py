@@ -8,7 +8,7 @@ from command import TINY
 from runs import weights
 from torch import nn
 
-from tutelage.config import factory
+from tutelage.config import factory, optimizers
 from tutelage.config.plan import plan_job
 from tutelage.config.validate import check
 from tutelage.errors import TutelageError
@@ -188,8 +188,8 @@ def test_without_rules_the_parameters_are_one_list(compose):
 def test_stages_have_rules_of_their_own(compose):
     cfg = compose(*TINY, "optimizer.groups={student.layers:{lr:0.1}}", "+stages.teacher.optimizer.no_decay=[*.bias]",
                   "+stages.teacher.optimizer.groups={student.layers:null}")  # fmt: skip
-    assert factory.group_rules(factory.stage_config(cfg, "teacher")) == rules_of({"no_decay": ["*.bias"]})
-    assert factory.group_rules(factory.stage_config(cfg, "student")).groups == {"student.layers": {"lr": 0.1}}
+    assert optimizers.group_rules(factory.stage_config(cfg, "teacher")) == rules_of({"no_decay": ["*.bias"]})
+    assert optimizers.group_rules(factory.stage_config(cfg, "student")).groups == {"student.layers": {"lr": 0.1}}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 from command import TINY
 from hydra.utils import instantiate
 
-from tutelage.config import factory
+from tutelage.config import factory, optimizers
 from tutelage.errors import TutelageError
 from tutelage.training.schedule_length import length, steps_and_batches, watching
 
@@ -96,7 +96,7 @@ class Rates(L.Callback):
 def train(compose, *overrides: str) -> tuple[list[float], L.Trainer]:
     stage = factory.stage_config(compose(*TINY, "optimizer.lr=1.0", *overrides), "control")
     data, rates = factory.data(stage), Rates()
-    factory.try_optimizer(stage, "control", len(data.train_dataloader()))
+    optimizers.try_optimizer(stage, "control", len(data.train_dataloader()))
     trainer = L.Trainer(
         max_epochs=stage.trainer.max_epochs, accelerator="cpu", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, callbacks=[rates],
@@ -152,7 +152,7 @@ def test_a_plateau_watches_any_figure_of_the_task_in_its_direction(compose, data
     stage = factory.stage_config(
         compose("scheduler=plateau", f"data={data}", f"scheduler.monitor={monitor}", "model@student=mlp"), "student"
     )
-    factory.try_optimizer(stage, "student", 10)
+    optimizers.try_optimizer(stage, "student", 10)
     own = instantiate(stage.task)
     schedule, figure = watching(stage.scheduler, instantiate(stage.scheduler.scheduler), own)
     assert figure == watched
@@ -187,8 +187,8 @@ def test_a_schedule_that_does_not_fit_is_refused_before_training(main, tmp_path,
 
 def test_a_stage_with_data_of_its_own_is_checked_before_it_trains(compose):
     stage = factory.stage_config(compose(*TINY, "scheduler=multistep", "scheduler.scheduler.milestones=[1]"), "teacher")
-    factory.try_optimizer(stage, "teacher", None)
+    optimizers.try_optimizer(stage, "teacher", None)
     stage.scheduler.interval, stage.scheduler.scheduler.milestones = "step", [30]
-    factory.try_optimizer(stage, "teacher", None)
+    optimizers.try_optimizer(stage, "teacher", None)
     with pytest.raises(TutelageError, match="30 is never reached: the teacher's training has 20 steps"):
-        factory.try_optimizer(stage, "teacher", 10)
+        optimizers.try_optimizer(stage, "teacher", 10)

@@ -7,7 +7,7 @@ import torch
 from command import TINY
 from torch import nn
 
-from tutelage.config import factory
+from tutelage.config import factory, optimizers
 from tutelage.errors import TutelageError
 from tutelage.training.schedule_length import follows_length
 from tutelage.training.schedules import warmup_cosine_cooldown, warmup_decay
@@ -73,7 +73,7 @@ class Rates(L.Callback):
 def trained(compose, *overrides):
     stage = factory.stage_config(compose(*TINY, "optimizer.lr=1.0", *overrides), "control")
     data, seen = factory.data(stage), Rates()
-    factory.try_optimizer(stage, "control", len(data.train_dataloader()))
+    optimizers.try_optimizer(stage, "control", len(data.train_dataloader()))
     course = {key: stage.trainer[key] for key in ("accumulate_grad_batches", "max_steps") if key in stage.trainer}
     trainer = L.Trainer(
         max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
@@ -118,12 +118,12 @@ def test_a_longer_training_would_have_had_other_rates(compose, name):
 def test_a_stage_s_length_is_checked_before_it_trains(compose, overrides, said):
     stage = factory.stage_config(compose(*TINY, "scheduler=warmup_cosine", *overrides), "control")
     with pytest.raises(TutelageError, match=said):
-        factory.try_optimizer(stage, "control", 18)
+        optimizers.try_optimizer(stage, "control", 18)
 
 
 def test_a_stage_of_an_unknown_length_is_not_refused(compose):
     cfg = compose(*TINY, "scheduler=warmup_cosine", "scheduler.warmup=100", "+stages.teacher.scheduler.warmup=7")
-    factory.try_optimizer(factory.stage_config(cfg, "control"), "control", None)
+    optimizers.try_optimizer(factory.stage_config(cfg, "control"), "control", None)
     assert factory.stage_config(cfg, "teacher").scheduler.scheduler.warmup == 7
 
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from tutelage import seeding
-from tutelage.data.examples import MemoryPixels
 from tutelage.data.idx import IdxImages
 from tutelage.data.npz import read_arrays
 from tutelage.data.paired.base import PairedData, PairedPart
 from tutelage.data.paired.sound import log_mel
+from tutelage.data.pixels import MemoryPixels
 from tutelage.errors import TutelageError
 
 DIGITS = 10
