@@ -122,18 +122,23 @@ class HalvingSweeper(Sweeper):
         said = {word.partition("=")[0] for word in arguments}
         words = [*(f"{key}={value}" for key, value in self.params.items() if key not in said), *arguments]
         fixed, several, ranges = halving.split(words)
-        arms = []
+        arms, lacking = [], {*self.around, *self.around_odds}
         for name, common, own in halving.alternatives(fixed, several, self.beside):
             config = self.hydra_context.config_loader.load_sweep_config(self.config, [*common, *own])
             if OmegaConf.select(config, "stages.student.phases"):
                 raise TutelageError("sweeper=halving: rungs shorten a student's one training; it has phases")
             searched = [*ranges] if name not in self.beside else []
             near = [*halving.around(config, self.around, "log"), *halving.around(config, self.around_odds, "odds")]
+            lacking = {key for key in lacking if OmegaConf.select(config, key) is None}
             given = {one.key for one in searched}
             searched += [one for one in near if one.key not in given]
             trials = halving.drawn(searched, self.n_trials if searched else 1, self.draw_seed)
             epochs = int(OmegaConf.select(config, halving.LENGTH))
             arms.append(halving.Arm(name, common, own, searched, epochs, trials, list(range(len(trials)))))
+        if lacking:
+            log.warning(
+                "sweeper=halving: no combination has %s, which is therefore not searched", ", ".join(sorted(lacking))
+            )
         if not any(arm.ranges for arm in arms):
             raise TutelageError(
                 "sweeper=halving: nothing to search; give a range, such as loss.temperature=interval(1,20)"

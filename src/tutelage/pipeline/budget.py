@@ -158,7 +158,7 @@ def budget(cfg: DictConfig, words: Sequence[str], folder: Path) -> Budget:
     listed = _nearest(found, next(iter(target)), cfg.each)
     return Budget(
         target, tuple(entry for _, entry in listed),
-        tuple(commands(words, [one for one, _ in listed], _relative(folder))),
+        tuple(commands(words, [one for one, _ in listed], _relative(folder), int(cfg.seed))),
         meter.batch_size, threads, len(meter.counts), len(found), meter.left_out,
     )  # fmt: skip
 

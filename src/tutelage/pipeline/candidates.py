@@ -110,20 +110,22 @@ def _of_timm(patterns: Any) -> list[str]:
     return [*found]
 
 
-def commands(words: Sequence[str], chosen: Iterable[Candidate], folder: str) -> list[str]:
+def commands(words: Sequence[str], chosen: Iterable[Candidate], folder: str, seed: int = 0) -> list[str]:
     """Returns the commands that train students over three seeds: one for those that differ in their last override.
 
     Args:
-        words: overrides that all of them share.
+        words: overrides that all of them share, but for one of the seed.
         chosen: the students.
         folder: the sweeps' are below it, one each.
+        seed: the first of the three.
     """
     made, of_family = list[str](), Counter[str]()
+    words = [word for word in words if word.partition("=")[0] != "seed"]  # a key is given once
     for (family, *first, key), group in groupby(sorted(chosen, key=_shared), key=_shared):
         of_family[family] += 1
         values = ",".join(one.words[-1].partition("=")[2] for one in group)
         place = f"{folder}/{family}" + (f"-{of_family[family]}" if of_family[family] > 1 else "")
-        line = [*words, *first, f"{key}={values}", "seed=range(0,3)", f"hydra.sweep.dir={place}"]
+        line = [*words, *first, f"{key}={values}", f"seed=range({seed},{seed + 3})", f"hydra.sweep.dir={place}"]
         made.append(shlex.join(["tutelage", "distill", "-m", *line]))
     return made
 

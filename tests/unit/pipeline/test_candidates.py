@@ -44,6 +44,17 @@ def test_the_commands_train_exactly_the_chosen_students():
     assert sorted(jobs) == sorted(one.words for one in chosen for _ in range(3))  # seeds
 
 
+def test_a_seed_that_is_given_is_the_first_of_the_three():
+    (line,) = commands(["seed=3", "data=digits"], [Candidate("mlp", "mlp", ("model@student=mlp", "a=1"))], "x", 3)
+    assert shlex.split(line)[3:] == [
+        "data=digits",
+        "model@student=mlp",
+        "a=1",
+        "seed=range(3,6)",
+        "hydra.sweep.dir=x/mlp",
+    ]
+
+
 def test_the_nearest_to_the_target_of_each_family_are_listed():
     sizes = {"mlp": (10, 30, 20), "vgg": (25,)}
     found = [

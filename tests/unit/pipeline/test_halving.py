@@ -174,3 +174,11 @@ def test_a_job_that_fails_or_has_no_figure_does_not_go_on_and_the_error_comes_la
 def test_nothing_to_search_is_refused(searched):
     with pytest.raises(TutelageError, match="nothing to search"):
         searched(lambda given: 0.0, ["loss=soft_target,hard"])
+
+
+def test_a_key_that_no_combination_has_is_named(searched, caplog):
+    around = {"loss.temprature": 4, "loss.temperature": 4}
+    searched(lambda given: 0.0, ["loss=soft_target,hard"], around=around, n_trials=2)
+    assert [one.getMessage() for one in caplog.records if "no combination has" in one.getMessage()] == [
+        "sweeper=halving: no combination has loss.temprature, which is therefore not searched"
+    ]

@@ -51,8 +51,8 @@ class AverageBest(L.Callback):
 
     def __init__(self, n: int = 10, examples: int = 10_000, monitor: str | None = None, mode: str | None = None):
         for name, value in (("n", n), ("examples", examples)):
-            if value < 1:
-                raise TutelageError(f"callbacks.average_best.{name} must be at least 1; found {value}")
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise TutelageError(f"callbacks.average_best.{name} must be at least 1, and whole; found {value}")
         self.n, self.examples = n, examples
         self.given = monitor, mode
         self.kept: list[tuple[float, int, int]] = []  # figure, step and epoch, the best first

@@ -79,9 +79,11 @@ def test_a_file_that_is_damaged_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("key", ["n", "examples"])
-def test_numbers_out_of_range(key):
-    with pytest.raises(TutelageError, match=rf"callbacks\.average_best\.{key} must be at least 1; found 0"):
-        AverageBest(**{key: 0})
+@pytest.mark.parametrize("value", [0, 1.5])
+def test_numbers_out_of_range(key, value):
+    said = rf"callbacks\.average_best\.{key} must be at least 1, and whole; found {value}"
+    with pytest.raises(TutelageError, match=said):
+        AverageBest(**{key: value})
 
 
 @pytest.mark.parametrize(
