@@ -90,7 +90,7 @@ class Trained:
 
 
 def _kinds(facts: Mapping[str, Any]) -> list[str]:
-    return [*WEIGHTS, *([AVERAGE] if AVERAGE in facts["epoch"] else [])]
+    return [*WEIGHTS, *([AVERAGE] if AVERAGE in facts.get("epoch", {}) else [])]
 
 
 def read_answers(folder: Path, weights: str, split: str) -> Stored | None:

@@ -11,9 +11,9 @@ from typing import Any, cast
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from tutelage.checkpoints.weights import read_state, save_network
+from tutelage.compat.torch import BatchNorm
 from tutelage.data.blank import BlankSet
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
@@ -165,8 +165,8 @@ def mean_of(states: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {name: (total[name] / count).to(value.dtype) if name in total else value for name, value in first.items()}
 
 
-def _normalisations(net: nn.Module) -> list[_BatchNorm]:
-    return [one for one in net.modules() if isinstance(one, _BatchNorm) and one.running_mean is not None]
+def _normalisations(net: nn.Module) -> list[BatchNorm]:
+    return [one for one in net.modules() if isinstance(one, BatchNorm) and one.running_mean is not None]
 
 
 @torch.no_grad()

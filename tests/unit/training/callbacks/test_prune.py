@@ -3,12 +3,14 @@
 import lightning as L
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
 from tutelage.config import factory
 from tutelage.errors import TutelageError
 from tutelage.pipeline.extension import _reads_length
 from tutelage.stacked.plan import unfit
+from tutelage.training.callbacks.ema import Ema
 from tutelage.training.callbacks.freeze import FreezeStatistics
 from tutelage.training.callbacks.prune import Prune, masks
 from tutelage.training.compiled import compiled
@@ -128,8 +130,11 @@ def test_what_would_not_stay_zero_is_refused(trained, more, said):
 
 
 def test_a_longer_training_would_have_had_another_course():
-    assert _reads_length(Prune) == _reads_length(FreezeStatistics) == "max_epochs"
-    assert _reads_length(L.Callback) == ""
+    def reads(kind, **arguments):
+        return _reads_length(OmegaConf.create({"_target_": f"{kind.__module__}.{kind.__qualname__}", **arguments}))
+
+    assert reads(Prune, sparsity=0.5) == reads(FreezeStatistics) == reads(Ema, ramp=None, beta=15) == "max_epochs"
+    assert reads(L.Callback) == reads(Ema) == ""
 
 
 def test_quantised_students_are_neither_stacked_nor_compiled(compose):
