@@ -206,7 +206,8 @@ def explain(error: BaseException) -> str:
     cause = error.__cause__
     if isinstance(error, InstantiationException) and cause is not None and "full_key: " in message:
         place = message.rpartition("full_key: ")[2]
-        return f"{place}: {cause if isinstance(cause, CompactHydraException) else in_own_code(cause) or cause}"
+        said = str(cause) if isinstance(cause, CompactHydraException) else in_own_code(cause) or str(cause)
+        return said if said.startswith((f"{place}.", f"{place}:", f"{place} ")) else f"{place}: {said}"
     node = getattr(cause, "parent_node", None)
     key = str(getattr(cause, "key", "") or "")
     if "Could not override" in message and node is not None and key:

@@ -110,3 +110,17 @@ def test_a_link_to_nothing_is_a_sentence(tmp_path):
     with pytest.raises(OSError, match="config") as error:
         link.write_text("")
     assert explain(error.value) == f"{link}: a link to what is not there; delete it"
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("mix", "data.mix.mixup must be 0 or more; found -1"),
+        ("other", "data.other: data.mix.mixup must be 0 or more; found -1"),
+    ],
+)
+def test_the_place_is_said_once(key, said):
+    config = OmegaConf.create({"data": {key: {"_target_": "tutelage.data.mix.Mix", "mixup": -1}}})
+    with pytest.raises(InstantiationException) as caught:
+        instantiate(config.data[key])
+    assert explain(caught.value) == said

@@ -177,7 +177,7 @@ def _check(cfg: DictConfig) -> dict[str, float]:
         if count is None and name != "batch_size":
             continue
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise TutelageError(f"{name} must be at least 1; found {count!r}")
+            raise TutelageError(f"{name} must be at least 1, and whole; found {count!r}")
     return target
 
 

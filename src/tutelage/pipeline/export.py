@@ -105,7 +105,7 @@ def _check(cfg: DictConfig) -> list[Format]:
         raise TutelageError(f"split must be val or test; found {cfg.split!r}")
     for key in ("calibration", "threads"):
         if cfg[key] is not None and (not isinstance(cfg[key], int) or cfg[key] < 1):
-            raise TutelageError(f"{key} must be at least 1; found {cfg[key]!r}")
+            raise TutelageError(f"{key} must be at least 1, and whole; found {cfg[key]!r}")
     names = cfg.format if isinstance(cfg.format, str) else OmegaConf.to_container(cfg.format)
     return chosen(names)  # type: ignore[arg-type]
 

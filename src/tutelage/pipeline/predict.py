@@ -87,7 +87,7 @@ def predict(cfg: DictConfig) -> Table:
             raise TutelageError(f"{key}=… is needed: {text}")
     output = _output(cfg)
     if not isinstance(cfg.batch_size, int) or cfg.batch_size < 1:
-        raise TutelageError(f"batch_size must be at least 1; found {cfg.batch_size!r}")
+        raise TutelageError(f"batch_size must be at least 1, and whole; found {cfg.batch_size!r}")
     if cfg.pixels not in PIXELS:
         raise TutelageError(f"pixels must be {' or '.join(PIXELS)}; found {cfg.pixels!r}")
     asking = _network(Path(cfg.checkpoint), cfg.trust)
