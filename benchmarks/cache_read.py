@@ -10,11 +10,10 @@ import argparse
 import os
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from clock import cpu_seconds
 from hydra import compose, initialize_config_dir
 
 import tutelage.cli.main  # noqa: F401  (sets OMP_WAIT_POLICY before torch is imported)
@@ -33,13 +32,6 @@ def written(folder: Path) -> Path:
         writer.write(view, start, {"logits": torch.randn(min(ROWS, N - start), CLASSES)})
     writer.finish({})
     return folder
-
-
-def seconds(run: Callable[[], object], times: int) -> float:
-    start = time.process_time()
-    for _ in range(times):
-        run()
-    return (time.process_time() - start) / times
 
 
 def main() -> None:
@@ -68,7 +60,7 @@ def main() -> None:
             optimizer.step()
 
         step()
-        found = [(seconds(read, 200), seconds(step, 2)) for _ in range(arguments.rounds)]
+        found = [(cpu_seconds(read, 200), cpu_seconds(step, 2)) for _ in range(arguments.rounds)]
     reading, stepping = (statistics.median(times) for times in zip(*found, strict=True))
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {os.cpu_count()} CPUs")
     print(f"reading {1e3 * reading:.3f} ms, ResNet-18's step {1e3 * stepping:.0f} ms: {reading / stepping:.3%}")

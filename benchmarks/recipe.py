@@ -11,10 +11,9 @@ work on the machine counts little; printed are medians over the rounds, and the 
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable
 from typing import Any
 
+from clock import cpu_seconds
 from hydra import compose, initialize_config_dir
 
 from tutelage.config import factory, resolvers
@@ -31,14 +30,6 @@ def stage(root: str, batch: int, *more: str) -> Any:
              "optimizer=sgd", "trainer.accelerator=cpu")  # fmt: skip
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         return factory.stage_config(compose("distill", overrides=[*fixed, *more]), "control")
-
-
-def cpu_time(work: Callable[[], Any], times: int) -> float:
-    """Returns the CPU seconds of one of ``times`` calls."""
-    begun = time.process_time()
-    for _ in range(times):
-        work()
-    return (time.process_time() - begun) / times
 
 
 def main() -> None:
@@ -71,7 +62,7 @@ def main() -> None:
         "step": (step, 1),
         "average": (average.after_step, 5),
     }
-    rounds = [{name: cpu_time(*work) for name, work in works.items()} for _ in range(given.rounds)]
+    rounds = [{name: cpu_seconds(*work) for name, work in works.items()} for _ in range(given.rounds)]
     for name in works:
         print(f"{name:8} {1000 * statistics.median(one[name] for one in rounds):9.2f} ms")
     for name, added in {

@@ -37,9 +37,9 @@ def test_students_that_meet_the_targets_are_measured_listed_and_can_be_trained(m
 def test_bad_input_is_one_sentence(main):
     cases = (
         ((), "a target is needed"),
-        (("parameters=0",), "parameters must be a number above 0"),
-        (("milliseconds=fast",), "milliseconds must be a number above 0"),
-        (("parameters=9", "batch_size=0"), "batch_size must be at least 1"),
+        (("parameters=0",), "parameters must be a number > 0; found 0"),
+        (("milliseconds=fast",), "milliseconds must be a number > 0; found 'fast'"),
+        (("parameters=9", "batch_size=0"), "batch_size must be a whole number ≥ 1; found 0"),
         (("parameters=9", *ONLY), "none of 11 students meets parameters=9; the smallest is mlp widths=[8] with 610"),
         (("parameters=9", "families=unet", "data=digits"), "no student can take these data; unet: its logits are"),
         (("parameters=9", "dta=mnist"), "dta"),

@@ -82,7 +82,7 @@ def test_bad_input_is_one_sentence(run, exported, main, tmp_path):
         (("export", "checkpoint=damaged.safetensors"), "damaged"),
         (("export", f"checkpoint={weights}", "format=tflite"), "there is no 'tflite'"),
         (("export", f"checkpoint={weights}", "split=train"), "split must be val or test"),
-        (("export", f"checkpoint={weights}", "calibration=0"), "calibration must be at least 1"),
+        (("export", f"checkpoint={weights}", "calibration=0"), "calibration must be a whole number ≥ 1; found 0"),
         (("export", f"checkpoint={weights}", "formats=onnx"), "formats"),
         (("predict", f"checkpoint={weights}", "input=x.csv", "output=y.xls"), "expected a file that ends in"),
         (("predict", f"checkpoint={weights}", "input=x.csv", "output=y.csv"), "no such file or folder"),

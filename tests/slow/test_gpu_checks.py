@@ -34,6 +34,13 @@ def test_a_short_pass_on_a_cpu(tmp_path, monkeypatch, capsys):
     assert "18 passed, 0 failed" in said
 
 
+def test_its_own_processes_on_a_cpu(tmp_path):
+    command = [sys.executable, str(SCRIPT), "--device", "cpu", "--short", "--only", "views", "--output", str(tmp_path)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed, 0 failed" in done.stdout
+
+
 def test_without_a_gpu_it_says_so(tmp_path):
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "--output", str(tmp_path)],

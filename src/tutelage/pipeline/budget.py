@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from rich.table import Table
 
 from tutelage.config import factory
 from tutelage.config.plan import settled
-from tutelage.config.validate import check, check_resolves
+from tutelage.config.validate import check, check_resolves, number
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError, explain
 from tutelage.evaluation.cost import multiply_adds, parameters
@@ -30,7 +29,7 @@ from tutelage.pipeline.sweep import given
 from tutelage.pipeline.timing import median_latency
 from tutelage.runtime.job import job
 from tutelage.runtime.json_files import write_json
-from tutelage.runtime.text import in_a_line
+from tutelage.runtime.text import as_text, in_a_line
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +37,6 @@ FIGURES = "budget.json"
 TARGETS = ("parameters", "bytes", "milliseconds")
 _KEYS = (*TARGETS, "batch_size", "threads", "each", "families", "timm", "students")
 _SECONDS = 0.2  # that a student is timed
-_WIDTH = 160  # of a table that goes to no terminal
 
 
 @dataclass(frozen=True)
@@ -117,10 +115,7 @@ class Budget:
         return made
 
     def __str__(self) -> str:
-        console = Console(file=StringIO(), width=_WIDTH)
-        with console.capture() as text:
-            console.print(self.table())
-        return text.get()
+        return as_text([self.table()])
 
 
 def budget_job(cfg: DictConfig) -> None:
@@ -169,15 +164,11 @@ def _check(cfg: DictConfig) -> dict[str, float]:
         raise TutelageError(
             "a target is needed: parameters=…, bytes=… or milliseconds=…, the most that a student may have"
         )
-    for name, value in target.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-            raise TutelageError(f"{name} must be a number above 0; found {value!r}")
+    for name in target:
+        number(cfg, name, above=0)
     for name in ("batch_size", "threads", "each"):
-        count = cfg[name]
-        if count is None and name != "batch_size":
-            continue
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise TutelageError(f"{name} must be at least 1, and whole; found {count!r}")
+        if cfg[name] is not None or name == "batch_size":
+            number(cfg, name, 1, whole=True)
     return target
 
 
@@ -251,8 +242,8 @@ def _nearest(
     """Returns students with the greatest value of a target first, of each family the first few."""
     kept, of_family = [], dict[str, int]()
     for one, entry in sorted(found, key=lambda pair: -getattr(pair[1], target)):
-        of_family[one.family] = number = of_family.get(one.family, 0) + 1
-        if each is None or number <= each:
+        of_family[one.family] = place = of_family.get(one.family, 0) + 1
+        if each is None or place <= each:
             kept.append((one, entry))
     return kept
 

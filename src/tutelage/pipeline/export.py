@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tutelage.checkpoints.weights import digest
 from tutelage.config.saved import data_of, network_of, task_of
 from tutelage.config.unknown_keys import refuse_unknown_keys
+from tutelage.config.validate import number
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
 from tutelage.evaluation.cost import multiply_adds, parameters
@@ -104,8 +105,8 @@ def _check(cfg: DictConfig) -> list[Format]:
     if cfg.split not in ("val", "test"):
         raise TutelageError(f"split must be val or test; found {cfg.split!r}")
     for key in ("calibration", "threads"):
-        if cfg[key] is not None and (not isinstance(cfg[key], int) or cfg[key] < 1):
-            raise TutelageError(f"{key} must be at least 1, and whole; found {cfg[key]!r}")
+        if cfg[key] is not None:
+            number(cfg, key, 1, whole=True)
     names = cfg.format if isinstance(cfg.format, str) else OmegaConf.to_container(cfg.format)
     return chosen(names)  # type: ignore[arg-type]
 

@@ -3,12 +3,10 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -23,9 +21,7 @@ from tutelage.pipeline.planned_tasks import GO_ON, REUSE, TRAIN, WRITE, PlannedT
 from tutelage.pipeline.survey import tasks_of
 from tutelage.pipeline.try_out import try_out
 from tutelage.runtime.messages import quiet
-from tutelage.runtime.text import in_a_line
-
-_WIDTH = 160  # of a table that goes to no terminal
+from tutelage.runtime.text import as_text, in_a_line
 
 
 @dataclass(frozen=True)
@@ -65,11 +61,7 @@ class Plan:
         return [_table_of_jobs(self.jobs), f"together, what several jobs share once: {_sentence(self.tasks)}"]
 
     def __str__(self) -> str:
-        console = Console(file=StringIO(), width=_WIDTH)
-        with console.capture() as text:
-            for part in self.tables():
-                console.print(part)
-        return text.get()
+        return as_text(self.tables())
 
 
 def plan_jobs(words: Sequence[str], multirun: bool = False, verb: str = "distill") -> Plan:

@@ -15,6 +15,7 @@ from torch import nn
 
 from tutelage.config.saved import data_of, network_of, task_alone
 from tutelage.config.unknown_keys import refuse_unknown_keys
+from tutelage.config.validate import number
 from tutelage.data.text.base import TextData
 from tutelage.data.text.tokenizer import Tokenizer, load
 from tutelage.errors import TutelageError
@@ -86,8 +87,7 @@ def predict(cfg: DictConfig) -> Table:
         if OmegaConf.is_missing(cfg, key):
             raise TutelageError(f"{key}=… is needed: {text}")
     output = _output(cfg)
-    if not isinstance(cfg.batch_size, int) or cfg.batch_size < 1:
-        raise TutelageError(f"batch_size must be at least 1, and whole; found {cfg.batch_size!r}")
+    number(cfg, "batch_size", 1, whole=True)
     if cfg.pixels not in PIXELS:
         raise TutelageError(f"pixels must be {' or '.join(PIXELS)}; found {cfg.pixels!r}")
     asking = _network(Path(cfg.checkpoint), cfg.trust)

@@ -6,9 +6,14 @@ Each output has its one function here.
 
 import codecs
 import html
+import io
 import re
 import unicodedata
-from typing import Any, TextIO
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 # C0 but tab and newline, DEL, C1, separators of lines, marks that turn the direction of text, halves of pairs.
 _CONTROLS = re.compile(
@@ -51,6 +56,17 @@ def _escaped(found: re.Match[str]) -> str:
 def in_a_line(text: object) -> str:
     """The same without newlines and tabs, for a cell of a table."""
     return " ".join(printable(text).split("\n")).replace("\t", " ")
+
+
+def as_text(parts: "Iterable[RenderableType]") -> str:
+    """Returns tables and sentences of rich as plain text of up to 160 columns, as they are printed to no terminal."""
+    from rich.console import Console  # which takes longer to import than all of the above
+
+    console = Console(file=io.StringIO(), width=160)
+    with console.capture() as text:
+        for part in parts:
+            console.print(part)
+    return text.get()
 
 
 def html_text(text: object) -> str:

@@ -18,7 +18,7 @@ from tutelage.errors import TutelageError, nearest
 from tutelage.runtime import devices, job
 from tutelage.sources.base import Source
 from tutelage.stacked.stack import Stack, settings_of
-from tutelage.training.callbacks.best import monitored
+from tutelage.training.callbacks.best import KEY, monitored
 from tutelage.training.callbacks.gradient_norms import compared, is_due
 from tutelage.training.callbacks.heartbeat import Heartbeat
 from tutelage.training.loggers import LoggedRun
@@ -225,9 +225,9 @@ class StackedModule(L.LightningModule):
         finite = torch.stack([values.isfinite() for values in figures.values()]).all(0)
         self.sound &= finite
         best = self.learners[0].stage.callbacks.best
-        monitor, mode = monitored(best.get("monitor"), best.get("mode"), self.task)
+        monitor, mode = monitored(KEY, best.get("monitor"), best.get("mode"), self.task)
         if monitor not in figures:
-            raise TutelageError(f"callbacks.best.monitor: no metric {monitor!r}; {nearest(monitor, figures)}")
+            raise TutelageError(f"{KEY}.monitor: no metric {monitor!r}; {nearest(monitor, figures)}")
         value = figures[monitor] if mode == "max" else -figures[monitor]
         better = finite & (value > self.best_value)
         self.best_value.copy_(torch.where(better, value, self.best_value))

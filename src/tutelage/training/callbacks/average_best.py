@@ -27,6 +27,7 @@ from tutelage.training.module import SupervisedModule
 from tutelage.types import Batch
 
 FOLDER = "averaged"
+_KEY = "callbacks.average_best"
 
 
 class AverageBest(L.Callback):
@@ -64,7 +65,7 @@ class AverageBest(L.Callback):
             TutelageError: an average of these weights would not be a network of their kind.
         """
         learner = cast(SupervisedModule, pl_module)
-        self.monitor, self.mode = monitored(*self.given, learner.task)
+        self.monitor, self.mode = monitored(_KEY, *self.given, learner.task)
         if isinstance(trainer.strategy, Sharded):
             raise TutelageError("callbacks.average_best: not supported for sharded networks (trainer=fsdp)")
         if any(isinstance(one, Prune) for one in trainer.callbacks):  # type: ignore[attr-defined]
@@ -83,7 +84,7 @@ class AverageBest(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keeps the weights if they are among the n best, and drops those that no longer are."""
         learner, step = cast(SupervisedModule, pl_module), trainer.global_step
-        value = None if trainer.sanity_checking else finite_figure(trainer, learner, self.monitor)
+        value = None if trainer.sanity_checking else finite_figure(_KEY, trainer, learner, self.monitor)
         if value is None:
             return
         sign = -1.0 if self.mode == "max" else 1.0

@@ -13,15 +13,18 @@ from tutelage.runtime.distributed import broadcast, is_main
 from tutelage.tasks.base import Task
 from tutelage.training.module import SupervisedModule
 
+KEY = "callbacks.best"
+
 
 class BestLostError(TutelageError):
     """Raised when a resumed training has lost its best weights."""
 
 
-def monitored(monitor: str | None, mode: str | None, task: Task) -> tuple[str, str]:
+def monitored(key: str, monitor: str | None, mode: str | None, task: Task) -> tuple[str, str]:
     """Returns the figure that decides which weights are the best, and whether ``max`` or ``min`` of it.
 
     Args:
+        key: of the callback in the config.
         monitor: its name; None or empty: the headline of the task.
         mode: ``max`` or ``min``; None: as the task's figures have it.
         task: of the training.
@@ -31,11 +34,11 @@ def monitored(monitor: str | None, mode: str | None, task: Task) -> tuple[str, s
     """
     name = monitor or f"val/{task.headline}"
     if (found := mode or task.mode(name)) is None:
-        raise TutelageError(f"callbacks.best.mode=max or min is needed for callbacks.best.monitor={name}")
+        raise TutelageError(f"{key}.mode=max or min is needed for {key}.monitor={name}")
     return name, found
 
 
-def finite_figure(trainer: L.Trainer, learner: SupervisedModule, monitor: str) -> float | None:
+def finite_figure(key: str, trainer: L.Trainer, learner: SupervisedModule, monitor: str) -> float | None:
     """Returns the figure that decides; None where a figure of this validation is not finite.
 
     NaN weights always predict class 0, so accuracy alone looks normal.
@@ -44,9 +47,8 @@ def finite_figure(trainer: L.Trainer, learner: SupervisedModule, monitor: str) -
         TutelageError: no such figure was logged.
     """
     if monitor not in trainer.callback_metrics:
-        raise TutelageError(
-            f"callbacks.best.monitor: no metric {monitor!r} was logged; {nearest(monitor, trainer.callback_metrics)}"
-        )
+        near = nearest(monitor, trainer.callback_metrics)
+        raise TutelageError(f"{key}.monitor: no metric {monitor!r} was logged; {near}")
     means = {f"val/{name}" for name in learner.validation.means}
     figures = {name: float(value) for name, value in trainer.callback_metrics.items() if name in means}
     value = float(trainer.callback_metrics[monitor])
@@ -76,7 +78,7 @@ class BestWeights(L.Callback):
         Raises:
             TutelageError: the mode of a figure that the task does not know is not given.
         """
-        self.monitor, self.mode = monitored(self.monitor, self.given_mode, cast(SupervisedModule, pl_module).task)
+        self.monitor, self.mode = monitored(KEY, self.monitor, self.given_mode, cast(SupervisedModule, pl_module).task)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """On resume, checks that the best weights so far still exist.
@@ -102,7 +104,7 @@ class BestWeights(L.Callback):
         if trainer.sanity_checking:
             return
         learner = cast(SupervisedModule, pl_module)
-        if (value := finite_figure(trainer, learner, self.monitor)) is None:
+        if (value := finite_figure(KEY, trainer, learner, self.monitor)) is None:
             return
         sign = 1.0 if self.mode == "max" else -1.0
         if sign * value > (sign * self.best if self.best is not None else float("-inf")):

@@ -111,12 +111,12 @@ def test_an_epoch_with_any_figure_that_is_not_finite_is_not_best(tmp_path):
     ],
 )
 def test_what_is_not_given_is_the_task_s(given, task, found):
-    assert monitored(*given, task) == found
+    assert monitored("callbacks.best", *given, task) == found
 
 
 def test_the_mode_of_an_unknown_figure_must_be_given():
-    with pytest.raises(TutelageError, match="mode=max or min is needed for"):
-        monitored("val/own", None, Classification())
+    with pytest.raises(TutelageError, match=r"other\.mode=max or min is needed for other\.monitor=val/own"):
+        monitored("other", "val/own", None, Classification())
 
 
 def test_a_monitor_that_is_not_logged_is_named():
