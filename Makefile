@@ -29,7 +29,7 @@ demo: $(STAMP)  ## install, then teacher, student alone and distilled student on
 test: $(STAMP_TEST)  ## install the test extras, then the fast and the slow tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not cluster and not long" $(ARGS)
 
-test-long: $(STAMP_TEST)  ## the tests that take a minute or more each
+test-long: $(STAMP_TEST)  ## the tests that take a minute or more, alone or by file
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m long $(ARGS)
 
 test-cluster: $(STAMP_TEST)  ## tests on a real SLURM (Debian's slurm-wlm and munge) and a local Ray cluster

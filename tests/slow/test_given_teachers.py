@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tutelage.checkpoints.weights import read_state
 from tutelage.config import factory
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 QUICK = ("logger=none", "callbacks.progress=null", "hydra.run.dir=run")
 
 
@@ -115,7 +115,6 @@ def test_names_of_another_implementation_teach_and_a_part_of_them_starts_a_stude
     assert answer.code == 0, answer.message
 
 
-@pytest.mark.long
 def test_a_teacher_s_file_that_changes_under_a_run_is_named_before_and_after_its_end(cli, compose, tmp_path):
     def write(seed):
         torch.save(factory.network(compose(*TINY).teacher, seed).net.state_dict(), tmp_path / "w.pt")

@@ -11,7 +11,7 @@ from runs import artifacts, figures, scalars, status, weights
 
 from tutelage.checkpoints.weights import about, read_state
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,6 @@ def test_end_points_and_options_run(main, override):
     assert main("distill", *TINY, override).code == 0
 
 
-@pytest.mark.long
 def test_a_sweep_trains_one_teacher_and_one_control_a_seed(main, tmp_path):
     where = ("hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.num}")
     assert main("distill", "-m", *TINY, "loss.temperature=2,8", "seed=0,1", *where).code == 0
@@ -100,7 +99,6 @@ def test_a_sweep_trains_one_teacher_and_one_control_a_seed(main, tmp_path):
     assert len(lasts) == 4
 
 
-@pytest.mark.long
 def test_four_jobs_at_once_build_one_teacher_in_folders_of_their_own(tmp_path):
     """Started in the same second, and none is told its folder."""
     command = [sys.executable, "-m", "tutelage", "distill", *TINY, "logger=none"]
@@ -137,7 +135,6 @@ def test_a_mean_teacher_is_saved_apart(main, tmp_path):
     assert figures(run)["student"]["last"]["test"]["agreement"] > 0
 
 
-@pytest.mark.long
 def test_mnist_for_an_epoch(main, tmp_path, mnist_root):
     command = (
         "data=mnist",

@@ -4,7 +4,7 @@ import pytest
 from cifar_writer import write
 from runs import figures
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def test_the_recipe_runs_from_its_files_to_the_comparison(main, tmp_path):

@@ -22,7 +22,7 @@ from command import TINY, environment, tutelage
 from tutelage.report.runs import read_runs
 from tutelage.report.write import write_report
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)")
 # The page, as it is, in a frame as wide as the device (a window has a least width), looked at from outside.

@@ -9,6 +9,8 @@ from on_device import ORDER, first, fit, states
 from tutelage.config import factory
 from tutelage.config.paths import conf_dir
 
+pytestmark = pytest.mark.long  # two trainings of each loss
+
 LOSSES = sorted(path.stem for path in Path(conf_dir(), "loss").glob("[!_]*.yaml"))
 SMALL = (
     "data.batch_size=8", "data.val_size=8", "data.test_size=1600", "data.eval_batch_size=8", "trainer.max_epochs=1",
