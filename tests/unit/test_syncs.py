@@ -41,7 +41,8 @@ def steps(compose, tmp_path, monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("loss", [pytest.param(x, marks=pytest.mark.long) if x == "ft" else x for x in LOSSES])
+@pytest.mark.long
+@pytest.mark.parametrize("loss", LOSSES)
 def test_no_loss_waits(steps, loss):
     pair = "resnet8" if loss in ("cat_kd", "ft", "ofd", "sdd", "simkd") else "cnn"
     student = "soft_tree" if loss == "soft_tree" else pair

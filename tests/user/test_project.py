@@ -192,6 +192,7 @@ def check(project):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_one_command_trains_all_of_it_and_its_file_is_evaluated(main, project, monkeypatch):
     monkeypatch.syspath_prepend(project)
     monkeypatch.delitem(sys.modules, "stranger", raising=False)
