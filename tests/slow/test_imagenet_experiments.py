@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from resumed import killed_ends_like_whole
 
 from tutelage.checkpoints.weights import about, read_state
 
@@ -70,6 +71,28 @@ def test_a_patient_teacher(main, photos, tmp_path):
     assert metrics["teacher"]["epochs"] == 0  # given
     assert metrics["student"]["last"]["test"]["count"] == 3
     assert about(folder / "last.safetensors")["network"]["net"]["name"] == "test_resnet"
+
+
+def test_a_killed_job_with_all_of_the_recipe_ends_in_the_same_bits(main, cli, photos, tmp_path):
+    """It goes on within the second of four epochs, each three views of three photos."""
+    import timm
+
+    torch.save(timm.create_model("test_resnet", num_classes=3).state_dict(), tmp_path / "teacher.pth")
+    erased = "{_target_: tutelage.data.erasing.RandomErasing, probability: 0.9, mode: pixel}"
+    augment = ("{_target_: tutelage.data.crops.RandomResizedCrop, interpolation: random}",
+               "{_target_: tutelage.data.each_image.RandAugment, config: rand-m7-mstd0.5}", erased)  # fmt: skip
+
+    def run(name, *more):
+        return (
+            "distill", "experiment=imagenet/resnet50_beit", f"data.root={photos}", *SHORT, "data.input_shape=[3,32,32]",
+            "teacher.net.name=test_resnet", f"teacher.net.pretrained={tmp_path}/teacher.pth",
+            "student.net.name=test_resnet", f"data.augment=[{','.join(augment)}]", "trainer.max_epochs=4",
+            "scheduler.warmup=1", "scheduler.cooldown=1", "callbacks.average_best.n=2",
+            "callbacks.recovery.every_n_steps=5", f"hydra.run.dir={tmp_path}/{name}/run",
+            f"paths.outputs={tmp_path}/{name}", *more,
+        )  # fmt: skip
+
+    killed_ends_like_whole(main, cli, run, tmp_path, step=8)
 
 
 @pytest.mark.skipif(

@@ -24,15 +24,20 @@ def values(folder, tag):
 def test_two_ranks_give_the_curve_and_figures_of_one_process(cli, tmp_path):
     # Without the regressor's batch norm, whose statistics are those of a rank's share.
     loss = ("loss=[soft_target,fitnet]", "loss.terms.hint.loss.rectify=false", "trainer.log_every_n_steps=3")
-    cli("distill", *TINY, *loss, "hydra.run.dir=one")
-    done = cli("distill", *TINY, *loss, *TWO, "hydra.run.dir=two")
+    recipe = (
+        *loss, "callbacks=[ema,average_best]", "data.augment=[{_target_: tutelage.data.augment.Flip}]",
+        "data.mix={_target_: tutelage.data.mix.Mix}", "data.sampler={_target_: tutelage.data.samplers.Repeated}",
+    )  # fmt: skip
+    cli("distill", *TINY, *recipe, "hydra.run.dir=one")
+    done = cli("distill", *TINY, *recipe, *TWO, "hydra.run.dir=two")
     one, two = figures(tmp_path / "one"), figures(tmp_path / "two")
     assert status(tmp_path / "two")["state"] == "COMPLETE"
     assert "Distilled" in done.stdout
     assert done.stdout.count("Distilled") == 1  # one rank speaks
     for role in ("teacher", "control", "student"):
         for split in ("val", "test"):
-            assert one[role]["last"][split] == pytest.approx(two[role]["last"][split], rel=1e-4)
+            for weights in ("last", "average"):
+                assert one[role][weights][split] == pytest.approx(two[role][weights][split], rel=1e-4)
     for tag in ("student/train/loss", "student/train/hint", "teacher/train/loss", "student/val/nll", "control/val/nll"):
         assert len(values(tmp_path / "one", tag)) >= 2
         assert values(tmp_path / "one", tag) == pytest.approx(values(tmp_path / "two", tag), rel=1e-4), tag
