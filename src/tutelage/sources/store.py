@@ -18,6 +18,7 @@ from tutelage.runtime.files import recipe_digest, stamp, write_atomically
 from tutelage.runtime.json_files import read_json, write_json
 
 ROWS, BYTES = 4096, 256 << 20  # at most, of a block, the unit of computing, checking and resuming
+AT_ONCE = 8 << 30  # bytes of a folder that are checked as it is opened; those of a larger one as they are first read
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int32": torch.int32}
 
 
@@ -131,16 +132,18 @@ class Store:
         columns: signal → [V, N, *shape], memory-mapped.
         constant: signal → parameter of the teacher.
         tokens: signal → the axes of its shape that are as long as the text, of those that have some.
+        blocks: checksums that are still to be compared as rows are read; None of a folder that was compared whole.
     """
 
     key: Tensor
     columns: dict[str, Tensor]
     constant: dict[str, Tensor]
     tokens: dict[str, tuple[int, ...]]
+    blocks: "Blocks | None"
 
     @staticmethod
     def read(folder: Path) -> "Store":
-        """Opens a finished folder and checks its files.
+        """Opens a finished folder and checks its files; large ones are checked by ``blocks`` as they are read.
 
         Raises:
             TutelageError: a file is missing or damaged; names it.
@@ -152,6 +155,7 @@ class Store:
             raise TutelageError(f"{folder}: cannot read signals here ({error})") from error
         found: dict[str, Tensor] = {}
         tokens: dict[str, tuple[int, ...]] = {}
+        stamps = []
         for fields in about["columns"]:
             axes = tuple(fields.get("tokens", ()))
             column = Column(fields["name"], tuple(fields["shape"]), fields["dtype"], axes)
@@ -161,26 +165,61 @@ class Store:
                 raise TutelageError(
                     f"{path}: expected {expected} bytes, found {size}; delete {folder} to compute it again"
                 )
-            tensor = column.mapped(folder, about["views"], about["rows"])
-            if (seen := (stamp(path), recipe_digest({"crc": about["crc"]}))) not in _verified:
-                _check(tensor, column.name, about, path)
-                _verified.add(seen)
-            found[column.name] = tensor
+            stamps.append(stamp(path))
+            found[column.name] = column.mapped(folder, about["views"], about["rows"])
             tokens |= {column.name: axes} if axes else {}
-        return Store(constant.pop("key"), found, constant, tokens)
+        blocks = Blocks(folder, found, about)
+        large = sum(column.nbytes for column in found.values()) > AT_ONCE
+        if not large and (seen := (*stamps, recipe_digest({"crc": about["crc"]}))) not in _verified:
+            blocks.check_all()
+            _verified.add(seen)
+        return Store(constant.pop("key"), found, constant, tokens, blocks if large else None)
 
 
-_verified: set[tuple[tuple[int, ...], str]] = set()  # files checked by this process, as a job opens a store twice
+_verified: set[tuple[object, ...]] = set()  # folders checked by this process, as a job opens a store twice
 
 
-def _check(tensor: Tensor, name: str, about: Mapping[str, Any], path: Path) -> None:
-    for line in about["crc"]:
-        block = tensor[line["view"], line["start"] : line["start"] + about["block"]]
-        if zlib.crc32(block.contiguous().view(torch.uint8).numpy().data) != line["crc"][name]:
-            raise TutelageError(
-                f"{path}: damaged in the rows from {line['start']} of view {line['view']}; "
-                f"delete {path.parent} to compute it again"
-            )
+class Blocks:
+    """Compares the blocks of a folder with their checksums, each once.
+
+    Attributes:
+        left: of every block, view after view, whether it is still to be compared.
+    """
+
+    def __init__(self, folder: Path, columns: Mapping[str, Tensor], about: Mapping[str, Any]):
+        self.folder, self.columns, self.crc = folder, columns, about["crc"]
+        self.rows, self.size = about["rows"], about["block"]
+        self.left = torch.ones(len(self.crc), dtype=torch.bool)
+
+    def check(self, rows: Tensor) -> None:
+        """Compares the blocks that hold ``rows`` (view · N + row, on the CPU) and were not compared before.
+
+        Raises:
+            TutelageError: one is damaged; names it.
+        """
+        numbers = rows // self.rows * -(-self.rows // self.size) + rows % self.rows // self.size
+        for number in numbers[self.left[numbers]].unique().tolist():
+            self._compare(number)
+
+    def check_all(self) -> None:
+        """Compares all blocks that were not compared before.
+
+        Raises:
+            TutelageError: one is damaged; names it.
+        """
+        for number in self.left.nonzero().flatten().tolist():
+            self._compare(number)
+
+    def _compare(self, number: int) -> None:
+        line = self.crc[number]
+        for name, column in self.columns.items():
+            block = column[line["view"], line["start"] : line["start"] + self.size]
+            if zlib.crc32(block.contiguous().view(torch.uint8).numpy().data) != line["crc"][name]:
+                raise TutelageError(
+                    f"{self.folder / name}.bin: damaged in the rows from {line['start']} of view {line['view']}; "
+                    f"delete {self.folder} to compute it again"
+                )
+        self.left[number] = False
 
 
 def _allocate(path: Path, size: int) -> None:

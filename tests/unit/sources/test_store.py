@@ -13,6 +13,7 @@ import torch
 from command import environment
 
 from tutelage.errors import TutelageError
+from tutelage.sources.cached import Cached
 from tutelage.sources.store import ROWS, Column, Store, Writer
 
 KEY = torch.arange(0, 2 * (ROWS + 5), 2)  # two blocks, the second short
@@ -65,6 +66,7 @@ import sys, time, torch
 sys.path.insert(0, {folder!r})
 from pathlib import Path
 from test_store import COLUMNS, signals
+from tutelage.sources.cached import Cached
 from tutelage.sources.store import ROWS, Writer
 writer = Writer(Path(sys.argv[1]), COLUMNS, torch.arange(20 * ROWS), 1)
 for view, start in writer.missing():
@@ -100,6 +102,26 @@ def test_a_changed_byte_is_named(tmp_path, where):
     path.write_bytes(content)
     with pytest.raises(TutelageError, match=r"stage1\.bin: damaged in the rows from \d+ of view [01]"):
         Store.read(tmp_path)
+
+
+def test_a_large_folder_is_checked_block_by_block_as_its_rows_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("tutelage.sources.store.AT_ONCE", 0)
+    write(tmp_path).finish({})
+    content = bytearray((tmp_path / "stage1.bin").read_bytes())
+    content[-1] ^= 1  # of the second block of view 1
+    (tmp_path / "stage1.bin").write_bytes(content)
+    source = Cached(None, str(tmp_path))
+    first, last = KEY[:2], KEY[-2:]
+    for key, view in ((first, 0), (last, 0), (first, 1)):
+        found = source({"key": key, "view": torch.full((2,), view)})
+        assert torch.equal(found["logits"], signals(view, key // 2)["logits"])
+    for _ in range(2):
+        with pytest.raises(TutelageError, match=rf"stage1\.bin: damaged in the rows from {ROWS} of view 1; delete"):
+            source({"key": last, "view": torch.ones(2).long()})
+    read = []
+    monkeypatch.setattr("zlib.crc32", read.append)
+    source({"key": KEY[:20], "view": torch.zeros(20).long()})
+    assert not read  # each block once
 
 
 def test_a_file_of_another_length_or_none_is_named(tmp_path):
