@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from tutelage.errors import TutelageError
+
+SOON, POLL = 10.0, 0.5  # after so many seconds a lock is asked for less often: a thousand jobs may wait for one
 
 
 def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
@@ -66,7 +68,7 @@ def locked(path: Path, timeout: float = -1) -> Iterator[None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        held = FileLock(path, mode=0o666).acquire(timeout=timeout)
+        held = _acquired(FileLock(path, mode=0o666), timeout)
     except Timeout:
         raise
     except (OSError, NotImplementedError) as error:
@@ -76,6 +78,15 @@ def locked(path: Path, timeout: float = -1) -> Iterator[None]:
         ) from error
     with held:
         yield
+
+
+def _acquired(lock: FileLock, timeout: float) -> AcquireReturnProxy:
+    try:
+        return lock.acquire(timeout=SOON if timeout < 0 else min(SOON, timeout))
+    except Timeout:
+        if 0 <= timeout <= SOON:
+            raise
+        return lock.acquire(timeout=timeout if timeout < 0 else timeout - SOON, poll_interval=POLL)
 
 
 def file_system_time(folder: Path) -> float:

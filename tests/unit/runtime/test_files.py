@@ -1,11 +1,14 @@
 import errno
+import fcntl
 import os
+from threading import Timer
 
 import pytest
+from filelock import Timeout
 
 from tutelage.errors import TutelageError
 from tutelage.runtime import files
-from tutelage.runtime.files import locked, sync_folder, write_atomically
+from tutelage.runtime.files import POLL, locked, sync_folder, write_atomically
 from tutelage.runtime.json_files import read_json, write_json
 
 
@@ -76,3 +79,34 @@ def test_a_lock_that_cannot_be_had_is_a_sentence(tmp_path, monkeypatch, error):
         locked(tmp_path / ".lock"),
     ):
         raise AssertionError("ran")
+
+
+@pytest.mark.parametrize(("timeout", "often", "seldom"), [(0.0, [0.0], []), (0.3, [0.1], [0.2]), (-1, [0.1], [-1])])
+def test_a_long_wait_for_a_lock_asks_less_often(tmp_path, monkeypatch, timeout, often, seldom):
+    asked = []
+
+    def refuse(self, timeout, poll_interval=0.05):
+        asked.append((poll_interval, pytest.approx(timeout)))
+        raise Timeout(tmp_path)
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    monkeypatch.setattr("tutelage.runtime.files.SOON", 0.1)
+    with pytest.raises(Timeout), locked(tmp_path / ".lock", timeout):
+        raise AssertionError("ran")
+    assert asked == [*((0.05, each) for each in often), *((POLL, each) for each in seldom)]
+
+
+def test_a_lock_that_another_holds_is_had_when_that_one_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr("tutelage.runtime.files.SOON", 0.0)
+    monkeypatch.setattr("tutelage.runtime.files.POLL", 0.01)
+    ended = []
+
+    def end() -> None:
+        ended.append(True)
+        other.close()
+
+    with open(tmp_path / ".lock", "w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        Timer(0.1, end).start()
+        with locked(tmp_path / ".lock"):
+            assert ended
