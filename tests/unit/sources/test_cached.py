@@ -63,6 +63,18 @@ def test_the_top_and_the_rest_are_a_distribution_with_the_right_mass(tmp_path, c
         ) if others[row].any() else None
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("gap", [0.0, 3.0, 200.0])
+def test_the_mass_of_the_rest_is_known_however_small_it_is(dtype, gap):
+    logits = (torch.randn(4, 3, 500) + gap * (torch.arange(500) < 8)).to(dtype)
+    logits[0] *= 50
+    found, p = topk_compress(logits, 8), logits.double().log_softmax(-1)
+    assert torch.equal(p.gather(-1, found["logits_class"].long()), p.topk(8).values)
+    torch.testing.assert_close(found["logits_top"], p.topk(8).values, rtol=1e-9, atol=1e-7)
+    others = p.scatter(-1, found["logits_class"].long(), float("-inf")).logsumexp(-1, keepdim=True)
+    torch.testing.assert_close(found["logits_rest"], others, rtol=1e-9, atol=1e-7)
+
+
 @pytest.mark.parametrize(("dtype", "classes"), [("bfloat16", 257), ("bfloat16", 1001), ("float16", 21841)])
 def test_the_number_of_classes_is_exact_in_every_dtype(tmp_path, dtype, classes):
     logits = torch.zeros(4, classes)
