@@ -25,7 +25,7 @@ from tutelage.config.paths import conf_dir
 # Its own peak: what the system says of a child (ru_maxrss) begins with the memory of the process that starts it.
 REPORT = """
 import re, sys
-from tutelage.cli import main
+from tutelage.cli.main import main
 main()
 print(re.search("VmHWM.*", open("/proc/self/status").read()).group())
 print("imported:", *sorted({"torch", "lightning", "scipy", "sklearn"} & sys.modules.keys()))

@@ -4,7 +4,8 @@ transformers is imported when it is used: it comes with ``pip install 'tutelage[
 safetensors alone, and code that comes with a model is never run.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
@@ -175,14 +176,29 @@ def _from(
             made = _transformers().AutoConfig.from_pretrained(_place(str(pretrained)), **hub, **labels)
         if pretrained is None:
             return kind.from_config(made)
-        return kind.from_pretrained(
-            _place(str(pretrained)), config=made, use_safetensors=True, **hub, dtype="float32",
-            ignore_mismatched_sizes=num_classes is not None,
-        )  # fmt: skip
+        place = _place(str(pretrained))
+        with _without_bars() if Path(place).is_dir() else nullcontext():
+            return kind.from_pretrained(
+                place, config=made, use_safetensors=True, **hub, dtype="float32",
+                ignore_mismatched_sizes=num_classes is not None,
+            )  # fmt: skip
     except (OSError, ValueError, TypeError) as error:
         if pretrained is None:
             raise TutelageError(f"model=hf: {auto} can't be built from this config: {_line(error)}") from error
         raise _absent(str(pretrained), error) from error
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Context manager in which transformers draws no progress bars: a job loads a network from disk several times."""
+    logging = _transformers().utils.logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _plain(value: Any) -> Any:

@@ -81,6 +81,12 @@ def test_weights_come_from_a_folder(folder):
     assert torch.equal(other.net.bert.pooler.dense.weight, net.net.bert.pooler.dense.weight)
 
 
+def test_loading_from_a_folder_shows_no_bars_and_leaves_those_of_others(folder, capsys):
+    tapped(pretrained=str(folder), num_classes=3)
+    assert "Loading" not in capsys.readouterr().err
+    assert transformers.utils.logging.is_progress_bar_enabled()
+
+
 def test_the_config_of_a_folder_builds_the_same_network(folder):
     config = OmegaConf.to_container(OmegaConf.create(config_of(str(folder))))
     net = tapped(config=config, num_classes=3)
