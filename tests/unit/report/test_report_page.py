@@ -202,8 +202,8 @@ def test_without_control_teacher_or_predictions_it_says_so(tmp_path):
 def test_older_runs_without_answers_to_training_images(tmp_path):
     made_runs.run(tmp_path, 0, splits={"val": 60, "test": 120})
     text = " ".join(text for _, text in report(tmp_path, tmp_path / "report").texts)
-    assert "Not measured: no predictions of the teacher for training images were stored" in text
-    assert "On validation images" in text
+    assert "Not measured: no predictions of the teacher for training examples were stored" in text
+    assert "On validation examples" in text
 
 
 def test_a_hundred_classes_are_a_picture(tmp_path):

@@ -65,7 +65,7 @@ def _fidelity(cell: Cell, answers: Answers) -> Table:
         "split": text, "network": text, "accuracy, %": percent, "accuracy sd": spread, "NLL": number, "ECE": number,
         "agreement with teacher, %": percent, "agreement sd": spread, "KL from teacher, nats": number, "KL sd": number,
     }  # fmt: skip
-    caption = "Accuracy, calibration and fidelity by split (train: at most 10,000 images, as they are)"
+    caption = "Accuracy, calibration and fidelity by split (train: at most 10,000 examples, as they are)"
     return Table("fidelity", caption, columns, rows)
 
 

@@ -110,17 +110,17 @@ def _temperature(cell: Cell) -> float | None:
 
 def _train_and_test(cell: Cell, answers: Answers) -> Iterable[Block]:
     """Yields the teacher's accuracy on training and test data: one that is always right on the former adds little."""
-    label = "Has the teacher memorised its training images?"
+    label = "Has the teacher memorised its training examples?"
     train, test = (_mean_figures(cell, answers, "teacher", split) for split in ("train", "test"))
     if train is None or test is None:
         yield Text(_unmeasured("the teacher"), label=label)
         return
     gap = train["accuracy"] - test["accuracy"]
     sentence = (
-        f"It is right for {percent(train['accuracy'])} % of training images and {percent(test['accuracy'])} % of "
+        f"It is right for {percent(train['accuracy'])} % of training examples and {percent(test['accuracy'])} % of "
     )
-    sentence += f"test images ({points(gap)} points), with NLL {number(train['nll'])} and {number(test['nll'])}. "
-    sentence += "The student sees its outputs for training images only."
+    sentence += f"test examples ({points(gap)} points), with NLL {number(train['nll'])} and {number(test['nll'])}. "
+    sentence += "The student sees its outputs for training examples only."
     sentence += " There it is almost always right, so that only its uncertainty adds to the label." * (
         train["accuracy"] > _SURE
     )
@@ -136,13 +136,13 @@ def _capacity(cell: Cell, answers: Answers) -> Iterable[Block]:
         yield Text(_unmeasured("teacher or student"), label=label)
         return
     own, theirs = student["nll"], teacher["nll"]
-    sentence = f"On training images the student's loss (NLL) is {number(own)}, the teacher's {number(theirs)}: "
+    sentence = f"On training examples the student's loss (NLL) is {number(own)}, the teacher's {number(theirs)}: "
     sentence += f"a gap of {number(own - theirs)} nats. "
     sentence += f"Alone, the student reaches {number(control['nll'])}. " if control else ""
     tested = _mean_figures(cell, answers, "student", "test") or {}
     for one, where in ((student, "training"), (tested, "test")):
         if "kl_teacher" in one:
-            sentence += f"On {where} images the KL from the teacher's outputs is {number(one['kl_teacher'])} nats. "
+            sentence += f"On {where} examples the KL from the teacher's outputs is {number(one['kl_teacher'])} nats. "
     yield Text(sentence.strip(), label=label)
 
 
@@ -184,8 +184,8 @@ def _mean_figures(cell: Cell, answers: Answers, role: str, split: str) -> Mappin
 
 
 def _of(split: str) -> str:
-    return {"train": "training images", "val": "validation images (none of training were kept)"}[split]
+    return {"train": "training examples", "val": "validation examples (none of training were kept)"}[split]
 
 
 def _unmeasured(whose: str) -> str:
-    return f"Not measured: no predictions of {whose} for training images were stored (older runs, ensembles)."
+    return f"Not measured: no predictions of {whose} for training examples were stored (older runs, ensembles)."
