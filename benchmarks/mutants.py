@@ -1,18 +1,19 @@
 """Changes the code in small ways and counts how many changes the tests notice: ``make mutants``.
 
 For each chosen file a random sample of mutants is made: a comparison, an operator, a number or a boolean is changed,
-a condition is negated, a statement is left out. Each mutant is a copy of the package with one change, on which the unit
-tests that import the changed module are run until the first failure. The exit code is 1 if fewer than ``--least`` of
-the mutants of a group are killed.
+a condition is negated, a statement is left out. Each mutant is a copy of the package with one change, on which the
+tests of the changed module are run until the first failure; those that call the changed function come first. The exit
+code is 1 if fewer than ``--least`` of the mutants of a group are killed.
 
     python benchmarks/mutants.py --per-file 5                     all groups; hours on two cores
     python benchmarks/mutants.py --groups statistics --per-file 20
 """
 
 import argparse
-import ast
-import copy
+import functools
 import importlib
+import json
+import math
 import os
 import random
 import re
@@ -20,15 +21,18 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import pytest
+from changes import Mutant, mutants
 
 ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / "src" / "tutelage"
+PACKAGE, CONF = ROOT / "src" / "tutelage", ROOT / "conf"
 GROUPS = {
     "losses": ("losses/**/*.py",),
     "objective": ("objective.py",),
@@ -39,103 +43,104 @@ GROUPS = {
 LIMIT = 600.0  # seconds for the tests of one mutant; one that hangs is killed
 _QUIET = "ignore::pytest.PytestAssertRewriteWarning"  # plugins that were imported before the fork
 
-_COMPARE: dict[type[ast.cmpop], type[ast.cmpop]] = {
-    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
-    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
-}  # fmt: skip
-_BINARY: dict[type[ast.operator], type[ast.operator]] = {
-    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult, ast.FloorDiv: ast.Mult,
-    ast.Mod: ast.Mult, ast.MatMult: ast.Add, ast.BitAnd: ast.BitOr,
-}  # fmt: skip
+
+def tests_of(file: Path) -> list[Path]:
+    """Returns the files of tests that may notice a change of a module, its own first.
+
+    These are the files that import it, name it in a string or choose one of its yamls; where there is none, those of
+    the modules that import it.
+    """
+    found = _tests_that_name(file)
+    if not found:
+        users = [
+            p for p, text in _texts(PACKAGE, "*.py").items() if re.search(_imported(file), text) and p.stem[0] != "_"
+        ]
+        found = {test for user in users for test in _tests_that_name(user.relative_to(PACKAGE))}
+    return sorted(found, key=lambda path: (not path.stem.endswith(f"_{file.stem}"), "unit" not in path.parts, path))
+
+
+def _tests_that_name(file: Path) -> set[Path]:
+    yamls = [yaml for yaml, text in _texts(CONF, "*.yaml").items() if f"{_module(file)}." in text]
+    pattern = re.compile("|".join([_imported(file), *map(_choice, yamls)]))
+    return {path for path, text in _texts(ROOT / "tests", "test_*.py").items() if pattern.search(text)}
+
+
+def _module(file: Path) -> str:
+    return ".".join(["tutelage", *(file.parent if file.stem == "__init__" else file.with_suffix("")).parts])
+
+
+def _imported(file: Path) -> str:
+    package, _, name = _module(file).rpartition(".")
+    return rf"{re.escape(_module(file))}\b|from {re.escape(package)} import [^\n]*\b{name}\b"
+
+
+@functools.cache
+def _texts(folder: Path, pattern: str) -> dict[Path, str]:
+    return {path: path.read_text() for path in folder.rglob(pattern)}
+
+
+def _choice(yaml: Path) -> str:
+    group, _, name = str(yaml.relative_to(CONF).with_suffix("")).partition("/")
+    return rf"\b{group}={re.escape(name)}\b"
+
+
+class Seen:
+    """A plugin of pytest that writes which tests call each function of the package, and what every test takes.
+
+    Args:
+        package: its folder.
+        file: that is written when the tests have ended.
+    """
+
+    def __init__(self, package: Path, file: Path):
+        self.package, self.file = f"{package}{os.sep}", file.absolute()
+        self.calls: dict[str, list[str]] = {}
+        self.seconds: dict[str, float] = {}
+        self.failed: list[str] = []
+        self._called: set[tuple[str, int]] = set()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        """Notes the calls of a test and of its fixtures."""
+        self._called.clear()
+        threading.settrace(self._note)
+        sys.settrace(self._note)
+        try:
+            return (yield)
+        finally:
+            sys.settrace(None)
+            threading.settrace(None)
+            for name, line in self._called:
+                if name.startswith(self.package):
+                    self.calls.setdefault(f"{name.removeprefix(self.package)}:{line}", []).append(item.nodeid)
+
+    def _note(self, frame: FrameType, event: str, argument: object) -> None:
+        self._called.add((frame.f_code.co_filename, frame.f_code.co_firstlineno))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Notes what a test took, and whether it failed."""
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+        if report.failed:
+            self.failed.append(report.nodeid)
+
+    def pytest_sessionfinish(self) -> None:
+        """Writes it all."""
+        self.file.write_text(json.dumps({"calls": self.calls, "seconds": self.seconds, "failed": self.failed}))
 
 
 @dataclass(frozen=True)
-class Mutant:
-    """One changed file.
+class Only:
+    """A plugin of pytest that leaves out all other tests."""
 
-    Attributes:
-        file: relative to the package.
-        line: of the change.
-        change: before → after.
-        source: the whole file, changed.
-    """
+    tests: frozenset[str]
 
-    file: Path
-    line: int
-    change: str
-    source: str
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Takes the tests."""
+        items[:] = [item for item in items if item.nodeid in self.tests]
 
 
-def mutants(file: Path) -> Iterator[Mutant]:
-    """Yields every mutant of a file; docstrings, annotations and messages of errors are left alone."""
-    tree = ast.parse(file.read_text())
-    nodes = [node for node in ast.walk(tree) if not isinstance(node, ast.expr_context)]
-    for index, node in enumerate(nodes):
-        changed = copy.deepcopy(tree)
-        twin = [other for other in ast.walk(changed) if not isinstance(other, ast.expr_context)][index]
-        if _is_text(tree, node) or not _change(twin):
-            continue
-        before, after = ast.unparse(node), ast.unparse(twin)
-        yield Mutant(
-            file.relative_to(PACKAGE), node.lineno, f"{_short(before)} → {_short(after)}", ast.unparse(changed)
-        )
-
-
-def _change(node: ast.AST) -> bool:
-    """Changes ``node`` in place; False where there is nothing to change."""
-    match node:
-        case ast.Compare(ops=[op, *_]) if type(op) in _COMPARE:
-            node.ops[0] = _COMPARE[type(op)]()
-        case ast.BinOp(op=op) if type(op) in _BINARY:
-            node.op = _BINARY[type(op)]()
-        case ast.Constant(value=bool() as value):
-            node.value = not value
-        case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
-            node.value = value + 1
-        case ast.BoolOp(op=op):
-            node.op = ast.Or() if isinstance(op, ast.And) else ast.And()
-        case ast.If(test=test) | ast.IfExp(test=test):
-            node.test = ast.UnaryOp(ast.Not(), test)
-        case ast.UnaryOp(op=ast.USub()):
-            node.op = ast.UAdd()
-        case ast.For(body=[_, _, *_]) | ast.With(body=[_, _, *_]):
-            node.body.pop()
-        case _:
-            return False
-    ast.fix_missing_locations(node)
-    return True
-
-
-def _is_text(tree: ast.AST, node: ast.AST) -> bool:
-    """Checks whether a node has no line, or lies in a message, an annotation or a default that only describes."""
-    if not hasattr(node, "lineno"):
-        return True
-    for parent in ast.walk(tree):
-        inside = isinstance(parent, ast.Raise | ast.AnnAssign | ast.JoinedStr | ast.arg)
-        inside |= isinstance(parent, ast.keyword) and parent.arg == "strict"  # an assertion that never fails
-        inside |= isinstance(parent, ast.If) and ast.unparse(parent.test) == "TYPE_CHECKING"
-        if inside and any(child is node for child in ast.walk(parent)):
-            return True
-    return False
-
-
-def _short(code: str) -> str:
-    line = " ".join(code.split())
-    return line if len(line) <= 60 else f"{line[:57]}…"
-
-
-def tests_of(file: Path) -> list[str]:
-    """Returns the unit tests that import a module of the package or name it in a string."""
-    parts = file.parent.parts if file.stem == "__init__" else file.with_suffix("").parts
-    module = ".".join(["tutelage", *parts])
-    package, _, name = module.rpartition(".")
-    pattern = re.compile(rf"{re.escape(module)}\b|from {re.escape(package)} import [^\n]*\b{name}\b")
-    found = [path for path in (ROOT / "tests" / "unit").rglob("test_*.py") if pattern.search(path.read_text())]
-    return [str(path) for path in sorted(found, key=lambda path: (not path.stem.endswith(f"_{name}"), path))]
-
-
-def passes(overlay: Path, tests: list[str]) -> bool | None:
-    """Runs the tests on the copy of the package in ``overlay``; None if they hang.
+def passes(overlay: Path, arguments: Sequence[str], plugin: object, limit: float) -> bool:
+    """Runs tests on the copy of the package in ``overlay``; False if one fails or they take longer than the limit.
 
     They run in a fork of this process, which has imported what takes seconds. Nothing of the package is imported here.
     """
@@ -149,28 +154,62 @@ def passes(overlay: Path, tests: list[str]) -> bool | None:
         nowhere = os.open(os.devnull, os.O_RDWR)
         for stream in range(3):
             os.dup2(nowhere, stream)
-        os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-W", _QUIET, *tests]))
-    end = time.monotonic() + LIMIT
+        options = ["-q", "-p", "no:cacheprovider", "-W", _QUIET]
+        os._exit(pytest.main([*options, *arguments], plugins=[plugin]))
+    end = time.monotonic() + limit
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
-            return status == 0
+            return os.waitstatus_to_exitcode(status) in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
         if time.monotonic() > end:
             os.killpg(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            return None
+            return False
         time.sleep(0.05)
 
 
-def is_killed(mutant: Mutant, overlay: Path, tests: list[str]) -> bool:
-    """Checks whether a test fails on a copy of the package with the mutant in it."""
-    target = overlay / "tutelage" / mutant.file
-    original = target.read_text()
-    target.write_text(mutant.source)
-    try:
-        return not passes(overlay, tests)
-    finally:
-        target.write_text(original)
+class Tests:
+    """The tests of some modules.
+
+    Args:
+        overlay: the copy of the package.
+        files: module → the files of its tests.
+        slow: takes the tests that are marked ``slow`` as well.
+        seen: holds what an earlier run saw; written where it does not exist.
+    """
+
+    def __init__(self, overlay: Path, files: dict[Path, list[Path]], slow: bool, seen: Path):
+        self.overlay, self.files = overlay, files
+        self.marks = ["-m", "not long and not cluster"] if slow else []
+        if not seen.exists():
+            every = sorted({str(test) for tests in files.values() for test in tests})
+            passes(overlay, [*self.marks, *every], Seen(overlay / "tutelage", seen), math.inf)
+        found = json.loads(seen.read_text())
+        self.calls, self.seconds, self.failed = found["calls"], found["seconds"], set(found["failed"])
+
+    def of(self, file: Path) -> list[str]:
+        """Returns the tests of a module, in their order."""
+        chosen = {str(test.relative_to(ROOT)): i for i, test in enumerate(self.files[file])}
+        tests = [test for test in self.seconds if test.partition("::")[0] in chosen and test not in self.failed]
+        return sorted(tests, key=lambda test: chosen[test.partition("::")[0]])
+
+    def kill(self, file: Path, mutant: Mutant) -> bool:
+        """Checks whether a test fails with the mutant: one that calls the function first, then any of the module's."""
+        target = self.overlay / "tutelage" / file
+        original = target.read_text()
+        target.write_text(mutant.source)
+        tests = self.of(file)
+        calling = set(self.calls.get(f"{file}:{mutant.function}", ()))
+        first = [test for test in tests if test in calling]
+        try:
+            return self._fail(first) or self._fail([test for test in tests if test not in calling])
+        finally:
+            target.write_text(original)
+
+    def _fail(self, tests: list[str]) -> bool:
+        files = dict.fromkeys(test.partition("::")[0] for test in tests)
+        limit = max(LIMIT, 20 * sum(self.seconds[test] for test in tests))
+        return bool(tests) and not passes(self.overlay, ["-x", *self.marks, *files], Only(frozenset(tests)), limit)
 
 
 def main() -> int:
@@ -181,7 +220,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     parser.add_argument("--least", type=float, default=0.95, help="share that must be killed")
     parser.add_argument("--tests", type=int, help="the most files of tests for a module, its own first; all by default")
+    parser.add_argument("--slow", action="store_true", help="also the tests that are marked slow")
     parser.add_argument("--files", nargs="*", default=[""], help="parts of the paths of the files to take")
+    parser.add_argument("--seen", type=Path, help="folder that keeps what the tests call, for further draws")
     chosen = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     for name in ("torch", "torchvision", "lightning", "torchmetrics", "omegaconf", "sklearn.datasets"):
@@ -190,28 +231,33 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         overlay = Path(folder)
         shutil.copytree(ROOT / "src", overlay, dirs_exist_ok=True)
-        shutil.copytree(ROOT / "conf", overlay / "tutelage" / "conf")
+        shutil.copytree(CONF, overlay / "tutelage" / "conf")
         for group in chosen.groups:
-            killed = total = 0
-            for file in sorted(path for pattern in GROUPS[group] for path in PACKAGE.glob(pattern)):
-                own = file.relative_to(PACKAGE)
-                if not any(part in str(own) for part in chosen.files):
-                    continue
-                found, tests = list(mutants(file)), tests_of(own)[: chosen.tests]
-                if found and tests and not passes(overlay, tests):
-                    print(f"{own}: its tests fail without a mutant, so nothing is known: {' '.join(tests)}", flush=True)
-                    enough = False
-                    continue
-                before = killed, total
-                for mutant in random.Random(chosen.seed).sample(found, min(chosen.per_file, len(found))):
-                    dead = bool(tests) and is_killed(mutant, overlay, tests)
-                    killed, total = killed + dead, total + 1
-                    if not dead:
-                        print(f"survived: {mutant.file}:{mutant.line} {mutant.change}", flush=True)
-                print(f"{own}: {killed - before[0]} of {total - before[1]}", flush=True)
+            killed, total = _group(group, overlay, chosen)
             enough &= killed >= chosen.least * total
             print(f"{group}: {killed} of {total} killed", flush=True)
     return int(not enough)
+
+
+def _group(group: str, overlay: Path, chosen: argparse.Namespace) -> tuple[int, int]:
+    """Returns how many mutants of a group are killed, and of how many."""
+    paths = sorted(path for pattern in GROUPS[group] for path in PACKAGE.glob(pattern))
+    files = [path for path in paths if any(part in str(path.relative_to(PACKAGE)) for part in chosen.files)]
+    found = {path.relative_to(PACKAGE): made for path in files if (made := mutants(path))}
+    seen = (chosen.seen or overlay) / f"{group}.json"
+    tests = Tests(overlay, {file: tests_of(file)[: chosen.tests] for file in found}, chosen.slow, seen)
+    for test in tests.failed:
+        print(f"fails without a mutant, so that it is left out: {test}", flush=True)
+    killed = total = 0
+    for file, made in found.items():
+        drawn = [make() for make in random.Random(chosen.seed).sample(made, min(chosen.per_file, len(made)))]
+        dead = [tests.kill(file, mutant) for mutant in drawn]
+        for mutant, is_dead in zip(drawn, dead, strict=True):
+            if not is_dead:
+                print(f"survived: {file}:{mutant.line} {mutant.change}", flush=True)
+        killed, total = killed + sum(dead), total + len(dead)
+        print(f"{file}: {sum(dead)} of {len(dead)}", flush=True)
+    return killed, total
 
 
 if __name__ == "__main__":

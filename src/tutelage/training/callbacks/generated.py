@@ -64,7 +64,7 @@ def grid(images: Tensor) -> Tensor:
     """Returns images [n, C, H, W] in [0, 1] as one of 8 columns, [C, height, width] uint8; white where none is left."""
     images = torch.cat([images, images.new_ones(-len(images) % _SIDE, *images.shape[1:])])
     framed = torch.nn.functional.pad((images * 255).round().byte(), (0, _GAP, 0, _GAP), value=255)
-    rows = framed.unflatten(0, (_SIDE, -1)).permute(2, 0, 3, 1, 4)  # C, row, height, column, width
+    rows = framed.unflatten(0, (-1, _SIDE)).permute(2, 0, 3, 1, 4)  # C, row, height, column, width
     return rows.flatten(3, 4).flatten(1, 2)[:, :-_GAP, :-_GAP]
 
 

@@ -1,0 +1,136 @@
+"""What every loss says of itself, keeps in a state, and does without arguments."""
+
+import inspect
+import math
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+from torch import nn
+
+from tutelage import losses
+from tutelage.config.paths import conf_dir
+from tutelage.losses.base import Loss
+
+CLASSES: dict[str, type[nn.Module]] = {name: getattr(losses, name) for name in losses.__all__}
+
+FACTS = {
+    ("least_rows", 2): {
+        "CC", "DiffKD", "GKD", "ITRD", "LSP", "MHGD", "NormDirection", "OFAStages", "PKT", "ReviewKD", "SemCKD", "SP",
+        "SRD", "SRRL",
+    },
+    ("least_rows", 3): {"IRG", "RKD"},
+    ("takes_unlabelled", True): {"BernoulliKL", "BinaryCrossEntropy", "CRD", "SquaredError", "WeightedCrossEntropy"},
+    ("counts_over_ranks", True): {
+        "BernoulliKL", "BinaryCrossEntropy", "SquaredError", "TinyBERTAttention", "TinyBERTStates",
+        "WeightedCrossEntropy",
+    },
+    ("same_on_ranks", True): {"Balance", "CRD", "CTKD", "KDCL", "PSKD"},
+    ("fixed_graph", True): {"CTKD", "KDCL", "PSKD"},
+    ("over_classes", True): {
+        "AKL", "Balance", "BYOT", "ClassBalance", "Codistillation", "CTKD", "DIST", "DKD", "DTKD", "Dustbin",
+        "ElementKL", "JSD", "KDCL", "LeafLabels", "LeafSoftTarget", "LSKD", "MLKD", "MutualLearning", "NKD", "OFA",
+        "OFAStages", "ONE", "OneHot", "PSKD", "ReverseKL", "RLD", "SDD", "SkewKL", "SkewReverseKL", "SKD",
+        "SoftTarget", "TfKDReg", "TotalVariation", "TTM", "ULD", "USKD", "WSLD", "WTTM",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("fact", "value"), FACTS)
+def test_what_losses_say_of_themselves(fact: str, value: Any):
+    plain = getattr(Loss, fact)
+    assert plain != value
+    assert {name for name, kind in CLASSES.items() if getattr(kind, fact, plain) == value} == FACTS[fact, value]
+    assert {getattr(kind, fact, plain) for kind in CLASSES.values()} == {
+        plain,
+        *(known for own, known in FACTS if own == fact),
+    }
+
+
+NEEDED: dict[str, dict[str, Any]] = {
+    "Dustbin": {"classes": [0, 1]},
+    "FusedLinear": {"loss": losses.SoftTarget()},
+    "MiniLM": {"heads": 2},
+    "NormDirection": {"num_classes": 5},
+    "OFAStages": {"num_classes": 5},
+    "SDD": {"loss": losses.SoftTarget()},
+    "SemCKD": {"batch": 4},
+    "TinyBERTAttention": {"heads": 2},
+    "USKD": {"num_classes": 5},
+    "WeightedCrossEntropy": {"class_weights": [1.0, 2.0]},
+}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_no_argument_is_in_a_state(name: str):
+    """So that a sweep over it can go on from the same state, and a state of an older default changes nothing."""
+    kind = CLASSES[name]
+    made = kind(**NEEDED.get(name, {}))
+    assert not {key.rpartition(".")[2] for key in made.state_dict()} & set(inspect.signature(kind).parameters)
+
+
+def test_an_unknown_loss_is_no_attribute():
+    with pytest.raises(AttributeError, match=r"module .tutelage.losses. has no attribute 'SoftTargets'"):
+        losses.SoftTargets  # noqa: B018
+    assert {"SoftTarget", "WTTM", "__doc__"} <= set(dir(losses))
+
+
+# -- defaults ---------------------------------------------------------------------------------------------------------
+
+OTHER = {  # argument of a loss whose yaml has another value: it is that of a method or a kind of data
+    "cc.CC.dim", "data_free/dfq.ClassBalance.base", "fitnet.FitNet.rectify", "mgd.MGD.channels", "mgd.MGD.ratio",
+    "sdd.SDD.labelled", "segmentation/cwd.CWD.channels_last", "wttm.WTTM.temperature",
+    *(
+        f"{loss}.SoftTarget.temperature"
+        for loss in ("data_free/dfq", "segmentation/pixelwise", "srd", "text/distilbert", "text/pkd")
+    ),
+}  # fmt: skip
+SETTING = re.compile(r"\$\{setting:\$\{loss\.setting\},cifar,([^,}]+),imagenet,([^,}]+)\}")
+
+
+def nodes(node: Any) -> Iterator[dict[str, Any]]:
+    """Yields the losses of a config."""
+    for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from nodes(value)
+    if isinstance(node, dict) and str(node.get("_target_")).startswith("tutelage.losses."):
+        yield node
+
+
+def given(value: Any, config: dict[str, Any]) -> list[Any]:
+    """Returns the values that an argument of a yaml has by itself; none where they come from elsewhere."""
+    text = str(value)
+    if own := re.fullmatch(r"\$\{loss\.(\w+)\}", text):
+        return given(config[own[1]], config) if own[1] in config else []
+    if found := SETTING.fullmatch(text):
+        return [float(one) for one in found.groups()]
+    return [] if "${" in text else [tuple(value) if isinstance(value, list) else value]
+
+
+def same(one: Any, other: Any) -> bool:
+    numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (one, other))
+    return math.isclose(one, other, rel_tol=1e-6) if numbers else one == other
+
+
+def test_defaults_are_the_values_of_the_yamls():
+    """A loss made in Python is that of the command line, of one of its settings."""
+    differ, compared = set(), 0
+    for file in sorted(Path(conf_dir(), "loss").rglob("*.yaml")):
+        config = OmegaConf.to_container(OmegaConf.load(file))
+        for node in nodes(config):
+            module, _, name = node["_target_"].rpartition(".")
+            parameters = inspect.signature(getattr(import_module(module), name)).parameters
+            for argument, value in node.items():
+                if argument.startswith("_") or not (values := given(value, config)):
+                    continue
+                if (default := parameters[argument].default) is inspect.Parameter.empty:
+                    continue
+                compared += 1
+                if not any(same(one, default) for one in values):
+                    choice = file.relative_to(Path(conf_dir(), "loss")).with_suffix("")
+                    differ.add(f"{choice}.{name}.{argument}")
+    assert differ == OTHER
+    assert compared > 90
