@@ -47,8 +47,8 @@ _QUIET = "ignore::pytest.PytestAssertRewriteWarning"  # plugins that were import
 def tests_of(file: Path) -> list[Path]:
     """Returns the files of tests that may notice a change of a module, its own first.
 
-    These are the files that import it, name it in a string or choose one of its yamls; where there is none, those of
-    the modules that import it.
+    These are the files that import it or the package that it is in, name it in a string or choose one of its yamls;
+    where there is none, those of the modules that import it.
     """
     found = _tests_that_name(file)
     if not found:
@@ -61,7 +61,8 @@ def tests_of(file: Path) -> list[Path]:
 
 def _tests_that_name(file: Path) -> set[Path]:
     yamls = [yaml for yaml, text in _texts(CONF, "*.yaml").items() if f"{_module(file)}." in text]
-    pattern = re.compile("|".join([_imported(file), *map(_choice, yamls)]))
+    package = rf"from tutelage import [^\n]*\b{file.parts[0]}$"
+    pattern = re.compile("|".join([_imported(file), package, *map(_choice, yamls)]), re.MULTILINE)
     return {path for path, text in _texts(ROOT / "tests", "test_*.py").items() if pattern.search(text)}
 
 
@@ -72,6 +73,10 @@ def _module(file: Path) -> str:
 def _imported(file: Path) -> str:
     package, _, name = _module(file).rpartition(".")
     return rf"{re.escape(_module(file))}\b|from {re.escape(package)} import [^\n]*\b{name}\b"
+
+
+def _among(parts: Sequence[str], tests: list[Path]) -> list[Path]:
+    return [test for test in tests if any(part in str(test) for part in parts)] or tests
 
 
 @functools.cache
@@ -199,10 +204,10 @@ class Tests:
         original = target.read_text()
         target.write_text(mutant.source)
         tests = self.of(file)
-        calling = set(self.calls.get(f"{file}:{mutant.function}", ()))
-        first = [test for test in tests if test in calling]
+        calling = self.calls.get(f"{file}:{mutant.function}", [])
+        first = dict.fromkeys(test for test in [*tests, *calling] if test in calling and test not in self.failed)
         try:
-            return self._fail(first) or self._fail([test for test in tests if test not in calling])
+            return self._fail([*first]) or self._fail([test for test in tests if test not in first])
         finally:
             target.write_text(original)
 
@@ -219,7 +224,7 @@ def main() -> int:
     parser.add_argument("--per-file", type=int, default=5, help="mutants a file, drawn at random")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     parser.add_argument("--least", type=float, default=0.95, help="share that must be killed")
-    parser.add_argument("--tests", type=int, help="the most files of tests for a module, its own first; all by default")
+    parser.add_argument("--among", nargs="*", default=[""], help="parts of the paths of the files of tests to take")
     parser.add_argument("--slow", action="store_true", help="also the tests that are marked slow")
     parser.add_argument("--files", nargs="*", default=[""], help="parts of the paths of the files to take")
     parser.add_argument("--seen", type=Path, help="folder that keeps what the tests call, for further draws")
@@ -245,7 +250,7 @@ def _group(group: str, overlay: Path, chosen: argparse.Namespace) -> tuple[int, 
     files = [path for path in paths if any(part in str(path.relative_to(PACKAGE)) for part in chosen.files)]
     found = {path.relative_to(PACKAGE): made for path in files if (made := mutants(path))}
     seen = (chosen.seen or overlay) / f"{group}.json"
-    tests = Tests(overlay, {file: tests_of(file)[: chosen.tests] for file in found}, chosen.slow, seen)
+    tests = Tests(overlay, {file: _among(chosen.among, tests_of(file)) for file in found}, chosen.slow, seen)
     for test in tests.failed:
         print(f"fails without a mutant, so that it is left out: {test}", flush=True)
     killed = total = 0
