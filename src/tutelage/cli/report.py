@@ -14,8 +14,9 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="a run's folder, or one above several")
     parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="where to write (default: DIR/report)")
     parser.add_argument(
-        "--weights", choices=("last", "best"), default="last",
-        help="which weights to report: last, or each network's best epoch on validation (default: last)",
+        "--weights", choices=("last", "best", "average"), default="last",
+        help="which weights to report: last, each network's best epoch on validation, or its average of the best ones "
+        "(callbacks=average_best; default: last)",
     )  # fmt: skip
     parser.add_argument(
         "--trust", action="append", default=[], metavar="PACKAGE",

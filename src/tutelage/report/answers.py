@@ -30,7 +30,7 @@ class Answers:
     """Reads predictions and caches the most recent ones.
 
     Args:
-        weights: which weights of control and student: ``last`` or ``best``.
+        weights: which weights of control and student: ``last``, ``best`` or ``average``.
     """
 
     def __init__(self, weights: str):

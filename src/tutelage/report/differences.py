@@ -24,7 +24,7 @@ def differences(cell: Cell, task: str, weights: str, trusted: Iterable[str] = ()
     Args:
         cell: of the report.
         task: its name.
-        weights: of the student: ``last`` or ``best``.
+        weights: of the student: ``last``, ``best`` or ``average``.
         trusted: packages whose data sets may be built.
     """
     seed, run = next(iter(cell.runs.items()))

@@ -32,7 +32,7 @@ def write_report(
     Args:
         runs: the runs to report.
         output: folder of the report.
-        weights: which weights of control and student: ``last`` or ``best``.
+        weights: which weights of control and student: ``last``, ``best`` or ``average``.
         trusted: the user's packages whose data sets the runs' configs may name (:mod:`tutelage.config.trust`).
         images: whether to show test images; only they need the data and PyTorch.
 
@@ -88,6 +88,7 @@ def make_report(runs: Sequence[Run], weights: str, trusted: Iterable[str] = (), 
         TutelageError: there is no run, or none with metrics.
     """
     sweep = sort_runs(runs)
+    _check_weights(sweep, weights)
     found = standings(sweep, weights)
     best = choose(found)
     if best is None:
@@ -100,6 +101,16 @@ def make_report(runs: Sequence[Run], weights: str, trusted: Iterable[str] = (), 
     else:  # confusion, calibration and dark knowledge are of one class an example
         sections.append(all_figures(sweep, best, weights, trusted, images))
     return Report(title, subtitle(sweep), [*sections, provenance(sweep, answers.problems)])
+
+
+def _check_weights(sweep: Sweep, weights: str) -> None:
+    networks = [(run, run.metrics.get(role)) for run in sweep.runs for role in ("control", "student")]
+    lacking = list(dict.fromkeys(run.folder for run, network in networks if network and weights not in network))
+    if lacking:
+        raise TutelageError(
+            f"--weights {weights}: {len(lacking)} of {plural(len(sweep.runs), 'run')} have none of student or control, "
+            f"which callbacks=average_best makes, such as {lacking[0]}"
+        )
 
 
 def subtitle(sweep: Sweep) -> str:

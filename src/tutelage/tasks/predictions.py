@@ -149,7 +149,7 @@ def read_saved(folder: Path, weights: str, split: str) -> Saved | None:
 
     Args:
         folder: folder of the stage.
-        weights: last or best.
+        weights: last, best or average.
         split: train, val or test.
 
     Returns:
@@ -172,7 +172,7 @@ def read_predictions(folder: Path, weights: str, split: str) -> SavedPredictions
 
     Args:
         folder: of the stage.
-        weights: last or best.
+        weights: last, best or average.
         split: train, val or test.
 
     Returns:

@@ -11,6 +11,7 @@ import made_runs
 import pytest
 
 from tutelage.cli.report import main
+from tutelage.errors import TutelageError
 from tutelage.report.runs import read_runs
 from tutelage.report.write import write_report
 from tutelage.runtime import manifest
@@ -222,6 +223,23 @@ def test_best_weights_are_another_report(tmp_path):
     (folder / "metrics.json").write_text(json.dumps(metrics))
     assert "43.21" not in report(tmp_path, tmp_path / "last").within("td")
     assert "43.21" in report(tmp_path, tmp_path / "best", weights="best").within("td")
+
+
+def test_the_average_of_the_best_is_a_report_where_every_run_has_one(tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(made_runs, "WEIGHTS", ("last", "best", "average"))
+        patched.setitem(made_runs.FACTS, "epoch", {"last": 2, "best": 1, "average": 1})
+        folder = made_runs.run(tmp_path, 0)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["student"]["average"]["test"]["accuracy"] = 0.4321
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    assert "43.21" not in report(tmp_path, tmp_path / "last").within("td")
+    found = report(tmp_path, tmp_path / "average", weights="average")
+    assert "43.21" in found.within("td")
+    assert "the average of the epochs of each network that were best on validation" in " ".join(found.within("p"))
+    made_runs.run(tmp_path, 1)
+    with pytest.raises(TutelageError, match=r"--weights average: 1 of 2 runs have none of .*, such as .*seed=1"):
+        report(tmp_path, tmp_path / "more", weights="average")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def all_figures(
     Args:
         sweep: of the report.
         best: the chosen cell.
-        weights: of control and student: ``last`` or ``best``.
+        weights: of control and student: ``last``, ``best`` or ``average``.
         trusted: packages whose data sets may be built.
         images: whether to show test examples on which teacher and student differ.
     """

@@ -150,7 +150,10 @@ def _p(value: float | None) -> str:
 
 
 def _choice(found: Sequence[CellStatistics], best: CellStatistics, weights: str) -> str:
-    of = {"last": "the last weights", "best": "the epoch of each network that was best on validation"}[weights]
+    of = {
+        "last": "the last weights", "best": "the epoch of each network that was best on validation",
+        "average": "the average of the epochs of each network that were best on validation",
+    }[weights]  # fmt: skip
     message = f"All figures are of {of}. "
     if len(found) > 1:
         kind = best.figures.main

@@ -154,7 +154,8 @@ def _of_chain(sweep: Sweep, weights: str) -> list[list[Any]]:
     groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for run in sweep.runs:
         for name, entry in (run.metrics.get("chain") or {}).items():
-            groups.setdefault((name, entry["parameters"]), []).append(entry)
+            if weights in entry:  # not each has an average
+                groups.setdefault((name, entry["parameters"]), []).append(entry)
     rows = []
     for (name, _), entries in groups.items():
         value = fmean(entry[weights]["test"][sweep.figures.headline] for entry in entries)
