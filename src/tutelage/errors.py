@@ -6,6 +6,7 @@ import os
 import re
 import traceback
 from collections.abc import Iterable
+from typing import Any
 
 import yaml
 from hydra.errors import CompactHydraException, InstantiationException, OverrideParseException
@@ -188,6 +189,18 @@ def _with_advice(error: BaseException, message: str) -> str | None:
     return None
 
 
+_OF_IMAGES = ("data.augment", "data.mix", "data.inputs", "data.derived", "data.mean", "data.std")
+
+
+def _of_a_key(message: str, key: str, node: Any) -> str:
+    """Returns what Hydra says of a key that a section does not have, with what helps."""
+    path = message.partition("'")[2].partition("'")[0]
+    if path in _OF_IMAGES:
+        return f"{path} is a key of data of images (docs/data.md); {node.get('_target_')} has none of this name"
+    hint = own_class(path.partition(".")[0]) if path.endswith("._target_") else nearest(key, node)
+    return f"{message}\n{key!r}: {hint}"
+
+
 def explain(error: BaseException) -> str:
     """Returns the error's message, or its cause's where Hydra failed to build a part of the config.
 
@@ -211,9 +224,7 @@ def explain(error: BaseException) -> str:
     node = getattr(cause, "parent_node", None)
     key = str(getattr(cause, "key", "") or "")
     if "Could not override" in message and node is not None and key:
-        path = message.partition("'")[2].partition("'")[0]
-        hint = own_class(path.partition(".")[0]) if path.endswith("._target_") else nearest(key, node)
-        return f"{message}\n{key!r}: {hint}"
+        return _of_a_key(message, key, node)
     for choice, extra in _EXTRAS.items():
         if f"'hydra/{choice}'" in message:
             return f"{message}\n{choice} needs an extra: pip install 'tutelage[{extra}]'"

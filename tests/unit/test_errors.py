@@ -36,6 +36,15 @@ def test_explain_names_the_nearest_key():
     assert explain(error).endswith("'temprature': did you mean 'temperature'?")
 
 
+def test_a_key_of_images_is_none_of_other_data(main):
+    said = main("distill", "data=diabetes", "data.mix={_target_: tutelage.data.mix.Mix}")
+    assert said.code == 1
+    assert (
+        "data.mix is a key of data of images (docs/data.md); tutelage.data.diabetes.Diabetes has none" in said.message
+    )
+    assert "append" not in said.message
+
+
 def test_explain_names_the_nearest_choice():
     error = MissingConfigException("Could not find 'loss/soft_targt'", "loss/soft_targt", ["soft_target", "hard"])
     assert explain(error).endswith("'soft_targt': did you mean 'soft_target'?")

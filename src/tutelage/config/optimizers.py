@@ -1,5 +1,6 @@
 """Builds a training's optimizer, and tries it with its schedule before anything is trained."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -18,6 +19,45 @@ from tutelage.training.schedule_length import (
     length,
     watching,
 )
+
+# Arguments that optimizers of libraries take unchecked, or refuse in words without a key: what they are, and whether a
+# number fits. None is left to the optimizer.
+_NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "weight_decay": ("a number ≥ 0", lambda x: x >= 0),
+    "max_grad_norm": ("a number > 0, or null", lambda x: x > 0),
+    "momentum": ("a number ≥ 0 and < 1", lambda x: 0 <= x < 1),
+    "betas": ("numbers ≥ 0 and < 1", lambda x: 0 <= x < 1),
+    "eps": ("a number > 0", lambda x: x > 0),
+}
+_SWITCHES = (
+    "always_adapt", "amsgrad", "bias_correction", "caution", "corrected_weight_decay", "decoupled_decay",
+    "grad_averaging", "maximize", "nesterov", "trust_clip",
+)  # fmt: skip
+
+
+def check_settings(section: Mapping[Any, Any] | None, place: str) -> None:
+    """Checks the arguments of an optimizer that are common, and those of its groups.
+
+    Args:
+        section: ``optimizer`` of the config or of a stage, or one of its groups.
+        place: its key.
+
+    Raises:
+        TutelageError: names the key.
+    """
+    given = section or {}
+    for name, (kind, fits) in _NUMBERS.items():
+        value = given.get(name)
+        numbers: Any = [] if value is None else [value] if isinstance(value, int | float | str) else value
+        if not all(type(x) in (int, float) and fits(x) for x in numbers):
+            raise TutelageError(f"{place}.{name} must be {kind}; found {value}")
+    for name in _SWITCHES:
+        if not isinstance(given.get(name), bool | None):
+            raise TutelageError(f"{place}.{name} must be true or false; found {given[name]!r}")
+    groups = given.get("groups")
+    for pattern, settings in groups.items() if isinstance(groups, Mapping) else ():
+        if isinstance(settings, Mapping):
+            check_settings(settings, f"{place}.groups.{pattern}")
 
 
 def optimizer(stage: DictConfig) -> Any:

@@ -11,6 +11,7 @@ from omegaconf.errors import InterpolationKeyError
 
 from tutelage.config.arguments import check_arguments, targets
 from tutelage.config.loss_conflicts import check_mixed, check_together
+from tutelage.config.optimizers import check_settings
 from tutelage.config.plan import JobPlan, phases_of, plan_job, resolved, stages_of
 from tutelage.config.trainer_arguments import check_callbacks, check_trainer
 from tutelage.config.turns import check_turns
@@ -125,6 +126,7 @@ def _check_values(cfg: DictConfig) -> None:
         number(cfg, f"{key}.max_epochs", low=1, whole=True)
     for place in ("", *(f"stages.{name}." for name in cfg.stages)):
         number(cfg, f"{place}optimizer.lr", above=0.0)
+        check_settings(OmegaConf.select(cfg, f"{place}optimizer"), f"{place}optimizer")
         _check_schedule(cfg, f"{place}scheduler.scheduler")
     number(cfg, "trainer.limit_val_batches", above=0.0)
     number(cfg, "trainer.log_every_n_steps", low=1, whole=True)
