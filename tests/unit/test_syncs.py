@@ -55,6 +55,10 @@ AUGMENTED = (
 )
 CASES = {
     "augmentation": AUGMENTED,
+    "mixed images in several views": (
+        *AUGMENTED, "data.mix={_target_: tutelage.data.mix.Mix}",
+        "data.sampler={_target_: tutelage.data.samplers.Repeated}",
+    ),
     "dropout, max-norm and a schedule by step": (
         "student.net.dropout=0.5", "callbacks=max_norm", "scheduler=cosine", "scheduler.interval=step",
     ),

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils.data import get_worker_info
 
 from tutelage import seeding
-from tutelage.data.chance import Chance, drawn
+from tutelage.data.chance import Chance, Views, drawn
 from tutelage.errors import TutelageError
 from tutelage.runtime import devices
 from tutelage.types import NO_LABEL
@@ -121,13 +121,13 @@ class Augment:
         """Returns the augmentations that make input ``number`` of a view: the same, drawn independently."""
         return Augment(self.steps, seeding.derive_seed(self.seed, "input", number), self.views)
 
-    def read(self, pixels: Pixels, keys: Tensor, view: int | Tensor) -> Tensor:
+    def read(self, pixels: Pixels, keys: Tensor, view: int | Views) -> Tensor:
         """Reads and augments the examples ``keys`` [B]; a crop is taken of the original images where these are files.
 
         Args:
             pixels: images by key.
             keys: [B] int64.
-            view: the number of the view, or one for each example [B].
+            view: the number of the view, or that of each example.
 
         Returns:
             [B, C, H, W].
@@ -144,7 +144,7 @@ class Augment:
             found[rows[0] : rows[-1] + 1] = some
         return pixels[keys] if found is None else found
 
-    def _cropped(self, pixels: Croppable, keys: Tensor, view: int | Tensor) -> Tensor:
+    def _cropped(self, pixels: Croppable, keys: Tensor, view: int | Views) -> Tensor:
         (crop, own), *others = self._drawn(keys, view)
         assert isinstance(crop, Crop)
         images = pixels.cropped(keys, crop, own)
@@ -152,13 +152,13 @@ class Augment:
             images = step(images, chance)
         return images
 
-    def __call__(self, images: Tensor, keys: Tensor, view: int | Tensor) -> Tensor:
-        """Returns view ``view`` of the examples ``keys`` [B], or ``view`` [B] of each: [B, C, H, W]."""
+    def __call__(self, images: Tensor, keys: Tensor, view: int | Views) -> Tensor:
+        """Returns view ``view`` of the examples ``keys`` [B], or of each its own: [B, C, H, W]."""
         for step, chance in self._drawn(keys, view):
             images = step(images, chance)
         return images
 
-    def move_labels(self, labels: Tensor, keys: Tensor, view: int | Tensor) -> Tensor:
+    def move_labels(self, labels: Tensor, keys: Tensor, view: int | Views) -> Tensor:
         """Returns the labels [B, H, W] of the pixels of view ``view``."""
         for step, chance in self._drawn(keys, view):
             assert isinstance(step, MovesLabels)
@@ -179,7 +179,7 @@ class Augment:
                     "(tutelage.data.augment.MovesLabels)"
                 )
 
-    def _drawn(self, keys: Tensor, view: int | Tensor) -> Iterator[tuple[Step, Tensor]]:
+    def _drawn(self, keys: Tensor, view: int | Views) -> Iterator[tuple[Step, Tensor]]:
         draws = [step.draws for step in self.steps]
         chance = drawn(self.seed, "augment", keys, view, sum(draws))
         return zip(self.steps, chance.split(draws, dim=1), strict=True)

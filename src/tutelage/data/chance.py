@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tutelage import seeding
 from tutelage.data.fields import INPUT, LABEL
 from tutelage.errors import TutelageError
+from tutelage.runtime import devices
 
 
 @contextmanager
@@ -48,22 +49,42 @@ def seed_generators(*parts: int | str) -> int:
     return seed & 0xFFFFFFFF
 
 
-def drawn(seed: int, what: str, keys: Tensor, view: int | Tensor, count: int) -> Tensor:
+@dataclass(frozen=True)
+class Views:
+    """Views of examples of which an epoch has several: example i of a batch is seen in view ``numbers[turns[i]]``.
+
+    Args:
+        numbers: of the views, on the host, so that no device is waited for.
+        turns: [B] int64.
+    """
+
+    numbers: Sequence[int]
+    turns: Tensor
+
+    def __getitem__(self, rows: Tensor) -> "Views":
+        return Views(self.numbers, self.turns[rows])
+
+
+def drawn(seed: int, what: str, keys: Tensor, view: int | Views, count: int) -> Tensor:
     """Returns random numbers [B, count] in [0, 1) for ``what``; a row is a function of (seed, view, key) alone.
 
     Args:
         seed: the run's.
         what: they are for.
         keys: [B] int64.
-        view: of all, or of each example [B].
+        view: of all, or of each example.
         count: how many an example gets.
     """
     if isinstance(view, int):
         return seeding.uniform(seeding.derive_seed(seed, what, view), keys, count)
-    found = torch.empty(len(keys), count, device=keys.device)
-    for number in view.unique().tolist():
-        rows = view == number
-        found[rows] = seeding.uniform(seeding.derive_seed(seed, what, number), keys[rows], count)
+    seeds = [seeding.derive_seed(seed, what, number) for number in view.numbers]
+    if devices.waits(keys.device):  # which examples are of a view is not known here
+        places = torch.arange(len(keys), device=keys.device)
+        return torch.stack([seeding.uniform(one, keys, count) for one in seeds])[view.turns, places]
+    found = torch.empty(len(keys), count)
+    for turn, one in enumerate(seeds):
+        rows = view.turns == turn
+        found[rows] = seeding.uniform(one, keys[rows], count)
     return found
 
 

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from tutelage import seeding
 from tutelage.data.augment import Augment, Pixels
+from tutelage.data.chance import Views
 from tutelage.data.derived import Derived
 from tutelage.data.labels import is_class, of_pixels
 from tutelage.data.mix import Mixing
@@ -153,7 +154,7 @@ class ImageSet(ExampleSet):
         more: dict[str, Tensor] = {}
         if self.augment:
             number = self._view(self.augment, epoch, indices)
-            view = {"view": torch.full_like(keys, number) if isinstance(number, int) else number}
+            view = {"view": _numbers(number, keys)}
             images, *others = self._pictures(self.augment, keys, number)
             more = {f"input{place}": picture for place, picture in enumerate(others, 2)}
             if of_pixels(labels):
@@ -172,19 +173,29 @@ class ImageSet(ExampleSet):
             more |= {name: self.normalise(more[name]) for name in more if name != SOFT_LABEL}
         return {"input": images, "label": labels, "key": keys, **view, **more, **made}
 
-    def _view(self, augment: Augment, epoch: int, indices: Tensor) -> int | Tensor:
-        """The view of an epoch; where examples are repeated in it, that of each [B]."""
+    def _view(self, augment: Augment, epoch: int, indices: Tensor) -> int | Views:
+        """The view of an epoch; where examples are repeated in it, that of each."""
         if self.times == 1:
             return augment.view(epoch)
         numbers = [augment.view(epoch * self.times + turn) for turn in range(self.times)]
-        return torch.tensor(numbers, device=indices.device)[indices // (len(self.keys) // self.times)]
+        return Views(numbers, indices // (len(self.keys) // self.times))
 
-    def _pictures(self, augment: Augment, keys: Tensor, view: int | Tensor) -> Iterator[Tensor]:
+    def _pictures(self, augment: Augment, keys: Tensor, view: int | Views) -> Iterator[Tensor]:
         ways = [augment, *(augment.further(place) for place in range(2, self.inputs + 1))]
         if augment.crops:
             return (way.read(self.examples.pixels, keys, view) for way in ways)
         images = self.examples.pixels[keys]  # read once for all of them
         return (way(images, keys, view) for way in ways)
+
+
+def _numbers(view: int | Views, keys: Tensor) -> Tensor:
+    """Returns the number of the view of each example [B]."""
+    if isinstance(view, int):
+        return torch.full_like(keys, view)
+    found = torch.zeros_like(keys)
+    for turn, number in enumerate(view.numbers):  # no tensor of the numbers, which would be copied to a device
+        found = torch.where(view.turns == turn, number, found)
+    return found
 
 
 def normalised(examples: Examples, normalise: Normalise) -> Examples:

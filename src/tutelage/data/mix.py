@@ -8,11 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from scipy.special import betaincinv
 from torch import Tensor
 
-from tutelage.data.chance import drawn
+from tutelage.data.chance import Views, drawn
 from tutelage.errors import TutelageError
 from tutelage.types import NO_LABEL
 
@@ -88,8 +87,8 @@ class Mixing:
         """Returns the same with ``to`` applied to each tensor."""
         return replace(self, labelled=to(self.labelled), bare=to(self.bare), shares=to(self.shares))
 
-    def chance(self, keys: Tensor, view: int | Tensor) -> Tensor:
-        """Returns the random numbers [B, 6] of view ``view`` of the examples ``keys`` [B], or of ``view`` [B]."""
+    def chance(self, keys: Tensor, view: int | Views) -> Tensor:
+        """Returns the random numbers [B, 6] of view ``view`` of the examples ``keys`` [B], or of each its own."""
         return drawn(self.seed, "mix", keys, view, _DRAWS)
 
     def partners(self, labels: Tensor, chance: Tensor) -> Tensor:
@@ -122,7 +121,8 @@ class Mixing:
         own = torch.where(cut[:, None, None], (~inside).float(), share[:, None, None])[:, None]
         mixed = torch.where(own == 1, images, own * images + (1 - own) * others)  # an image that stays keeps its bits
         known = (labels >= 0)[:, None]
-        mine, theirs = (F.one_hot(one.clamp(min=0), self.classes).float() for one in (labels, other_labels))
+        classes = torch.arange(self.classes, device=labels.device)  # one_hot looks for labels beyond them, and waits
+        mine, theirs = ((one.clamp(min=0)[:, None] == classes).float() for one in (labels, other_labels))
         soft = (share[:, None] * mine + (1 - share[:, None]) * theirs) * known
         label = torch.where(labels >= 0, torch.where(share >= 0.5, labels, other_labels), NO_LABEL)
         return mixed, label, soft

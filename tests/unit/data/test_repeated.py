@@ -12,6 +12,7 @@ from tutelage.data.mix import Mix
 from tutelage.data.order import EpochOrder
 from tutelage.data.samplers import Repeated
 from tutelage.errors import TutelageError
+from tutelage.runtime import devices
 
 FIELDS = ("input", "label", "soft_label", "key", "view")
 
@@ -45,6 +46,13 @@ def test_an_epoch_has_three_views_of_a_third_and_each_is_that_of_its_number(root
     for row, (key, view) in enumerate(zip(found["key"].tolist(), found["view"].tolist(), strict=True)):
         one = plain[view, torch.tensor([place[key]])]  # without repeats view = epoch: as a cache is computed
         assert all(torch.equal(one[name][0], found[name][row]) for name in FIELDS)
+
+
+def test_a_device_that_is_not_waited_for_draws_the_same(root, monkeypatch):
+    here = epoch(made(root, views=2), 1)
+    monkeypatch.setattr(devices, "waits", lambda device: True)
+    there = epoch(made(root, views=2), 1)
+    assert all(torch.equal(there[name], here[name]) for name in FIELDS)
 
 
 def test_two_ranks_a_resumed_run_and_workers_see_the_same(root):
