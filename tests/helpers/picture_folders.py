@@ -36,7 +36,7 @@ def fetch(data, part):
     split, found = data.splits[part], {}
     batch = split[0, torch.arange(len(split))]
     for image, label, key in zip(*batch.values(), strict=True):
-        path = os.fsdecode(split.examples.pixels.names[int(key)])
+        path = split.examples.pixels.names[int(key)]
         assert path.split(os.sep)[-2] == data.class_names[int(label)]
         found[path] = image
     return found

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -43,7 +43,7 @@ class ImageData(Data):
         TutelageError: an argument is out of range; or labels are of pixels, and an augmentation cannot move them.
     """
 
-    seen_through = ("mean", "std", "derived")
+    seen_through: ClassVar[tuple[str, ...]] = ("mean", "std", "derived")
 
     def __init__(
         self,

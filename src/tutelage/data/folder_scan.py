@@ -2,9 +2,11 @@
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from torch import Tensor
 
 from tutelage.errors import TutelageError
 
@@ -58,8 +60,9 @@ def list_images(folder: Path) -> Listing:
     waiting: list[tuple[str, tuple[str, ...]]] = [("", (os.path.realpath(folder),))]
     while waiting:
         below, above = waiting.pop()
+        prefix = os.path.join(below, "")
         for entry in _entries(folder / below):
-            path = os.path.join(below, entry.name)
+            path = prefix + entry.name
             if is_hidden(entry.name):
                 found.leave("hidden or of the system", path)
             elif entry.is_dir():
@@ -75,7 +78,8 @@ def list_images(folder: Path) -> Listing:
 
 
 def _take(found: Listing, entry: os.DirEntry[str], path: str) -> None:
-    suffix = os.path.splitext(entry.name)[1].lower()
+    dot = entry.name.rfind(".")
+    suffix = entry.name[dot:].lower() if dot >= 0 else ""
     if suffix not in SUFFIXES:
         found.leave(f"{suffix or 'without a suffix'}, no image", path)
     elif not entry.is_file():
@@ -148,11 +152,9 @@ def class_folders(root: Path) -> list[str]:
     return names
 
 
-def by_class(names: Sequence[str], labels: Iterable[int]) -> str:
-    """Returns the number of labels of each class as text; of many classes only the smallest and largest."""
-    counts = dict.fromkeys(names, 0)
-    for label in labels:
-        counts[names[label]] += 1
+def by_class(names: Sequence[str], labels: Tensor) -> str:
+    """Returns the number of labels [n] of each class as text; of many classes only the smallest and largest."""
+    counts = dict(zip(names, labels.bincount(minlength=len(names)).tolist(), strict=True))
     if len(names) <= _LISTED:
         return ", ".join(f"{name} {count}" for name, count in counts.items())
     least, most = (pick(counts, key=counts.__getitem__) for pick in (min, max))

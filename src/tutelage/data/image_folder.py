@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from tutelage.data.augment import Crop
 from tutelage.data.base import ImageData
 from tutelage.data.examples import Examples, divide
+from tutelage.data.file_names import FileNames
 from tutelage.data.folder_scan import (
     SUFFIXES,
     Listing,
@@ -29,8 +30,6 @@ from tutelage.data.folder_scan import (
 from tutelage.data.pil_images import draft, fitted, plain, reduction
 from tutelage.errors import TutelageError
 
-Files = list[tuple[str, int]]  # (path below the root, label)
-
 
 class ImageFolder(ImageData):
     """Reads ``<root>/{train,val,test}/<class>/<image>``, or ``<root>/<class>/<image>``, at any depth below a class.
@@ -40,8 +39,9 @@ class ImageFolder(ImageData):
     keys number the training files that remain after test is drawn, by class and name; the files of a ``val``
     folder continue that numbering. The log has the counts by split and class, and the ignored files with reasons.
 
-    An image is scaled to cover (H, W) and cropped at the centre. 16 bits become 8, transparent images are
-    composed over white, CMYK and palettes become RGB; animations and more than 16 bits are refused.
+    An image is scaled to cover (H, W), or until its short side is ``resize``, and cropped at the centre. 16 bits become
+    8, transparent images are composed over white, CMYK and palettes become RGB; animations and more than 16 bits are
+    refused.
 
     Args:
         root: the folder.
@@ -49,11 +49,15 @@ class ImageFolder(ImageData):
         class_names: the folders in the order of their labels; by default alphabetical.
         test_size: number (below 1: fraction) of test images if there is no ``test`` folder.
         verify: whether to open every file's header before training, to detect bad files early.
+        resize: pixels of an image's short side before its centre is taken, at least H and W; null: as few as cover
+            both. A random crop is taken of the file's own pixels in any case.
         **common: arguments of :class:`~tutelage.data.base.ImageData`.
 
     Raises:
-        TutelageError: images must have 1 or 3 channels.
+        TutelageError: images must have 1 or 3 channels; ``resize`` is no such number.
     """
+
+    seen_through: ClassVar[tuple[str, ...]] = (*ImageData.seen_through, "resize")
 
     def __init__(
         self,
@@ -63,6 +67,7 @@ class ImageFolder(ImageData):
         class_names: Sequence[str] | None = None,
         test_size: float = 0.1,
         verify: bool = False,
+        resize: int | None = None,
         **common: Any,
     ):
         self.root, self.test_size, self.verify = Path(root).absolute(), test_size, verify
@@ -71,6 +76,13 @@ class ImageFolder(ImageData):
         super().__init__(num_classes=classes, class_names=self._ordered, **common)
         if self.input_shape[0] not in (1, 3):
             raise TutelageError(f"data.input_shape must have 1 or 3 channels; found {list(self.input_shape)}")
+        least = max(self.input_shape[1:])
+        if resize is not None and (type(resize) is not int or resize < least):
+            raise TutelageError(
+                f"data.resize must be a whole number of at least {least} pixels (data.input_shape), or null; found "
+                f"{resize!r}"
+            )
+        self.resize = resize
 
     def load(self) -> tuple[Examples, Examples]:
         """Lists the files; pixels are read batch by batch.
@@ -78,14 +90,21 @@ class ImageFolder(ImageData):
         Raises:
             TutelageError: folders are missing or empty, or their classes don't agree.
         """
-        files = self._files()
-        if "test" not in files:
-            rows = divide(len(files["train"]), self.test_size, "data.test_size", self.split_seed, "test")
-            files["train"], files["test"] = ([files["train"][i] for i in part.tolist()] for part in rows)
-        val = files.get("val", [])
-        self._val_count = len(val)
-        self._labels = {"train": [label for _, label in files["train"] + val], "test": [y for _, y in files["test"]]}
-        return self._examples(files["train"] + val), self._examples(files["test"])
+        files, labels = FileNames(), []
+        parts: dict[str, Tensor] = {}
+        for part, folder in self._folders().items():
+            start = len(files)
+            labels += [torch.full((count,), label) for label, count in enumerate(self._append(files, folder))]
+            parts[part] = torch.arange(start, len(files))
+        if "test" not in parts:
+            rows = divide(len(parts["train"]), self.test_size, "data.test_size", self.split_seed, "test")
+            parts["train"], parts["test"] = (parts["train"][part] for part in rows)
+        self._val_count = len(parts.get("val", ()))
+        known = torch.cat(labels)
+        self._labels = {part: known[rows] for part, rows in parts.items()}
+        for_training = torch.cat([parts[part] for part in ("train", "val") if part in parts])
+        train, test = (self._examples(files.take(rows), known[rows]) for rows in (for_training, parts["test"]))
+        return train, test
 
     def split(self, count: int) -> tuple[Tensor, Tensor]:
         """Uses the ``val`` folder for validation, or draws it from the training images."""
@@ -93,15 +112,13 @@ class ImageFolder(ImageData):
             train, val = torch.arange(count - self._val_count), torch.arange(count - self._val_count, count)
         else:
             train, val = super().split(count)
-        labels = {
-            part: [self._labels["train"][i] for i in keys.tolist()] for part, keys in (("train", train), ("val", val))
-        }
-        labels["test"] = self._labels["test"]
-        counts = {part: f"{len(own)} images: {by_class(self.class_names, own)}" for part, own in labels.items()}
+        labels = torch.cat([self._labels[part] for part in ("train", "val") if part in self._labels])
+        own = {"train": labels[train], "val": labels[val], "test": self._labels["test"]}
+        counts = {part: f"{len(some)} images: {by_class(self.class_names, some)}" for part, some in own.items()}
         tell(self.root, counts, self._left)
         return train, val
 
-    def _files(self) -> dict[str, Files]:
+    def _folders(self) -> dict[str, str]:
         folders, found = split_folders(self.root), class_folders(self.root)
         if len(found) != self.num_classes:
             raise TutelageError(f"{self.root} has {len(found)} class folders; data.num_classes is {self.num_classes}")
@@ -110,30 +127,29 @@ class ImageFolder(ImageData):
         if folders["train"] != ".":
             for name in sorted({*subfolders(self.root)} - {*folders.values()}):
                 self._left.leave("folders beside the splits", name)
-        return {part: self._images(folder) for part, folder in folders.items()}
+        return folders
 
-    def _images(self, folder: str) -> Files:
+    def _append(self, files: FileNames, folder: str) -> Iterator[int]:
+        """Appends the images of a split, class by class, and yields their numbers."""
         _check_same(f"{folder} and train", subfolders(self.root / folder), self.class_names, self.root)
         for name in files_of(self.root / folder):
             self._left.leave("files in no class's folder", os.path.normpath(os.path.join(folder, name)))
-        files: Files = []
-        for label, name in enumerate(self.class_names):
+        for name in self.class_names:
             below = os.path.normpath(os.path.join(folder, name))
             found = list_images(self.root / below)
             if not found.images:
                 why = f"; it has {found.reasons()}" if found.ignored else ""
                 raise TutelageError(f"{self.root / below} holds no image ({' '.join(sorted(SUFFIXES))}){why}")
             self._left.take_over(found, below)
-            files += [(os.path.join(below, image), label) for image in found.images]
-        return files
+            files.extend(below, found.images)
+            yield len(found.images)
 
-    def _examples(self, files: Files) -> Examples:
-        names, labels = zip(*files, strict=True)
-        pixels = FilePixels(self.root, np.array([os.fsencode(name) for name in names]), self.input_shape)
+    def _examples(self, files: FileNames, labels: Tensor) -> Examples:
+        pixels = FilePixels(self.root, files, self.input_shape, self.resize)
         if self.verify:
-            for row in range(len(names)):
+            for row in range(len(files)):
                 pixels.verify(row)
-        return Examples(pixels, torch.tensor(labels))
+        return Examples(pixels, labels)
 
 
 def _check_same(what: str, names: Sequence[str], expected: Sequence[str], root: Path) -> None:
@@ -148,13 +164,15 @@ class FilePixels:
 
     Args:
         root: the folder.
-        names: [N] paths below it, as bytes: one array, where a list of strings would be copied into every worker.
+        names: N paths below it.
         shape: (C, H, W).
+        resize: pixels of the short side before (H, W) are taken of the centre; None: as few as cover them.
     """
 
     root: Path
-    names: np.ndarray
+    names: FileNames
     shape: tuple[int, ...]
+    resize: int | None = None
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         images = torch.from_numpy(np.stack([self._decode(row) for row in rows.tolist()]))
@@ -169,9 +187,8 @@ class FilePixels:
         return images.float().div_(255)
 
     def content(self) -> bytes:
-        """Returns path, size and modification time of every file."""
-        stats = ((name, (self.root / os.fsdecode(name)).stat()) for name in self.names.tolist())
-        return repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]).encode()
+        """Returns a digest of path, size and modification time of every file."""
+        return self.names.content(self.root)
 
     def verify(self, row: int) -> None:
         """Opens the file without decoding it.
@@ -184,7 +201,7 @@ class FilePixels:
 
     def _decode(self, row: int) -> np.ndarray:
         with self.open(row) as image:
-            return fitted(image, self.shape)
+            return fitted(image, self.shape, self.resize)
 
     @contextmanager
     def open(self, row: int) -> Iterator[Image.Image]:
@@ -193,7 +210,7 @@ class FilePixels:
         Raises:
             TutelageError: it can't be read as an image.
         """
-        path = self.root / os.fsdecode(self.names[row])
+        path = self.root / self.names[row]
         try:
             with Image.open(path) as image:
                 yield image

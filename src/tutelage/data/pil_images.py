@@ -55,22 +55,46 @@ def draft(image: Image.Image, times: int) -> int:
     return times if image.size != (width, height) else 1
 
 
-def fitted(image: Image.Image, shape: tuple[int, ...]) -> np.ndarray:
+def fitted(image: Image.Image, shape: tuple[int, ...], short: int | None = None) -> np.ndarray:
     """Returns an image scaled and cropped to ``shape`` (C, H, W), as [H, W, C] uint8, grey if C is 1 and else RGB.
 
     A JPEG of at least four times the size is decoded smaller (:func:`reduction`).
+
+    Args:
+        image: not decoded yet.
+        shape: (C, H, W).
+        short: length that the short side is scaled to before H × W pixels are taken of the centre, as torchvision's
+            ``Resize(short)`` and ``CenterCrop((H, W))`` do; None: as short as it can be.
 
     Raises:
         ValueError: as of :func:`eight_bit`.
     """
     channels, height, width = shape
     whole_width, whole_height = image.size
-    times = draft(image, reduction((whole_height, whole_width), (height, width)))
+    part = _covered(image.size, height, width) if short is None else _centre(image.size, height, width, short)
+    own = (whole_height, whole_width) if short is None else (int(part[3] - part[1]), int(part[2] - part[0]))
+    times = draft(image, reduction(own, (height, width)))
+    box = (part[0] / times, part[1] / times, part[2] / times, part[3] / times)
+    scaled = plain(image, channels).resize((width, height), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(scaled).reshape(height, width, -1)
+
+
+def _covered(size: tuple[int, int], height: int, width: int) -> tuple[float, float, float, float]:
+    """Returns left, top, right and bottom of the largest part at the centre of the shape height × width."""
+    whole_width, whole_height = size
     part_width, part_height = (
         min(whole_width, width / height * whole_height),
         min(whole_height, whole_width / (width / height)),
     )
     left, top = (whole_width - part_width) * 0.5, (whole_height - part_height) * 0.5
-    box = (left / times, top / times, (left + part_width) / times, (top + part_height) / times)
-    scaled = plain(image, channels).resize((width, height), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(scaled).reshape(height, width, -1)
+    return left, top, left + part_width, top + part_height
+
+
+def _centre(size: tuple[int, int], height: int, width: int, short: int) -> tuple[float, float, float, float]:
+    """Returns left, top, right and bottom of what becomes height × width where the short side becomes ``short``."""
+    across, down = (short * one // min(size) for one in size)  # of the whole image, scaled
+    left, top = round((across - width) / 2), round((down - height) / 2)
+    return (
+        left * size[0] / across, top * size[1] / down, (left + width) * size[0] / across,
+        (top + height) * size[1] / down,
+    )  # fmt: skip

@@ -1,6 +1,5 @@
 """Reads additional unlabelled images: a folder, an IDX file, an array in an .npz."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from tutelage.data.augment import Pixels
 from tutelage.data.examples import Examples
+from tutelage.data.file_names import FileNames
 from tutelage.data.folder_scan import SUFFIXES, list_images, tell
 from tutelage.data.idx import read_idx
 from tutelage.data.image_folder import FilePixels
@@ -47,7 +47,7 @@ class Folder:
             why = f"; it has {found.reasons()}" if found.ignored else ""
             raise TutelageError(f"{self.root} holds no image at any depth ({' '.join(sorted(SUFFIXES))}){why}")
         tell(self.root, {"unlabelled": f"{len(names)} images"}, found)
-        pixels = FilePixels(self.root, np.array([os.fsencode(name) for name in names]), shape)
+        pixels = FilePixels(self.root, FileNames(names), shape)
         if self.verify:
             for row in range(len(names)):
                 pixels.verify(row)

@@ -84,11 +84,13 @@ def _of_timm(subject: Subject, folder: Path) -> dict[str, Any]:
     from timm.models import save_for_hf
 
     images = own_images(subject.header)
+    shown = subject.header.get("data") or {}
+    share = min(shown["input_shape"][1:]) / shown["resize"] if shown.get("resize") else 1.0
     names = {"label_names": subject.about["class_names"]} if subject.about["class_names"] else {}
     scratch = folder / ".timm"
     save_for_hf(
         subject.net, str(scratch), names, safe_serialization=False,  # what it writes of weights is not kept
-        data_config={key: tuple(value) for key, value in images.items() if value} | {"crop_pct": 1.0},
+        data_config={key: tuple(value) for key, value in images.items() if value} | {"crop_pct": share},
     )  # fmt: skip
     config: dict[str, Any] = json.loads((scratch / "config.json").read_text())
     for path in scratch.iterdir():

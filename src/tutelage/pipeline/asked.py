@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -15,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from tutelage.data.examples import Examples, normalisation
+from tutelage.data.file_names import FileNames
 from tutelage.data.folder_scan import list_images
 from tutelage.data.image_folder import FilePixels
 from tutelage.data.parquet import rows_of
@@ -81,7 +81,7 @@ def images(folder: Path, about: Mapping[str, Any]) -> Asked:
     found = list_images(folder)
     if not found.images:
         raise TutelageError(f"input={folder} holds no image{f': {found.reasons()}' if found.ignored else ''}")
-    pixels = FilePixels(folder, np.array([os.fsencode(name) for name in found.images]), tuple(shape))
+    pixels = FilePixels(folder, FileNames(found.images), tuple(shape), about.get("resize"))
     return Asked("file", found.images, lambda rows: {"input": _normalised(pixels[rows], about)})
 
 
@@ -110,7 +110,7 @@ def numbers(path: Path, columns: Sequence[str] | str | None, about: Mapping[str,
         values = [row[name] for name in chosen]
         pictures = [one for one in values if isinstance(one, Image.Image)]
         if len(shape) == 3 and len(pictures) == 1:
-            found.append(_pixels(pictures[0], shape, f"{path}, row {number}"))
+            found.append(_pixels(pictures[0], about, f"{path}, row {number}"))
         else:
             read = _floats(values, chosen, prod(shape), f"{path}, row {number}")
             if len(shape) == 3 and about["mean"]:
@@ -171,9 +171,11 @@ def _shares(values: np.ndarray, names: Sequence[str], pixels: str, where: str) -
     return shares
 
 
-def _pixels(image: Image.Image, shape: tuple[int, ...], where: str) -> np.ndarray:
+def _pixels(image: Image.Image, about: Mapping[str, Any], where: str) -> np.ndarray:
     try:
-        return fitted(image, shape).transpose(2, 0, 1).astype(np.float32) / 255
+        return (
+            fitted(image, tuple(about["input_shape"]), about.get("resize")).transpose(2, 0, 1).astype(np.float32) / 255
+        )
     except ValueError as error:
         raise TutelageError(f"{where}: the image can't be used: {error}") from error
 

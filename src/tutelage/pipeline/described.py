@@ -21,7 +21,8 @@ def description(header: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         ``network`` and ``task``, their configs; ``class_names``, one for each output; ``input_shape``, ``mean`` and
-        ``std`` of images, null of others; ``max_length`` of texts.
+        ``std`` of images, null of others, and ``resize``, their short side before the centre is taken; ``max_length``
+        of texts.
     """
     data: Mapping[str, Any] = header.get("data") or {}
     outputs = data.get("num_outputs") or data.get("num_classes") or 0
@@ -30,7 +31,7 @@ def description(header: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "tutelage": version("tutelage"), "network": header.get("network"),
         "task": header.get("task") or {"_target_": task}, "class_names": [*names],
-        **{key: data.get(key) for key in ("input_shape", "mean", "std", "max_length")},
+        **{key: data.get(key) for key in ("input_shape", "resize", "mean", "std", "max_length")},
     }  # fmt: skip
 
 
@@ -53,6 +54,8 @@ def files_beside(header: Mapping[str, Any], data: Data, fields: list[str]) -> di
         "do_resize": True, "size": size, "resample": 2, "do_rescale": True, "rescale_factor": 1 / 255,
         "do_normalize": True, "image_mean": found["mean"], "image_std": found["std"],
     }  # fmt: skip
+    if short := found.get("resize"):
+        processor |= {"size": {"shortest_edge": short}, "do_center_crop": True, "crop_size": size}
     return {"preprocessor_config.json": _text(processor)}
 
 

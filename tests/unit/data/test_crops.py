@@ -13,7 +13,9 @@ from torchvision.transforms import functional
 
 from tutelage import seeding
 from tutelage.data.augment import Augment, Crop, Flip
+from tutelage.data.chance import Views
 from tutelage.data.crops import RandomResizedCrop
+from tutelage.data.file_names import FileNames
 from tutelage.data.image_folder import FilePixels
 from tutelage.data.pil_images import draft, fitted, reduction
 from tutelage.data.pixels import JoinedPixels, MemoryPixels
@@ -93,7 +95,7 @@ def originals(root, sizes):
     names = [f"{i}.{'png' if i % 2 else 'jpg'}" for i in range(len(sizes))]
     for i, (name, size) in enumerate(zip(names, sizes, strict=True)):
         photo(*size, seed=i).save(root / name)
-    return FilePixels(root, np.array([name.encode() for name in names]), (3, 16, 16))
+    return FilePixels(root, FileNames(names), (3, 16, 16))
 
 
 def test_files_are_cropped_in_their_own_size(tmp_path):
@@ -104,7 +106,7 @@ def test_files_are_cropped_in_their_own_size(tmp_path):
     found = pixels.cropped(rows, crop, chance)
     assert found.dtype == torch.float32
     for image, row, numbers in zip(found, rows.tolist(), chance.tolist(), strict=True):
-        whole = functional.pil_to_tensor(Image.open(tmp_path / pixels.names[row].decode()))
+        whole = functional.pil_to_tensor(Image.open(tmp_path / pixels.names[row]))
         box = crop.box(*whole.shape[1:], numbers)
         expected = functional.resized_crop(whole, *box, [16, 16], antialias=True).float() / 255
         assert (image - expected).abs().max() < 1.01 / 255
@@ -116,9 +118,9 @@ def test_a_picture_is_a_function_of_seed_view_and_key(tmp_path):
     whole = both.read(pixels, keys, 4)
     assert torch.equal(both.read(pixels, keys[2:], 4), whole[2:])
     assert torch.equal(whole[0], whole[3])
-    views = torch.tensor([4, 5, 4, 6])
+    views = Views((4, 5, 6), torch.tensor([0, 1, 0, 2]))
     mixed = both.read(pixels, keys, views)
-    for i, view in enumerate(views.tolist()):
+    for i, view in enumerate((4, 5, 4, 6)):
         assert torch.equal(mixed[i], both.read(pixels, keys[i : i + 1], view)[0])
     assert not torch.equal(mixed[0], mixed[3])
     assert not torch.equal(both.with_seed(2).read(pixels, keys, 4), whole)
@@ -128,7 +130,7 @@ def test_a_picture_is_a_function_of_seed_view_and_key(tmp_path):
 def test_a_large_jpeg_is_decoded_smaller_with_nearly_the_same_pixels(tmp_path, monkeypatch, times):
     size = (36 * times + 5, 36 * times + 19)
     photo(*size).save(tmp_path / "0.jpg", quality=95)
-    pixels = FilePixels(tmp_path, np.array([b"0.jpg"]), (3, 16, 16))
+    pixels = FilePixels(tmp_path, FileNames(["0.jpg"]), (3, 16, 16))
     crop, row = RandomResizedCrop((1.0, 1.0), (0.95, 0.95)), torch.zeros(1, dtype=torch.long)
     chance = seeding.uniform(3, torch.arange(1), 23)
     box = crop.box(*size, chance[0].tolist())

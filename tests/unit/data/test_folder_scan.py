@@ -6,6 +6,7 @@ import torch
 from picture_folders import CLASSES, fetch, folder, write
 from PIL import Image
 
+from tutelage.data.file_names import FileNames
 from tutelage.data.image_folder import FilePixels
 from tutelage.errors import TutelageError
 
@@ -93,7 +94,7 @@ def read_one(root, image, suffix="png", **how):
     """Returns one picture as the data give it, [3, 8, 8] of whole numbers."""
     path = root / f"x.{suffix}"
     image.save(path, **how)
-    return (FilePixels(root, np.array([path.name.encode()]), (3, 8, 8))[torch.tensor([0])][0] * 255).round()
+    return (FilePixels(root, FileNames([path.name]), (3, 8, 8))[torch.tensor([0])][0] * 255).round()
 
 
 def test_sixteen_bits_become_eight(tmp_path):

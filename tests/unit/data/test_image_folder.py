@@ -89,6 +89,26 @@ def test_cuts_out_the_centre(tmp_path, size, box):
     assert all(torch.equal(cat, expected) for cat in cats)
 
 
+@pytest.mark.parametrize("size", [(500, 375), (333, 500), (300, 300)])
+def test_resize_and_centre_are_those_of_torchvision(tmp_path, size):
+    transforms = pytest.importorskip("torchvision.transforms")
+    write(tmp_path, {"train": 2, "val": 1, "test": 1})
+    coarse = Image.fromarray(picture("photo", (9, 12, 3))).resize(size, Image.Resampling.BICUBIC)
+    noisy = np.asarray(coarse) + np.random.default_rng(0).normal(0, 20, (size[1], size[0], 3))
+    image = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+    image.save(path := tmp_path / "val" / "cat" / "00.png")
+    data = folder(tmp_path, input_shape=(3, 224, 224), resize=256)
+    found = fetch(data, "val")[str(path.relative_to(tmp_path))]
+    theirs = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()])(image)
+    assert ((found - theirs) * 255).abs().max() < 1.01  # a level: in between the two directions Pillow rounds
+
+
+def test_resize_to_less_than_the_input_is_refused(tmp_path):
+    write(tmp_path, {"train": 1})
+    with pytest.raises(TutelageError, match=r"data\.resize must be a whole number of at least 8 pixels .* found 7"):
+        folder(tmp_path, resize=7)
+
+
 def test_scales_smoothly_until_the_shorter_side_fits(tmp_path):
     write(tmp_path, {".": 4})
     ramp = np.linspace(0, 127, 64)[None, :, None] + 128 * (np.arange(64) % 2)[None, :, None]  # with stripes on it

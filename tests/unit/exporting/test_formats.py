@@ -1,7 +1,9 @@
 """Every format holds the network: its answers, its size, and what can't be written."""
 
+import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -14,12 +16,14 @@ from tutelage import TutelageError
 from tutelage.compat import torch as compat
 from tutelage.exporting import base
 from tutelage.exporting.formats import FORMATS, chosen
+from tutelage.exporting.safetensors import _of_timm
 from tutelage.exporting.subject import FromPixels, Subject, fields_of
 from tutelage.models.bilstm import BiLSTM
 from tutelage.models.causal_lm import CausalLM
 from tutelage.models.mlp import MLP
 from tutelage.models.text_cnn import TextCNN
 from tutelage.models.text_transformer import TextTransformer
+from tutelage.pipeline.described import files_beside
 
 MEAN, STD = [0.25], [0.5]
 TOLERANCE = 1e-5
@@ -131,6 +135,16 @@ def test_a_network_with_a_check_of_values_becomes_a_program(tmp_path):
     assert torch.allclose(found, net(**TEXTS), atol=TOLERANCE)
     with pytest.raises(TutelageError, match="vocabulary of 30 ids"):
         net(TEXTS["input"] + 30)
+
+
+def test_preprocessing_that_stands_beside_weights_has_the_size_before_the_crop(tmp_path):
+    timm = pytest.importorskip("timm")
+    data = {"input_shape": [3, 224, 224], "mean": [0.5] * 3, "std": [0.5] * 3, "resize": 256}
+    subject = SimpleNamespace(net=timm.create_model("test_resnet"), header={"data": data}, about={"class_names": []})
+    assert _of_timm(subject, tmp_path)["pretrained_cfg"]["crop_pct"] == 0.875
+    found = json.loads(files_beside(subject.header, None, [])["preprocessor_config.json"])
+    wanted = {"size": {"shortest_edge": 256}, "do_center_crop": True, "crop_size": {"height": 224, "width": 224}}
+    assert wanted.items() <= found.items()
 
 
 def test_an_operator_that_onnx_lacks_is_one_sentence(tmp_path, old_exporter):

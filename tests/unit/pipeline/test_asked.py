@@ -47,15 +47,17 @@ def in_a_table(path, image):
     return path
 
 
-def test_an_image_of_a_table_is_that_of_a_folder_normalised(tmp_path):
+@pytest.mark.parametrize(("resize", "box"), [(None, (2, 0, 14, 9)), (9, (4, 2, 12, 8))])
+def test_an_image_of_a_table_is_that_of_a_folder_normalised(tmp_path, resize, box):
+    about = OF_IMAGES | {"resize": resize}
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 16, 3), np.uint8))
     (tmp_path / "folder").mkdir()
     image.save(tmp_path / "folder/a.png")
     row = torch.tensor([0])
-    found = numbers(in_a_table(tmp_path / "a.parquet", image), None, OF_IMAGES).batch(row)["input"]
-    assert torch.equal(found, images(tmp_path / "folder", OF_IMAGES).batch(row)["input"])
+    found = numbers(in_a_table(tmp_path / "a.parquet", image), None, about).batch(row)["input"]
+    assert torch.equal(found, images(tmp_path / "folder", about).batch(row)["input"])
     mean, std = (torch.tensor(OF_IMAGES[key])[:, None, None] for key in ("mean", "std"))
-    fitted = np.asarray(image.resize((8, 6), Image.Resampling.BILINEAR, (2, 0, 14, 9)), np.float32)
+    fitted = np.asarray(image.resize((8, 6), Image.Resampling.BILINEAR, box), np.float32)
     torch.testing.assert_close(
         found[0] * std + mean, torch.from_numpy(fitted).permute(2, 0, 1) / 255, rtol=0, atol=0.01
     )
