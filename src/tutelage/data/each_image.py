@@ -43,17 +43,18 @@ class EachImage:
         if images.shape[1] not in (1, 3):
             raise TutelageError(f"{type(self).__name__} needs images of 1 or 3 channels; found {images.shape[1]}")
         size = images.shape[-2], images.shape[-1]
-        pixels = (images * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        pixels = (images * 255).round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()
         seeds, transform, made = (chance * (1 << 24)).long().tolist(), self.transform(size), np.empty_like(pixels)
         with own_generators():
             for row, seed in enumerate(seeds):
                 seed_generators("each image", *seed)
                 made[row] = self._one(transform, pixels[row])
-        return torch.from_numpy(made).permute(0, 3, 1, 2).to(images.device, torch.float32, copy=True).div_(255)
+        return torch.from_numpy(made).to(images.device, torch.float32).div_(255)
 
     def _one(self, transform: Callable[[Any], Any], pixels: np.ndarray) -> np.ndarray:
-        grey = pixels.shape[-1] == 1
-        image = Image.fromarray(pixels[..., 0]).convert("RGB") if grey else Image.fromarray(pixels)
+        bands = [Image.fromarray(band) for band in pixels]  # Pillow interleaves them faster than NumPy
+        grey = len(bands) == 1
+        image = bands[0].convert("RGB") if grey else Image.merge("RGB", bands)
         try:
             found = transform(image).convert("L" if grey else "RGB")
         except Exception as error:  # it is anyone's
@@ -63,7 +64,7 @@ class EachImage:
                 f"data.augment: {type(transform).__name__} made {found.size} (width, height) of {image.size}; the size "
                 "must stay"
             )
-        return np.asarray(found).reshape(pixels.shape)
+        return np.asarray(found).reshape(*pixels.shape[1:], -1).transpose(2, 0, 1)
 
 
 class RandAugment(EachImage):
