@@ -217,10 +217,15 @@ class Shift:
     def _moved(self, images: Tensor, chance: Tensor, fill: float) -> Tensor:
         height, width = images.shape[-2:]
         padded = F.pad(images, [self.pixels] * 4, value=fill)
-        windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [B, C, 2p+1, 2p+1, H, W], no copy
         # Chance has 24 bits: in integers, as not every device has float64, and no float32 product is exact.
         top, left = ((chance * (1 << 24)).long() * (2 * self.pixels + 1) >> 24).unbind(1)
-        return windows[torch.arange(len(images), device=images.device), :, top, left]
+        each = torch.arange(max(len(images), height, width), device=images.device)
+        if images.requires_grad:  # the gradient of all windows would be as large as they are
+            rows = (top[:, None] + each[:height])[:, None, :, None].expand(-1, images.shape[1], -1, padded.shape[3])
+            columns = (left[:, None] + each[:width])[:, None, None].expand(-1, images.shape[1], height, -1)
+            return padded.gather(2, rows).gather(3, columns)
+        windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [B, C, 2p+1, 2p+1, H, W], no copy
+        return windows[each[: len(images)], :, top, left]
 
 
 class Flip:

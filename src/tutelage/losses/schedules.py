@@ -23,6 +23,11 @@ def between(epoch: int, epochs: int, start: float, end: float) -> float:
     return float(start <= epoch / epochs < end)
 
 
+def after(epoch: int, epochs: int, first: int) -> float:
+    """Returns 0 before epoch ``first``, counted from 1, then 1."""
+    return float(epoch + 1 >= first)
+
+
 def ramp_up(epoch: int, epochs: int, share: float) -> float:
     """Returns exp(−5 (1 − e/L)²) in the first L = ``share`` · epochs epochs e, counted from 0, then 1 (ONE)."""
     length = share * epochs

@@ -17,6 +17,18 @@ class Generator(nn.Module):
         """Returns the random numbers of ``count`` images, from torch's default generator."""
         raise NotImplementedError
 
+    def reset(self) -> None:
+        """Draws all weights anew from N(0, 0.02), scales of batch normalisations from N(1, 0.02); biases are 0."""
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+                _draw(module, 0.0)
+            elif isinstance(module, nn.BatchNorm2d) and module.affine:
+                _draw(module, 1.0)
+
+    def reset_first(self) -> None:
+        """Draws the weights of the first layer anew."""
+        raise NotImplementedError
+
 
 class ImageGenerator(Generator):
     """The generator of DAFL, which DFAD and ZSKT take over: one linear layer and three convolutions.
@@ -89,6 +101,11 @@ class ImageGenerator(Generator):
         """Returns z [count, latents] ~ N(0, 1)."""
         return torch.randn(count, self.latents, device=device)
 
+    def reset_first(self) -> None:
+        """Draws the linear layer and the scales of the BatchNorm after it from N(0, 0.02), as Fast's code does."""
+        _draw(self.linear, 0.0)
+        _draw(self.maps.get_submodule("norm"), 0.0)
+
     def forward(self, latent: Tensor) -> Tensor:
         """Returns the images [B, C, H, W] of z [B, latents]."""
         images = self.maps(self.linear(latent).unflatten(1, self.first))
@@ -115,3 +132,12 @@ class Noise(Generator):
     def forward(self, latent: Tensor) -> Tensor:
         """Returns the pixels [B, C, H, W] as they are."""
         return latent
+
+
+def _draw(module: nn.Module, mean: float) -> None:
+    """Draws a module's weights from N(mean, 0.02) and sets its biases to 0."""
+    for name, parameter in module.named_parameters(recurse=False):
+        if name == "weight":
+            nn.init.normal_(parameter, mean, 0.02)
+        else:
+            nn.init.zeros_(parameter)

@@ -297,7 +297,7 @@ class _Survey:
         if (generator := multiply_adds(made.generator, drawn.shape[1:])) is None:
             return None
         of_each = {"generator": generator, "student": student, "teacher": teacher}
-        return images * sum(count * of_each[name] for name, count in made.passes.items())
+        return images * sum(count * of_each[name] for name, count in made.passes(stage.data.batch_size).items())
 
     def _macs(self, network: DictConfig) -> float | None:
         return multiply_adds(factory.network(network, 0).net, self.data.sample(1))

@@ -1,6 +1,7 @@
 """The LightningModule of a student that learns from images that a generator makes in turn with it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
@@ -10,12 +11,15 @@ from torch import Tensor, nn
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
 from tutelage.losses.base import hooks
+from tutelage.models.generators import Generator
 from tutelage.objective import Objective
 from tutelage.seeding import seeded
 from tutelage.sources.base import Source
 from tutelage.training.distillation import DistillationModule
 from tutelage.training.gradient_checks import reaches
+from tutelage.training.pool import ImagePool
 from tutelage.training.schedule_length import epoch_length, filled, length
+from tutelage.training.synthesis import Losses, Rounds, Synthesis
 from tutelage.training.turns import Turn, Turns
 from tutelage.types import Batch, Signals
 
@@ -31,6 +35,8 @@ class AlternatingModule(DistillationModule):
     student's weights stay; the student's turn makes images without a graph and steps on the objective that every
     student has. The teacher is frozen, gradients pass through it. Batches hold no example
     (:meth:`~tutelage.data.module.Data.without_training`): they say how many images to make. Validation is on real data.
+    With :class:`~tutelage.training.synthesis.Synthesis` the generator's turn adds images to a pool, which is part of
+    the state, and the student's turn is on images of the pool.
 
     Lightning's count of steps is that of rounds. Random numbers are torch's, reseeded for every round, so that a
     resumed run goes through the same bits.
@@ -53,8 +59,11 @@ class AlternatingModule(DistillationModule):
         self.automatic_optimization = False
         self.turns, self.generator_objective = turns, theirs
         self.generator = turns.generator.to(memory_format=torch.channels_last)  # as of all
+        self.pool = ImagePool()  # empty without a synthesis
         self._reads = {"generator": read, "student": self.objective.needs()}
         self._last_turn = max(i for i, turn in enumerate(turns.order) if turn.player == "student")
+        self._beside: torch.optim.Optimizer | None = None  # of the generator's terms, and without a pool of itself
+        self._shared: torch.optim.Optimizer | None = None  # of a generator that learns from its rounds
         self._fixed = {name for name, source in self.teaching.items() if not any(True for _ in source.parameters())}
 
     # -- before the first step ----------------------------------------------------------------------------------------
@@ -66,7 +75,8 @@ class AlternatingModule(DistillationModule):
             TutelageError: a term reads labels or other fields of a batch, or a loss learns from the training images
                 before the first step; or as for every student.
         """
-        if wrong := sorted(self.needs.get("batch", set()) - set(_FIELDS)):
+        made = {*_FIELDS} if self.turns.synthesis is None else self.turns.synthesis.fields
+        if wrong := sorted(self.needs.get("batch", set()) - made):
             raise TutelageError(
                 f"the objective reads batch.{wrong[0]}, which images that a generator makes don't have: leave out the "
                 "terms that read it (loss.alpha=1: no label is used)"
@@ -99,7 +109,7 @@ class AlternatingModule(DistillationModule):
         training = self.training
         self.eval()
         with seeded(self.seed, "shapes"), torch.enable_grad():
-            made = self._made(self._draw(min(8, data.batch_size)))
+            made = self._tried(min(8, data.batch_size))
             _, parts = self.generator_objective(self._signals("generator", made))
         self.train(training)
         if not reaches(parts.values(), self.generator.parameters()):
@@ -113,17 +123,21 @@ class AlternatingModule(DistillationModule):
         return {name: one for name, one in super().learning().items() if name.partition(".")[0] not in _OWN}
 
     def configure_optimizers(self) -> Any:
-        """Returns the student's optimizer, then the generator's; each with its schedule."""
-        student = self.optimizer(self.parameter_groups())
+        """Returns the student's optimizer, then those of the generator and its terms; each with its schedule."""
+        student, pooled = self.optimizer(self.parameter_groups()), self.turns.synthesis
         made = [(student, self.scheduler and self.schedule(student, self.trainer)["scheduler"], self.interval)]
-        if self.turns.generates:
-            own = [one for name in _OWN for one in self.get_submodule(name).parameters()]
-            generator = self.turns.optimizer(own)
+        learning = _OWN if pooled is None else _OWN[1:]  # with a pool the generator's steps are a round's own
+        own = [one for name in learning if self.turns.generates for one in self.get_submodule(name).parameters()]
+        if own:
+            self._beside = self.turns.optimizer(own)
             schedule = self.turns.scheduler
             if schedule is not None:
                 lengths = (partial(self.course, self.turns.interval, self.trainer, of) for of in (length, epoch_length))
-                schedule = filled(schedule, *lengths)(generator)
-            made.append((generator, schedule, self.turns.interval))
+                schedule = filled(schedule, *lengths)(self._beside)
+            made.append((self._beside, schedule, self.turns.interval))
+        if pooled is not None and pooled.start.optimizer is not None:
+            self._shared = pooled.start.optimizer(self.generator.parameters())
+            made.append((self._shared, None, self.turns.interval))
         self._schedules = [(schedule, interval) for _, schedule, interval in made if schedule is not None]
         return [one for one, _, _ in made], [schedule for schedule, _ in self._schedules]
 
@@ -132,9 +146,11 @@ class AlternatingModule(DistillationModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Plays a round; returns the student's last loss."""
         made, known = {"key": batch["key"]}, dict[str, Signals]()  # images, and what fixed sources say of them
-        losses = dict[str, tuple[Tensor, Mapping[str, Tensor]]]()
+        losses = dict[str, Losses]()
         for place, turn in enumerate(self.turns.order):
-            if turn.player == "generator":
+            if turn.player == "generator" and turn.images == "pool":
+                losses[turn.player] = self._pool_turn(turn, len(batch["key"]))
+            elif turn.player == "generator":
                 made, known, losses[turn.player] = self._generator_turn(turn, made)
             else:
                 last = batch_idx if place == self._last_turn else None
@@ -142,7 +158,7 @@ class AlternatingModule(DistillationModule):
         self._log_round(losses, len(batch["key"]))
         return losses["student"][0]
 
-    def _generator_turn(self, turn: Turn, made: Batch) -> tuple[Batch, dict[str, Signals], tuple[Tensor, Any]]:
+    def _generator_turn(self, turn: Turn, made: Batch) -> tuple[Batch, dict[str, Signals], Losses]:
         """Steps the generator; returns the last images, what fixed sources say of them, and its losses."""
         optimizer = cast(Any, self.optimizers())[1]
         self.student.train(turn.student == "train")
@@ -155,14 +171,45 @@ class AlternatingModule(DistillationModule):
         self.student.train()
         return _detached(made), self._kept(signals), (loss.detach(), parts)
 
+    def _pool_turn(self, turn: Turn, count: int) -> Losses:
+        """Makes the rounds of a training step; returns the last one's losses."""
+        synthesis, objective = cast(Synthesis, self.turns.synthesis), cast(Objective, self.generator_objective)
+        rounds = Rounds(synthesis, cast(Generator, self.generator), objective, self.pool)
+        numbers, total = synthesis.numbers(self.global_step), cast(int, self.trainer.max_epochs) * self.turns.rounds
+
+        def cost(batch: Batch) -> Losses:
+            found: Losses = objective(self._signals("generator", batch))
+            return found
+
+        def descend(loss: Tensor) -> None:
+            if self._beside is not None:
+                self._beside.zero_grad()
+            self.manual_backward(loss)
+            if self._beside is not None:
+                self._beside.step()
+
+        def settle() -> None:
+            if self._shared is not None:
+                self._shared.step()
+
+        self.student.train(turn.student == "train")
+        with _held(self.student):
+            losses = rounds.play(numbers, total + synthesis.ahead, turn.steps, count, cost, descend, settle)
+        self.student.train()
+        return losses
+
     def _student_turn(
         self, turn: Turn, made: Batch, known: dict[str, Signals], last: int | None
-    ) -> tuple[Batch, dict[str, Signals], tuple[Tensor, Any]]:
+    ) -> tuple[Batch, dict[str, Signals], Losses]:
         """Steps the student; ``last`` is the number of the batch in its last turn of the round, which counts it."""
         optimizer = cast(Any, self.optimizers(use_pl_optimizer=True))
         optimizer = optimizer[0] if isinstance(optimizer, list) else optimizer
+        feed = self.pool.batches(len(made["key"]), turn.steps if turn.images == "pool" else 0)
         for step in range(turn.steps):
-            if turn.images == "new" or (turn.images == "again" and not step):
+            if turn.images == "pool":
+                seen = cast(Synthesis, self.turns.synthesis).seen(next(feed))
+                made, known = {"key": made["key"], "input": seen}, {}
+            elif turn.images == "new" or (turn.images == "again" and not step):
                 latent = self._draw(len(made["key"])) if turn.images == "new" else made["latent"]
                 with torch.no_grad():
                     made, known = self._made(latent, made), {}
@@ -182,6 +229,13 @@ class AlternatingModule(DistillationModule):
     def _made(self, latent: Tensor, batch: Mapping[str, Tensor] | None = None) -> Batch:
         """Returns the batch with the images of ``latent``."""
         return {**(batch or {}), "latent": latent, "input": self.generator(latent)}
+
+    def _tried(self, count: int) -> Batch:
+        """Returns what the generator's terms read of as many images."""
+        if (synthesis := self.turns.synthesis) is None:
+            return self._made(self._draw(count))
+        generator = cast(Generator, self.generator)
+        return synthesis.batch(generator, *synthesis.draw(generator, count, self.network_device()))[1]
 
     def _signals(self, player: str, made: Batch, known: Mapping[str, Signals] | None = None) -> dict[str, Signals]:
         """Returns the signals that a player's objective reads; those that are known are not computed again."""
@@ -206,22 +260,22 @@ class AlternatingModule(DistillationModule):
             made = self._made(self._draw(len(batch["key"])), {"key": batch["key"]})
         return self._signals("student", made)
 
-    def _log_round(self, losses: Mapping[str, tuple[Tensor, Mapping[str, Tensor]]], count: int) -> None:
+    def _log_round(self, losses: Mapping[str, Losses], count: int) -> None:
         if self.global_step % self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
         for player, (loss, parts) in losses.items():
             prefix = "train" if player == "student" else f"train/{player}"
             named = {f"{prefix}/loss": loss, **{f"{prefix}/{name}": part.detach() for name, part in parts.items()}}
             self.log_dict(named, prog_bar=True, batch_size=count)
-            optimizer = self.trainer.optimizers[0 if player == "student" else 1]
-            self.log(f"{prefix}/learning_rate", optimizer.param_groups[0]["lr"])
+            for optimizer in self.trainer.optimizers[0 if player == "student" else 1 :][:1]:
+                self.log(f"{prefix}/learning_rate", optimizer.param_groups[0]["lr"])
 
     # -- between rounds -----------------------------------------------------------------------------------------------
 
     def on_train_epoch_start(self) -> None:
         """Passes the epoch to terms and losses of both players."""
         super().on_train_epoch_start()
-        if self.generator_objective is not None:
+        if self.generator_objective is not None and self.turns.synthesis is None:  # of a pool terms count rounds
             self.generator_objective.on_epoch_start(self.current_epoch, cast(int, self.trainer.max_epochs))
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
@@ -240,7 +294,9 @@ class AlternatingModule(DistillationModule):
 
     @torch.no_grad()
     def examples(self, count: int) -> Tensor:
-        """Returns images [count, C, H, W] as a teacher sees them, of the same random numbers at every call."""
+        """Returns images [count, C, H, W] as a teacher sees them: of the same random numbers, or the pool's newest."""
+        if self.turns.synthesis is not None:
+            return self.turns.synthesis.normalised(self.pool.newest(count))
         training = self.generator.training
         with seeded(self.seed, "generated"):
             images: Tensor = self.generator.eval()(self._draw(count))
@@ -250,3 +306,16 @@ class AlternatingModule(DistillationModule):
 
 def _detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in tensors.items()}
+
+
+@contextmanager
+def _held(network: nn.Module) -> Iterator[None]:
+    """Context manager in which the weights of a network have no gradient."""
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)

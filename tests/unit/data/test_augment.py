@@ -144,3 +144,16 @@ def test_a_step_that_says_nothing_about_labels_is_refused():
 
     with pytest.raises(TutelageError, match=r"data.augment: Brighter changes images.* move_labels"):
         Augment([Flip(), Brighter()], 1).check_moves_labels()
+
+
+def test_gradients_of_a_shift_come_back_to_their_pixels():
+    """By another way than the pixels of images that need no gradient, which are the same."""
+    given, chance = images(KEYS), torch.rand(len(KEYS), 2, generator=torch.Generator().manual_seed(0))
+    free = given.clone().requires_grad_()
+    moved = Shift(2, fill=0.5)(free, chance)
+    assert torch.equal(moved.detach(), Shift(2, fill=0.5)(given, chance))
+    moved.sum().backward()
+    stays = Shift(2)(
+        torch.ones_like(given), 1 - 2**-24 - chance
+    )  # shifted the other way, what came from outside is lost
+    assert torch.equal(free.grad, stays)

@@ -2,13 +2,14 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 
-import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
+from alternated import CNNS, EPOCHS, ROUNDS, SMALL, ByHand, Made, make, step
 from command import PAIR
-from omegaconf import OmegaConf, open_dict
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from tutelage.config import factory
@@ -16,69 +17,13 @@ from tutelage.config.turns import check_turns, training_data
 from tutelage.config.validate import check
 from tutelage.errors import TutelageError
 from tutelage.models.generators import ImageGenerator
-from tutelage.models.tapped import Tapped
-from tutelage.seeding import reseed
-from tutelage.training.alternating import AlternatingModule
 from tutelage.training.turns import Turn, Turns
-
-CNNS = ("model@teacher=cnn", "model@student=cnn", "student.net.dropout=0")
-SMALL = ("data.batch_size=6", "logger=none", "stages.student.turns.rounds=2")
-EPOCHS, ROUNDS = 2, 2
 
 
 @pytest.fixture
-def made(compose) -> Callable[..., tuple[AlternatingModule, L.Trainer, object]]:
+def made(compose) -> Callable[..., Made]:
     """``made(loss, *overrides)`` → module with an untrained teacher, trainer of 2 · 2 rounds in float64, data."""
-
-    def make(loss: str, *overrides: str, nets: tuple[str, ...] = CNNS) -> tuple[AlternatingModule, L.Trainer, object]:
-        width = () if loss == "noise" else ("stages.student.turns.generator.width=4",)
-        cfg = compose(*nets, *SMALL, *width, f"loss=data_free/{loss}", *overrides)
-        with open_dict(cfg):
-            cfg.optimizer.fused = False
-        stage = factory.stage_config(cfg, "student")
-        data = training_data(stage, factory.data(stage))
-        module = factory.distillation_module(stage, data, factory.sources(stage), None)
-        trainer = L.Trainer(
-            max_epochs=EPOCHS, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False, precision="64-true", num_sanity_val_steps=0, limit_val_batches=0,
-        )  # fmt: skip
-        return module, trainer, data
-
-    return make
-
-
-class ByHand:
-    """Copies of a module's networks, and the pieces that a loop needs."""
-
-    def __init__(self, module: AlternatingModule):
-        self.generator = copy.deepcopy(module.generator).double()
-        self.student = copy.deepcopy(module.student.net.net).double()
-        teacher: Tapped = module.sources()["teacher"].net
-        self.teacher = copy.deepcopy(teacher.net).double()
-        self.kept: list[Tensor] = []
-        self.teacher.embedding.register_forward_hook(lambda *found: self.kept.append(found[2]))
-        self.student_optimizer = torch.optim.Adam(self.student.parameters(), lr=1e-3)
-
-    def rounds(self) -> list[None]:
-        """Yields at each round, seeded as the module is."""
-        for epoch in range(EPOCHS):
-            for batch in range(ROUNDS):
-                reseed(torch.device("cpu"), 0, "step", epoch, batch, 0)
-                yield
-
-    def same(self, module: AlternatingModule) -> None:
-        """Compares the networks' weights and statistics."""
-        for mine, theirs in ((self.generator, module.generator), (self.student, module.student.net.net)):
-            for (name, one), other in zip(mine.state_dict().items(), theirs.state_dict().values(), strict=True):
-                assert torch.allclose(one.double(), other.double(), rtol=1e-9, atol=1e-9), (
-                    name
-                )  # biases before BatchNorm
-
-
-def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
+    return partial(make, compose)
 
 
 def noise() -> Tensor:
@@ -290,7 +235,7 @@ def test_a_generator_that_would_learn_nothing_is_refused(made):
     [
         ({"player": "teacher"}, "player must be one of generator, student; found 'teacher'"),
         ({"player": "student", "steps": 0}, "steps must be a whole number of at least 1; found 0"),
-        ({"player": "student", "images": "old"}, "images must be one of new, again, last; found 'old'"),
+        ({"player": "student", "images": "old"}, "images must be one of new, again, last, pool; found 'old'"),
         ({"player": "generator", "images": "last"}, "not last"),
     ],
 )

@@ -10,7 +10,7 @@ from tutelage.errors import TutelageError
 from tutelage.losses.data_free.batch_norm import BatchNormStatistics
 from tutelage.losses.data_free.competition import Competition
 from tutelage.losses.data_free.dafl import Activation, ClassBalance, OneHot
-from tutelage.losses.data_free.distances import ElementKL, LogitL1
+from tutelage.losses.data_free.distances import AgreedKL, ElementKL, LogitL1
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -48,6 +48,14 @@ def element_kl(student: Tensor, teacher: Tensor, temperature: float = 3.0) -> fl
     return total / student.numel()
 
 
+def agreed_kl(student: Tensor, teacher: Tensor) -> float:
+    total = 0.0
+    for s, t in zip(student.tolist(), teacher.tolist(), strict=True):
+        if s.index(max(s)) == t.index(max(t)):
+            total += sum(q * math.log(q / p) for q, p in zip(shares(t), shares(s), strict=True))
+    return total / len(student)
+
+
 def competition(student: Tensor, teacher: Tensor) -> float:
     total = 0.0
     for s, t in zip(student.tolist(), teacher.tolist(), strict=True):
@@ -58,12 +66,19 @@ def competition(student: Tensor, teacher: Tensor) -> float:
     return 1 - min(max(total / len(student), 0.0), 1.0)
 
 
+PEAKS = 9 * torch.eye(4, dtype=torch.float64)[[0, 0, 1, 2, 3]]  # of which the first three rows agree
+
 CASES = [
     (Competition(), competition, (draw(5, 4), draw(5, 4, seed=1))),
     (OneHot(), one_hot, (draw(5, 4),)),
     (ClassBalance(), balance, (draw(5, 4),)),
     (Activation(), activation, (draw(5, 3, 2, 2),)),
     (LogitL1(), l1, (draw(5, 4), draw(5, 4, seed=1))),
+    (
+        AgreedKL(),
+        agreed_kl,
+        (draw(5, 4) + PEAKS, draw(5, 4, seed=1) + PEAKS.roll(1, 0) * (torch.arange(5) > 2)[:, None]),
+    ),
     (ElementKL(3.0), element_kl, (draw(5, 4), draw(5, 4, seed=1))),
 ]
 
@@ -154,6 +169,14 @@ def test_statistics_that_are_met_cost_nothing_and_have_a_gradient_of_zero():
 def test_statistics_of_other_layers_are_refused(given, said):
     with pytest.raises(TutelageError, match=said):
         BatchNormStatistics()(*given)
+
+
+def test_only_images_with_the_same_answer_count_as_divergence():
+    student, teacher = torch.eye(4) * 3, torch.eye(4) * 5
+    alone = AgreedKL()(student[:1], teacher[:1])
+    assert AgreedKL()(student, teacher.roll(1, 0)).item() == 0
+    assert AgreedKL()(student[:2], torch.stack([teacher[0], teacher[2]])).item() == pytest.approx(alone.item() / 2)
+    assert AgreedKL()(student, student).item() == pytest.approx(0, abs=1e-7)
 
 
 def test_the_competition_is_one_at_agreement_and_cut_off_at_zero():
