@@ -32,9 +32,9 @@ FACTS = {
     ("same_on_ranks", True): {"Balance", "CRD", "CTKD", "KDCL", "PSKD"},
     ("fixed_graph", True): {"CTKD", "KDCL", "PSKD"},
     ("over_classes", True): {
-        "AKL", "Balance", "BYOT", "ClassBalance", "Codistillation", "CTKD", "DIST", "DKD", "DTKD", "Dustbin",
-        "ElementKL", "JSD", "KDCL", "LeafLabels", "LeafSoftTarget", "LSKD", "MLKD", "MutualLearning", "NKD", "OFA",
-        "OFAStages", "ONE", "OneHot", "PSKD", "ReverseKL", "RLD", "SDD", "SkewKL", "SkewReverseKL", "SKD",
+        "AgreedKL", "AKL", "Balance", "BYOT", "ClassBalance", "Codistillation", "CTKD", "DIST", "DKD", "DTKD",
+        "Dustbin", "ElementKL", "JSD", "KDCL", "LeafLabels", "LeafSoftTarget", "LSKD", "MLKD", "MutualLearning", "NKD",
+        "OFA", "OFAStages", "ONE", "OneHot", "PSKD", "ReverseKL", "RLD", "SDD", "SkewKL", "SkewReverseKL", "SKD",
         "SoftTarget", "TfKDReg", "TotalVariation", "TTM", "ULD", "USKD", "WSLD", "WTTM",
     },
 }  # fmt: skip

@@ -212,6 +212,7 @@ def test_fast_meta_is_the_authors_loop(made, kind):
     assert trainer.global_step == EPOCHS * ROUNDS
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("loss", ["cmi", "fast_meta"])
 def test_a_training_goes_on_from_its_state_to_the_same_bits(made, tmp_path, loss):
     """Pool, bank, averages, generator and all optimizers are part of the state."""
