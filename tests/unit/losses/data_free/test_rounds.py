@@ -10,6 +10,7 @@ from torch import Tensor
 from tutelage.errors import TutelageError
 from tutelage.losses.data_free.batch_norm import BatchNormStatistics, SmoothedStatistics
 from tutelage.losses.data_free.contrast import InstanceContrast
+from tutelage.losses.schedules import after
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -170,3 +171,7 @@ def test_without_momentum_only_the_images_count():
     assert loss(*given).item() == pytest.approx(BatchNormStatistics(first=10.0).double()(*given).item())
     with pytest.raises(TutelageError, match=r"SmoothedStatistics.momentum must be from 0 to below 1; found 1"):
         SmoothedStatistics(1)
+
+
+def test_a_term_may_begin_with_an_epoch_counted_from_one():
+    assert [after(epoch, 9, 3) for epoch in range(5)] == [0, 0, 1, 1, 1]
