@@ -164,7 +164,7 @@ def known() -> set[str]:
         verbs = [OmegaConf.to_container(hydra_compose(verb)) for verb in VERBS]
     found = {key for verb in verbs for key in keys(verb)}
     for group in CHOICES:
-        for path in Path(conf_dir(), group).glob("*.yaml"):  # those that choices share, too
+        for path in Path(conf_dir(), group).rglob("*.yaml"):  # those that choices share, too
             place = "" if path.read_text().startswith("# @package _global_") else f"{group}."
             found.update(keys(OmegaConf.to_container(OmegaConf.load(path)), place))
     return found

@@ -96,7 +96,10 @@ class Pooled(ByHand):
 
 def test_cmi_is_the_authors_loop(made):
     """A new generator in each round, a bank after the first; wholes and parts, the best step's images."""
-    powers = (f"{KEY}.terms.contrast.weight=0.75", f"{KEY}.terms.contrast.loss.temperature=0.125")  # exact in float32
+    powers = (  # exact in float32
+        f"{KEY}.terms.contrast.weight=0.75", f"{KEY}.terms.contrast.loss.temperature=0.125",
+        f"{KEY}.terms.one_hot.weight=0.5",
+    )  # fmt: skip
     module, trainer, data = made("cmi", *FEW, *powers)
     whole, part = (Shift(1), Flip(0.5)), (RandomResizedCrop([0.25, 1.0]), Flip(0.5))
     trainer.fit(module, datamodule=data)
