@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from tutelage.errors import TutelageError
 from tutelage.losses.base import Loss
+from tutelage.losses.logits import constant
 from tutelage.losses.masks import masked_mean, only
 from tutelage.losses.ranks import mean_over_ranks
 
@@ -40,7 +41,7 @@ class WeightedCrossEntropy(Loss):
     a scalar in nats.
 
     Raises:
-        TutelageError: the weights are none.
+        TutelageError: the weights are none, or the smoothing is out of range.
     """
 
     takes_unlabelled = counts_over_ranks = True  # the mean is over weights, of all ranks
@@ -56,7 +57,7 @@ class WeightedCrossEntropy(Loss):
             weights = torch.tensor([float(one) for one in class_weights])
             if not len(weights) or not bool((weights.isfinite() & (weights >= 0)).all()) or not bool(weights.any()):
                 raise TutelageError(f"class_weights must be numbers from 0 on, not all 0; found {list(class_weights)}")
-        self.label_smoothing = float(label_smoothing)
+        self.label_smoothing = float(constant(label_smoothing, "label_smoothing", 0.0, 1.0))
         self.register_buffer("class_weights", weights, persistent=False)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import nn
 
 from tutelage import losses
 from tutelage.config.paths import conf_dir
+from tutelage.errors import TutelageError
 from tutelage.losses.base import Loss
 
 CLASSES: dict[str, type[nn.Module]] = {name: getattr(losses, name) for name in losses.__all__}
@@ -71,6 +72,59 @@ def test_no_argument_is_in_a_state(name: str):
     kind = CLASSES[name]
     made = kind(**NEEDED.get(name, {}))
     assert not {key.rpartition(".")[2] for key in made.state_dict()} & set(inspect.signature(kind).parameters)
+
+
+FINITE = (0.0, 1e6), (-1e-6, math.inf, math.nan)
+COUNT = (1, 3), (0, -1)
+PROBABILITY = (0.0, 1.0), (-1e-6, 1.000001, math.nan)
+RANGES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {  # argument of any loss, or of one: taken, refused
+    **dict.fromkeys(("temperature", "confidence_temperature", "CTKD.start", "SKD.multiplier"), (
+        (1e-3, 1e6), (9.9e-4, math.inf, math.nan)
+    )),
+    **dict.fromkeys((
+        "strength", "soft", "feature", "alpha", "beta", "gamma", "mu", "span", "diffusion", "reconstruction", "eps",
+        "correlation", "mutual", "instance", "batch", "classes", "query", "key", "value", "distance_weight",
+        "angle_weight", "logit", "low", "high", "TeacherBounded.margin",
+    ), FINITE),
+    **dict.fromkeys((
+        "stages", "hidden", "resolution", "dim", "order", "negatives", "ramp", "epochs", "chunk", "power", "peers",
+        "heads", "num_classes",
+    ), COUNT),
+    **dict.fromkeys(("label_smoothing", "mixing", "pool", "skew", "AKL.mu", "JSD.beta"), PROBABILITY),
+    **dict.fromkeys(("AB.margin", "FT.lr", "ITRD.alpha", "LSP.scale", "MHGD.lr", "SRD.power"), (
+        (1e-6, 1e6), (0.0, -1.0, math.inf, math.nan)
+    )),
+    "Balance.window": ((1.0, 1e6), (0.999, math.inf)),
+    "CC.gamma": ((1e-6, 1e6), (9e-7, math.inf)),
+    "ClassBalance.base": ((1.001, 1e6), (1.0, math.inf)),
+    "CRD.momentum": ((0.0, 0.999), (-1e-6, 0.9991)),
+    "DiffKD.steps": ((1, 2, 5), (0, 3)),
+    "Dustbin.share": ((1e-6, 1 - 1e-6), (0.0, 1.0)),
+    "FT.rate": ((1e-6, 1.0), (0.0, 1.001)),
+    "MGD.ratio": ((0.0, 0.999), (-1e-6, 1.0)),
+    "SemCKD.batch": ((2, 3), (1, 0)),
+    "TfKDReg.correct": ((1e-6, 1.0), (0.0, 1.001)),
+    "USKD.num_classes": ((2, 3), (1, 0)),
+    "VID.variance": ((1.1e-5, 1e6), (1e-5, math.inf)),
+    "ViTKD.ratio": ((1e-6, 0.999), (0.0, 1.0)),
+}  # fmt: skip
+NUMBERS = {
+    f"{name}.{argument}"
+    for name, kind in CLASSES.items()
+    for argument, parameter in inspect.signature(kind).parameters.items()
+    if type(NEEDED.get(name, {}).get(argument, parameter.default)) in (int, float)
+} - {"TinyBERTStates.layers"}  # read with another projection
+
+
+@pytest.mark.parametrize("number", sorted(NUMBERS))
+def test_a_number_is_taken_up_to_the_ends_of_its_range(number: str):
+    name, _, argument = number.partition(".")
+    taken, refused = RANGES.get(number) or RANGES[argument]
+    for value in taken:
+        CLASSES[name](**{**NEEDED.get(name, {}), argument: value})
+    for value in refused:
+        with pytest.raises(TutelageError):
+            CLASSES[name](**{**NEEDED.get(name, {}), argument: value})
 
 
 def test_an_unknown_loss_is_no_attribute():

@@ -8,7 +8,7 @@ from tutelage.config import factory
 from tutelage.evaluation.predictions import predict
 from tutelage.evaluation.results import WEIGHTS, Trained
 from tutelage.pipeline import fit
-from tutelage.runtime import distributed
+from tutelage.runtime import distributed, manifest
 
 
 def test_what_a_stage_lays_over_a_group_replaces_by_name_and_leaves_the_rest(compose):
@@ -93,3 +93,31 @@ def test_predictions_and_epochs_are_those_of_the_weights_that_they_are_said_to_b
         for split, logits in expected[weights].items():
             torch.testing.assert_close(found.predictions[weights, split].logits, logits, rtol=0, atol=0)
     assert not torch.equal(expected["last"]["val"], expected["best"]["val"])
+
+
+@pytest.mark.parametrize(
+    ("what", "finished", "left"),
+    [
+        ("whole", True, {"recipe.json", "stage.json", "manifest.json"}),
+        ("trained for less", False, {"recipe.json", "stage.json"}),
+        ("without a manifest", False, {"recipe.json", "stage.json"}),
+        ("damaged", False, {"recipe.json"}),
+        ("damaged, no recipe", False, set()),
+    ],
+)
+def test_a_folder_is_finished_if_it_is_whole_and_long_enough(tmp_path, what, finished, left):
+    """A damaged one is set aside, and its recipe stays: it says what is made anew."""
+    folder = tmp_path / "control"
+    folder.mkdir()
+    for name in ("recipe.json", "stage.json"):
+        (folder / name).write_text('{"max_epochs": 3}')
+    if what == "damaged, no recipe":
+        (folder / "recipe.json").unlink()
+    if what != "without a manifest":
+        manifest.write(folder)
+    (folder / "half.json.tmp").touch()
+    if what.startswith("damaged"):
+        (folder / "stage.json").write_text('{"max_epochs": 4}')
+    assert fit._is_finished(folder, 4 if what == "trained for less" else 3) == finished
+    assert (folder.is_dir() and {path.name for path in folder.glob("*.json")}) == (left or False)
+    assert (tmp_path / "control.damaged-1").exists() == what.startswith("damaged")

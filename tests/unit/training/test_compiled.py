@@ -79,5 +79,7 @@ def test_inductor_trains_the_same(train):
 
 
 def test_another_mode_is_refused():
+    for option in (True, False, "default"):
+        check_compile(option, "control")
     with pytest.raises(TutelageError, match=r"stages\.control\.compile must be false, true or one of .* found 'fast'"):
         check_compile("fast", "control")

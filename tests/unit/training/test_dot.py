@@ -9,6 +9,7 @@ import torch
 from command import TINY
 
 from tutelage.config import factory
+from tutelage.errors import TutelageError
 from tutelage.training.dot import DOT
 
 
@@ -39,6 +40,19 @@ def test_the_published_steps(reached) -> None:
         optimizer.step()
     task, taught = ([pair[i] if reached[i] else None for pair in gradients] for i in (0, 1))
     np.testing.assert_allclose(weight.detach().numpy(), oracle(start, task, taught), rtol=1e-12)
+
+
+def test_a_weight_without_a_gradient_stays() -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    DOT([weight], weight_decay=0.01).step()
+    assert torch.equal(weight, torch.ones(3))
+
+
+@pytest.mark.parametrize(("momentum", "delta"), [(0.75, 0.25), (0.25, 0.5), (0.5, -0.1)])
+def test_momenta_are_from_0_and_below_1(momentum, delta) -> None:
+    with pytest.raises(TutelageError, match="momentum − delta of at least 0 and momentum"):
+        DOT([torch.nn.Parameter(torch.ones(1))], momentum=momentum, delta=delta)
+    DOT([torch.nn.Parameter(torch.ones(1))], lr=0.0, momentum=0.25, delta=0.25, weight_decay=0.0)
 
 
 def test_without_teachers_or_without_a_difference_it_is_sgd() -> None:

@@ -38,8 +38,8 @@ class AB(Lazy):
 
     def __init__(self, margin: float = 1.0, stages: int = 5):
         super().__init__()
-        if not margin > 0:
-            raise TutelageError(f"AB's margin must be above 0; found {margin}")
+        if not 0 < margin < float("inf"):
+            raise TutelageError(f"AB's margin must be above 0 and finite; found {margin}")
         self.register_buffer("margin", torch.tensor(float(margin)), persistent=False)
         self.outline(stages)
 

@@ -52,8 +52,10 @@ class FT(Lazy):
         super().__init__()
         if not 0 < rate <= 1:
             raise TutelageError(f"FT's rate must be in (0, 1]; found {rate}")
-        if epochs < 1 or not lr > 0:
-            raise TutelageError(f"FT's paraphraser needs at least one epoch and lr > 0; found {epochs} and {lr}")
+        if epochs < 1 or not 0 < lr < float("inf"):
+            raise TutelageError(
+                f"FT's paraphraser needs at least one epoch and lr > 0 and finite; found {epochs} and {lr}"
+            )
         self.rate, self.epochs, self.lr = rate, epochs, lr
         self.outline()
 

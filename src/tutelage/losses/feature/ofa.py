@@ -42,6 +42,8 @@ class OFAStages(Lazy):
 
     def __init__(self, num_classes: int, eps: float = 1.0, temperature: float = 1.0, stages: int = 8):
         super().__init__()
+        if not isinstance(num_classes, int) or num_classes < 1:
+            raise TutelageError(f"OFAStages.num_classes: expected 1 or more, found {num_classes!r}")
         self.num_classes = num_classes
         self.loss = OFA(eps, temperature)
         self.outline(stages)

@@ -65,8 +65,10 @@ class MHGD(Lazy):
 
     def __init__(self, stages: int = 4, heads: int = 8, epochs: int = 40, lr: float = 1e-3):
         super().__init__()
-        if heads < 1 or epochs < 1 or not lr > 0:
-            raise TutelageError(f"MHGD needs heads ≥ 1, epochs ≥ 1 and lr > 0; found {heads}, {epochs} and {lr}")
+        if heads < 1 or epochs < 1 or not 0 < lr < float("inf"):
+            raise TutelageError(
+                f"MHGD needs heads ≥ 1, epochs ≥ 1 and lr > 0 and finite; found {heads}, {epochs} and {lr}"
+            )
         self.heads, self.epochs, self.lr = heads, epochs, lr
         self.outline(stages)
 

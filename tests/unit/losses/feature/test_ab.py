@@ -60,5 +60,5 @@ def test_the_margin_is_no_part_of_the_state() -> None:
 
 @pytest.mark.parametrize("margin", [0.0, -1.0, math.nan])
 def test_a_margin_of_nothing_is_refused(margin: float) -> None:
-    with pytest.raises(TutelageError, match=f"AB's margin must be above 0; found {margin}"):
+    with pytest.raises(TutelageError, match=f"AB's margin must be above 0 and finite; found {margin}"):
         AB(margin)
