@@ -55,4 +55,4 @@ class AKL(nn.Module):
         first = torch.arange(q.shape[-1], device=q.device) == 0
         in_head = ((q.cumsum(-1) <= self.mu) | first).to(q.dtype)
         total = gap.sum(-1)
-        return torch.where(total > 0, (gap * in_head).sum(-1) / total.where(total > 0, 1), 0.5)
+        return torch.where(total > 0, (gap * in_head).sum(-1) / total, 0.5)
