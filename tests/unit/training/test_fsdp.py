@@ -1,7 +1,11 @@
 import os
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
+import torch
 import torch.distributed as dist
+from lightning.pytorch.strategies.strategy import Strategy
 from torch import nn, randn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule
@@ -10,6 +14,7 @@ from tutelage.config import factory
 from tutelage.errors import TutelageError
 from tutelage.models.tapped import Tapped
 from tutelage.runtime import distributed
+from tutelage.training import fsdp
 from tutelage.training.fsdp import Sharded, _together, shard
 
 
@@ -91,3 +96,35 @@ def test_a_loss_on_a_tap_alone_reaches_what_lies_before_it(mesh):
     net(randn(3, 4))["middle"].square().sum().backward()
     assert float(net.net[0].weight.grad.full_tensor().abs().sum()) > 0
     assert float(net.net[2].weight.grad.full_tensor().abs().sum()) == 0
+
+
+@pytest.mark.parametrize(
+    ("learned", "clip", "algorithm", "refused"),
+    [
+        (nn.Linear(2, 2), 1.0, "norm", True),
+        (nn.Linear(2, 2), 1.0, "value", False),
+        (nn.Linear(2, 2), None, None, False),
+        (nn.Linear(2, 2).requires_grad_(False), 1.0, "norm", False),
+    ],
+)
+def test_a_norm_is_not_clipped_where_a_loss_learns(learned, clip, algorithm, refused):
+    trainer = SimpleNamespace(gradient_clip_val=clip, gradient_clip_algorithm=algorithm)
+    student = SimpleNamespace(net=Tapped(nn.Linear(2, 2)))
+    learner = SimpleNamespace(needs={}, sources=dict, student=student, objective=learned, trainer=trainer)
+    with pytest.raises(TutelageError, match="clipping is not supported when a loss") if refused else nullcontext():
+        Sharded().share_out(learner)
+
+
+def test_of_an_optimizers_state_a_rank_takes_its_part_of_what_is_as_large_as_a_parameter(monkeypatch):
+    weight = nn.Parameter(torch.zeros(3, 2))
+    strategy, loaded = Sharded(), []
+    strategy.optimizers = [torch.optim.Adam([weight])]
+    monkeypatch.setattr(fsdp, "shard_like", lambda value, own: (value, own))
+    monkeypatch.setattr(Strategy, "load_optimizer_state_dict", lambda _, checkpoint: loaded.append(checkpoint))
+    moment, step = torch.ones(3, 2), torch.tensor(4.0)
+    state = {"state": {0: {"exp_avg": moment, "step": step, "kind": "adam"}}, "param_groups": []}
+    strategy.load_optimizer_state_dict({"optimizer_states": [state]})
+    values = loaded[0]["optimizer_states"][0]["state"][0]
+    assert values["exp_avg"] == (moment, weight)
+    assert values["step"] is step
+    assert values["kind"] == "adam"

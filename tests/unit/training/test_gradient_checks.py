@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tutelage.config import factory
 from tutelage.errors import TutelageError
-from tutelage.training.gradient_checks import reaches
+from tutelage.training.gradient_checks import leaves, reaches
 
 MINE = (
     "+loss.terms.mine={{_target_: tutelage.objective.Term, loss: {{_target_: {loss}}}, "
@@ -89,3 +89,15 @@ def test_what_a_graph_does_not_show_counts_as_reached():
     assert not reaches([torch.zeros(())], net.parameters())
     assert reaches([net.weight], net.parameters())
     assert reaches([checkpoint(net, x, use_reentrant=True).sum()], net.parameters())
+
+
+def test_leaves_are_what_a_backward_pass_gives_a_gradient():
+    """Each once, however often it is used; constants and what learns elsewhere are none."""
+    net, other = nn.Linear(2, 1), nn.Linear(2, 1)
+    hidden = net(torch.ones(3, 2)) * torch.full((3, 1), 2.0)
+    loss = (hidden + hidden * other.weight.detach().sum()).sum()
+    found = leaves(loss)
+    loss.backward()
+    assert len(found) == 2
+    assert {id(one) for one in found} == {id(one) for one in net.parameters() if one.grad is not None}
+    assert leaves(torch.zeros(())) == []

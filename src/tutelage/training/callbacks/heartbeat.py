@@ -15,9 +15,6 @@ class Heartbeat(L.Callback):
     It has no part in the steps: the figures are taken when they are asked for.
     """
 
-    def __init__(self) -> None:
-        self._began, self._from, self._steps = 0.0, 0, 0
-
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Offers the figures."""
         self._began, self._from = time.monotonic(), trainer.global_step

@@ -1,6 +1,7 @@
 import json
 from types import SimpleNamespace
 
+import lightning as L
 import pytest
 import torch
 from omegaconf import open_dict
@@ -10,6 +11,7 @@ from tutelage.checkpoints.weights import digest
 from tutelage.config import factory
 from tutelage.training.callbacks import gradient_norms as norms_file
 from tutelage.training.callbacks.gradient_norms import GradientNorms, gradient_norms
+from tutelage.training.fsdp import Sharded
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(LeafSpec|in eval mode).*")
 # Dropout, batch normalisation's statistics and a part that the loss learns: what a second look could change.
@@ -66,6 +68,19 @@ def test_seldom_and_at_the_end(compose, tmp_path, monkeypatch):
 
 def test_one_term_has_nothing_to_be_compared_with(compose, tmp_path):
     assert fit(compose, tmp_path, True, "loss.alpha=0")[0].measured == {}
+
+
+def test_shards_and_modules_of_ones_own_are_left_alone(compose):
+    _, learner, _ = module(compose)
+    callback, trainer = GradientNorms(), SimpleNamespace(strategy=None)
+    for strategy, asked in ((Sharded(), False), (None, True)):
+        trainer.strategy = strategy
+        callback.on_train_start(trainer, learner)
+        assert (learner.watch is not None) == asked
+    callback.on_train_start(trainer, L.LightningModule())
+    callback.on_train_end(trainer, L.LightningModule())
+    callback.on_train_end(trainer, learner)
+    assert learner.watch is None
 
 
 def test_a_resumed_run_has_all(compose):
