@@ -50,20 +50,24 @@ def tests_of(file: Path) -> list[Path]:
     These are the files that import it or the package that it is in, name it in a string or choose one of its yamls;
     where there is none, those of the modules that import it.
     """
-    found = _tests_that_name(file)
+    found = _naming(
+        [
+            _imported(file),
+            *(_choice(yaml) for yaml, text in _texts(CONF, "*.yaml").items() if f"{_module(file)}." in text),
+        ]
+    )
     if not found:
         users = [
             p for p, text in _texts(PACKAGE, "*.py").items() if re.search(_imported(file), text) and p.stem[0] != "_"
         ]
-        found = {test for user in users for test in _tests_that_name(user.relative_to(PACKAGE))}
+        found = _naming([_imported(user.relative_to(PACKAGE)) for user in users])
+    found |= _naming([rf"from tutelage import [^\n]*\b{file.parts[0]}$"])
     return sorted(found, key=lambda path: (not path.stem.endswith(f"_{file.stem}"), "unit" not in path.parts, path))
 
 
-def _tests_that_name(file: Path) -> set[Path]:
-    yamls = [yaml for yaml, text in _texts(CONF, "*.yaml").items() if f"{_module(file)}." in text]
-    package = rf"from tutelage import [^\n]*\b{file.parts[0]}$"
-    pattern = re.compile("|".join([_imported(file), package, *map(_choice, yamls)]), re.MULTILINE)
-    return {path for path, text in _texts(ROOT / "tests", "test_*.py").items() if pattern.search(text)}
+def _naming(patterns: Sequence[str]) -> set[Path]:
+    pattern = re.compile("|".join(patterns), re.MULTILINE)
+    return {path for path, text in _texts(ROOT / "tests", "test_*.py").items() if patterns and pattern.search(text)}
 
 
 def _module(file: Path) -> str:

@@ -57,7 +57,8 @@ class WeightedCrossEntropy(Loss):
             weights = torch.tensor([float(one) for one in class_weights])
             if not len(weights) or not bool((weights.isfinite() & (weights >= 0)).all()) or not bool(weights.any()):
                 raise TutelageError(f"class_weights must be numbers from 0 on, not all 0; found {list(class_weights)}")
-        self.label_smoothing = float(constant(label_smoothing, "label_smoothing", 0.0, 1.0))
+        constant(label_smoothing, "label_smoothing", 0.0, 1.0)  # checks it
+        self.label_smoothing = float(label_smoothing)
         self.register_buffer("class_weights", weights, persistent=False)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from tutelage.losses.ranks import all_ranks
+from tutelage.losses.ranks import all_ranks, mean_over_ranks
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
@@ -39,3 +39,13 @@ def test_rows_of_all_ranks_are_joined_in_rank_order_whatever_their_number(monkey
 def test_one_process_has_its_own():
     x = torch.ones(1, 2, requires_grad=True)
     assert all_ranks(x) is x
+
+
+@pytest.mark.parametrize(("total", "ranks", "expected"), [(0.0, 1, 1.0), (0.0, 4, 0.25), (6.0, 4, 1.5), (6.0, 1, 6.0)])
+def test_a_mean_over_ranks_is_of_one_at_least(monkeypatch, total, ranks, expected):
+    monkeypatch.setattr(dist, "is_initialized", lambda: ranks > 1)
+    monkeypatch.setattr(dist, "get_world_size", lambda: ranks)
+    monkeypatch.setattr(dist, "all_reduce", lambda count: count.fill_(total))
+    own = torch.tensor(total / ranks)
+    assert mean_over_ranks(own).item() == expected
+    assert own.item() == total / ranks

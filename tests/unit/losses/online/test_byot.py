@@ -74,3 +74,10 @@ def test_bad_input_is_refused_with_a_sentence():
         BYOT(distance="l2")
     with pytest.raises(TutelageError, match=r"BYOT\.soft"):
         BYOT(soft=-1.0)
+
+
+def test_what_is_inactive_in_both_features_does_not_count():
+    """Both at or below 0: neither a 0 of one's own nor one of the last exit's is active."""
+    own, last = torch.tensor([[[0.0, -1.0, 0.5, -2.0]]]), torch.tensor([[-3.0, 0.0, 0.0, 1.0]])
+    loss = BYOT(soft=0.0, feature=1.0)
+    assert loss(torch.zeros(1, 3), last, torch.zeros(1, 1, 3), own).item() == 0.5**2 + 3.0**2
