@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tutelage.errors import TutelageError
 from tutelage.losses.logit.pskd import PSKD
+from tutelage.runtime import devices
 
 CLASSES, EXAMPLES, EPOCHS = 4, 6, 5
 LABEL = torch.tensor([0, 1, 2, 3, 0, 1])
@@ -101,6 +102,14 @@ def test_the_table_grows_with_the_keys_and_keeps_what_it_has() -> None:
     seen = loss.previous.sum(1) > 0
     assert seen.nonzero().flatten().tolist() == [0, 3, 5, 6, 40]
     assert loss.previous.dtype == torch.float32
+
+
+def test_the_table_grows_where_the_number_of_examples_was_not_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also on a device for which the host would have to wait."""
+    monkeypatch.setattr(devices, "waits", lambda device: True)
+    loss = PSKD()
+    loss(torch.zeros(2, 3), torch.tensor([0, 1]), torch.tensor([4, 7]))
+    assert len(loss.previous) == 8
 
 
 def test_a_half_precision_student_and_table() -> None:
