@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from torch import nn
 
@@ -125,6 +126,11 @@ def test_a_number_is_taken_up_to_the_ends_of_its_range(number: str):
     for value in refused:
         with pytest.raises(TutelageError):
             CLASSES[name](**{**NEEDED.get(name, {}), argument: value})
+
+
+def test_half_precision_in_lists_is_computed_in_single():
+    maps = [torch.randn(2, 3, 4, 4).bfloat16() for _ in range(2)]
+    assert losses.AT()(maps, maps[::-1]).dtype == torch.float32
 
 
 def test_an_unknown_loss_is_no_attribute():

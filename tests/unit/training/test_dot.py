@@ -42,6 +42,14 @@ def test_the_published_steps(reached) -> None:
     np.testing.assert_allclose(weight.detach().numpy(), oracle(start, task, taught), rtol=1e-12)
 
 
+def test_its_defaults_are_those_of_the_yaml(compose) -> None:
+    node = compose(*TINY, "optimizer=dot").optimizer
+    made = DOT([torch.nn.Parameter(torch.ones(1))]).defaults
+    assert {name: node[name] for name in ("momentum", "delta", "weight_decay")} == {
+        name: made[name] for name in ("momentum", "delta", "weight_decay")
+    }
+
+
 def test_a_weight_without_a_gradient_stays() -> None:
     weight = torch.nn.Parameter(torch.ones(3))
     DOT([weight], weight_decay=0.01).step()

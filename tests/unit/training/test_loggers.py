@@ -1,5 +1,7 @@
 """Each training has loggers of its own, whatever their class wants to be told."""
 
+from pathlib import Path
+
 import pytest
 from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
@@ -195,3 +197,11 @@ def test_null_is_no_logger_on_the_command_line(main):
 @pytest.mark.parametrize(("choice", "has"), [("tensorboard", True), ("csv", False), ("[csv,tensorboard]", True)])
 def test_pictures_are_drawn_where_tensorboard_is(compose, choice, has):
     assert loggers.has_tensorboard(compose(f"logger={choice}")) == has
+
+
+@pytest.mark.parametrize(
+    ("stage", "job"), [({"paths": {"run": "here/job"}}, "here/job"), ({"paths": {"run": None}}, "there"), ({}, "there")]
+)
+def test_outside_a_job_the_folder_of_the_curves_is_its_place(stage, job):
+    found = loggers.place(OmegaConf.create(stage), "student", Path("weights"), Path("there/tensorboard"))
+    assert (found.stage, found.job, found.folder) == ("student", Path(job), Path("weights"))

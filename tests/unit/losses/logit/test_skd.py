@@ -36,3 +36,10 @@ def test_what_does_not_fit_is_refused() -> None:
         SKD(multiplier=0.0)
     with pytest.raises(TutelageError, match="3 classes or more"):
         SKD()(STUDENT[:, :2], TEACHER[:, :2])
+
+
+def test_a_masked_class_is_no_class() -> None:
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 4, 6, dtype=torch.float64)
+    masked = [torch.cat([z, z.new_full((4, 1), -torch.inf)], 1) for z in (student, teacher)]
+    assert SKD().double()(*masked).item() == pytest.approx(SKD().double()(student, teacher).item(), rel=1e-9)

@@ -57,3 +57,7 @@ def test_mass_outside_0_and_1_is_refused(correct: float) -> None:
 def test_one_class_is_refused() -> None:
     with pytest.raises(TutelageError, match="2 classes"):
         TfKDReg()(torch.zeros(3, 1), torch.zeros(3, dtype=torch.long))
+
+
+def test_two_classes_are_enough() -> None:
+    assert TfKDReg()(torch.zeros(2, 2), torch.tensor([0, 1])).isfinite()
