@@ -95,6 +95,9 @@ RANGES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {  # argument o
     **dict.fromkeys(("AB.margin", "FT.lr", "ITRD.alpha", "LSP.scale", "MHGD.lr", "SRD.power"), (
         (1e-6, 1e6), (0.0, -1.0, math.inf, math.nan)
     )),
+    "InstanceContrast.size": COUNT,
+    "SmoothedStatistics.first": FINITE,
+    "SmoothedStatistics.momentum": ((0.0, 0.999), (-1e-6, 1.0)),
     "Balance.window": ((1.0, 1e6), (0.999, math.inf)),
     "CC.gamma": ((1e-6, 1e6), (9e-7, math.inf)),
     "ClassBalance.base": ((1.001, 1e6), (1.0, math.inf)),
