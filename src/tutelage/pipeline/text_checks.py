@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
+from tutelage.models.tapped import arguments
 from tutelage.objective import Term
 from tutelage.training.module import SupervisedModule
 from tutelage.types import Batch
@@ -30,6 +31,7 @@ def check_ids(role: str, net: nn.Module, data: Data) -> None:
     for whose, size in (("", data.vocab_size), ("student_", data.student_vocab_size)):
         if size is not None:
             _check_highest(role, net, batch, width, whose, size)
+    _check_tokens(role, net, data, batch)
 
 
 def _check_highest(role: str, net: nn.Module, batch: Batch, width: int, whose: str, size: int) -> None:
@@ -42,6 +44,22 @@ def _check_highest(role: str, net: nn.Module, batch: Batch, width: int, whose: s
         )
     if _refused(net, batch) is None:
         raise TutelageError(f"the {role} can't read texts of {width} tokens (data.max_length): {why}")
+
+
+def _check_tokens(role: str, net: nn.Module, data: Data, batch: Batch) -> None:
+    """Refuses weights that were made for other ids than the data have: a token has one id in both or is in one."""
+    parts = {str(part.token_ids): part.token_ids for part in net.modules() if hasattr(part, "token_ids")}
+    _, fields = arguments(getattr(net, "net", net), batch)
+    of_student = any(field is batch.get("student_input") for field in fields.values())
+    tokenizer = data.student_encode.tokenizer if of_student else getattr(data, "tokenizer", None)  # type: ignore[attr-defined]
+    for made_for in filter(None, parts.values() if tokenizer is not None else ()):
+        ids, key = tokenizer.inner.get_vocab(), "data.student_tokenizer" if of_student else "data.tokenizer"
+        for token, theirs in made_for.read().items():
+            if ids.get(token, theirs) != theirs:
+                raise TutelageError(
+                    f"the {role}'s weights are for the ids of {made_for.source} ({made_for.key}), in which {token!r} "
+                    f"is {theirs}; that of {key} has {ids[token]} for it: use the same tokenizer"
+                )
 
 
 def check_tokens_correspond(module: SupervisedModule, data: Data) -> None:

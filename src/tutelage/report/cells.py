@@ -125,11 +125,19 @@ def by_data(runs: Iterable[Run]) -> dict[str, list[Run]]:
         if not (isinstance(data, Mapping) and data.get("_target_")):
             without.append(run)
             continue
-        parts = [data["_target_"], data.get("dataset") or data.get("root"), data.get("test"), _compared_by(run)]
+        parts = [data["_target_"], _test_set(data), _compared_by(run)]
         groups.setdefault(json.dumps(parts, sort_keys=True, default=str), []).append(run)
     if without:
         groups.setdefault(next(iter(groups), ""), []).extend(without)
     return groups
+
+
+def _test_set(data: Mapping[str, Any]) -> list[Any]:
+    """Returns the values of a config's keys that say which examples and labels are the test set."""
+    place = data.get("dataset") or data.get("root")  # of a known data set another machine's folder is as good
+    given = data.get("test") or data.get("test_root")
+    drawn = None if given else [data.get("train"), data.get("test_size")]
+    return [place, *(data.get(key) for key in ("path", "images", "task", "label")), given or drawn]
 
 
 def _compared_by(run: Run) -> list[str]:

@@ -158,10 +158,25 @@ def test_a_group_s_choice_is_its_value(tmp_path):
     assert [cell.name for cell in sort_runs(read_runs([tmp_path])).cells] == ["loss = dkd", "loss = nkd"]
 
 
-def test_runs_on_different_data_have_a_report_each(tmp_path):
-    for name, data in (("a", "one"), ("b", "one"), ("c", "two")):
+@pytest.mark.parametrize(
+    ("first", "second", "together"),
+    [
+        ({"dataset": "one"}, {"dataset": "one", "root": "/elsewhere", "labelled": 100}, True),
+        ({"dataset": "one"}, {"dataset": "two"}, False),
+        ({"root": "glue", "task": "sst2"}, {"root": "glue", "task": "cola"}, False),
+        ({"path": "cora.npz"}, {"path": "citeseer.npz"}, False),
+        ({"train": "a.tsv", "test": "t.tsv"}, {"train": ["a.tsv", "b.tsv"], "test": "t.tsv", "test_size": 0.2}, True),
+        ({"train": "a.tsv", "test": None}, {"train": "b.tsv", "test": None}, False),
+        ({"train": "a.tsv", "test_size": 0.1}, {"train": "a.tsv", "test_size": 0.2}, False),
+        ({"train": "a.tsv", "label": "stars"}, {"train": "a.tsv", "label": "useful"}, False),
+        ({"root": "text", "test_root": "t"}, {"root": "text", "test_root": "u"}, False),
+    ],
+)
+def test_runs_on_different_test_data_have_a_report_each(tmp_path, first, second, together):
+    for name, data in (("a", first), ("b", second), ("c", first)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "status.json").write_text('{"state": "FAILED"}')
-        (tmp_path / name / "config.yaml").write_text(f"data: {{_target_: x.Y, dataset: {data}, labelled: null}}\n")
+        (tmp_path / name / "config.yaml").write_text(yaml.safe_dump({"data": {"_target_": "x.Y", **data}}))
     groups = by_data(read_runs([tmp_path]))
-    assert [[run.folder.name for run in group] for group in groups.values()] == [["a", "b"], ["c"]]
+    found = [[run.folder.name for run in group] for group in groups.values()]
+    assert found == ([["a", "b", "c"]] if together else [["a", "c"], ["b"]])
