@@ -57,11 +57,17 @@ class TutelageError(CompactHydraException, ValueError):
     """
 
 
+_MOST_NAMES = 100  # of which all are listed; a vocabulary has thousands
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns a hint for a misspelt ``name``: the near matches among ``known``, or all of them."""
+    """Returns a hint for a misspelt ``name``: the near matches among ``known``, else all of them or the first."""
     names = sorted(map(str, known))
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(map(repr, close))}?" if close else f"known: {', '.join(names) or 'none'}"
+    if close:
+        return f"did you mean {' or '.join(map(repr, close))}?"
+    shown = names if len(names) <= _MOST_NAMES else [*names[:20], f"… ({len(names)} in all)"]
+    return f"known: {', '.join(shown) or 'none'}"
 
 
 _BY_NAME = {  # groups that have members by name, each with a _target_, and how one is given on the command line

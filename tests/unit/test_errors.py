@@ -20,6 +20,7 @@ def test_it_is_what_hydra_prints_without_a_traceback_and_what_python_calls_a_bad
         ("stage", ["stage1", "stage2", "embedding"], "did you mean 'stage2' or 'stage1'?"),
         ("xyz", ["temperature", "alpha"], "known: alpha, temperature"),
         ("xyz", [], "known: none"),
+        ("xyz", range(101), f"known: {', '.join(sorted(map(str, range(101)))[:20])}, … (101 in all)"),
     ],
 )
 def test_nearest(name, known, said):

@@ -244,8 +244,13 @@ def divide(count: int, size: float, key: str, *parts: int | str) -> tuple[Tensor
     taken = size if size >= 1 else round(size * count, 0)
     if not (0 < taken < count and float(taken).is_integer()):
         raise TutelageError(
-            f"{key}={size} of {count} examples: expected a whole number from 1 to {count - 1}, or a fraction between 0 "
-            "and 1"
+            f"{key}={size} of {count} examples"
+            + (f" takes {taken:g} of them" if size < 1 else "")
+            + (
+                f": expected a whole number from 1 to {count - 1}, or a fraction that takes as many"
+                if count > 1
+                else ": at least two are needed"
+            )
         )
     order = torch.randperm(count, generator=seeding.generator(*parts))
     return order[int(taken) :].sort().values, order[: int(taken)].sort().values

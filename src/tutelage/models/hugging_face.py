@@ -40,7 +40,7 @@ def tapped(
     adapter: nn.Module | None = None,
     reads: Mapping[str, str] | None = None,
     outputs: Outputs | None = "logits",
-    classes: Sequence[int | Sequence[int]] | None = None,
+    classes: int | Sequence[int | Sequence[int]] | None = None,
     init: Mapping[str, Any] | None = None,
     revision: str | None = None,
 ) -> Tapped:
@@ -88,8 +88,8 @@ def _check_length(net: Any, inputs: tuple[Any, ...], given: dict[str, Any]) -> N
     longest, ids = getattr(net.config, "max_position_embeddings", None), given.get("input_ids")
     if longest is not None and ids is not None and ids.shape[-1] > longest:
         raise TutelageError(
-            f"{type(net).__name__} takes up to {longest} tokens; found {ids.shape[-1]}: shorten the texts "
-            "(data.max_length)"
+            f"{type(net).__name__} takes up to {longest} tokens; found {ids.shape[-1]}: set data.max_length, of a "
+            "corpus data.block, to no more"
         )
 
 

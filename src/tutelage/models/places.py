@@ -120,11 +120,13 @@ def counted(net: nn.Module, path: str) -> str:
 def expanded(net: nn.Module, taps: Mapping[str, str]) -> dict[str, str]:
     """Expands ``{"layer{}": "encoder.layer.{}"}`` to one tap for each child: layer0, layer1, ….
 
+    ``*`` may stand for ``{}``, which a command line can't have in a name.
+
     Raises:
         TutelageError: ``{}`` is missing in the tap or the path, or the module has no children.
     """
     found: dict[str, str] = {}
-    for name, path in taps.items():
+    for name, path in ((name.replace("*", "{}"), path.replace("*", "{}")) for name, path in taps.items()):
         if "{}" not in name and "{}" not in path:
             found[name] = path
             continue

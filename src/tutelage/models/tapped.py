@@ -66,7 +66,9 @@ class _Pick:
 class _Classes:
     """A hook that converts the logits of a network's own classes to those of the data's."""
 
-    def __init__(self, classes: Sequence[int | Sequence[int]]):
+    def __init__(self, classes: int | Sequence[int | Sequence[int]]):
+        if isinstance(classes, int):
+            classes = range(classes)
         self.classes = [[one] if isinstance(one, int) else [int(index) for index in one] for one in classes]
         named = [index for one in self.classes for index in one]
         if not all(self.classes) or min(named, default=0) < 0 or len(set(named)) < len(named):
@@ -146,7 +148,7 @@ class Tapped(nn.Module):
         net: maps [B, …] to logits.
         taps: tap name → submodule path, in which -1 is the last child. ``block[0]`` is the first element of a
             submodule's output, ``head.input`` its first argument; ``{"layer{}": "encoder.layer.{}"}`` gives every child
-            a tap: layer0, layer1, …. Only requested taps are hooked.
+            a tap: layer0, layer1, … (``*`` may stand for ``{}``). Only requested taps are hooked.
         adapter: applied to x first (:mod:`tutelage.models.adapter`): the network computes net(adapter(x)). It
             is hooked to ``net`` itself, so that running ``net`` alone, to predict or to count its cost, uses the same
             images. It has no weights or state of its own.
@@ -156,7 +158,8 @@ class Tapped(nn.Module):
         outputs: where the logits are in the network's output: ``logits``, ``[0]``, ``heads[main]``, or a function
             of it. By default the output is the logits.
         classes: for each class of the data the network's class, or several whose probabilities are added: a network
-            of a thousand classes can teach five by ``[281, [151, 152], 8, 9, 10]``. By default they are the same.
+            of a thousand classes can teach five by ``[281, [151, 152], 8, 9, 10]``. A number: the first so many, as
+            of a language model whose vocabulary is padded. By default they are the same.
         pretrained: a file of weights that ``net`` starts from, or ``{file: …}`` with options of
             :func:`tutelage.checkpoints.weights.load_into` (``key``, ``prefix``, ``rename``, ``strict``).
         init: ``{layers: [0, 2, 4], from: teacher}``: as a student, start from these layers of that source's network and
@@ -185,7 +188,7 @@ class Tapped(nn.Module):
         maps: Sequence[str] = (),
         reads: Mapping[str, str] | None = None,
         outputs: Outputs | Sequence[int | str] | None = None,
-        classes: Sequence[int | Sequence[int]] | None = None,
+        classes: int | Sequence[int | Sequence[int]] | None = None,
         pretrained: str | Mapping[str, Any] | Literal[False] | None = None,
         init: Mapping[str, Any] | None = None,
         quantised: Quantiser | None = None,
@@ -262,7 +265,8 @@ class Tapped(nn.Module):
         value = getattr(self.net.get_submodule(self._places[tap].module), attribute, None) if tap in self.taps else None
         if not isinstance(value, Tensor):
             raise TutelageError(
-                f"no tap {name!r} in {type(self.net).__name__}; {nearest(name, ['logits', *self.taps])}"
+                f"no tap {name!r} in {type(self.net).__name__}; {nearest(name, ['logits', *self.taps])} (`taps` of its "
+                "config names more)"
             )
         return value
 

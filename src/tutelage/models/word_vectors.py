@@ -46,11 +46,18 @@ class Vectors:
         """Returns the ids of the tokens that have a vector, [n], and their vectors [n, d]."""
         words = self._file.words
         places = {word: place for place, word in reversed(list(enumerate(words)))}  # the first of equal words
-        found = [(id, place) for token, id in self.token_ids.read().items() if (place := places.get(_word(token))) is not None]
+        found = [
+            (id, place)
+            for token, id in self.token_ids.read().items()
+            if (place := places.get(_word(token))) is not None
+        ]
         if not found:
             raise TutelageError(f"vectors: none of the tokens of {self.tokens} is a word of {self.source}")
         ids, chosen = map(list, zip(*sorted(found), strict=True))
-        return torch.tensor(ids), torch.from_numpy(np.array(self._file.table[chosen], dtype=np.float32))
+        vectors = np.array(self._file.table[chosen], dtype=np.float32)
+        if not (finite := np.isfinite(vectors).all(1)).all():
+            raise TutelageError(f"vectors: that of {words[chosen[finite.argmin()]]!r} in {self.source} is not finite")
+        return torch.tensor(ids), torch.from_numpy(vectors)
 
     @property
     def token_ids(self) -> TokenIds:

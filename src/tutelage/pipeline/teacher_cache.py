@@ -92,7 +92,7 @@ def check_views(stage: DictConfig, data: Data) -> None:
     """
     asked = [node for node in stage.sources.values() if node.get("_target_") == CACHED]
     if data.augment is not None and any(node.views is None for node in asked):
-        raise TutelageError("a cache of augmented images needs data.views=K; epoch e then uses view e mod K")
+        raise TutelageError("a cache of augmented examples needs data.views=K; epoch e then uses view e mod K")
     if asked and len(data.splits["train"].keys) < len(data.splits["train"]):
         raise TutelageError(
             "sources=cached needs the key of every training example in advance, the same in each epoch; of a stream it "

@@ -37,13 +37,14 @@ def check_ids(role: str, net: nn.Module, data: Data) -> None:
 def _check_highest(role: str, net: nn.Module, batch: Batch, width: int, whose: str, size: int) -> None:
     if (why := _refused(net, _probe(batch, width, whose, size - 1))) is None:
         return
-    if _refused(net, _probe(batch, width, whose, 0)) is None:
+    # two low ids, as a network may not count the positions of its padding
+    if all(_refused(net, _probe(batch, width, whose, low)) is None for low in (0, 1)):
         raise TutelageError(
             f"the {role} has fewer embeddings than the data have token ids, {size} (data.{whose}vocab_size): use the "
             f"tokenizer that it was made for (data.{whose}tokenizer), or raise its own vocab_size ({why})"
         )
     if _refused(net, batch) is None:
-        raise TutelageError(f"the {role} can't read texts of {width} tokens (data.max_length): {why}")
+        raise TutelageError(f"the {role} can't read {width} tokens (data.max_length, of a corpus data.block): {why}")
 
 
 def _check_tokens(role: str, net: nn.Module, data: Data, batch: Batch) -> None:
@@ -52,6 +53,11 @@ def _check_tokens(role: str, net: nn.Module, data: Data, batch: Batch) -> None:
     _, fields = arguments(getattr(net, "net", net), batch)
     of_student = any(field is batch.get("student_input") for field in fields.values())
     tokenizer = data.student_encode.tokenizer if of_student else getattr(data, "tokenizer", None)  # type: ignore[attr-defined]
+    if data.student_vocab_size is not None and role == "student" and not of_student:
+        raise TutelageError(
+            "data.student_tokenizer: the student reads `input`, the teacher's ids, and not `student_input`: choose "
+            "model@student=bilstm_words or text_cnn_words, or set student.reads"
+        )
     for made_for in filter(None, parts.values() if tokenizer is not None else ()):
         ids, key = tokenizer.inner.get_vocab(), "data.student_tokenizer" if of_student else "data.tokenizer"
         for token, theirs in made_for.read().items():

@@ -96,7 +96,10 @@ def _of_classes(node: DictConfig, shape: list[int], expected: list[int]) -> str:
     if shape[:-1] != expected[:-1]:
         return ""
     if (given := node.get("classes")) is not None:
-        return f": its `classes` name {len(given)} of the data's {expected[-1]} classes"
+        count = given if isinstance(given, int) else len(given)
+        return f": its `classes` name {count} of the data's {expected[-1]} classes"
+    if len(shape) > 2 and shape[-1] > expected[-1]:
+        return f": if its vocabulary is padded, `classes: {expected[-1]}` takes the first so many"
     return ": its `classes` can list, for each class of the data, the network's own (docs/teachers.md)"
 
 

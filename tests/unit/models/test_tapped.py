@@ -161,10 +161,12 @@ def test_a_submodule_called_input_is_itself():
     assert torch.equal(one(X)["there"], net.input(X))
 
 
-def test_a_pattern_names_every_layer():
+@pytest.mark.parametrize("mark", ["{}", "*"])
+def test_a_pattern_names_every_layer(mark):
     net = nn.Sequential()
     net.layers = nn.Sequential(*(nn.Linear(4, 4) for _ in range(3)))
-    one = Tapped(net, {"layer{}": "layers.{}", "before{}": "layers.{}.input", "last": "layers.-1"})
+    patterns = {"layer{}": "layers.{}", "before{}": "layers.{}.input", "last": "layers.-1"}
+    one = Tapped(net, {name.replace("{}", mark): path.replace("{}", mark) for name, path in patterns.items()})
     assert [*one.taps] == ["layer0", "layer1", "layer2", "before0", "before1", "before2", "last"]
     one.register_taps(["layer0", "before1", "last"])
     found = one(X)
@@ -256,6 +258,7 @@ def test_a_network_of_more_classes_gives_those_of_the_data():
     one = Tapped(nn.Linear(4, 6), classes=[5, 0, 3])
     whole = nn.functional.linear(X, one.net.weight, one.net.bias)
     assert torch.equal(one(X)["logits"], whole[:, [5, 0, 3]])
+    assert torch.equal(Tapped(one.net, classes=2)(X)["logits"], whole[:, [5, 0]])  # the first two
 
 
 def test_probabilities_of_several_classes_add_up():

@@ -197,6 +197,7 @@ def test_vectors_are_read_from_files_of_glove_and_word2vec(tmp_path, ending):
 
 NO_VECTORS = {
     "film 1 2\nplot 1\n": "line 2 has 1 numbers, those before it 2",
+    "film 1 nan\n": "vectors: that of 'film' in .* is not finite",
     "film a b\n": "is no text file of words and vectors",
     "": "has no vector",
 }

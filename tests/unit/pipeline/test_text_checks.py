@@ -1,5 +1,7 @@
 """Networks that can't read all token ids or lengths are refused before training, as are other tokenizers."""
 
+import json
+
 import pytest
 import torch
 from texts import reviews, tsv
@@ -11,8 +13,10 @@ from tutelage.config.plan import plan_job
 from tutelage.data.text.files import TextFiles
 from tutelage.errors import TutelageError
 from tutelage.models import hugging_face
+from tutelage.models.bilstm import BiLSTM
 from tutelage.models.tapped import Tapped, tapped
 from tutelage.models.text_cnn import TextCNN
+from tutelage.models.word_vectors import Vectors
 from tutelage.pipeline.teacher_checks import check_file
 from tutelage.pipeline.text_checks import check_ids
 from tutelage.pipeline.try_out import try_out
@@ -56,8 +60,66 @@ def test_a_vocabulary_beyond_the_networks_is_one_sentence(data, kind):
         check_ids("teacher", tapped(kind(data.vocab_size - 1, 2)), data)
 
 
+def roberta(size, positions):
+    """Its padding has no position, so that a text of the padding's id alone fits every length."""
+    pytest.importorskip("transformers")
+    small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    config = {"model_type": "roberta", "vocab_size": size, "max_position_embeddings": positions, "pad_token_id": 0}
+    return hugging_face.tapped(config={**config, **small}, num_classes=2).eval()
+
+
+def test_too_few_positions_are_not_taken_for_too_few_embeddings(data):
+    check_ids("teacher", roberta(data.vocab_size, 41), data)
+    with pytest.raises(TutelageError, match=r"the teacher can't read 40 tokens \(data\.max_length, of a corpus"):
+        check_ids("teacher", roberta(data.vocab_size, 40), data)
+
+
+def saved(data, folder, moved=0):
+    """A BERT in ``folder`` beside the data's tokenizer, whose last tokens may have other ids."""
+    pytest.importorskip("transformers")
+    small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    config = {"model_type": "bert", "vocab_size": data.vocab_size + 1, "max_position_embeddings": 40, **small}
+    hugging_face.tapped(config=config, num_classes=2).net.save_pretrained(folder)
+    content = json.loads(data.tokenizer.inner.to_str())
+    last = data.vocab_size - 1
+    vocabulary = content["model"]["vocab"]
+    content["model"]["vocab"] = {token: id + moved * (id == last) for token, id in vocabulary.items()}
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    return next(token for token, id in vocabulary.items() if id == last)
+
+
+def test_weights_for_another_tokenizer_are_refused(data, tmp_path):
+    saved(data, tmp_path)
+    check_ids("student", hugging_face.tapped(pretrained=str(tmp_path), num_classes=2).eval(), data)
+    token = saved(data, tmp_path, moved=1)
+    said = rf"the student's weights are for the ids of .*tokenizer\.json \(pretrained\), in which '{token}' is"
+    with pytest.raises(TutelageError, match=said):
+        check_ids("student", hugging_face.tapped(pretrained=str(tmp_path), num_classes=2).eval(), data)
+
+
+@pytest.mark.parametrize("kind", [TextCNN, BiLSTM])
+def test_vectors_of_another_tokenizer_are_refused(data, tmp_path, kind):
+    token = saved(data, tmp_path, moved=1)
+    (tmp_path / "v.txt").write_text(f"{token} 1 2\nfilm 3 4\n")
+    vectors = Vectors(str(tmp_path / "v.txt"), str(tmp_path / "tokenizer.json"))
+    net = tapped(kind(data.vocab_size + 1, 2, vectors=vectors))
+    with pytest.raises(TutelageError, match=rf"\(vectors\.tokens\), in which '{token}' is {data.vocab_size}; that of"):
+        check_ids("student", net, data)
+
+
+def test_a_student_that_ignores_its_own_tokenizer_is_refused(data, tmp_path):
+    both = TextFiles(
+        train=tmp_path / "a.tsv", batch_size=8, seed=0, val_size=10, test_size=10, student_tokenizer="words"
+    )
+    reading = Tapped(TextCNN(both.vocab_size, 2), reads={"input": "student_input", "mask": "student_mask?"})
+    check_ids("student", reading, both)
+    with pytest.raises(TutelageError, match=r"data\.student_tokenizer: the student reads `input`"):
+        check_ids("student", tapped(TextCNN(both.vocab_size, 2)), both)
+    check_ids("teacher", tapped(TextCNN(both.vocab_size, 2)), both)
+
+
 def test_a_length_beyond_the_networks_is_one_sentence(data):
-    with pytest.raises(TutelageError, match=r"the student can't read texts of 40 tokens \(data.max_length\)"):
+    with pytest.raises(TutelageError, match=r"the student can't read 40 tokens \(data.max_length, "):
         check_ids("student", Tapped(Positions(data.vocab_size, 39)), data)
 
 

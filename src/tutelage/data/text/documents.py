@@ -58,7 +58,8 @@ def read(
     Args:
         files: text files, one document each; JSON lines (``.jsonl``, ``.ndjson``), one document a line.
         encoding: of all files.
-        separator: text between the documents of a text file; None: a file is one document.
+        separator: text between the documents of a text file, a backslash and n being a line's end; None: a file is one
+            document.
         fields: of a JSON object: ``text``, or ``prompt`` and ``completion`` → the names that they have there.
 
     Raises:
@@ -79,7 +80,8 @@ def _of_file(file: Path, encoding: str, separator: str | None, fields: Mapping[s
     elif separator is None:
         yield Document(text, None, str(file))
     else:
-        for number, part in enumerate(text.split(separator), 1):
+        between = separator.replace("\\n", "\n").replace("\\t", "\t")  # a command line has no escapes
+        for number, part in enumerate(text.split(between), 1):
             yield Document(part, None, f"{file}, document {number}")
 
 

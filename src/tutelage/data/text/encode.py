@@ -47,18 +47,25 @@ class Encoder:
         tokens = Tokens(
             found["ids"], found["offsets"], found.get("segments"), None, rows.texts, found.get("words")
         )  # fmt: skip
-        if (empty := (tokens.lengths == 0)).any():
+        if (empty := self._words(tokens) == 0).any():
             place = rows.places(int(empty.int().argmax()))
-            raise TutelageError(
-                f"{place}: {self.tokenizer.name} finds no token in this text: its mask would be all false"
-            )
+            raise TutelageError(f"{place}: {self.tokenizer.name} finds no token in this text but special ones")
         if (long := tokens.lengths > self.max_length).any():
             row = int(long.int().argmax())
             raise TutelageError(
-                f"{rows.places(row)}: {int(tokens.lengths[row])} tokens; data.max_length is {self.max_length} and "
-                f"data.truncate=false ({int(long.sum())} of {len(rows)} texts are longer)"
+                f"{rows.places(row)}: {int(tokens.lengths[row])} tokens; data.max_length is {self.max_length}"
+                + ("" if self.truncate else f" and data.truncate=false ({int(long.sum())} of {len(rows)} are longer)")
             )
         return tokens
+
+    def _words(self, tokens: Tokens) -> Tensor:
+        """Returns how many tokens of each text, [N], are not added to it; unknown words count."""
+        added = torch.tensor(
+            [id for id in self.tokenizer.special if id != self.tokenizer.unknown], dtype=tokens.ids.dtype
+        )
+        found = torch.zeros(len(tokens.ids) + 1, dtype=torch.long)
+        torch.cumsum(~torch.isin(tokens.ids, added), 0, out=found[1:])
+        return found[tokens.offsets].diff()
 
     def few(self, texts: Sequence[Any]) -> Tokens:
         """Returns the ids of a batch's texts, without the library's threads, which worker processes can't share."""

@@ -69,6 +69,12 @@ def labels_of(
         count = num_classes or (len(names) if names else int(tables["train"].max()) + 1)
         _check_range(parts, tables, count)
         return Labels(tables, count, count, names)
+    if sum(map(_is_number, train)) > len(train) / 2:
+        row = next(row for row, label in enumerate(columns["train"]) if label is not None and not _is_number(label))
+        raise TutelageError(
+            f"{parts['train'].places(row)}: the label {columns['train'][row]!r} is no number, as most others are; if "
+            "they are names of classes, list them in data.class_names"
+        )
     return _by_name(parts, columns, sorted(known))
 
 
@@ -98,6 +104,11 @@ def _all_whole(labels: Sequence[Any]) -> bool:
 
 
 def _by_name(parts: Mapping[str, Rows], columns: Mapping[str, list[Any]], names: list[str]) -> Labels:
+    if len(names) < 2:
+        raise TutelageError(
+            f"{parts['train'].places(0)}: its label {names[0]!r} is that of all training examples; expected at least "
+            "two classes"
+        )
     number = {name: index for index, name in enumerate(names)}
     tables = {}
     for part, labels in columns.items():

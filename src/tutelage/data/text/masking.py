@@ -20,16 +20,17 @@ class MaskTokens:
         keep: share of the chosen ones that stay.
 
     Raises:
-        TutelageError: a number is outside [0, 1], or ``random`` and ``keep`` are more than all.
+        TutelageError: a number is outside [0, 1], ``probability`` is 0, or ``random`` and ``keep`` are more than all.
     """
 
     draws = 3  # chosen or not, what becomes of it, which other token
 
     def __init__(self, probability: float = 0.15, random: float = 0.1, keep: float = 0.1):
         for name, value in (("probability", probability), ("random", random), ("keep", keep), ("both", random + keep)):
-            if not 0 <= value <= 1:
+            if not 0 <= value <= 1 or (name == "probability" and value == 0):
                 what = "random + keep" if name == "both" else name
-                raise TutelageError(f"MaskTokens: {what} must be in [0, 1]; found {value}")
+                bounds = "(0, 1]" if name == "probability" else "[0, 1]"
+                raise TutelageError(f"MaskTokens: {what} must be in {bounds}; found {value}")
         self.probability, self.random, self.keep = probability, random, keep
         self.mask, self.special, self.ordinary = 0, torch.zeros(0), torch.zeros(0)
 

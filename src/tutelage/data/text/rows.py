@@ -1,5 +1,6 @@
 """Texts with their labels as they stand in files: tables (TSV, CSV, JSONL, parquet) and folders of text files."""
 
+import codecs
 import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -182,24 +183,31 @@ def lines_of(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
     Raises:
         TutelageError: the file has another encoding.
     """
-    number = 0
     try:
         with open(path, encoding=encoding, newline="\n") as file:
             for number, line in enumerate(file, 1):
                 yield number, line.rstrip("\r\n").removeprefix("\ufeff" if number == 1 else "")
     except UnicodeDecodeError as error:
-        raise _undecoded(path, encoding, error, number) from error
+        raise _undecoded(path, encoding, error) from error
     except LookupError as error:
         raise TutelageError(f"data.encoding={encoding}: Python knows no such encoding") from error
     except OSError as error:
         raise TutelageError(f"{path} can't be read: {error.strerror}") from error
 
 
-def _undecoded(path: Path, encoding: str, error: UnicodeDecodeError, number: int) -> TutelageError:
+def _undecoded(path: Path, encoding: str, error: UnicodeDecodeError) -> TutelageError:
+    advice, place = "data.encoding=latin-1 reads any byte", "a character"
+    with open(path, "rb") as file:  # the text file was decoded in blocks of many lines
+        for number, line in enumerate(file, 1):
+            if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                advice = "it begins as files in data.encoding=utf-16 do"
+            try:
+                line.decode(encoding)
+            except UnicodeDecodeError as found:
+                place, error = f"line {number}", found
+                break
     byte = error.object[error.start]
-    return TutelageError(
-        f"{path}: after line {number} the byte 0x{byte:02x} is none of {encoding}; data.encoding=latin-1 reads any byte"
-    )
+    return TutelageError(f"{path}, {place}: the byte 0x{byte:02x} is none of {encoding}; {advice}")
 
 
 def _names(path: Path, first: list[str] | None, columns: Columns) -> list[str]:
@@ -269,7 +277,10 @@ def _lines(path: Path, columns: Columns, encoding: str) -> Iterator[tuple[int, M
 def _folder(root: Path, encoding: str, classes: Sequence[str] | None) -> Rows:
     """Reads ``<root>/<class>/*.txt``."""
     names = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    chosen = names if classes is None else [name for name in classes if name in names]
+    for name in classes or ():
+        if name not in names:
+            raise TutelageError(f"data.class_names: {root} has no folder {name!r}; {nearest(name, names)}")
+    chosen = names if classes is None else list(classes)
     files = [path for name in chosen for path in sorted((root / name).glob("*.txt"))]
     if not files:
         raise TutelageError(

@@ -65,6 +65,10 @@ class TaggedWords(TextData):
         }
         found = sorted({tag for tags in parts["train"].labels for tag in tags}, key=lambda tag: (tag != "O", tag))
         self.tags = list(class_names or found)
+        if len(self.tags) < 2:
+            raise TutelageError(
+                f"{parts['train'].places(0)}: all words have the label {found[0]!r}; expected at least two"
+            )
         for rows in parts.values():
             _check_tags(rows, self.tags)
         some = {part: torch.zeros(len(rows), 1, dtype=torch.long) for part, rows in parts.items()}
@@ -90,6 +94,7 @@ def read_words(path: Path, word: int, label: int, encoding: str) -> Rows:
     texts: list[list[str]] = [[]]
     labels: list[list[str]] = [[]]
     starts: list[int] = []
+    width: int | None = None
     for number, line in lines_of(path, encoding):
         columns = line.split("\t") if "\t" in line else line.split()
         if not line.strip() or columns[0] == "-DOCSTART-":
@@ -97,13 +102,8 @@ def read_words(path: Path, word: int, label: int, encoding: str) -> Rows:
                 texts.append([])
                 labels.append([])
             continue
-        if not (-len(columns) <= word < len(columns) and -len(columns) <= label < len(columns)) or len(columns) < 2:
-            raise TutelageError(
-                f"{path}, line {number}: {len(columns)} columns; expected a word in column {word} and its label in "
-                f"column {label} (data.word, data.label)"
-            )
-        if not columns[word].strip() or not columns[label].strip():
-            raise TutelageError(f"{path}, line {number}: an empty word or label")
+        _check_columns(columns, width, word, label, f"{path}, line {number}")
+        width = len(columns)
         if not texts[-1]:
             starts.append(number)
         texts[-1].append(columns[word])
@@ -111,6 +111,21 @@ def read_words(path: Path, word: int, label: int, encoding: str) -> Rows:
     if not starts:
         raise TutelageError(f"{path} holds no sentence")
     return Rows(texts[: len(starts)], labels[: len(starts)], lambda row: f"{path}, line {starts[row]}")
+
+
+def _check_columns(columns: Sequence[str], width: int | None, word: int, label: int, place: str) -> None:
+    count = len(columns)
+    if width not in (None, count):
+        raise TutelageError(f"{place}: {count} columns; the lines before have {width}")
+    if not (-count <= word < count and -count <= label < count) or count < 2:
+        raise TutelageError(
+            f"{place}: {count} columns; expected a word in column {word} and its label in column {label} (data.word, "
+            "data.label)"
+        )
+    if word % count == label % count:
+        raise TutelageError(f"data.word={word} and data.label={label} are the same column of {count}")
+    if not columns[word].strip() or not columns[label].strip():
+        raise TutelageError(f"{place}: an empty word or label")
 
 
 def _check_tags(rows: Rows, known: Sequence[str]) -> None:

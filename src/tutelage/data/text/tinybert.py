@@ -121,10 +121,13 @@ class _Proposals:
             raise TutelageError("masked_lm needs the text extra: pip install 'tutelage[text]'") from error
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True)
-            self.net = AutoModelForMaskedLM.from_pretrained(name).eval().to(device)
+            net, loaded = AutoModelForMaskedLM.from_pretrained(name, output_loading_info=True)
         except Exception as error:  # whatever transformers raises for a name that is not there
             reason = (str(error) or type(error).__name__).strip().splitlines()[0]
             raise TutelageError(f"masked_lm={name} is no masked language model of transformers: {reason}") from error
+        if missing := sorted(loaded["missing_keys"]):
+            raise TutelageError(f"masked_lm={name} is no masked language model: its weights lack {missing[0]}")
+        self.net = net.eval().to(device)
         if self.tokenizer.mask_token_id is None:
             raise TutelageError(f"masked_lm={name}: its tokenizer has no token that hides a word")
         self.name, self.device = name, device

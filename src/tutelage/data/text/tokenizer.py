@@ -50,6 +50,12 @@ class Tokenizer:
         added = self.inner.get_added_tokens_decoder()
         return tuple(sorted(number for number, token in added.items() if token.special))
 
+    @property
+    def unknown(self) -> int | None:
+        """Returns the id of what the vocabulary lacks; None without."""
+        name = getattr(self.inner.model, "unk_token", None)
+        return None if name is None else self.inner.token_to_id(name)
+
     @cached_property
     def mask(self) -> int | None:
         """Returns the id of a masked token; None without."""

@@ -17,7 +17,7 @@ class Lexicon:
             ``*lexicon.txt``, such as textblob (MIT; Brill's 94,000 words of English, ``pip install textblob``).
 
     Raises:
-        TutelageError: there is no such file, or it has no tags.
+        TutelageError: there is no such file, or a word has no tag.
     """
 
     def __init__(self, source: str):
@@ -28,8 +28,13 @@ class Lexicon:
         """Returns the tag of each word."""
         path: Path = only_file(self.source, "*lexicon.txt", "tagger.source")
         lines = path.read_text(encoding="utf-8").splitlines()
-        pairs = [line.split()[:2] for line in lines if not line.startswith(";;;")]
-        table = {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+        table = {}
+        for number, line in enumerate(lines, 1):
+            match line.split()[:2]:
+                case [word, tag] if not line.startswith(";;;"):
+                    table[word] = tag
+                case [word] if not line.startswith(";;;"):
+                    raise TutelageError(f"tagger.source: {path}, line {number}: no tag for {word!r}")
         if not table:
             raise TutelageError(f"tagger.source: {path} has no line with a word and a tag")
         return table

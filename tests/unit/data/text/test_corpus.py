@@ -157,8 +157,8 @@ def test_fields_of_json_lines_have_any_names(tmp_path):
 
 def test_documents_of_one_file_are_separated(tmp_path):
     (tmp_path / "all.txt").write_text("\n\n".join(sentence(number, 9) for number in range(12)))
-    data = corpus(tmp_path / "all.txt", separator="\n\n")
-    assert len(documents(data, "train")) == 4
+    for separator in ("\n\n", r"\n\n"):  # the second as a command line has it
+        assert len(documents(corpus(tmp_path / "all.txt", separator=separator), "train")) == 4
     with pytest.raises(TutelageError, match=r"data.root has 1 document, of which 2 are drawn .* set data.separator"):
         corpus(tmp_path / "all.txt")
 

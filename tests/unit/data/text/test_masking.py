@@ -85,7 +85,8 @@ def test_validation_and_test_hide_the_same_tokens_in_all_runs(made):
 def test_mistakes_are_said(made, tmp_path):
     tokenizers = pytest.importorskip("tokenizers")
     for arguments, said in (
-        ({"probability": 1.5}, "MaskTokens: probability must be in"),
+        ({"probability": 1.5}, r"MaskTokens: probability must be in \(0, 1\]; found 1\.5"),
+        ({"probability": 0.0}, r"MaskTokens: probability must be in \(0, 1\]; found 0\.0"),
         ({"random": 0.6, "keep": 0.5}, r"random \+ keep must be in"),
     ):
         with pytest.raises(TutelageError, match=said):

@@ -48,6 +48,8 @@ def test_a_folder_of_text_files_by_class(tmp_path):
     chosen = read([tmp_path], Columns(), "utf-8", classes=["neg", "pos"])
     assert (chosen.labels, chosen.names) == (["neg", "pos"], ["neg", "pos"])
     assert rows.places(0) == str(tmp_path / "neg" / "0.txt")
+    with pytest.raises(TutelageError, match=r"data\.class_names: .* has no folder 'negg'; did you mean 'neg'\?"):
+        read([tmp_path], Columns(), "utf-8", classes=["negg", "pos"])
 
 
 def test_a_line_end_within_quotes_belongs_to_the_text(tmp_path):
@@ -86,7 +88,8 @@ def test_columns_of_a_file_without_a_first_line_of_names_and_pairs(tmp_path):
         ("a.tsv", b"text\tlabel\na\n", "line 2: 1 columns; expected 2"),
         ("a.tsv", b"text\tlabel\n", "holds no text"),
         ("a.tsv", b"", "is empty"),
-        ("a.tsv", b"text\tlabel\ncaf\xe9\t1\n", "0xe9 is none of utf-8; data.encoding=latin-1"),
+        ("a.tsv", b"text\tlabel\ncaf\xe9\t1\n", "line 2: the byte 0xe9 is none of utf-8; data.encoding=latin-1"),
+        ("a.tsv", "text\tlabel\na\t1\n".encode("utf-16"), "line 1: .* it begins as files in data.encoding=utf-16 do"),
         ("a.csv", b'text,label\n"a"b,1\n', "line 2: not comma-separated values"),
         ("a.jsonl", b'{"text": "a", "label": 1}\n{"text": 3, "label": 1}\n', "line 2: column 'text' is 3 (int)"),
         ("a.jsonl", b'{"text": "a", "label": 1}\n{"label": 1}\n', "line 2: no column 'text'"),

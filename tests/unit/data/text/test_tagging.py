@@ -70,6 +70,7 @@ def test_the_format_of_conll_with_several_columns(tmp_path):
         ("a O\nb\n", "line 2: 1 columns; expected a word in column 0"),
         ("\n\n", "holds no sentence"),
         ("a\t\n", "line 1: an empty word or label"),
+        ("a O\n# a comment line\n", "line 2: 4 columns; the lines before have 2"),
     ],
 )
 def test_a_damaged_file_is_said_with_its_line(tmp_path, content, said):
@@ -84,3 +85,17 @@ def test_an_unknown_label_and_a_missing_file_are_said(made, tmp_path):
         made(test=tmp_path / "test.conll")
     with pytest.raises(TutelageError, match="there is no file"):
         made(test=tmp_path / "nowhere.conll")
+
+
+def test_sentences_without_tokens_and_words_as_their_own_labels_are_said(made, tmp_path):
+    (tmp_path / "test.conll").write_text("a O\n\n\u200b O\n")
+    with pytest.raises(TutelageError, match=r"test\.conll, line 3: .* finds no token in this text but special ones"):
+        made(test=tmp_path / "test.conll").setup()
+    with pytest.raises(TutelageError, match=r"data\.word=0 and data\.label=0 are the same column of 2"):
+        made(label=0)
+
+
+def test_labels_of_one_kind_are_no_task(tmp_path):
+    (tmp_path / "a.conll").write_text("a O\n\nb O\n")
+    with pytest.raises(TutelageError, match=r"a\.conll, line 1: all words have the label 'O'; expected at least two"):
+        TaggedWords(train=tmp_path / "a.conll", batch_size=1, seed=0)

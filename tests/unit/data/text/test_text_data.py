@@ -270,6 +270,35 @@ def test_wrong_labels_of_the_test_set_are_said_with_their_line(made, test, said)
         made(test=test)
 
 
+@pytest.mark.parametrize("odd", ["nan", "high", "inf"])
+@pytest.mark.parametrize("number", ["0", "0.25"])
+def test_one_odd_label_makes_no_classes_of_numbers(made, number, odd):
+    rows = [("a", number), ("b", "1"), ("c", odd), ("d", "2")]
+    with pytest.raises(TutelageError, match=rf"train\.tsv, line 4: the label '{odd}' is no number, as most others are"):
+        made(rows)
+    names = sorted({label for _, label in rows})
+    assert made(rows, class_names=names, val_size=1, test_size=1).class_names == names
+
+
+def test_a_single_class_is_said_with_its_name(made):
+    with pytest.raises(TutelageError, match=r"train\.tsv, line 2: its label 'pos' is that of all training examples"):
+        made([("a", "pos"), ("b", "pos")])
+
+
+def test_a_length_below_the_special_tokens_is_said(made):
+    with pytest.raises(TutelageError, match=r"line 2: 2 tokens; data\.max_length is 1$"):
+        made(max_length=1).setup()
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [(1, "1 examples: at least two"), (3, "3 examples takes 0 of them: expected a whole number from 1 to 2")],
+)
+def test_texts_too_few_to_divide_are_said(made, rows, said):
+    with pytest.raises(TutelageError, match=rf"data\.test_size=0\.1 of {said}"):
+        made([("a", "pos"), ("b", "neg"), ("c", "pos")][:rows], test_size=0.1, class_names=["neg", "pos"])
+
+
 def test_an_empty_list_of_files_is_said():
     with pytest.raises(TutelageError, match="found an empty list"):
         TextFiles(train=[], batch_size=2, seed=0)

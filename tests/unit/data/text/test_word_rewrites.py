@@ -119,6 +119,12 @@ def test_a_language_model_proposes_its_most_probable_other_words_where_the_word_
     net = transformers.BertForMaskedLM(config).eval()
     net.save_pretrained(tmp_path / "net")
 
+    classifier = tmp_path / "classifier"
+    fast.save_pretrained(classifier)
+    transformers.BertForSequenceClassification(config).save_pretrained(classifier)
+    with pytest.raises(TutelageError, match=r"is no masked language model: its weights lack cls\."):
+        prepared(TinyBERTRewrite(masked_lm=str(classifier)), ["a film"])
+
     step = TinyBERTRewrite(masked_lm=str(tmp_path / "net"), probability=1.0, candidates=2)
     step.prepare_words(["a films was good !", "plot was a"], Known(), tmp_path / "kept")
     words = words_of("a films was good !")
@@ -211,6 +217,9 @@ def test_what_can_not_be_rewritten_is_refused_with_a_sentence(made, tmp_path):
     conll(tmp_path / "names.conll", 60)
     with pytest.raises(TutelageError, match=r"TangRewrite changes words, and .* has a label for each"):
         TaggedWords(train=tmp_path / "names.conll", augment=[TangRewrite(same_tag=0)], batch_size=8, seed=0)
+    (tmp_path / "half-lexicon.txt").write_text("film NN\n\nplot\n")
+    with pytest.raises(TutelageError, match=r"half-lexicon\.txt, line 3: no tag for 'plot'"):
+        prepared(TangRewrite(Lexicon(str(tmp_path / "half-lexicon.txt"))), ["a"])
     (tmp_path / "empty-lexicon.txt").write_text(";;; nothing")
     with pytest.raises(TutelageError, match="no line with a word and a tag"):
         prepared(TangRewrite(Lexicon(str(tmp_path / "empty-lexicon.txt"))), ["a"])
