@@ -243,14 +243,12 @@ def divide(count: int, size: float, key: str, *parts: int | str) -> tuple[Tensor
     """
     taken = size if size >= 1 else round(size * count, 0)
     if not (0 < taken < count and float(taken).is_integer()):
+        if count < 2:
+            raise TutelageError(f"{key}={size} of {count} examples: at least two are needed")
+        share = f" takes {taken:g} of them" if size < 1 else ""
         raise TutelageError(
-            f"{key}={size} of {count} examples"
-            + (f" takes {taken:g} of them" if size < 1 else "")
-            + (
-                f": expected a whole number from 1 to {count - 1}, or a fraction that takes as many"
-                if count > 1
-                else ": at least two are needed"
-            )
+            f"{key}={size} of {count} examples{share}: expected a whole number from 1 to {count - 1}, or a fraction "
+            "that takes as many"
         )
     order = torch.randperm(count, generator=seeding.generator(*parts))
     return order[int(taken) :].sort().values, order[: int(taken)].sort().values

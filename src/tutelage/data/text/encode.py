@@ -52,9 +52,10 @@ class Encoder:
             raise TutelageError(f"{place}: {self.tokenizer.name} finds no token in this text but special ones")
         if (long := tokens.lengths > self.max_length).any():
             row = int(long.int().argmax())
+            whole = f"data.truncate=false ({int(long.sum())} of {len(rows)} texts are longer)"
             raise TutelageError(
-                f"{rows.places(row)}: {int(tokens.lengths[row])} tokens; data.max_length is {self.max_length}"
-                + ("" if self.truncate else f" and data.truncate=false ({int(long.sum())} of {len(rows)} are longer)")
+                f"{rows.places(row)}: {int(tokens.lengths[row])} tokens; data.max_length is {self.max_length} and "
+                + ("leaves no room beside the special ones" if self.truncate else whole)
             )
         return tokens
 

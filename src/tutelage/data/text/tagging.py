@@ -115,13 +115,13 @@ def read_words(path: Path, word: int, label: int, encoding: str) -> Rows:
 
 def _check_columns(columns: Sequence[str], width: int | None, word: int, label: int, place: str) -> None:
     count = len(columns)
-    if width not in (None, count):
-        raise TutelageError(f"{place}: {count} columns; the lines before have {width}")
     if not (-count <= word < count and -count <= label < count) or count < 2:
         raise TutelageError(
             f"{place}: {count} columns; expected a word in column {word} and its label in column {label} (data.word, "
             "data.label)"
         )
+    if width not in (None, count):
+        raise TutelageError(f"{place}: {count} columns; the lines before have {width}")
     if word % count == label % count:
         raise TutelageError(f"data.word={word} and data.label={label} are the same column of {count}")
     if not columns[word].strip() or not columns[label].strip():

@@ -286,7 +286,7 @@ def test_a_single_class_is_said_with_its_name(made):
 
 
 def test_a_length_below_the_special_tokens_is_said(made):
-    with pytest.raises(TutelageError, match=r"line 2: 2 tokens; data\.max_length is 1$"):
+    with pytest.raises(TutelageError, match=r"data\.max_length is 1 and leaves no room beside the special ones"):
         made(max_length=1).setup()
 
 
