@@ -182,6 +182,11 @@ _verified: set[tuple[object, ...]] = set()  # folders checked by this process, a
 class Blocks:
     """Compares the blocks of a folder with their checksums, each once.
 
+    Args:
+        folder: of the files, for messages.
+        columns: signal → [V, N, *shape].
+        about: the content of ``store.json``.
+
     Attributes:
         left: of every block, view after view, whether it is still to be compared.
     """
