@@ -1,5 +1,7 @@
 """Checks whether networks take all token ids and lengths of data that are texts, before anything is trained."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -7,6 +9,7 @@ from torch.nn import functional
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
 from tutelage.models.tapped import arguments
+from tutelage.models.token_ids import TokenIds
 from tutelage.objective import Term
 from tutelage.training.module import SupervisedModule
 from tutelage.types import Batch
@@ -49,16 +52,17 @@ def _check_highest(role: str, net: nn.Module, batch: Batch, width: int, whose: s
 
 def _check_tokens(role: str, net: nn.Module, data: Data, batch: Batch) -> None:
     """Refuses weights that were made for other ids than the data have: a token has one id in both or is in one."""
-    parts = {str(part.token_ids): part.token_ids for part in net.modules() if hasattr(part, "token_ids")}
     _, fields = arguments(getattr(net, "net", net), batch)
     of_student = any(field is batch.get("student_input") for field in fields.values())
-    tokenizer = data.student_encode.tokenizer if of_student else getattr(data, "tokenizer", None)  # type: ignore[attr-defined]
     if data.student_vocab_size is not None and role == "student" and not of_student:
         raise TutelageError(
             "data.student_tokenizer: the student reads `input`, the teacher's ids, and not `student_input`: choose "
             "model@student=bilstm_words or text_cnn_words, or set student.reads"
         )
-    for made_for in filter(None, parts.values() if tokenizer is not None else ()):
+    owner: Any = data
+    tokenizer = owner.student_encode.tokenizer if of_student else getattr(owner, "tokenizer", None)
+    own = [part.token_ids for part in net.modules() if isinstance(getattr(part, "token_ids", None), TokenIds)]
+    for made_for in dict.fromkeys(own if tokenizer is not None else ()):
         ids, key = tokenizer.inner.get_vocab(), "data.student_tokenizer" if of_student else "data.tokenizer"
         for token, theirs in made_for.read().items():
             if ids.get(token, theirs) != theirs:
