@@ -103,8 +103,9 @@ class Synthesis:
 
     def _scale(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Returns mean and deviation of the data as [C, 1, 1]."""
-        options = {"dtype": like.dtype, "device": like.device}
-        return torch.tensor([*self.mean], **options)[:, None, None], torch.tensor([*self.std], **options)[:, None, None]
+        mean = torch.tensor([*self.mean], dtype=like.dtype, device=like.device)
+        std = torch.tensor([*self.std], dtype=like.dtype, device=like.device)
+        return mean[:, None, None], std[:, None, None]
 
     def draw(self, generator: Generator, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Returns z and y of ``count`` images."""
