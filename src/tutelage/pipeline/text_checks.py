@@ -60,9 +60,10 @@ def _check_tokens(role: str, net: nn.Module, data: Data, batch: Batch) -> None:
             "model@student=bilstm_words or text_cnn_words, or set student.reads"
         )
     owner: Any = data
-    tokenizer = owner.student_encode.tokenizer if of_student else getattr(owner, "tokenizer", None)
-    own = [part.token_ids for part in net.modules() if isinstance(getattr(part, "token_ids", None), TokenIds)]
-    for made_for in dict.fromkeys(own if tokenizer is not None else ()):
+    tokenizer: Any = owner.student_encode.tokenizer if of_student else getattr(owner, "tokenizer", None)
+    found = (getattr(part, "token_ids", None) for part in net.modules())
+    own = dict.fromkeys(one for one in found if isinstance(one, TokenIds))
+    for made_for in own if tokenizer is not None else ():
         ids, key = tokenizer.inner.get_vocab(), "data.student_tokenizer" if of_student else "data.tokenizer"
         for token, theirs in made_for.read().items():
             if ids.get(token, theirs) != theirs:
