@@ -139,7 +139,7 @@ class Store:
     columns: dict[str, Tensor]
     constant: dict[str, Tensor]
     tokens: dict[str, tuple[int, ...]]
-    blocks: "Blocks | None"
+    blocks: "Checksums | None"
 
     @staticmethod
     def read(folder: Path) -> "Store":
@@ -168,7 +168,7 @@ class Store:
             stamps.append(stamp(path))
             found[column.name] = column.mapped(folder, about["views"], about["rows"])
             tokens |= {column.name: axes} if axes else {}
-        blocks = Blocks(folder, found, about)
+        blocks = Checksums(folder, found, about)
         large = sum(column.nbytes for column in found.values()) > AT_ONCE
         if not large and (seen := (*stamps, recipe_digest({"crc": about["crc"]}))) not in _verified:
             blocks.check_all()
@@ -179,7 +179,7 @@ class Store:
 _verified: set[tuple[object, ...]] = set()  # folders checked by this process, as a job opens a store twice
 
 
-class Blocks:
+class Checksums:
     """Compares the blocks of a folder with their checksums, each once.
 
     Args:
