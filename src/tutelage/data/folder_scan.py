@@ -5,10 +5,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from tutelage.errors import TutelageError
+
+if TYPE_CHECKING:  # the command line lists folders before it needs torch
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +154,7 @@ def class_folders(root: Path) -> list[str]:
     return names
 
 
-def by_class(names: Sequence[str], labels: Tensor) -> str:
+def by_class(names: Sequence[str], labels: "Tensor") -> str:
     """Returns the number of labels [n] of each class as text; of many classes only the smallest and largest."""
     counts = dict(zip(names, labels.bincount(minlength=len(names)).tolist(), strict=True))
     if len(names) <= _LISTED:
