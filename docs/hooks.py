@@ -82,7 +82,9 @@ def method_page(name: str) -> str:
     parts.append(f"```\ntutelage distill loss={name}\n```")
     packages = "|".join(["logit", *HEADINGS])
     targets = dict.fromkeys(re.findall(rf"_target_: (tutelage\.losses\.(?:{packages})\.[\w.]+)", config))
-    options = "    options: {members: false, show_root_full_path: false}"
+    options = (
+        "    options: {members: false, show_root_full_path: false, show_bases: false}"  # a base may be on several pages
+    )
     parts += [f"::: {target}\n{options}" for target in targets]
     parts.append(f"## conf/loss/{name}.yaml\n\n```yaml\n{config}```")
     return "\n\n".join(parts) + "\n"

@@ -26,7 +26,7 @@ class DeepInversion:
     Minimises, over a batch x that starts at N(0, 1) with as many images of each class y,
     ``one_hot·CE(z_t, y) + norms·Σ_l m_l (‖μ_l − μ̂_l‖₂ + ‖σ²_l − σ̂²_l‖₂) + tv_l2·Σ_d ‖Δ_d x‖₂ + tv_l1·Σ_d mean|Δ_d x| +
     l2·mean_b ‖x_b‖₂`` by Adam, Δ_d being differences of neighbours in four directions
-    (:class:`~tutelage.losses.data_free.batch_norm.BatchNormStatistics` has the statistics). With a ``student`` it is
+    (``BatchNormStatistics`` has the statistics). With a ``student`` it is
     Adaptive DeepInversion: ``competition·(1 − clamp(JS, 0, 1))`` is added, with the authors' JS
     (:class:`~tutelage.losses.data_free.competition.Competition`). In each step x is rolled by up to ``shift`` pixels
     and, if ``flip``, mirrored in half of the steps; after it x is clipped to the range of pixels. The learning rate

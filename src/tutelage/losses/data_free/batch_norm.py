@@ -63,7 +63,7 @@ class BatchNormStatistics(nn.Module):
 class SmoothedStatistics(BatchNormStatistics, RoundLoss):
     """Gives the images of all rounds together the statistics of the teacher's training images.
 
-    As :class:`BatchNormStatistics`, but of ``r μ̄_l + (1 − r) μ_l`` and ``r σ̄²_l + (1 − r) σ²_l``: μ̄ and σ̄² are moving
+    As ``BatchNormStatistics``, but of ``r μ̄_l + (1 − r) μ_l`` and ``r σ̄²_l + (1 − r) σ²_l``: μ̄ and σ̄² are moving
     averages over the earlier rounds, which take those of a round's last step at its end, ``x̄ ← r x̄ + (1 − r) x``. They
     begin with those of the first round, which is compared without them; they are part of the state.
 
@@ -72,7 +72,7 @@ class SmoothedStatistics(BatchNormStatistics, RoundLoss):
         first: m of the first layer, 1 for all others.
 
     Raises:
-        TutelageError: r is out of range; or as for :class:`BatchNormStatistics`.
+        TutelageError: r is out of range; or as for ``BatchNormStatistics``.
 
     Published weight: 10.
 
