@@ -185,11 +185,15 @@ def test_the_pages_have_commands():
 
 
 def composed() -> Iterator[Any]:
-    """Commands whose config is composed; those that read thousands of texts for it are long."""
+    """Commands whose config is composed; long are those that read thousands of texts for it, or stand with results."""
+    guides = {
+        command for name, text in TEXT.items() if not name.startswith("docs/results/") for command in commands(text)
+    }
     for command in COMMANDS:
         if command.config in VERBS:
             reads = any("movie_reviews" in argument for argument in command.arguments)
-            yield pytest.param(command, marks=pytest.mark.long if reads else (), id=label(command))
+            later = reads or command not in guides
+            yield pytest.param(command, marks=pytest.mark.long if later else (), id=label(command))
 
 
 @pytest.mark.parametrize("command", [*composed()])
