@@ -86,7 +86,7 @@ def test_a_folder_by_name_is_used_or_refused(main, tmp_path):
         assert said in answer.message
     answer = main("distill", *TINY, *QUICK, "sources=cached", SHIFT, "paths.artifacts=none")
     assert answer.code == 1
-    assert "a cache of augmented images needs data.views=K" in answer.message
+    assert "a cache of augmented examples needs data.views=K" in answer.message
     assert not artifacts(tmp_path / "none", "teacher")  # said before anything is trained
     path = folder / "logits.bin"
     path.write_bytes(b"\x01" + path.read_bytes()[1:])
