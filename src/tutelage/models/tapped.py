@@ -71,7 +71,7 @@ class _Classes:
             classes = range(classes)
         self.classes = [[one] if isinstance(one, int) else [int(index) for index in one] for one in classes]
         named = [index for one in self.classes for index in one]
-        if not all(self.classes) or min(named, default=0) < 0 or len(set(named)) < len(named):
+        if not self.classes or not all(self.classes) or min(named, default=0) < 0 or len(set(named)) < len(named):
             raise TutelageError(
                 "classes must be distinct indices of the network's classes, one or a list for each class "
                 f"of the data; found {[*classes]}"

@@ -173,9 +173,8 @@ def _shares(values: np.ndarray, names: Sequence[str], pixels: str, where: str) -
 
 def _pixels(image: Image.Image, about: Mapping[str, Any], where: str) -> np.ndarray:
     try:
-        return (
-            fitted(image, tuple(about["input_shape"]), about.get("resize")).transpose(2, 0, 1).astype(np.float32) / 255
-        )
+        found = fitted(image, tuple(about["input_shape"]), about.get("resize"))
+        return found.transpose(2, 0, 1).astype(np.float32) / 255
     except ValueError as error:
         raise TutelageError(f"{where}: the image can't be used: {error}") from error
 

@@ -73,7 +73,7 @@ class Cached(FollowsMoves, Source):
         self.count, self.names = len(store.key), list(store.columns)
         self.on_host = {name: x.flatten(0, 1) for name, x in store.columns.items()}  # view by view, memory-mapped
         self.on_device: dict[str, Tensor] = {}
-        self.blocks = store.blocks
+        self.checksums = store.checksums
         self.tokens, self.constants = store.tokens, list(store.constant)
         for name, tensor in store.constant.items():
             self.register_buffer(_attribute(name), tensor, persistent=False)
@@ -118,8 +118,8 @@ class Cached(FollowsMoves, Source):
         rows = self.row[batch["key"]]
         if "view" in batch:
             rows = rows + batch["view"] * self.count
-        if self.blocks is not None:
-            self.blocks.check(rows.cpu())
+        if self.checksums is not None:
+            self.checksums.check(rows.cpu())
         width = batch["input"].shape[1] if self.tokens else 0
         found = {name: self._column(name, rows, width) for name in self.names if name != SIZE}
         if VALUES in found:
@@ -134,8 +134,9 @@ class Cached(FollowsMoves, Source):
         if self.folder is not None and not self.on_device and self.row.device.type not in ("cpu", "meta"):
             size = sum(x.nbytes for x in self.on_host.values())
             if size <= SHARE * free_memory(self.row.device):
-                if self.blocks is not None:
-                    self.blocks.check_all()
+                if self.checksums is not None:
+                    self.checksums.check_all()
+                    self.checksums = None
                 self.on_device = {name: x.to(self.row.device) for name, x in self.on_host.items()}
             else:
                 log.warning("%s: %d MB do not fit on %s: read from the host at each step", *self._place(size))

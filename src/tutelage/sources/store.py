@@ -132,18 +132,18 @@ class Store:
         columns: signal → [V, N, *shape], memory-mapped.
         constant: signal → parameter of the teacher.
         tokens: signal → the axes of its shape that are as long as the text, of those that have some.
-        blocks: checksums that are still to be compared as rows are read; None of a folder that was compared whole.
+        checksums: those that are still to be compared as rows are read; None of a folder that was compared whole.
     """
 
     key: Tensor
     columns: dict[str, Tensor]
     constant: dict[str, Tensor]
     tokens: dict[str, tuple[int, ...]]
-    blocks: "Checksums | None"
+    checksums: "Checksums | None"
 
     @staticmethod
     def read(folder: Path) -> "Store":
-        """Opens a finished folder and checks its files; large ones are checked by ``blocks`` as they are read.
+        """Opens a finished folder and checks its files; large ones are checked by ``checksums`` as they are read.
 
         Raises:
             TutelageError: a file is missing or damaged; names it.
@@ -168,12 +168,12 @@ class Store:
             stamps.append(stamp(path))
             found[column.name] = column.mapped(folder, about["views"], about["rows"])
             tokens |= {column.name: axes} if axes else {}
-        blocks = Checksums(folder, found, about)
+        checksums = Checksums(folder, found, about)
         large = sum(column.nbytes for column in found.values()) > AT_ONCE
         if not large and (seen := (*stamps, recipe_digest({"crc": about["crc"]}))) not in _verified:
-            blocks.check_all()
+            checksums.check_all()
             _verified.add(seen)
-        return Store(constant.pop("key"), found, constant, tokens, blocks if large else None)
+        return Store(constant.pop("key"), found, constant, tokens, checksums if large else None)
 
 
 _verified: set[tuple[object, ...]] = set()  # folders checked by this process, as a job opens a store twice

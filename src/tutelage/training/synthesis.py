@@ -171,8 +171,9 @@ class Rounds:
         for step in range(steps):
             pixels, batch = self.synthesis.batch(own, latent, wanted)
             loss, parts = cost(batch)
-            if not step or loss.item() < least:
-                best, least = pixels.detach(), loss.item()
+            value = loss.item()
+            if not step or value < least:
+                best, least = pixels.detach(), value
                 for one in self.remembering:
                     one.on_best()
             optimizer.zero_grad()

@@ -22,7 +22,8 @@ class Turn:
         steps: how many optimizer steps it makes.
         images: what they are made on: ``new``, from new random numbers at every step; ``again``, from the numbers of
             the turn before by the generator as it is now, the same for all steps; ``last``, the very images of the step
-            before, which a student alone can learn from.
+            before, which a student alone can learn from; ``pool``, by ``turns.synthesis``: the generator's rounds add
+            images, and the student learns from all that were added.
         student: ``train`` or ``eval``: of the student while the generator steps; in ``train`` its BatchNorm statistics
             follow these images, too.
 

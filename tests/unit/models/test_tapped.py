@@ -268,7 +268,7 @@ def test_probabilities_of_several_classes_add_up():
     assert torch.equal(pickle.loads(pickle.dumps(one.net))(X), one.net(X))
 
 
-@pytest.mark.parametrize("classes", [[0, 0], [[0, 1], 1], [-1, 0], [[], 1]])
+@pytest.mark.parametrize("classes", [[0, 0], [[0, 1], 1], [-1, 0], [[], 1], [], 0])
 def test_classes_that_are_not_each_once(classes):
     with pytest.raises(TutelageError, match="classes must be distinct indices of the network"):
         Tapped(nn.Linear(4, 6), classes=classes)

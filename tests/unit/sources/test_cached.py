@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from simulated_gpu import simulated_gpus
 from torch import nn
 
 from tutelage.errors import TutelageError
@@ -126,6 +127,23 @@ def test_the_top_of_tokens_is_that_of_every_position(tmp_path):
     torch.testing.assert_close(found.softmax(-1).gather(-1, kept), p.gather(-1, kept))
     whole = Cached(None, stored(tmp_path / "whole", [topk_compress(logits, 7)]))({"key": KEY})["logits"]
     torch.testing.assert_close(whole, logits.log_softmax(-1))
+
+
+def test_what_lies_on_the_device_was_checked_whole(tmp_path, monkeypatch):
+    """Else each step would wait for the rows that it looks for."""
+    monkeypatch.setattr("tutelage.sources.store.AT_ONCE", 0)
+    monkeypatch.setattr("tutelage.sources.cached.free_memory", lambda device: 1 << 30)
+    folder = stored(tmp_path, [{"logits": torch.randn(4, 3)}])
+    with simulated_gpus():
+        source = Cached(None, folder)
+        assert source.checksums is not None
+        source.to("cuda")
+        assert not source.asks_host
+        assert source.checksums is None
+    with open(tmp_path / "logits.bin", "r+b") as file:
+        file.write(b"x")
+    with simulated_gpus(), pytest.raises(TutelageError, match=r"logits\.bin: damaged"):
+        Cached(None, folder).to("cuda")
 
 
 def test_rows_are_fetched_from_the_host_where_they_are_not_on_the_device(tmp_path):

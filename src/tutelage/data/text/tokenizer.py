@@ -50,11 +50,13 @@ class Tokenizer:
         added = self.inner.get_added_tokens_decoder()
         return tuple(sorted(number for number, token in added.items() if token.special))
 
-    @property
+    @cached_property
     def unknown(self) -> int | None:
         """Returns the id of what the vocabulary lacks; None without."""
-        name = getattr(self.inner.model, "unk_token", None)
-        return None if name is None else self.inner.token_to_id(name)
+        model = json.loads(self.inner.to_str())["model"]
+        name = model.get("unk_token")
+        found: int | None = model.get("unk_id") if name is None else self.inner.token_to_id(name)
+        return found
 
     @cached_property
     def mask(self) -> int | None:

@@ -258,6 +258,21 @@ def test_a_damaged_tokenizer_and_one_that_finds_nothing_are_said(made, tmp_path)
         made([("a", 0), ("x", 1)] * 30, tokenizer=str(tmp_path / "bare.json")).setup()
 
 
+@pytest.mark.parametrize("kind", ["Unigram", "WordLevel"])
+def test_a_text_of_unknown_words_is_a_text(made, tmp_path, kind):
+    """Unigram, as of T5 and XLM-R, names its unknown token by number, and files list it as special."""
+    models = tokenizers.models
+    model = models.Unigram([("<unk>", 0.0), ("a", -1.0)], 0) if kind == "Unigram" else models.WordLevel(
+        {"<unk>": 0, "a": 1}, unk_token="<unk>"
+    )  # fmt: skip
+    inner = tokenizers.Tokenizer(model)
+    inner.add_special_tokens(["<unk>"])
+    inner.save(str(tmp_path / "tokenizer.json"))
+    data = made([("a", 0), ("zz", 1)] * 30, tokenizer=str(tmp_path / "tokenizer.json"))
+    data.setup()
+    assert data.tokenizer.unknown == 0
+
+
 @pytest.mark.parametrize(
     ("test", "said"),
     [
