@@ -1,8 +1,10 @@
 """README and docs: commands compose or run, Python runs, keys, tests and links are there, every choice has a row."""
 
+import contextlib
 import re
 import runpy
 import shlex
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -106,17 +108,26 @@ def sentences(tmp_path_factory):
     return movie_reviews(tmp_path_factory.mktemp("data"), 3600)
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, sentences):
+    """A folder with the files that the pages show, and what their scripts write."""
+    folder = tmp_path_factory.mktemp("shown")
+    made = files(folder)
+    (folder / "data").symlink_to(sentences)
+    with contextlib.chdir(folder):
+        for script in (path for path in made if path.name.startswith("write_")):
+            runpy.run_path(str(script))
+    return folder, made
+
+
 @pytest.fixture
-def shown(tmp_path, monkeypatch, sentences):
-    """A folder with the files that the pages show, as the current one and on the path."""
-    made = files(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "data").symlink_to(sentences)
-    for script in (path for path in made if path.name.startswith("write_")):
-        runpy.run_path(str(script))
+def shown(written, monkeypatch):
+    """The folder of these files as the current one and on the path."""
+    folder, made = written
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
     yield made
-    for name in {path.relative_to(tmp_path).parts[0].removesuffix(".py") for path in made}:
+    for name in {path.relative_to(folder).parts[0].removesuffix(".py") for path in made}:
         for module in [known for known in sys.modules if known.split(".")[0] == name]:
             del sys.modules[module]
 
@@ -185,14 +196,12 @@ def test_the_pages_have_commands():
 
 
 def composed() -> Iterator[Any]:
-    """Commands whose config is composed; long are those that read thousands of texts for it, or stand with results."""
-    guides = {
-        command for name, text in TEXT.items() if not name.startswith("docs/results/") for command in commands(text)
-    }
+    """Commands whose config is composed; long are those of further pages, and those that read thousands of texts."""
+    first = {command for page in ("README.md", "docs/start.md") for command in commands(TEXT[page])}
     for command in COMMANDS:
         if command.config in VERBS:
             reads = any("movie_reviews" in argument for argument in command.arguments)
-            later = reads or command not in guides
+            later = reads or command not in first
             yield pytest.param(command, marks=pytest.mark.long if later else (), id=label(command))
 
 
@@ -269,7 +278,9 @@ QUICK = ("trainer.max_epochs=1", "stages.teacher.trainer.max_epochs=1", "logger=
 
 @pytest.mark.long
 @pytest.mark.parametrize("command", RUN, ids=label)
-def test_a_command_runs(command, main, shown):
+def test_a_command_runs(command, main, shown, tmp_path, monkeypatch):
+    shutil.copytree(Path.cwd(), tmp_path, symlinks=True, dirs_exist_ok=True)  # it writes
+    monkeypatch.chdir(tmp_path)
     answer = main(command.verb, *command.arguments, *QUICK)
     assert answer.code == 0, answer.message
 

@@ -24,6 +24,7 @@ def digits(tmp_path_factory):
     return small_mnist.write(tmp_path_factory.mktemp("digits"))
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*(LeafSpec|in eval mode|lr_scheduler.step).*")
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a_short_version_gives_the_figures_on_file(main, digits, tmp_path, request, name):

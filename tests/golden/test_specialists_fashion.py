@@ -21,6 +21,7 @@ SHORT = (
 TEACHERS = ("specialists", "frozen")
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*(LeafSpec|in eval mode|lr_scheduler.step).*")
 def test_a_short_version_gives_the_figures_on_file(main, tmp_path, request):
     digits, found, documents = small_mnist.write(tmp_path), {}, {}

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
 
@@ -61,7 +62,8 @@ def stage_config(cfg: DictConfig, name: str, phase: str | None = None) -> DictCo
 
     :func:`tutelage.config.plan.plan_job` resolves each stage once per job.
     """
-    stage: DictConfig = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))  # type: ignore[assignment]
+    stage = deepcopy(cfg)
+    OmegaConf.set_readonly(stage, False)
     OmegaConf.set_struct(stage, False)
     teaches = name in ("teacher", "specialist")
     for layer in _LAYERS.get(name, (name,)):

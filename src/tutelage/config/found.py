@@ -29,7 +29,8 @@ def found(fact: str, *, _parent_: DictConfig) -> Any:
     for key in _parent_:
         if OmegaConf.is_missing(_parent_, key):
             raise TutelageError(f"data.{key!s}=… is needed")
-    asks = {key for key in map(str, _parent_) if _asks(_parent_, key)}
+    raw: Any = OmegaConf.to_container(_parent_, resolve=False)
+    asks = {str(key) for key, value in raw.items() if str(value).startswith("${found:")}
     if fact == "num_outputs" and "num_classes" not in asks and _parent_.get("num_classes"):
         return _parent_["num_classes"]  # nothing has to be looked at
     node = {str(key): _plain(_parent_[key]) for key in _parent_ if str(key) not in asks | OF_THE_RUN}
@@ -54,13 +55,6 @@ def _facts(node: dict[str, Any]) -> dict[str, Any]:
 def _name(node: dict[str, Any]) -> str:
     """Returns the same text for the same examples; of a sampler it counts that there is one (a loader's own rests)."""
     return json.dumps(node | {"sampler": node.get("sampler") is not None}, sort_keys=True, default=str)
-
-
-def _asks(node: DictConfig, key: str) -> bool:
-    if not OmegaConf.is_interpolation(node, key):
-        return False
-    raw: Any = OmegaConf.to_container(node, resolve=False)
-    return str(raw[key]).startswith("${found:")
 
 
 def _plain(value: Any) -> Any:

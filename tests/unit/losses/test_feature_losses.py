@@ -300,6 +300,7 @@ def test_another_number_of_stages_is_refused(case: Case) -> None:
             case.make()(**signals | {"teacher": signals["teacher"][1:]})
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # of the compiler, about itself
 @pytest.mark.parametrize("name", ["at", "fitnet_rectify", "ofd", "reviewkd"])
 def test_compiled_is_the_same(name: str) -> None:

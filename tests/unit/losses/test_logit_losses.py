@@ -237,6 +237,7 @@ def test_hyperparameters_are_stackable_and_not_saved(case: Case) -> None:
     torch.testing.assert_close(found, torch.stack(each))
 
 
+@pytest.mark.long
 @over()
 def test_compiled_is_the_same(case: Case) -> None:
     torch._dynamo.reset()

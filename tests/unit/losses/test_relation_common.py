@@ -170,6 +170,7 @@ def test_a_bfloat16_module_works(name: str):
     assert all(p.grad.isfinite().all() for p in loss.parameters())
 
 
+@pytest.mark.long
 @every
 def test_the_compiled_loss_is_the_same(make: Make):
     loss, (student, teacher) = made(make), signals()
