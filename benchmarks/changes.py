@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+CALLED = "__called__"  # of builtins: the functions that were called, as path:line
 HINTS = ("strict", "stacklevel", "maxsize", "frozen", "non_blocking")  # arguments that change no result
 _COMPARE: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -17,6 +18,7 @@ _BINARY: dict[type[ast.operator], type[ast.operator]] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult, ast.FloorDiv: ast.Mult,
     ast.Mod: ast.Mult, ast.MatMult: ast.Add, ast.BitAnd: ast.BitOr,
 }  # fmt: skip
+_FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,30 @@ def _mutant(tree: ast.Module, index: int) -> Mutant:
     return Mutant(node.lineno, _function(tree, node), change, source)
 
 
+def noting(source: str, name: str) -> str:
+    """Returns a file whose functions note their calls, as ``name:first line``, wherever they are imported.
+
+    A trace function would be called for every function of torch as well, and take twice the time of the tests.
+    """
+    tree = ast.parse(source)
+    for node in [node for node in ast.walk(tree) if isinstance(node, _FUNCTION)]:
+        _insert(node, f"{CALLED}.add('{name}:{_first(node)}')")
+    _insert(tree, f"{CALLED} = vars(__import__('builtins')).setdefault('{CALLED}', set())")
+    return ast.unparse(tree)
+
+
+def _insert(node: ast.Module | ast.FunctionDef | ast.AsyncFunctionDef, line: str) -> None:
+    node.body.insert(int(ast.get_docstring(node) is not None), ast.parse(line).body[0])
+
+
+def _first(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    return min(node.lineno for node in (function, *function.decorator_list))
+
+
 def _function(tree: ast.Module, node: ast.AST) -> int:
     """Returns the first line of the innermost function around a node, with its decorators; 0 outside of functions."""
-    kinds = ast.FunctionDef | ast.AsyncFunctionDef
-    around = [f for f in ast.walk(tree) if isinstance(f, kinds) and any(child is node for child in ast.walk(f))]
-    return min((line.lineno for line in (around[-1], *around[-1].decorator_list)), default=0) if around else 0
+    around = [f for f in ast.walk(tree) if isinstance(f, _FUNCTION) and any(child is node for child in ast.walk(f))]
+    return _first(around[-1]) if around else 0
 
 
 def _change(node: ast.AST) -> bool:

@@ -10,6 +10,7 @@ code is 1 if fewer than ``--least`` of the mutants of a group are killed.
 """
 
 import argparse
+import builtins
 import functools
 import importlib
 import json
@@ -21,15 +22,13 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import pytest
-from changes import Mutant, mutants
+from changes import CALLED, Mutant, mutants, noting
 
 ROOT = Path(__file__).parents[1]
 PACKAGE, CONF = ROOT / "src" / "tutelage", ROOT / "conf"
@@ -94,37 +93,28 @@ def _choice(yaml: Path) -> str:
 
 
 class Seen:
-    """A plugin of pytest that writes which tests call each function of the package, and what every test takes.
+    """A plugin of pytest that writes which tests call each function, and what every test takes.
 
     Args:
-        package: its folder.
         file: that is written when the tests have ended.
     """
 
-    def __init__(self, package: Path, file: Path):
-        self.package, self.file = f"{package}{os.sep}", file.absolute()
+    def __init__(self, file: Path):
+        self.file = file.absolute()
         self.calls: dict[str, list[str]] = {}
         self.seconds: dict[str, float] = {}
         self.failed: list[str] = []
-        self._called: set[tuple[str, int]] = set()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
         """Notes the calls of a test and of its fixtures."""
-        self._called.clear()
-        threading.settrace(self._note)
-        sys.settrace(self._note)
+        called: set[str] = vars(builtins).setdefault(CALLED, set())
+        called.clear()
         try:
             return (yield)
         finally:
-            sys.settrace(None)
-            threading.settrace(None)
-            for name, line in self._called:
-                if name.startswith(self.package):
-                    self.calls.setdefault(f"{name.removeprefix(self.package)}:{line}", []).append(item.nodeid)
-
-    def _note(self, frame: FrameType, event: str, argument: object) -> None:
-        self._called.add((frame.f_code.co_filename, frame.f_code.co_firstlineno))
+            for function in called:
+                self.calls.setdefault(function, []).append(item.nodeid)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Notes what a test took, and whether it failed."""
@@ -148,18 +138,19 @@ class Only:
         items[:] = [item for item in items if item.nodeid in self.tests]
 
 
-def passes(overlay: Path, arguments: Sequence[str], plugin: object, limit: float) -> bool:
+def passes(overlay: Path, arguments: Sequence[str], plugin: object, limit: float, keep: bool = False) -> bool:
     """Runs tests on the copy of the package in ``overlay``; False if one fails or they take longer than the limit.
 
     They run in a fork of this process, which has imported what takes seconds. Nothing of the package is imported here.
+    Compiled files are kept with ``keep`` alone: that of a mutant could pass for the next one.
     """
     child = os.fork()
     if not child:
-        os.setsid()  # so that what the tests start can be ended with them
+        os.setpgrp()  # so that what the tests start can be ended with them
         os.chdir(ROOT)
         os.environ["PYTHONPATH"] = str(overlay)
         sys.path.insert(0, str(overlay))
-        sys.dont_write_bytecode = True
+        sys.dont_write_bytecode = not keep
         nowhere = os.open(os.devnull, os.O_RDWR)
         for stream in range(3):
             os.dup2(nowhere, stream)
@@ -190,9 +181,16 @@ class Tests:
     def __init__(self, overlay: Path, files: dict[Path, list[Path]], slow: bool, seen: Path):
         self.overlay, self.files = overlay, files
         self.marks = ["-m", "not long and not cluster"] if slow else []
+        every = sorted({str(test) for tests in files.values() for test in tests})
         if not seen.exists():
-            every = sorted({str(test) for tests in files.values() for test in tests})
-            passes(overlay, [*self.marks, *every], Seen(overlay / "tutelage", seen), math.inf)
+            targets = {overlay / "tutelage" / file: str(file) for file in files}
+            originals = {target: target.read_text() for target in targets}
+            for target, name in targets.items():
+                target.write_text(noting(originals[target], name))
+            passes(overlay, [*self.marks, *every], Seen(seen), math.inf, keep=True)
+            for target, original in originals.items():
+                target.write_text(original)
+        passes(overlay, ["--collect-only", *every], Only(frozenset()), math.inf, keep=True)  # thrice as fast then
         found = json.loads(seen.read_text())
         self.calls, self.seconds, self.failed = found["calls"], found["seconds"], set(found["failed"])
 

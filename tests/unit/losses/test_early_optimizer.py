@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tutelage import losses
 from tutelage.errors import TutelageError
 from tutelage.losses.feature.ab import AB
 from tutelage.losses.feature.fitnet import FitNet
@@ -158,3 +159,55 @@ def test_shapes_do_not_change_what_chance_gives() -> None:
     VID()
     FitNet(rectify=True)
     assert torch.equal(torch.rand(2), expected)
+
+
+def tokens(width: int) -> list[Tensor]:
+    return [torch.randn(BATCH, 4, width) for _ in range(3)]
+
+
+def views() -> Signals:
+    return {name: [maps(3), torch.randn(BATCH, 2)] for name in ("part", "whole")}
+
+
+def staged() -> Signals:
+    others = {"embedding": torch.randn(BATCH, 5), "teacher": torch.randn(BATCH, 7), "label": torch.arange(BATCH)}
+    return {"student": [maps(2, 8), maps(3), maps(4, 2)], **others}
+
+
+def middle() -> Signals:
+    return {"student": torch.randn(BATCH, 4), "middle": maps(5), "label": torch.arange(BATCH)}
+
+
+MORE: dict[str, tuple[Callable[[], nn.Module], Callable[[], Signals]]] = {
+    "Adversarial": (lambda: losses.Adversarial(hidden=7), stages),
+    "CWD": (losses.CWD, pair),
+    "DiffKD of maps": (losses.DiffKD, lambda: {"student": maps(3), "teacher": maps(8)}),
+    "DiffKD of vectors": (losses.DiffKD, lambda: {"student": torch.randn(BATCH, 3), "teacher": torch.randn(BATCH, 8)}),
+    "InstanceContrast": (lambda: losses.InstanceContrast(dim=2), views),
+    "ITRD": (losses.ITRD, vectors),
+    "MHGD": (lambda: losses.MHGD(heads=2).eval(), lambda: {"student": tokens(3), "teacher": tokens(3)}),
+    "NormDirection": (lambda: losses.NormDirection(4), lambda: vectors() | {"label": torch.arange(BATCH)}),
+    "OFAStages": (lambda: losses.OFAStages(7), staged),
+    "SemCKD": (lambda: losses.SemCKD(BATCH), stages),
+    "SRD": (losses.SRD, vectors),
+    "TinyBERTStates": (losses.TinyBERTStates, lambda: {"student": tokens(2), "teacher": tokens(5)}),
+    "USKD": (lambda: losses.USKD(4), middle),
+    "ViTKD": (losses.ViTKD, lambda: {"student": tokens(3), "teacher": tokens(5)}),
+}
+SIZES = {  # tensors, and numbers in all; SemCKD: four embeddings of 13, regressors of 1020, 1030, 1452 and 1464
+    "AB": (6, 61), "Adversarial": (16, 269), "CC": (4, 1280), "CRD": (4, 20), "CTKD": (1, 1), "CWD": (2, 20),
+    "DiffKD of maps": (53, 4263), "DiffKD of vectors": (35, 4598), "FitNet of maps": (2, 20),
+    "FitNet of vectors": (2, 20), "FitNet, rectified": (3, 25), "FT": (18, 901), "InstanceContrast": (4, 42),
+    "ITRD": (2, 20), "MGD": (6, 480), "MHGD": (22, 192), "NormDirection": (4, 26), "OFAStages": (32, 431),
+    "OFD": (6, 61), "ReviewKD": (14, 480), "SemCKD": (44, 5018), "SRD": (2, 20), "SRRL": (3, 25),
+    "TinyBERTStates": (2, 15), "USKD": (2, 24), "VID": (8, 172), "VID of its own stages": (8, 172), "ViTKD": (11, 525),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOSSES | MORE)
+def test_what_a_loss_learns_has_the_size_of_its_layers(name: str) -> None:
+    make, draw = (LOSSES | MORE)[name]
+    loss = make()
+    loss(**draw())
+    parts = [p.numel() for p in loss.parameters()]
+    assert (len(parts), sum(parts)) == SIZES[name]

@@ -120,6 +120,11 @@ def test_settings_by_pattern_go_over_layers_and_later_ones_over_earlier_ones():
 def test_the_first_group_has_the_rate_that_is_logged():
     groups = rules_of({"groups": {"student.position": {"lr": 9.0}}}).grouped(named(Encoder()), Encoder(), ADAMW)
     assert [group.get("lr") for group in groups] == [None, 9.0]
+    groups = rules_of({"layer_decay": 0.5, "no_decay": "*.bias"}).grouped(named(Encoder()), Encoder(), ADAMW)
+    given = [{name: value for name, value in group.items() if name != "params"} for group in groups]
+    assert given[:2] == [{}, {"weight_decay": 0.0}]  # of the last layer, whose rate is not multiplied
+    assert all("lr" in one for one in given[2:])
+    assert [len(one) for one in given[2:]] == [1, 1, 1, 2, 2, 2]
 
 
 @pytest.mark.parametrize(

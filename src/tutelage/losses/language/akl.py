@@ -50,9 +50,9 @@ class AKL(nn.Module):
 
     def head_shares(self, teacher: Tensor, student: Tensor) -> Tensor:
         """Returns h of each row, [B], for probabilities [B, C]."""
-        q, order = teacher.sort(-1, descending=True)
-        gap = (q - student.gather(-1, order)).abs()
-        first = torch.arange(q.shape[-1], device=q.device) == 0
-        in_head = ((q.cumsum(-1) <= self.mu) | first).to(q.dtype)
-        total = gap.sum(-1)
-        return torch.where(total > 0, (gap * in_head).sum(-1) / total, 0.5)
+        q, order = teacher.sort(1, descending=True)
+        gap = (q - student.gather(1, order)).abs()
+        first = torch.arange(q.shape[1], device=q.device) == 0
+        in_head = ((q.cumsum(1) <= self.mu) | first).to(q.dtype)
+        total = gap.sum(1)
+        return torch.where(total > 0, (gap * in_head).sum(1) / total, 0.5)

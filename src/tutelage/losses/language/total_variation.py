@@ -30,4 +30,4 @@ class TotalVariation(nn.Module):
         student, teacher = paired_rows(student, teacher, "TotalVariation")
         log_p, log_q = log_softmax(student), log_softmax(teacher)
         gap = (log_p.exp() + log_q.exp()) * ((log_p - log_q) / 2).tanh()  # p − q, accurate for near-equals
-        return gap.abs().sum(-1).mean() / 2
+        return gap.abs().sum(1).mean() / 2

@@ -58,10 +58,10 @@ class LSKD(Standardised):
 def standardised(logits: Tensor) -> Tensor:
     """Returns ``(z − mean) / (std + 1e-7)`` by rows over the classes that are not masked (−inf), [B, C]."""
     masked = logits == -torch.inf
-    count = (~masked).sum(-1, keepdim=True)
+    count = (~masked).sum(1, keepdim=True)
     z = logits.masked_fill(masked, 0.0)
-    z = (z - z.sum(-1, keepdim=True) / count.clamp(min=1)).masked_fill(masked, 0.0)
-    variance = z.square().sum(-1, keepdim=True) / (count - 1).clamp(min=1)
+    z = (z - z.sum(1, keepdim=True) / count.clamp(min=1)).masked_fill(masked, 0.0)
+    variance = z.square().sum(1, keepdim=True) / (count - 1).clamp(min=1)
     flat = variance == 0  # where the root has no derivative
-    std = variance.masked_fill(flat, 1.0).sqrt().masked_fill(flat, 0.0)
+    std = variance.masked_fill(flat, 1.0).sqrt()
     return (z / (std + 1e-7)).masked_fill(flat, 0.0).masked_fill(masked, -torch.inf)

@@ -54,7 +54,7 @@ class SKD(nn.Module):
 def _projected(logits: Tensor) -> Tensor:
     """Returns ``(z − mean) / √(var + 1e-7)`` by rows over the classes that are not masked (−inf), [B, C]."""
     masked = logits == -torch.inf
-    count = (~masked).sum(-1, keepdim=True).clamp(min=1)
+    count = (~masked).sum(1, keepdim=True).clamp(min=1)
     z = logits.masked_fill(masked, 0.0)
-    z = (z - z.sum(-1, keepdim=True) / count).masked_fill(masked, 0.0)
-    return (z / (z.square().sum(-1, keepdim=True) / count + 1e-7).sqrt()).masked_fill(masked, -torch.inf)
+    z = (z - z.sum(1, keepdim=True) / count).masked_fill(masked, 0.0)
+    return (z / (z.square().sum(1, keepdim=True) / count + 1e-7).sqrt()).masked_fill(masked, -torch.inf)
