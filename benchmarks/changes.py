@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 CALLED = "__called__"  # of builtins: the functions that were called, as path:line
-HINTS = ("strict", "stacklevel", "maxsize", "frozen", "non_blocking")  # arguments that change no result
+HINTS = ("strict", "stacklevel", "maxsize", "frozen", "non_blocking", "sorted")  # arguments that change no result
 _COMPARE: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
     ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
@@ -117,6 +117,8 @@ def _change(node: ast.AST) -> bool:
 def _told(tree: ast.Module) -> Iterator[ast.AST]:
     """Yields the nodes that change nothing a job does: messages, annotations, hints and assertions that never fail."""
     for parent in ast.walk(tree):
+        if isinstance(parent, ast.Compare) and "rand(" in ast.unparse(parent):
+            yield parent  # < or ≤ a random number
         inside = isinstance(parent, ast.Raise | ast.JoinedStr | ast.arg)
         inside |= isinstance(parent, ast.keyword) and parent.arg in HINTS
         inside |= isinstance(parent, ast.If) and ast.unparse(parent.test) == "TYPE_CHECKING"

@@ -46,12 +46,14 @@ _QUIET = "ignore::pytest.PytestAssertRewriteWarning"  # plugins that were import
 def tests_of(file: Path) -> list[Path]:
     """Returns the files of tests that may notice a change of a module, its own first.
 
-    These are the files that import it or the package that it is in, name it in a string or choose one of its yamls;
-    where there is none, those of the modules that import it.
+    These are the files that import it or the package that it is in, name it in a string, choose one of its yamls or
+    take what the whole package offers of it; where there is none, those of the modules that import it.
     """
+    offered = re.findall(rf'"(\w+)": "{_module(file)}"', (PACKAGE / "__init__.py").read_text())
     found = _naming(
         [
             _imported(file),
+            *(rf"\b(tt|tutelage)\.{name}\b" for name in offered),
             *(_choice(yaml) for yaml, text in _texts(CONF, "*.yaml").items() if f"{_module(file)}." in text),
         ]
     )

@@ -82,6 +82,13 @@ def test_balanced_weights_are_refused_where_labels_come_with_their_samples():
         loss.bind(torch.arange(3), torch.zeros(3, 1, 1, dtype=torch.long))  # as data=dataset has those of pixels
 
 
+def test_balanced_weights_of_classes_with_a_single_example_and_with_none():
+    loss = cross_entropy(class_weights="balanced")
+    loss.bind(torch.arange(6), torch.tensor([0, 0, 0, 1, -100, -100]))
+    loss(torch.zeros(2, 3), torch.tensor([0, 1]))
+    assert loss.class_weights.tolist() == pytest.approx([4 / 3 / 3, 4 / 3, 0.0])
+
+
 def test_smoothing_of_a_mixed_label_is_the_published_one():
     """The cross-entropy to (1 − ε)·q + ε/C, of the hard term with ``data.mix``."""
     torch.manual_seed(0)

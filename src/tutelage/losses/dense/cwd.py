@@ -78,12 +78,10 @@ class CWD(Lazy):
 
 
 def _check_positions(student: Tensor, teacher: Tensor, mask: Tensor) -> None:
-    sizes = [one.shape[2:] if one.ndim == MAPS else one.shape[1:2] for one in (student, teacher)]
-    if sizes[0] != sizes[1]:
-        raise TutelageError(
-            f"CWD with a mask needs equal sizes; found student {list(sizes[0])}, teacher {list(sizes[1])}"
-        )
-    check_mask(mask, student.shape[:1] + sizes[0], "CWD")
+    own, theirs = (one.shape[2:] if one.ndim == MAPS else one.shape[1:2] for one in (student, teacher))
+    if own != theirs:
+        raise TutelageError(f"CWD with a mask needs equal sizes; found student {list(own)}, teacher {list(theirs)}")
+    check_mask(mask, student.shape[:1] + own, "CWD")
 
 
 def _masked(feature: Tensor, mask: Tensor) -> Tensor:

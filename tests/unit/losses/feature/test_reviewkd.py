@@ -4,7 +4,7 @@ import torch
 from tests.unit.losses import oracles_feature as oracle
 
 from tutelage.errors import TutelageError
-from tutelage.losses.feature.reviewkd import ReviewKD, context_loss
+from tutelage.losses.feature.reviewkd import ReviewKD, _resize, context_loss
 
 
 def pyramid(*shapes: tuple[int, ...]) -> list[torch.Tensor]:
@@ -71,3 +71,10 @@ def test_the_context_loss_by_hand() -> None:
 def test_a_tensor_is_no_list_of_stages() -> None:
     with pytest.raises(TutelageError, match="ReviewKD takes lists of stages"):
         ReviewKD()(torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4))
+
+
+@pytest.mark.parametrize("sides", [(1, 1), (1, 2), (2, 1), (2, 4)])
+def test_a_smaller_map_is_repeated(sides: tuple[int, int]) -> None:
+    x = torch.randn(2, 3, *sides)
+    repeated = x.repeat_interleave(2 // sides[0], 2).repeat_interleave(4 // sides[1], 3)
+    assert torch.equal(_resize(x, torch.Size([2, 4])), repeated)

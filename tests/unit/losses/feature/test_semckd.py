@@ -59,6 +59,12 @@ def test_the_value_is_the_formulas_also_in_a_smaller_batch(batch: int) -> None:
     assert loss(**signals).item() == pytest.approx(formula(loss, signals), rel=1e-6)
 
 
+def test_a_single_stage_has_all_the_attention() -> None:
+    signals = {name: stages[1:] for name, stages in draw().items()}
+    loss = built(signals, 6)
+    assert loss(**signals).item() == pytest.approx(formula(loss, signals), rel=1e-6)
+
+
 def test_gradients_are_the_finite_differences() -> None:
     signals = draw(rows=3)
     loss = built(signals, 4).double()

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tutelage.errors import TutelageError
-from tutelage.losses.logit.lskd import LSKD
-from tutelage.losses.logit.skd import SKD
+from tutelage.losses.logit.lskd import LSKD, standardised
+from tutelage.losses.logit.skd import SKD, _projected
 
 G = torch.Generator().manual_seed(0)
 STUDENT, TEACHER = (3 * torch.randn(4, 6, generator=G, dtype=torch.float64) for _ in range(2))
@@ -43,3 +43,14 @@ def test_a_masked_class_is_no_class() -> None:
     student, teacher = torch.randn(2, 4, 6, dtype=torch.float64)
     masked = [torch.cat([z, z.new_full((4, 1), -torch.inf)], 1) for z in (student, teacher)]
     assert SKD().double()(*masked).item() == pytest.approx(SKD().double()(student, teacher).item(), rel=1e-9)
+
+
+@pytest.mark.parametrize(("project", "corrected"), [(standardised, 1), (_projected, 0)])
+@pytest.mark.parametrize("left", [1, 2, 3])
+def test_few_classes_left_by_a_mask_are_standardised_as_they_are(project, corrected: int, left: int) -> None:
+    z = torch.cat([STUDENT[:, :left], torch.full((4, 2), -torch.inf, dtype=torch.float64)], 1)
+    apart = STUDENT[:, :left] - STUDENT[:, :left].mean(1, keepdim=True)
+    spread = (apart.square().sum(1, keepdim=True) / max(1, left - corrected)).sqrt()
+    expected = apart / spread if left > 1 else torch.zeros(4, 1, dtype=torch.float64)
+    torch.testing.assert_close(project(z)[:, :left], expected, rtol=1e-5, atol=1e-12)
+    assert (project(z)[:, left:] == -torch.inf).all()

@@ -49,6 +49,11 @@ def test_equals_the_oracle(kernel, scale):
     assert expected > 1e-6
 
 
+def test_a_single_node_that_is_entered_counts_whole():
+    given = signals() | {"edges": torch.tensor([[0, 2, 5], [1, 1, 1]])}
+    assert value(LSP(), given) == pytest.approx(oracle(**given), rel=1e-6)
+
+
 @pytest.mark.parametrize("kernel", ["l1", "rbf"])
 def test_gradient_and_half_precision(kernel):
     check_gradients(LSP(kernel), signals(), ("student", "teacher"))
