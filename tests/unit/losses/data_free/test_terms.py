@@ -179,6 +179,24 @@ def test_only_images_with_the_same_answer_count_as_divergence():
     assert AgreedKL()(student, student).item() == pytest.approx(0, abs=1e-7)
 
 
+@pytest.mark.parametrize("scale", [1.0, 6.0])
+def test_the_competition_by_hand(scale):
+    """At the larger scale all three distributions have probabilities beyond both bounds."""
+    student, teacher = scale * draw(5, 4), scale * (draw(5, 4) + 2 * torch.eye(5, 4).double())
+    p, q = ((z / 3).softmax(1).tolist() for z in (student, teacher))
+
+    def bounded(x):
+        return min(max(x, 0.01), 0.99)
+
+    total = 0.0
+    for one, other in zip(p, q, strict=True):
+        for a, b in zip(one, other, strict=True):
+            mixed = bounded((a + b) / 2)
+            total += mixed * (2 * math.log(mixed) - math.log(bounded(a)) - math.log(bounded(b))) / 2
+    assert 0 < total / 5 < 1
+    assert Competition().double()(student, teacher).item() == pytest.approx(1 - total / 5, rel=1e-9)
+
+
 def test_the_competition_is_one_at_agreement_and_cut_off_at_zero():
     sure, other = torch.tensor([[40.0, 0, 0, 0]]), torch.tensor([[0.0, 40, 0, 0]])
     assert Competition()(sure, sure).item() == pytest.approx(1.0)
