@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 CALLED = "__called__"  # of builtins: the functions that were called, as path:line
-HINTS = ("strict", "stacklevel", "maxsize", "frozen", "non_blocking", "sorted")  # arguments that change no result
+HINTS = (  # arguments that change no result
+    "strict", "stacklevel", "maxsize", "frozen", "non_blocking", "preserve_rng_state", "sorted",
+)  # fmt: skip
 _COMPARE: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
     ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,

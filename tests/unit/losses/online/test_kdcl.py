@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from tutelage.errors import TutelageError
 from tutelage.losses.logit.soft_target import SoftTarget
 from tutelage.losses.online.kdcl import KDCL, error_products, least_cross_entropy, least_error
-from tutelage.losses.online.simplex import onto_simplex
+from tutelage.losses.online.simplex import least_on_simplex, onto_simplex
 
 RULES = ("mean", "naive", "linear", "minlogit", "general")
 
@@ -127,6 +127,20 @@ def test_products_of_errors_are_those_of_probabilities_and_labels():
 def test_points_are_moved_to_the_nearest_weights():
     found = onto_simplex(torch.tensor([[0.2, 0.8], [3.0, 0.0], [0.5, 0.7], [-1.0, -1.0]]))
     assert torch.allclose(found, torch.tensor([[0.2, 0.8], [1.0, 0.0], [0.4, 0.6], [0.5, 0.5]]))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_a_few_accelerated_steps_are_the_published_ones(steps: int):
+    """Beck & Teboulle's t and y, where the minimum, far from all corners, is not reached."""
+    curve, least = torch.tensor([1.0, 0.1, 0.02]), torch.tensor([0.2, 0.3, 0.5])
+    x = y = torch.tensor([1.0, 0.0, 0.0])
+    t = 1.0
+    for _ in range(steps):
+        after = onto_simplex((y - curve * (y - least))[None])[0]
+        t, before = (1 + math.sqrt(1 + 4 * t * t)) / 2, t
+        x, y = after, after + (before - 1) / t * (after - x)
+    found = least_on_simplex(lambda w: curve * (w - least), torch.tensor([[1.0, 0.0, 0.0]]), torch.ones(1, 1), steps)
+    torch.testing.assert_close(found, x[None])
 
 
 @pytest.mark.parametrize("scale", [0.1, 3.0, 40.0])

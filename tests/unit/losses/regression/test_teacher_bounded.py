@@ -37,6 +37,7 @@ def test_a_student_that_is_ahead_by_the_margin_learns_nothing() -> None:
     loss.backward()
     assert loss.item() == pytest.approx((1.9**2 + 9) / 3, rel=1e-6)
     torch.testing.assert_close(student.grad, torch.tensor([[0.0], [2 * 1.9 / 3], [2.0]]))
+    assert value(TeacherBounded(3.0), {"student": student[:1], "teacher": teacher[:1], "label": label[:1]}) == 0
     assert value(TeacherBounded(), {"student": student[1:2], "teacher": teacher[:1], "label": label[:1]}) == 0
 
 
