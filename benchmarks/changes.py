@@ -101,7 +101,7 @@ def _change(node: ast.AST) -> bool:
             node.op = _BINARY[type(op)]()
         case ast.Constant(value=bool() as value):
             node.value = not value
-        case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
+        case ast.Constant(value=int() | float() as value) if not isinstance(value, bool) and value + 1 != value:
             node.value = value + 1
         case ast.BoolOp(op=op):
             node.op = ast.Or() if isinstance(op, ast.And) else ast.And()
