@@ -240,3 +240,8 @@ def explain(error: BaseException) -> str:
         near = nearest(choice, (one for one in options if one != "_base"))
         return f"{shown}\n{choice!r}: {own_class(group.partition('@')[0]) if '.' in choice else near}"
     return message
+
+
+def first_line(error: Exception) -> str:
+    """Returns the first line of an error's message."""
+    return (str(error) or type(error).__name__).strip().splitlines()[0]

@@ -1,5 +1,7 @@
 """Quantised and pruned students from the command line: through a kill, on two ranks, from their float version."""
 
+import json
+
 import pytest
 import torch
 from command import SPLITS
@@ -43,3 +45,12 @@ def test_two_ranks_have_the_ranges_and_masks_of_one_process(main, cli, tmp_path)
     assert {name for name in one if name.startswith("ranges")}
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=1e-2, atol=1e-3, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_a_student_of_fewer_channels_is_a_smaller_network_from_the_teacher_s(main, tmp_path):
+    how = ("prune=channels", FLOAT, *SMALL, "quantise=int8", "loss=fitnet", f"hydra.run.dir={tmp_path}/run")
+    assert main("distill", *how, "student.channels.norm=1").code == 0
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert metrics["student"]["parameters"] < 0.5 * metrics["teacher"]["parameters"]
+    file = tmp_path / "run/checkpoints/last.safetensors"
+    assert tt.load(file).eval()(torch.randn(3, 1, 8, 8)).shape == (3, 10)

@@ -45,6 +45,7 @@ _PARTS = (
     "tutelage.data.text.masking",
     "tutelage.data.text.movie_reviews",
     "tutelage.data.unlabelled",
+    "tutelage.models.fewer_channels",
     "tutelage.models.quantised",
     "tutelage.models.word_vectors",
     "torchvision.transforms",

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tutelage.exporting.safetensors import maker
+from tutelage.exporting.safetensors import library_target, maker
 from tutelage.exporting.table import heads, legend, rows
 from tutelage.tasks.figure_kinds import TaskFigures
 
@@ -31,7 +31,7 @@ def card(
         roles: of the networks of a run, with what they are called.
     """
     node = maker(document["about"])
-    library = _LIBRARIES.get(str(node.get("_target_")), "tutelage")
+    library = _LIBRARIES.get(library_target(document["about"]), "tutelage")
     name = node.get("name") or node.get("auto") or str(node.get("_target_", "network")).rpartition(".")[2]
     parts = [
         f"---\nlibrary_name: {library}\ntags: [knowledge-distillation, tutelage]\n---",

@@ -6,12 +6,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tutelage.errors import TutelageError
+from tutelage.errors import TutelageError, first_line
 from tutelage.exporting.onnx import Onnx, describe, write_plain
 from tutelage.exporting.quantised import fixed, integer_bits, store_integers
 from tutelage.exporting.subject import Subject
 from tutelage.models.quantised.network import Quantised
-from tutelage.sources.onnx_model import first_line
 from tutelage.types import Batch
 
 

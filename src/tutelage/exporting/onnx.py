@@ -8,11 +8,10 @@ from typing import Any
 from torch import nn
 
 from tutelage.compat.torch import write_onnx
-from tutelage.errors import TutelageError
+from tutelage.errors import TutelageError, first_line
 from tutelage.exporting.base import Format, raw_of
 from tutelage.exporting.runtimes import OnnxRuntime
 from tutelage.exporting.subject import Subject
-from tutelage.sources.onnx_model import first_line
 from tutelage.types import Batch
 
 DESCRIPTION = "tutelage"  # key of what a file says of itself

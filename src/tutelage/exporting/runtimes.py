@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tutelage.errors import TutelageError
-from tutelage.sources.onnx_model import first_line, open_session
+from tutelage.errors import TutelageError, first_line
+from tutelage.sources.onnx_model import open_session
 
 
 class Runtime(nn.Module, ABC):

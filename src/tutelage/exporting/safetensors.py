@@ -37,8 +37,7 @@ class Safetensors(Format):
                 "format=safetensors holds weights, which can't take raw pixels: leave out preprocess, or this format"
             )
         save_network(subject.net, folder / self.file, subject.header, format="pt")
-        target = str(maker(subject.header).get("_target_"))
-        config = _LAYOUTS.get(target, _plain)(subject, folder)
+        config = _LAYOUTS.get(library_target(subject.header), _plain)(subject, folder)
         write_json(folder / "config.json", {**config, "tutelage": subject.about})
 
     def runtime(self, subject: Subject, folder: Path) -> nn.Module:
@@ -51,6 +50,11 @@ def maker(header: Mapping[str, Any]) -> dict[str, Any]:
     node = header.get("network") or {}
     inner = node.get("net")
     return inner if isinstance(inner, dict) else node
+
+
+def library_target(header: Mapping[str, Any]) -> str:
+    """Returns the target that makes the plain network; empty where its library can't, as it has fewer channels."""
+    return "" if (header.get("network") or {}).get("channels") else str(maker(header).get("_target_"))
 
 
 def own_images(header: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,11 +9,10 @@ import torch
 from torch import nn
 
 from tutelage.compat.torch import traced_program
-from tutelage.errors import TutelageError
+from tutelage.errors import TutelageError, first_line
 from tutelage.exporting.base import Format, raw_of
 from tutelage.exporting.runtimes import ProgramRuntime
 from tutelage.exporting.subject import Subject
-from tutelage.sources.onnx_model import first_line
 from tutelage.types import Batch
 
 

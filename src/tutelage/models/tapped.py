@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tutelage.checkpoints.weights import load_into
 from tutelage.errors import TutelageError, nearest
+from tutelage.models.fewer_channels import FewerChannels
 from tutelage.models.first_layers import FirstLayers
 from tutelage.models.places import Place, described, element, example, expanded, place
 from tutelage.types import Batch, Signals
@@ -138,6 +139,12 @@ def _check_arguments(net: nn.Module, names: Iterable[str]) -> None:
             raise TutelageError(f"reads: {type(net).__name__}.forward takes no {name!r}; {nearest(name, taken)}")
 
 
+def _narrowed(net: nn.Module, channels: FewerChannels, adapter: nn.Module | None, reads: object) -> nn.Module:
+    if reads is not None:
+        raise TutelageError("channels: a network that reads fields by name can't be pruned by channels")
+    return channels.of(net, adapter)
+
+
 class Tapped(nn.Module):
     """A network with named signals.
 
@@ -166,6 +173,8 @@ class Tapped(nn.Module):
             all that is around them (:class:`~tutelage.models.first_layers.FirstLayers`); ``tutelage distill`` copies
             them, for the control too.
         quantised: makes the network compute with few bits (:mod:`tutelage.models.quantised.schemes`).
+        channels: removes channels of the network, after ``pretrained`` is loaded
+            (:class:`~tutelage.models.fewer_channels.FewerChannels`).
 
     Raises:
         TutelageError: a tap does not name a submodule, ``forward`` does not take an argument, or an adapter has
@@ -192,10 +201,13 @@ class Tapped(nn.Module):
         pretrained: str | Mapping[str, Any] | Literal[False] | None = None,
         init: Mapping[str, Any] | None = None,
         quantised: Quantiser | None = None,
+        channels: FewerChannels | None = None,
     ):
         super().__init__()
         self.first_layers = FirstLayers.of(init)
         self.loaded = _load(net, pretrained) if pretrained else ""
+        self.channels = channels
+        net = net if channels is None else _narrowed(net, channels, adapter, reads)
         whole = net if quantised is None else quantised.of(net)
         taps = taps or {} if quantised is None else {tap: f"student.{path}" for tap, path in (taps or {}).items()}
         self.net, self.taps, self.adapter, self.maps = whole, expanded(whole, taps), adapter, list(maps)

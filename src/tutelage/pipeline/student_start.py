@@ -29,7 +29,9 @@ def started(module: Module, sources: DictConfig) -> Module:
         teacher = build(_node(first, sources)).network()
         assert teacher is not None  # a node with a checkpoint is a network
         net = module.student.net.net
-        first.copy(net.student if isinstance(net, Quantised) else net, teacher.net)
+        plain = net.student if isinstance(net, Quantised) else net
+        channels = module.student.net.channels
+        first.copy(plain, teacher.net if channels is None else channels.as_in(plain, teacher.net))
         if isinstance(net, Quantised):
             net.on_new_weights()
     return module

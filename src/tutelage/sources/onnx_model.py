@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tutelage.errors import TutelageError, nearest
+from tutelage.errors import TutelageError, first_line, nearest
 
 
 class OnnxModel:
@@ -84,8 +84,3 @@ def open_session(path: Path, threads: int | None = None) -> Any:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions share no other base
         raise TutelageError(f"{path}: onnxruntime cannot load it ({first_line(error)})") from error
-
-
-def first_line(error: Exception) -> str:
-    """Returns the first line of an error's message."""
-    return (str(error) or type(error).__name__).strip().splitlines()[0]

@@ -16,7 +16,7 @@ from tutelage import TutelageError
 from tutelage.compat import torch as compat
 from tutelage.exporting import base
 from tutelage.exporting.formats import FORMATS, chosen
-from tutelage.exporting.safetensors import _of_timm
+from tutelage.exporting.safetensors import _of_timm, library_target
 from tutelage.exporting.subject import FromPixels, Subject, fields_of
 from tutelage.models.bilstm import BiLSTM
 from tutelage.models.causal_lm import CausalLM
@@ -145,6 +145,12 @@ def test_preprocessing_that_stands_beside_weights_has_the_size_before_the_crop(t
     found = json.loads(files_beside(subject.header, None, [])["preprocessor_config.json"])
     wanted = {"size": {"shortest_edge": 256}, "do_center_crop": True, "crop_size": {"height": 224, "width": 224}}
     assert wanted.items() <= found.items()
+
+
+def test_a_network_with_fewer_channels_is_none_of_its_library_s():
+    network = {"_target_": "tutelage.models.tapped.Tapped", "net": {"_target_": "tutelage.models.timm.create"}}
+    assert library_target({"network": network}) == "tutelage.models.timm.create"
+    assert library_target({"network": network | {"channels": {"keep": 0.5}}}) == ""
 
 
 def test_an_operator_that_onnx_lacks_is_one_sentence(tmp_path, old_exporter):
