@@ -1,7 +1,7 @@
-"""Memory of `tutelage report`: python benchmarks/report_memory.py --runs 2000 [--no-images].
+"""Memory and time of `tutelage report`: python benchmarks/report_memory.py --runs 2000 [--no-images].
 
 Makes the folders of so many runs of one sweep, with the config of the default job and answers drawn at random, and
-prints the peak of the process that reads them all and which large libraries it has imported.
+prints the peak and the CPU seconds of the process that reads them all and which large libraries it has imported.
 """
 
 import argparse
@@ -24,10 +24,11 @@ from tutelage.config.paths import conf_dir
 
 # Its own peak: what the system says of a child (ru_maxrss) begins with the memory of the process that starts it.
 REPORT = """
-import re, sys
+import os, re, sys
 from tutelage.cli.main import main
 main()
 print(re.search("VmHWM.*", open("/proc/self/status").read()).group())
+print(f"CPU: {sum(os.times()[:2]):.1f} s")
 print("imported:", *sorted({"torch", "lightning", "scipy", "sklearn"} & sys.modules.keys()))
 """
 
