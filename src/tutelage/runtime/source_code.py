@@ -162,7 +162,7 @@ def _imports(tree: ast.AST, module: str, is_package: bool) -> Iterator[str]:
             above = package[: len(package) + 1 - node.level] if node.level else []
             start = ".".join([*above, *([node.module] if node.module else [])])
             yield from (start if name.name == "*" else f"{start}.{name.name}".lstrip(".") for name in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in _IMPORTERS:
+        elif isinstance(node, ast.Call) and _last_name(node.func) in _IMPORTERS:
             match node.args[:1]:
                 case [ast.Constant(value=str() as name)]:
                     above = package[: len(package) + 1 - (len(name) - len(name.lstrip(".")))] if name[:1] == "." else []
@@ -175,8 +175,16 @@ def _that_runs(tree: ast.AST) -> Iterator[ast.AST]:
     while left:
         node = left.pop()
         yield node
-        for_types = isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+        for_types = isinstance(node, ast.If) and _last_name(node.test) == "TYPE_CHECKING"
         left.extend(node.orelse if for_types else ast.iter_child_nodes(node))  # type: ignore[attr-defined]
+
+
+def _last_name(node: ast.expr) -> str:
+    """Returns ``c`` of ``a.b.c``; empty of any other expression."""
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return str(name)
+    return ""
 
 
 def _without_docstrings(tree: ast.AST) -> ast.AST:
