@@ -60,10 +60,12 @@ class ParquetTable:
             raise TutelageError(f"{self.paths[0]} and the files beside it differ in columns: {error}") from error
 
     @staticmethod
-    def _check_columns(path: Path, wanted: Sequence[str] | None, found: Sequence[str]) -> None:
+    def _check_columns(path: Path, wanted: Sequence[str] | None, found: list[str]) -> None:
         for name in wanted or ():
             if name not in found:
                 raise TutelageError(f"{path} has no column {name!r}; {nearest(name, found)}")
+            if found.count(name) > 1:
+                raise TutelageError(f"{path} has {found.count(name)} columns {name!r}; expected one")
 
     def __len__(self) -> int:
         return int(self.table.num_rows)

@@ -1,5 +1,6 @@
 """ONNX files in 8 bits: quantised after training, with ranges from training examples, or as they were trained."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +14,16 @@ from tutelage.exporting.subject import Subject
 from tutelage.models.quantised.network import Quantised
 from tutelage.types import Batch
 
+_HUGE = 1e30  # what networks add to a score that must not count, −∞ or the least float
+_FINITE = ("Softmax", "LogSoftmax", "ReduceMax", "Max", "MaxPool", "GlobalMaxPool")  # of a row with such numbers
+
 
 class Int8(Onnx):
     """An ONNX file whose products are of 8-bit integers: weights by channel, activations by tensor.
 
     Between nodes QuantizeLinear and DequantizeLinear, which any runtime of ONNX knows. The range of an activation is
     the least and the greatest value on the calibration examples. Weights use 7 of their 8 bits: processors without
-    VNNI add pairs of products in 16 bits, where full ones overflow without a word.
+    VNNI add pairs of products in 16 bits, where full ones overflow without a word. Masks of attention stay floats.
 
     A student that was trained with integers (``quantise=int8``, ``int4``) keeps those, and its own ranges: nothing is
     calibrated, and the file computes what the student computes. Its weights use all of their bits.
@@ -46,10 +50,13 @@ class Int8(Onnx):
             write_plain(subject, plain, self.name)
             try:
                 quant_pre_process(plain, ready, skip_symbolic_shape=True)
-                quantize_static(
-                    ready, target, _Reader(subject, calibration()), quant_format=QuantFormat.QDQ, per_channel=True,
-                    activation_type=QuantType.QInt8, weight_type=QuantType.QInt8, reduce_range=True,
-                )  # fmt: skip
+                with warnings.catch_warnings():  # of the range of masks, which it computes and does not use
+                    warnings.filterwarnings("ignore", "invalid value", RuntimeWarning)
+                    quantize_static(
+                        ready, target, _Reader(subject, calibration()), quant_format=QuantFormat.QDQ, per_channel=True,
+                        activation_type=QuantType.QInt8, weight_type=QuantType.QInt8, reduce_range=True,
+                        nodes_to_exclude=_masking(ready),
+                    )  # fmt: skip
             except Exception as error:  # whatever onnxruntime raises
                 target.unlink(missing_ok=True)
                 raise TutelageError(
@@ -61,6 +68,32 @@ class Int8(Onnx):
         write_plain(replace(subject, net=fixed(net)), target, self.name)
         store_integers(target, bits := integer_bits(net))
         describe(target, subject.about | {"bits": bits})
+
+
+def _masking(path: Path) -> list[str]:
+    """Returns the nodes that read −∞ or its like, up to the one that makes a finite share or maximum of it.
+
+    256 levels from there to a score leave one for all scores.
+    """
+    import onnx
+    from onnx.numpy_helper import to_array
+
+    graph = onnx.load(path).graph
+    constants = {one.name: one for one in graph.initializer}
+    constants |= {
+        node.output[0]: one.t
+        for node in graph.node
+        if node.op_type == "Constant"
+        for one in node.attribute
+        if one.HasField("t")
+    }
+    huge = {name for name, one in constants.items() if (abs(to_array(one).astype(float)) > _HUGE).any()}
+    found = []
+    for node in graph.node:  # in the order in which they are computed
+        if huge & {*node.input}:
+            found.append(node.name)
+            huge |= set() if node.op_type in _FINITE else {*node.output}
+    return found
 
 
 class _Reader:

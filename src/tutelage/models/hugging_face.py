@@ -58,7 +58,8 @@ def tapped(
         maps: the taps that losses over stages read.
         adapter: as of :class:`Tapped`, for images.
         reads: argument → field of the batch; by default the network's first argument is ``input``, and
-            ``attention_mask`` and ``token_type_ids`` are ``mask`` and ``segment`` where the batch has them.
+            ``attention_mask`` and ``token_type_ids`` are ``mask`` and ``segment`` where the batch has them (a network
+            with one kind of segment, as RoBERTa, is not given any).
         outputs: as of :class:`Tapped`.
         classes: as of :class:`Tapped`.
         init: as of :class:`Tapped`.
@@ -77,10 +78,15 @@ def tapped(
     if layers is not None:
         _cut(net, list(layers))
     if reads is None and net.main_input_name == "input_ids":
-        taken = signature(net.forward).parameters
-        reads = {"input_ids": "input"} | {name: field for name, field in _FIELDS.items() if name in taken}
+        reads = {"input_ids": "input"} | {name: field for name, field in _FIELDS.items() if takes(net, name)}
     found = {"layer{}": f"{path}.{{}}"} if (path := layers_path(net)) else {}
     return Tapped(net, {**found, **(taps or {})}, adapter, maps or (), reads, outputs, classes, init=init)
+
+
+def takes(net: Any, name: str) -> bool:
+    """Returns whether a network of transformers takes a field; segments only if it tells two of them apart."""
+    known = name in signature(net.forward).parameters
+    return known and (name != "token_type_ids" or getattr(net.config, "type_vocab_size", 2) > 1)
 
 
 def _check_length(net: Any, inputs: tuple[Any, ...], given: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """A classifier of sentences on any encoder of transformers: the mean of the last states, then a linear layer."""
 
 from collections.abc import Mapping, Sequence
-from inspect import signature
 from typing import Any
 
 from torch import Tensor, nn
@@ -81,7 +80,7 @@ class MeanPooled(nn.Module):
         self.classifier = nn.Linear(encoder.config.hidden_size, num_classes)
         nn.init.normal_(self.classifier.weight, std=0.02)
         nn.init.zeros_(self.classifier.bias)
-        self._takes_segments = "token_type_ids" in signature(encoder.forward).parameters
+        self._takes_segments = hugging_face.takes(encoder, "token_type_ids")
 
     def forward(self, input: Tensor, mask: Tensor | None = None, segment: Tensor | None = None) -> Tensor:
         """Returns logits [B, C]."""

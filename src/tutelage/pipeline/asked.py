@@ -135,7 +135,11 @@ def _rows(path: Path) -> Iterator[Any]:
         if path.suffix == ".jsonl":
             yield from (json.loads(line) for line in lines if line.strip())
         else:
-            yield from csv.DictReader(lines, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+            reader = csv.DictReader(lines, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+            names = [*(reader.fieldnames or ())]
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise TutelageError(f"input={path} has {names.count(twice[0])} columns {twice[0]!r}; expected one")
+            yield from reader
     except (csv.Error, ValueError) as error:
         raise TutelageError(f"input={path} can't be read as {path.suffix}: {error}") from error
 

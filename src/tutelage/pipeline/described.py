@@ -6,6 +6,7 @@ from typing import Any
 
 from tutelage.data.module import Data
 from tutelage.data.text.base import TextData
+from tutelage.data.text.glue import LAYOUTS
 from tutelage.runtime.provenance import version
 from tutelage.tasks.classification import Classification
 
@@ -22,16 +23,18 @@ def description(header: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         ``network`` and ``task``, their configs; ``class_names``, one for each output; ``input_shape``, ``mean`` and
         ``std`` of images, null of others, and ``resize``, their short side before the centre is taken; ``max_length``
-        of texts.
+        of texts, and ``pair``, the column of their second ones, null of single texts.
     """
     data: Mapping[str, Any] = header.get("data") or {}
     outputs = data.get("num_outputs") or data.get("num_classes") or 0
     names = header.get("class_names") or data.get("class_names") or [str(number) for number in range(outputs)]
     task = f"{Classification.__module__}.{Classification.__name__}"
+    layout = LAYOUTS.get(str(data.get("task")))
     return {
         "tutelage": version("tutelage"), "network": header.get("network"),
         "task": header.get("task") or {"_target_": task}, "class_names": [*names],
         **{key: data.get(key) for key in ("input_shape", "resize", "mean", "std", "max_length")},
+        "pair": data.get("pair") or (layout.columns.pair if layout else None),
     }  # fmt: skip
 
 
@@ -44,7 +47,7 @@ def files_beside(header: Mapping[str, Any], data: Data, fields: list[str]) -> di
         fields: of a batch that it reads.
     """
     if isinstance(data, TextData):
-        return _of_texts(data, STUDENTS in fields)
+        return _of_texts(data, fields)
     found: Mapping[str, Any] = header.get("data") or {}
     shape = [*(found.get("input_shape") or ())]
     if len(shape) != 3 or not found.get("mean"):
@@ -59,10 +62,14 @@ def files_beside(header: Mapping[str, Any], data: Data, fields: list[str]) -> di
     return {"preprocessor_config.json": _text(processor)}
 
 
-def _of_texts(data: TextData, students: bool) -> dict[str, str]:
-    tokenizer = data.student_encode.tokenizer if students and data.student_encode else data.tokenizer
+def _of_texts(data: TextData, fields: list[str]) -> dict[str, str]:
+    tokenizer = data.student_encode.tokenizer if STUDENTS in fields and data.student_encode else data.tokenizer
     inner = tokenizer.inner
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": data.input_shape[0]}
+    config: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": data.input_shape[0],
+    }  # fmt: skip
+    if any(field.endswith("segment") for field in fields):  # AutoTokenizer gives no segments by itself
+        config["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
     if (pad := inner.id_to_token(tokenizer.pad)) is not None:
         config["pad_token"] = pad
     return {TOKENIZER: inner.to_str(), "tokenizer_config.json": _text(config)}

@@ -124,6 +124,11 @@ def _network(path: Path, trusted: Any) -> _Asking:
         file = found[0]
         if not is_missing(path / manifest.NAME):
             manifest.check_file(path, file.name)
+    if file.suffix == ".pt2":
+        raise TutelageError(
+            f"checkpoint={file} is a program of torch.export, which PyTorch runs by itself: give a file of "
+            "weights, or a folder or an ONNX file of `tutelage export`"
+        )
     if file.suffix == ".onnx":
         return _of_onnx(file, folder, trusted)
     net, header = network_of(file, trusted)
@@ -145,8 +150,22 @@ def _of_onnx(file: Path, folder: Path, trusted: Any) -> _Asking:
 def _examples(cfg: DictConfig, asking: _Asking) -> Asked:
     path, about = Path(cfg.input), asking.about
     if about["max_length"] is not None:
+        _check_pair(cfg.pair, about)
         return texts(path, cfg.text, cfg.pair, _tokenizer(cfg, asking), about["max_length"])
     return images(path, about) if path.is_dir() else numbers(path, cfg.columns, about, cfg.pixels)
+
+
+def _check_pair(given: str | None, about: Mapping[str, Any]) -> None:
+    """Refuses single texts for a network of pairs, and pairs for one of single texts."""
+    named = about.get("pair")
+    reads = named is not None or "segment" in (about.get("fields") or ())
+    if reads and given is None:
+        column = f" (in training {named!r})" if named else ""
+        raise TutelageError(
+            f"pair=… is needed: the network was trained on pairs of texts; the column of the second{column}"
+        )
+    if given is not None and not reads and "pair" in about:  # files of earlier versions do not say it
+        raise TutelageError(f"pair={given}: the network was trained on single texts; leave it out")
 
 
 def _tokenizer(cfg: DictConfig, asking: _Asking) -> Tokenizer:

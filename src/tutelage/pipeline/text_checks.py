@@ -24,8 +24,8 @@ def check_ids(role: str, net: nn.Module, data: Data) -> None:
         data: loaded.
 
     Raises:
-        TutelageError: it has fewer embeddings than there are ids, or fewer positions than tokens. A network that fails
-            on every text is left to whoever runs it next.
+        TutelageError: it has fewer embeddings than there are ids, fewer positions than tokens, or one kind of segment
+            for pairs. A network that fails on every text is left to whoever runs it next.
     """
     batch = data.sample(1)
     if data.vocab_size is None or batch["input"].ndim != 2:
@@ -34,6 +34,7 @@ def check_ids(role: str, net: nn.Module, data: Data) -> None:
     for whose, size in (("", data.vocab_size), ("student_", data.student_vocab_size)):
         if size is not None:
             _check_highest(role, net, batch, width, whose, size)
+            _check_segments(role, net, _probe(batch, width, whose, 0), f"{whose}segment")
     _check_tokens(role, net, data, batch)
 
 
@@ -48,6 +49,18 @@ def _check_highest(role: str, net: nn.Module, batch: Batch, width: int, whose: s
         )
     if _refused(net, batch) is None:
         raise TutelageError(f"the {role} can't read {width} tokens (data.max_length, of a corpus data.block): {why}")
+
+
+def _check_segments(role: str, net: nn.Module, probe: Batch, name: str) -> None:
+    if name not in probe:
+        return
+    why = _refused(net, probe | {name: torch.ones_like(probe[name])})
+    if why is not None and _refused(net, probe) is None:
+        raise TutelageError(
+            f"the {role} has one kind of segment, and the data are pairs of texts, whose second has segment 1: raise "
+            f"{role}.net.segments, of model=hf {role}.config.type_vocab_size, to 2, or leave segment out of its reads "
+            f"({why})"
+        )
 
 
 def _check_tokens(role: str, net: nn.Module, data: Data, batch: Batch) -> None:

@@ -108,6 +108,14 @@ def reader(net: nn.Module) -> nn.Module:
     return net.eval()
 
 
+def test_masks_of_attention_take_no_place_among_the_8_bits(tmp_path, old_exporter):
+    torch.manual_seed(0)
+    net = reader(TextTransformer(30, 3, 16, 2, 2, length=16))
+    theirs = net(**TEXTS)
+    found = answers("int8", subject(net, TEXTS, texts=True), tmp_path, TEXTS)
+    assert (found - theirs).abs().max() < 0.05 * theirs.abs().max()
+
+
 @pytest.mark.parametrize("one", ["onnx", pytest.param("torch_export", marks=pytest.mark.long)])
 def test_texts_have_any_length(one, tmp_path, old_exporter):
     net = reader(TextTransformer(30, 3, 8, 1, 2, length=16))

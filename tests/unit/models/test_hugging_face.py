@@ -46,6 +46,15 @@ def test_fields_go_to_their_arguments():
     assert not torch.allclose(net({"input": IDS})["logits"][1], found["logits"][1])
 
 
+def test_a_network_with_one_kind_of_segment_is_given_none():
+    roberta = {**BERT, "model_type": "roberta", "type_vocab_size": 1, "pad_token_id": 0}
+    pair = {"input": IDS + 1, "mask": MASK, "segment": IDS % 2}
+    alone = {name: pair[name] for name in ("input", "mask")}
+    for make in (tapped, mean_pooled.tapped):
+        net = make(config=roberta, num_classes=3).eval()
+        assert torch.equal(net(pair)["logits"], net(alone)["logits"])
+
+
 def test_layers_and_what_patterns_name_are_taps():
     net = tapped(config=BERT, taps={"query{}": "bert.encoder.layer.{}.attention.self.query", "e": "bert.embeddings"})
     net.register_taps(["layer0", "layer3", "query1", "e"])

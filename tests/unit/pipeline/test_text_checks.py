@@ -16,6 +16,7 @@ from tutelage.models import hugging_face
 from tutelage.models.bilstm import BiLSTM
 from tutelage.models.tapped import Tapped, tapped
 from tutelage.models.text_cnn import TextCNN
+from tutelage.models.text_transformer import TextTransformer
 from tutelage.models.word_vectors import Vectors
 from tutelage.pipeline.teacher_checks import check_file
 from tutelage.pipeline.text_checks import check_ids
@@ -72,6 +73,21 @@ def test_too_few_positions_are_not_taken_for_too_few_embeddings(data):
     check_ids("teacher", roberta(data.vocab_size, 41), data)
     with pytest.raises(TutelageError, match=r"the teacher can't read 40 tokens \(data\.max_length, of a corpus"):
         check_ids("teacher", roberta(data.vocab_size, 40), data)
+
+
+def test_one_kind_of_segment_for_pairs_is_one_sentence(tmp_path):
+    path = tsv(tmp_path / "a.tsv", [(f"good {i}", f"bad {i}", i % 2) for i in range(40)], ("text", "b", "label"))
+    data = TextFiles(train=path, pair="b", batch_size=8, seed=0, max_length=8)
+    reads = {"input": "input", "mask": "mask?", "segment": "segment?"}
+    for segments in (2, 1):
+        net = Tapped(TextTransformer(data.vocab_size, 2, 8, 1, 2, length=8, segments=segments), reads=reads).eval()
+        if segments == 2:
+            check_ids("student", net, data)
+            continue
+        with pytest.raises(
+            TutelageError, match=r"the student has one kind of segment, .* raise student\.net\.segments"
+        ):
+            check_ids("student", net, data)
 
 
 def saved(data, folder, moved=0):

@@ -37,9 +37,17 @@ class _Bare:
 
     texts: Texts
     encode: Callable[[Rows], Tokens]
+    like: Any  # a training text
 
     def load(self, shape: tuple[int, ...]) -> Examples:
         rows = self.texts.rows()
+        pairs = isinstance(self.like, tuple)
+        if len(rows) and isinstance(rows.texts[0], tuple) != pairs:
+            found, wanted = ("single texts", "pairs") if pairs else ("pairs", "single texts")
+            raise TutelageError(
+                f"data.unlabelled: {rows.places(0)} and what follows are {found}, and the training texts are {wanted}; "
+                f"its own `pair` {'names' if pairs else 'is for'} the column of a second text"
+            )
         return Examples(self.encode(rows), torch.full((len(rows),), NO_LABEL))
 
 
@@ -171,7 +179,7 @@ class TextData(Data):
         for one in (found := list(unlabelled or ())):
             if not isinstance(one, Texts):
                 raise TutelageError(f"data.unlabelled: {type(one).__name__} gives no texts (tutelage.data.text.files)")
-        return [_Bare(one, self._in_both) for one in found]
+        return [_Bare(one, self._in_both, self.parts["train"].texts[0]) for one in found]
 
     def _students(
         self, given: str, size: int, digest: str | None, local_files_only: bool, labels: Labels | None

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,12 @@ def read(
         TutelageError: a file can't be decoded, a line is no JSON object with these fields; names file and line.
     """
     names = {name: name for name in FIELDS} | dict(fields)
+    for name, other in combinations(FIELDS, 2):
+        if names[name] is not None and names[name] == names[other]:
+            raise TutelageError(
+                f"data.fields: {name} and {other} both are {names[name]!r}; null leaves one out: "
+                "data.fields={text: …, prompt: null, completion: null}"
+            )
     found = [one for file in files for one in _of_file(file, encoding, separator, names)]
     whole = [one for one in found if one.text.strip()]
     return whole, len(found) - len(whole)

@@ -35,7 +35,9 @@ LAYOUTS = {
     "cola": Layout("CoLA", Columns("sentence", None, "label", None, ("source", "label", "mark", "sentence"))),
     "sst2": Layout("SST-2", Columns("sentence")),
     "mrpc": Layout("MRPC", Columns("#1 String", "#2 String", "Quality")),
-    "qqp": Layout("QQP", Columns("question1", "question2", "is_duplicate")),
+    "qqp": Layout(
+        "QQP", Columns("question1", "question2", "is_duplicate", short=True)
+    ),  # as other readers do: the published file has some
     "stsb": Layout("STS-B", Columns("sentence1", "sentence2", "score"), None),
     "mnli": Layout("MNLI", _MNLI, _INFERENCE, "dev_matched.tsv"),
     "mnli_mismatched": Layout("MNLI", _MNLI, _INFERENCE, "dev_mismatched.tsv"),
@@ -55,13 +57,15 @@ class Glue(TextData):
         root: the folder of all tasks.
         task: ``cola``, ``sst2``, ``mrpc``, ``qqp``, ``stsb``, ``mnli``, ``mnli_mismatched``, ``qnli``, ``rte``, or
             ``wnli``.
+        numbers: whether it should be one whose labels are numbers, ``stsb``; None: either.
         num_classes: of the task; found.
         num_outputs: of the task; found.
         input_shape: ``[max_length]``; found.
         **common: arguments of :class:`~tutelage.data.text.base.TextData`.
 
     Raises:
-        TutelageError: there is no such task, or a file is missing or damaged; names file and line.
+        TutelageError: there is no such task, its labels are of the other kind, or a file is missing or damaged; names
+            file and line.
     """
 
     seen_through: ClassVar[tuple[str, ...]] = ("task", *TextData.seen_through)
@@ -71,6 +75,7 @@ class Glue(TextData):
         *,
         root: str | Path,
         task: str,
+        numbers: bool | None = None,
         num_classes: int | None = None,
         num_outputs: int | None = None,
         input_shape: Sequence[int] | None = None,
@@ -79,6 +84,9 @@ class Glue(TextData):
         if task not in LAYOUTS:
             raise TutelageError(f"data.task: GLUE has no task {task!r}; {nearest(task, LAYOUTS)}")
         own = LAYOUTS[task]
+        if numbers is not None and numbers != (own.classes is None):
+            choice = "data=glue, with classes as labels" if numbers else "data=glue_stsb, a regression"
+            raise TutelageError(f"data.task={task} is read by {choice}")
         folder = Path(root).expanduser() / own.folder
         files = {"train": "train.tsv", "test": own.dev}
         parts = {part: read([folder / name], own.columns, "utf-8") for part, name in files.items()}

@@ -3,6 +3,7 @@
 import codecs
 import csv
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,6 +13,8 @@ from typing import Any
 from tutelage.data.parquet import ParquetTable
 from tutelage.errors import TutelageError, nearest
 from tutelage.runtime.file_sizes import check_size
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = (".tsv", ".csv", ".jsonl", ".parquet", ".txt")
 _SHOWN = 40  # characters of a value in a message
@@ -27,6 +30,7 @@ class Columns:
         label: the label; None: not read.
         key: an identifier; rows are sorted by it, so that their order in the file does not matter; None: as they stand.
         header: the names of all columns, of TSV and CSV files whose first line does not have them.
+        short: whether lines with too few columns are left out, with a line in the log; they are refused otherwise.
     """
 
     text: str = "text"
@@ -34,6 +38,7 @@ class Columns:
     label: str | None = "label"
     key: str | None = None
     header: Sequence[str] | None = None
+    short: bool = False
 
     @property
     def wanted(self) -> list[str]:
@@ -220,6 +225,8 @@ def _names(path: Path, first: list[str] | None, columns: Columns) -> list[str]:
                 f"{path} has no column {name!r}; {nearest(name, names)} (data.columns=[…] names the columns of a file "
                 "whose first line does not)"
             )
+        if names.count(name) > 1:
+            raise TutelageError(f"{path} has {names.count(name)} columns {name!r}; expected one")
     return names
 
 
@@ -246,12 +253,18 @@ def _table(
 ) -> Iterator[tuple[int, Mapping[str, Any]]]:
     first = None if columns.header is not None else next(rows, (0, None))[1]
     names = _names(path, first, columns)
+    left_out = 0
     for number, row in rows:
-        if len(row) != len(names):
+        if columns.short and len(row) < len(names):
+            left_out += 1
+        elif len(row) != len(names):
             raise TutelageError(
                 f"{path}, line {number}: {len(row)} columns; expected {len(names)} ({', '.join(names)})"
             )
-        yield number, dict(zip(names, row, strict=True))
+        else:
+            yield number, dict(zip(names, row, strict=True))
+    if left_out:
+        log.warning("%s: %d lines with fewer than %d columns are left out", path, left_out, len(names))
 
 
 def _jsonl(path: Path, columns: Columns, encoding: str) -> Iterator[tuple[int, Mapping[str, Any]]]:

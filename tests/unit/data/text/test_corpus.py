@@ -201,6 +201,15 @@ def test_bad_options_are_one_sentence(texts, name):
         corpus(given.pop("root", texts), **given).setup()
 
 
+def test_a_field_that_is_text_and_prompt_is_refused_until_one_is_left_out(tmp_path):
+    (tmp_path / "a.jsonl").write_text("\n".join(f'{{"prompt": "a b {i}", "completion": "c"}}' for i in range(40)))
+    with pytest.raises(TutelageError, match=r"data\.fields: text and prompt both are 'prompt'; null leaves one out"):
+        corpus(tmp_path, fields={"text": "prompt"})
+    data = corpus(tmp_path, fields={"text": "prompt", "prompt": None, "completion": None})
+    data.setup()
+    assert "answer" not in data.sample(1)
+
+
 FILES = {
     "latin-1": ("a.txt", "caf\xe9".encode("latin-1"), r"a.txt is not utf-8: byte 3 can't be decoded .* data.encoding"),
     "no JSON": ("a.jsonl", b'{"text": "x"}\n{"text": ', r"a.jsonl:2 is no JSON"),

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, matthews_corrcoef
 from texts import glue
 
 from tutelage.data.text.glue import LAYOUTS, Glue
 from tutelage.errors import TutelageError
+from tutelage.tasks.metrics.matthews import MatthewsCorrelation
 from tutelage.tasks.metrics.one_class import F1OfClass
 
 pytest.importorskip("tokenizers")
@@ -42,6 +43,36 @@ def test_f1_is_that_of_class_1():
     for part in range(0, 50, 20):
         metric.update(probabilities[part : part + 20], labels[part : part + 20])
     assert float(metric.compute()) == pytest.approx(f1_score(labels, probabilities.argmax(1)))
+
+
+@pytest.mark.parametrize(
+    ("said", "true", "classes"),
+    [([1] * 60, [0, 1, 1] * 20, 2), ([0, 1, 1] * 20, [1] * 60, 2),
+     ([0, 1, 1, 0, 1], [0, 1, 0, 0, 1], 2), ([0, 2, 1, 0, 2, 2], [0, 1, 1, 2, 2, 0], 3)],
+)  # fmt: skip
+def test_the_correlation_of_matthews_is_that_of_scikit_learn_and_0_where_it_is_0_by_0(said, true, classes):
+    metric = MatthewsCorrelation(num_classes=classes)
+    probabilities, labels = torch.eye(classes)[said], torch.tensor(true)
+    for part in range(0, len(said), 4):
+        metric.update(probabilities[part : part + 4], labels[part : part + 4])
+    assert float(metric.compute()) == pytest.approx(matthews_corrcoef(true, said), abs=1e-6)
+
+
+def test_lines_of_qqp_with_too_few_columns_are_left_out_and_counted(tmp_path, caplog):
+    glue(tmp_path)
+    for task in ("QQP", "MRPC"):
+        with open(tmp_path / task / "train.tsv", "a") as file:
+            file.write("7\t8\n")
+    assert len(Glue(root=tmp_path, task="qqp", batch_size=8, seed=0, val_size=8).splits["train"]) == 32
+    assert "QQP/train.tsv: 1 lines with fewer than 6 columns are left out" in caplog.text
+    with pytest.raises(TutelageError, match=r"MRPC/train\.tsv, line 42: 2 columns; expected 5"):
+        Glue(root=tmp_path, task="mrpc", batch_size=8, seed=0)
+
+
+@pytest.mark.parametrize(("task", "numbers"), [("stsb", False), ("mrpc", True)])
+def test_a_task_with_labels_of_the_other_kind_names_its_choice(tmp_path, task, numbers):
+    with pytest.raises(TutelageError, match=rf"data\.task={task} is read by data=glue{'' if numbers else '_stsb'}, "):
+        Glue(root=glue(tmp_path), task=task, numbers=numbers, batch_size=8, seed=0)
 
 
 def test_choices_of_glue_compose_with_their_metrics(compose, tmp_path):

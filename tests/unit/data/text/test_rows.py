@@ -87,6 +87,8 @@ def test_columns_of_a_file_without_a_first_line_of_names_and_pairs(tmp_path):
         ("a.tsv", b"text\tlabel\na\t1\n\t0\n", "line 3: column 'text' is an empty text"),
         ("a.tsv", b"text\tlabel\na\n", "line 2: 1 columns; expected 2"),
         ("a.tsv", b"text\tlabel\n", "holds no text"),
+        ("a.tsv", b"text\tlabel\ttext\na\t1\tb\n", "has 2 columns 'text'; expected one"),
+        ("a.csv", b"text,label,label\na,1,0\n", "has 2 columns 'label'; expected one"),
         ("a.tsv", b"", "is empty"),
         ("a.tsv", b"text\tlabel\ncaf\xe9\t1\n", "line 2: the byte 0xe9 is none of utf-8; data.encoding=latin-1"),
         (
@@ -124,3 +126,13 @@ def test_other_mistakes_are_said_as_well(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(TutelageError, match=r"expected a folder of \.txt files for each class; folders found: none"):
         read([tmp_path / "empty"], Columns(), "utf-8")
+
+
+def test_a_name_that_two_columns_of_a_parquet_file_have_is_said(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    twice = pyarrow.Table.from_arrays([pyarrow.array(["a"]), pyarrow.array(["b"])], names=["text", "text"])
+    parquet.write_table(twice, tmp_path / "a.parquet")
+    with pytest.raises(TutelageError, match=r"a\.parquet has 2 columns 'text'; expected one"):
+        read([tmp_path / "a.parquet"], Columns(label=None), "utf-8")

@@ -156,6 +156,15 @@ def test_few_labels_classes_and_further_texts(made, tmp_path):
     assert set(made(classes=[1]).splits["train"].labels.tolist()) == {1}
 
 
+@pytest.mark.parametrize("pair", [None, "b"])
+def test_further_texts_are_pairs_where_the_training_texts_are(tmp_path, pair):
+    path = tsv(tmp_path / "a.tsv", [(f"good {i}", f"bad {i}", i % 2) for i in range(40)], ("text", "b", "label"))
+    more = FurtherTexts(path=str(path), pair=None if pair else "b")
+    data = TextFiles(train=path, pair=pair, unlabelled=[more], batch_size=8, seed=0, cache=None)
+    with pytest.raises(TutelageError, match=r"data\.unlabelled: .*a\.tsv, line 2 and what follows are"):
+        data.setup()
+
+
 def test_batches_of_similar_length_are_a_function_of_seed_and_epoch(made):
     data = made(sampler=ByLength(window=2))
     plain = made()

@@ -1,0 +1,63 @@
+"""A network of pairs is asked about pairs, one of single texts about these; an export's tokenizer gives segments."""
+
+import json
+
+import pytest
+from texts import glue, tsv
+
+import tutelage as tt
+from tutelage.checkpoints.weights import save_network
+from tutelage.data.text.files import TextFiles
+from tutelage.data.text.glue import Glue
+from tutelage.errors import TutelageError
+from tutelage.models.tapped import Tapped
+from tutelage.models.text_cnn import TextCNN
+from tutelage.pipeline.described import description, files_beside
+
+pytest.importorskip("tokenizers")
+
+
+@pytest.fixture
+def table(tmp_path):
+    rows = [(f"good {i}", f"bad {i}", i % 2) for i in range(40)]
+    return tsv(tmp_path / "a.tsv", rows, ("text", "second", "label"))
+
+
+@pytest.mark.parametrize("pair", [None, "second"])
+def test_single_texts_and_pairs_are_not_taken_for_each_other(tmp_path, table, pair):
+    given = {"train": str(table), "pair": pair, "max_length": 16, "batch_size": 8, "seed": 0}
+    size = TextFiles(**given).vocab_size
+    inner = f"{TextCNN.__module__}.{TextCNN.__name__}"
+    header = {
+        "network": {
+            "_target_": f"{Tapped.__module__}.{Tapped.__name__}", "reads": {"input": "input"},
+            "net": {"_target_": inner, "vocab_size": size, "num_classes": 2},
+        },
+        "data": {"_target_": f"{TextFiles.__module__}.{TextFiles.__name__}", "num_outputs": 2, **given},
+    }  # fmt: skip
+    save_network(Tapped(TextCNN(size, 2)), file := tmp_path / "a.safetensors", header)
+    assert len(tt.predict(file, table, **({"pair": pair} if pair else {}))["prediction"]) == 40
+    said = (
+        r"pair=… is needed: .* \(in training 'second'\)" if pair else "pair=second: the network was trained on single"
+    )
+    with pytest.raises(TutelageError, match=said):
+        tt.predict(file, table, **({} if pair else {"pair": "second"}))
+
+
+def test_a_task_of_glue_with_pairs_has_a_second_text():
+    assert description({"data": {"task": "mrpc"}})["pair"] == "#2 String"
+    assert description({"data": {"task": "cola"}})["pair"] is None
+
+
+def test_a_tokenizer_beside_a_network_of_pairs_gives_their_segments(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    data = Glue(root=glue(tmp_path), task="mrpc", batch_size=8, seed=0)
+    for fields, wanted in ((["input", "mask", "segment"], True), (["input", "mask"], False)):
+        beside = files_beside({}, data, fields)
+        for name, content in beside.items():
+            (tmp_path / name).write_text(content)
+        found = transformers.AutoTokenizer.from_pretrained(tmp_path)("first 1", "second 1")
+        assert ("token_type_ids" in found) == wanted
+        if wanted:
+            assert sum(found["token_type_ids"]) > 0
+        assert json.loads(beside["tokenizer_config.json"])["model_max_length"] == 128
