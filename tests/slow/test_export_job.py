@@ -195,6 +195,7 @@ def test_a_student_of_transformers_loads_with_transformers_alone(tmp_path):
     )  # fmt: skip
     weights = done.folder / "checkpoints" / "last.safetensors"
     made = tt.export(weights, "safetensors")
+    assert "transformers.AutoModelForSequenceClassification.from_pretrained" in (made.folder / "README.md").read_text()
     command = [sys.executable, "-c", TRANSFORMERS, str(made.folder)]
     said = subprocess.run(command, check=True, cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert "{0: 'no', 1: 'yes'}" in said.stdout
