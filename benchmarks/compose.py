@@ -1,4 +1,4 @@
-"""Composing a config as tutelage does, against Hydra as it is: what each job of a sweep pays.
+"""Composing a config as tutelage does, against Hydra as it is: what each further job of a sweep pays.
 
     python benchmarks/compose.py [REPEATS]
 
@@ -10,7 +10,7 @@ import time
 from statistics import median
 
 from hydra import compose, initialize_config_dir
-from hydra._internal import defaults_list
+from hydra._internal import config_loader_impl, defaults_list
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
 
@@ -34,7 +34,12 @@ def main() -> None:
     resolvers.register()
     Plugins.instance()
     kinds = [SourcesRegistry.instance().resolve(scheme) for scheme in ("file", "pkg")]
-    places = [*((kind, "load_config") for kind in kinds), (defaults_list, "_create_interpolation_map")]
+    places = [
+        *((kind, "load_config") for kind in kinds),
+        (defaults_list, "_create_interpolation_map"),
+        (config_loader_impl, "create_defaults_list"),
+        (config_loader_impl.ConfigLoaderImpl, "_compose_config_from_defaults_list"),
+    ]
     own = [getattr(*place) for place in places]
     compose_quickly()
     quick = [getattr(*place) for place in places]

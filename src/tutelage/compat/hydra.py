@@ -10,6 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tutelage.compat.compositions import SETTLED, compose_choices_once
+
 if TYPE_CHECKING:  # what only hides secrets needs none of Hydra
     from hydra._internal.defaults_list import Overrides
     from hydra.core.default_element import InputDefault
@@ -20,7 +22,6 @@ if TYPE_CHECKING:  # what only hides secrets needs none of Hydra
 _MODE, _HYDRA = re.compile(r"^[^#\n]*\bmode\b", re.M), re.compile(r"^[^#\n]*\bhydra\b", re.M)
 _FEW = 2000  # files and folders: a folder of configs may lie among data
 _TEXTS = 4096  # of interpolations whose parsed form, some kilobytes each, is kept
-_SETTLED = 2.0  # seconds: a file changed more recently may change again within its time stamp's resolution
 
 
 def job_result(job_return: "JobReturn") -> Any:
@@ -42,7 +43,8 @@ def compose_quickly() -> None:
     Each yaml file is parsed once per process, until it changes: Hydra composes a command's config twice (once to learn
     its mode) and each job of a sweep anew, and reads the same thirty files each time. OmegaConf parses each text of an
     interpolation once. And the table of choices that ``${…}`` in a defaults list is resolved from is made where a list
-    has such an entry alone, not for every file. No public plugin or option can do any of it.
+    has such an entry alone, not for every file. Jobs with the same choices of groups share one composition
+    (:func:`~tutelage.compat.compositions.compose_choices_once`). No public plugin or option can do any of it.
     """
     import omegaconf
     from hydra._internal import defaults_list
@@ -59,6 +61,7 @@ def compose_quickly() -> None:
             defaults_list._create_interpolation_map
         )
         omegaconf.base.parse = omegaconf._utils.parse = lru_cache(_TEXTS)(omegaconf.base.parse)
+    compose_choices_once()
 
 
 def compose_once() -> None:
@@ -117,7 +120,7 @@ def _kept(load: "Callable[[Any, str], ConfigResult]") -> "Callable[[Any, str], C
                 found = os.stat(os.path.join(source.path, name))
             except OSError:  # Hydra has the message for it
                 return load(source, config_path)
-            if time.time() - found.st_mtime < _SETTLED:
+            if time.time() - found.st_mtime < SETTLED:
                 return load(source, config_path)
             key = (*key, found.st_ino, found.st_mtime_ns, found.st_size)  # type: ignore[assignment]
         if key not in parsed:
