@@ -162,9 +162,9 @@ def try_trainer(stage: DictConfig) -> None:
         instantiate(stage.trainer, logger=False, enable_checkpointing=False, enable_progress_bar=False)
 
 
-def task(stage: DictConfig, data: Data, **changes: Any) -> Task:
+def task(stage: DictConfig, data: Data) -> Task:
     """Returns the task of a stage, which knows the names of the data's classes or targets."""
-    made: Task = instantiate(stage.task, **changes)
+    made: Task = instantiate(stage.task)
     made.name_outputs(data.class_names)
     return made
 

@@ -37,10 +37,9 @@ def try_out(plan: JobPlan, data: Data) -> None:
     """
     stage = plan.student
     fit.check_stages(plan, data)
-    bare = factory.task(stage, data, metrics=None, headline=None)  # a metric of classes can't be made without any
-    for split in ("train", *SPLITS):
-        bare.check_labels(split, data.splits[split].labels)
     task = factory.task(stage, data)
+    for split in ("train", *SPLITS):
+        task.check_labels(split, data.splits[split].labels)
     check_fits_task(plan, task)
     warn_of_classes(data)
     _try_networks(plan, data, task)
