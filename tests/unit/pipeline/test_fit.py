@@ -76,6 +76,21 @@ def test_a_gpu_with_small_steps_suggests_the_cpu(compose, caplog, device, batch,
     assert ("trainer.accelerator=cpu" in caplog.text) == warned
 
 
+@pytest.mark.parametrize(("work", "small", "alone"), [(1e7 - 1, True, True), (1e7, False, True), (2e7, False, False)])
+def test_the_bounds_of_little_work(monkeypatch, caplog, work, small, alone):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(fit, "_networks", lambda learner: [])
+    monkeypatch.setattr(fit, "_work", lambda nets, data: work)
+    fit.warn_of_small_steps(None, None, torch.device("cuda"), "control")
+    assert ("is too small for a GPU" in caplog.text) == small
+    found = []
+    monkeypatch.setattr(torch, "set_num_threads", found.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
+    with fit.threads(None, None):
+        assert found == [1] * alone
+    assert found == [*[1] * alone, 5]
+
+
 def test_predictions_and_epochs_are_those_of_the_weights_that_they_are_said_to_be_of(compose, tmp_path):
     """The best epoch is the first of three here, and its weights answer otherwise than the last ones."""
     stage = factory.stage_config(compose("model@student=mlp", "student.net.widths=[8]"), "control")
