@@ -99,6 +99,8 @@ def test_rows_of_two_classes_have_no_relations():
 
 def test_labels_are_a_column_of_integers():
     assert logits.column(torch.tensor([1, 0], dtype=torch.int32), torch.zeros(2, 3), "x").tolist() == [[1], [0]]
+    positions = torch.arange(8).view(2, 4)  # of logits that a loss refuses next, and says how to flatten
+    assert logits.column(positions, torch.zeros(2, 4, 3), "x").tolist() == [[i] for i in range(8)]
     for label in (torch.zeros(2), torch.zeros(3, dtype=torch.long), torch.zeros(2, 1, dtype=torch.long)):
         with pytest.raises(TutelageError, match=r"x: expected integers \[2\]"):
             logits.column(label, torch.zeros(2, 3), "x")
