@@ -158,3 +158,10 @@ def rank(index: int, store: str) -> None:
 @pytest.mark.long
 def test_ranks_share_what_they_predicted(tmp_path: Path) -> None:
     mp.spawn(rank, (str(tmp_path / "store"),), nprocs=2)
+
+
+def test_the_table_ends_at_the_greatest_key() -> None:
+    loss = PSKD()
+    loss.bind(torch.tensor([9, 0, 3]), LABEL[:3])
+    loss(logits(0)[:2], LABEL[:2], torch.tensor([3, 0]))
+    assert (loss.examples, len(loss.previous)) == (10, 10)

@@ -313,6 +313,12 @@ def test_keys_and_labels_that_do_not_fit_are_refused(key: Tensor, label: Tensor 
         made()(*signals(), key, label)
 
 
+def test_banks_end_at_the_greatest_key():
+    loss = CRD(dim=2, negatives=1)
+    loss.bind(torch.tensor([9, 0, 3]), torch.tensor([0, 1, 1]))
+    assert (loss.examples, loss.bank.shape) == (10, (2, 10, 2))
+
+
 def test_labels_need_to_be_bound():
     with pytest.raises(TutelageError, match="bind"):
         CRD(examples=10)(*signals(), KEY, LABELS[KEY])
