@@ -20,6 +20,7 @@ from tutelage.errors import TutelageError
 from tutelage.runtime.signals import sigterm_saves
 from tutelage.tasks.classification import Classification
 from tutelage.tasks.regression import Regression
+from tutelage.training.callbacks import progress
 from tutelage.training.callbacks.best import BestWeights, monitored
 from tutelage.training.callbacks.finite import FiniteLoss
 from tutelage.training.callbacks.progress import Progress
@@ -356,3 +357,14 @@ def test_what_a_user_sees(tmp_path, terminal):
         assert "student trained: 20 epochs" in said
     else:
         assert len(said.splitlines()) == 10
+
+
+def test_the_speed_is_of_the_steps_since_they_were_counted_last(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    bar, trainer = Progress(), SimpleNamespace(global_step=50, is_global_zero=False)  # of a resumed training
+    bar.on_train_start(trainer, None)
+    for now, step, speed in ((102.0, 60, 5), (102.05, 70, 5), (103.0, 80, 20), (103.0625, 90, 20), (103.125, 100, 160)):
+        clock[0], trainer.global_step = now, step
+        bar._measure(trainer)
+        assert bar._speed == pytest.approx(speed)
