@@ -34,6 +34,7 @@ def test_dafl_is_the_authors_loop(made):
     """One batch and one backward of both losses, as in their code; entropy with log10."""
     eighth = "stages.student.turns.terms.activation.weight=0.125"  # 0.1 is another number in float32
     module, trainer, data = made("dafl", "stages.student.turns.optimizer.lr=0.02", eighth)
+    trainer.log_every_n_steps = 1
     hand = ByHand(module)
     trainer.fit(module, datamodule=data)
     of_generator = torch.optim.Adam(hand.generator.parameters(), lr=0.02)
@@ -52,6 +53,13 @@ def test_dafl_is_the_authors_loop(made):
         hand.student_optimizer.step()
     hand.same(module)
     assert trainer.global_step == EPOCHS * ROUNDS
+    logged = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
+    assert logged["train/learning_rate"] == pytest.approx(1e-3)
+    assert logged["train/generator/learning_rate"] == pytest.approx(0.02)
+    assert logged["train/loss"] == pytest.approx(logged["train/soft"])
+    assert logged["train/generator/loss"] == pytest.approx(
+        sum(term.scale * logged[f"train/generator/{name}"] for name, term in module.generator_objective.terms.items())
+    )
     assert all(parameter.grad is None for parameter in module.sources()["teacher"].net.parameters())
 
 
