@@ -103,15 +103,21 @@ def without_worker() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Context manager in which exporters neither warn, log nor print graphs: what they have to say they raise."""
-    before = logging.root.manager.disable
+    """Context manager in which exporters neither warn, log nor print graphs: what they have to say they raise.
+
+    That on TorchScript prints the graph that it can't write past Python's streams, by a function of torch._C; there is
+    no argument for it (``verbose=False`` is taken for True).
+    """
+    before, printed = logging.root.manager.disable, torch._C._jit_onnx_log
     logging.disable(logging.ERROR)
+    torch._C._jit_onnx_log = lambda *texts: None
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(before)
+        torch._C._jit_onnx_log = printed
 
 
 def traced_program(net: nn.Module, arguments: tuple[Tensor, ...], axes: list[dict[int, str]]) -> Any:

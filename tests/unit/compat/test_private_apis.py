@@ -77,6 +77,7 @@ ATTRIBUTES = {
     "torch distributed_c10d._get_default_group": (lambda: dist.distributed_c10d, "_get_default_group"),
     "torch distributed._broadcast_coalesced": (lambda: dist, "_broadcast_coalesced"),
     "torch _C._are_functorch_transforms_active": (lambda: torch._C, "_are_functorch_transforms_active"),
+    "torch _C._jit_onnx_log": (lambda: torch._C, "_jit_onnx_log"),
     "torch nn.modules.batchnorm._BatchNorm": (lambda: nn.modules.batchnorm, "_BatchNorm"),
 }  # fmt: skip
 # name → function, its parameters: it is called, or overridden, with these.

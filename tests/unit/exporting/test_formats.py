@@ -161,12 +161,13 @@ def test_a_network_with_fewer_channels_is_none_of_its_library_s():
     assert library_target({"network": network | {"channels": {"keep": 0.5}}}) == ""
 
 
-def test_an_operator_that_onnx_lacks_is_one_sentence(tmp_path, old_exporter):
+def test_an_operator_that_onnx_lacks_is_one_sentence(tmp_path, old_exporter, capfd):
     net = reader(BiLSTM(vocab_size=30, num_classes=3, hidden=4, units=4))
     with pytest.raises(TutelageError, match=r"format=onnx: BiLSTM can't be written as ONNX: .*operator Sort") as found:
         answers("onnx", subject(net, TEXTS, texts=True), tmp_path, TEXTS)
     assert "\n" not in str(found.value)
     assert not any(tmp_path.iterdir())
+    assert capfd.readouterr().out == ""  # of torch's own code, which prints the graph
 
 
 class OfNodes(nn.Module):
