@@ -37,7 +37,7 @@ def compose_choices_once() -> None:
 
 
 class Kept:
-    """What was computed from yaml files, until one of them changes, comes or goes."""
+    """Holds values that were computed from yaml files, until one of these changes, comes or goes."""
 
     def __init__(self) -> None:
         self._known: dict[Any, tuple[list[str], Any, bytes]] = {}
