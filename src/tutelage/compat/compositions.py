@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from hydra._internal.config_repository import CachingConfigRepository
     from hydra._internal.defaults_list import DefaultsList
+    from hydra.core.default_element import InputDefault
     from omegaconf import DictConfig
 
 SETTLED = 2.0  # seconds: a file changed more recently may change again within its time stamp's resolution
@@ -52,7 +53,14 @@ class Kept:
         return None
 
     def put(self, key: Any, repository: "CachingConfigRepository", value: Any) -> None:
-        """Keeps a value that was computed from what the repository has read."""
+        """Keeps a value that was computed from what the repository has read, unless a defaults list interpolates.
+
+        What ``${oc.env:NAME}`` chooses may be another file for the next job.
+        """
+        if any(
+            _interpolates(one) for result in repository.cache.values() if result for one in result.defaults_list or ()
+        ):
+            return
         paths = [name.partition("=")[2] for name in repository.cache]
         state = _state(repository, paths)
         if any(one is not None and time.time() - one[1] / 1e9 < SETTLED for one in state):
@@ -60,6 +68,10 @@ class Kept:
         while len(self._known) >= _MOST:
             del self._known[next(iter(self._known))]
         self._known[key] = paths, state, pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+
+
+def _interpolates(entry: "InputDefault") -> bool:
+    return any("${" in str(value) for value in vars(entry).values())  # its own method needs the entry's parents
 
 
 def _sources(repository: "CachingConfigRepository") -> tuple[tuple[str, str], ...]:

@@ -117,7 +117,7 @@ def _loading(document: Mapping[str, Any], library: str, beside: Sequence[str]) -
     if "tokenizer.json" in beside:
         yield '`tokenizer.json` makes token ids of texts: `tokenizers.Tokenizer.from_file("tokenizer.json")`.'
     if "safetensors" in formats:
-        yield _WEIGHTS[library].replace("AutoModel", str(maker(document["about"]).get("auto")))
+        yield _WEIGHTS[library].format(auto=maker(document["about"]).get("auto", "AutoModel"))
     given = json.dumps(dict.fromkeys(fields, "…"), ensure_ascii=False).replace('"…"', "…")
     for name in ("onnx", "int8"):
         if name in formats:
@@ -134,7 +134,7 @@ def _loading(document: Mapping[str, Any], library: str, beside: Sequence[str]) -
 
 _WEIGHTS = {
     "timm": '```python\nnet = timm.create_model("local-dir:/this/folder", pretrained=True).eval()\n```',
-    "transformers": ('```python\nnet = transformers.AutoModel.from_pretrained("/this/folder")\n```'),
+    "transformers": '```python\nnet = transformers.{auto}.from_pretrained("/this/folder")\n```',
     "tutelage": (
         '```python\nnet = tutelage.load("model.safetensors")  # or, into a network of the same names of weights:\n'
         'net.load_state_dict(safetensors.torch.load_file("model.safetensors"))\n```'

@@ -87,7 +87,7 @@ class FewerChannels:
         if before == sum(one.numel() for one in net.parameters()):
             raise TutelageError(f"channels: {name} has no channels that can be removed at keep={self.keep:g}")
         exact = not any(isinstance(one, _OVER_CHANNELS) for one in net.modules())
-        if exact and float((found - expected).abs().max()) > _CLOSE * float(expected.abs().max()):
+        if exact and not (found - expected).abs().max() <= _CLOSE * expected.abs().max():  # nor NaN
             raise TutelageError(
                 f"channels: {name} can't be pruned by channels: it mixes channels in a way that is not followed"
             )

@@ -116,6 +116,14 @@ def test_a_yaml_before_another_on_the_search_path_counts(written, tmp_path):
     assert values(folder, where, "net=large") == {"net": {"a": 2}}
 
 
+def test_a_choice_that_the_environment_makes_is_made_each_time(written, monkeypatch):
+    compose_choices_once()
+    folder = written(main="defaults: [net: '${oc.env:CHOSEN}']", net__small="a: 1", net__large="a: 2")
+    for name, value in (("small", 1), ("large", 2), ("small", 1)):
+        monkeypatch.setenv("CHOSEN", name)
+        assert values(folder) == {"net": {"a": value}}
+
+
 def test_a_change_of_a_config_stays_with_its_caller(written):
     compose_choices_once()
     folder = written(main="a: {b: 1}")
