@@ -62,9 +62,7 @@ def stage_config(cfg: DictConfig, name: str, phase: str | None = None) -> DictCo
 
     :func:`tutelage.config.plan.plan_job` resolves each stage once per job.
     """
-    stage = deepcopy(cfg)
-    OmegaConf.set_readonly(stage, False)
-    OmegaConf.set_struct(stage, False)
+    stage = writable(cfg)
     teaches = name in ("teacher", "specialist")
     for layer in _LAYERS.get(name, (name,)):
         own = cast(DictConfig, cfg.stages[layer])
@@ -90,6 +88,14 @@ def stage_config(cfg: DictConfig, name: str, phase: str | None = None) -> DictCo
     if name != "student":
         stage.loss = {"terms": {term: node for term, node in stage.loss.terms.items() if _counts_alone(node)}}
     return stage
+
+
+def writable(config: DictConfig) -> DictConfig:
+    """Returns a copy that may be changed."""
+    copy = deepcopy(config)
+    OmegaConf.set_readonly(copy, False)
+    OmegaConf.set_struct(copy, False)
+    return copy
 
 
 def _counts_alone(term: DictConfig) -> bool:

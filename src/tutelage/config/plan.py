@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tutelage.config import moved, paths
 from tutelage.config.arguments import targets
-from tutelage.config.factory import stage_config
+from tutelage.config.factory import stage_config, writable
 from tutelage.config.own_datasets import job_datasets
 from tutelage.config.phases import earlier_phases
 from tutelage.config.preprocessing import settle_adapters
@@ -223,14 +223,6 @@ def read_only(config: DictConfig) -> DictConfig:
     """Returns ``config``, in which nothing can be changed from here on."""
     OmegaConf.set_readonly(config, True)
     return config
-
-
-def writable(config: DictConfig) -> DictConfig:
-    """Returns a copy that may be changed."""
-    copy = deepcopy(config)
-    OmegaConf.set_readonly(copy, False)
-    OmegaConf.set_struct(copy, False)
-    return copy
 
 
 def replaced(config: DictConfig, changes: Mapping[str, Any]) -> DictConfig:

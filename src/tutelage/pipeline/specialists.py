@@ -14,7 +14,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from tutelage.config import factory
-from tutelage.config.plan import JobPlan, read_only, writable
+from tutelage.config.plan import JobPlan, read_only
 from tutelage.errors import TutelageError
 from tutelage.evaluation import results
 from tutelage.evaluation.cost import ADDED, total
@@ -137,7 +137,7 @@ def find_groups(logits: Tensor, count: int, seed: int) -> list[list[int]]:
 
 def _for_group(stage: DictConfig, group: list[int], share: float) -> DictConfig:
     """Returns the stage with half of its data from the group, and the dustbin's loss as the hard term."""
-    own = writable(stage)
+    own = factory.writable(stage)
     own.data.focus = group
     smoothing = own.loss.terms.pop("hard").loss.get("label_smoothing", 0.0)
     loss = {"_target_": "tutelage.losses.logit.dustbin.Dustbin", "classes": group, "share": share}

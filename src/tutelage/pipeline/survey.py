@@ -11,7 +11,7 @@ from torch import nn
 
 from tutelage.checkpoints.weights import load_into
 from tutelage.config import factory
-from tutelage.config.plan import JobPlan, TeacherPlan, replaced, writable
+from tutelage.config.plan import JobPlan, TeacherPlan, replaced
 from tutelage.config.source_nodes import networks, without_files
 from tutelage.config.trainer_arguments import accumulation
 from tutelage.config.turns import training_data, turns
@@ -81,7 +81,7 @@ class _Survey:
 
     def teachers(self) -> None:
         """Notes the networks of ``sources`` and what is combined of them."""
-        sources = writable(self.plan.student.sources)
+        sources = factory.writable(self.plan.student.sources)
         found: dict[str, list[tuple[PlannedTask, Path]]] = {str(name): [] for name in sources}
         for one in self.plan.teachers:
             several = sum(other.source == one.source for other in self.plan.teachers) > 1

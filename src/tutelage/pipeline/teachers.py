@@ -12,7 +12,7 @@ from torch import nn
 
 from tutelage.checkpoints.weights import digest, load_into, read_state, save_network
 from tutelage.config import factory
-from tutelage.config.plan import GENERATION, JobPlan, TeacherPlan, replaced, writable
+from tutelage.config.plan import GENERATION, JobPlan, TeacherPlan, replaced
 from tutelage.config.source_nodes import LOADING, build, networks, without_files
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
@@ -115,7 +115,7 @@ def taught_by(network: DictConfig, file: str) -> dict[str, Any]:
 
 def _first_teachers(plan: JobPlan, data: Data) -> TeacherSetup:
     """Trains or finds every network of ``sources`` except assistants."""
-    sources, since = writable(plan.student.sources), artifacts.oldest(plan.config)
+    sources, since = factory.writable(plan.student.sources), artifacts.oldest(plan.config)
     task = factory.task(plan.student, data)
     given = {}  # first, so that a wrong file is reported before hours of training
     for number, one in enumerate(plan.teachers):
