@@ -22,6 +22,7 @@ OF_IMAGES = {"input_shape": [3, 6, 8], "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6
         ("a.csv", "a,b\n1,2\n1,nan\n", "row 1: column 'b' is 'nan'; expected a finite number"),
         ("a.csv", "a,b\n1e39,2\n", "row 0: column 'a' is '1e39'; expected a finite number"),
         ("a.csv", "a,b\n1,2,3\n", "row 0 has more values than the header has names"),
+        ("a.csv", "a,a\n1,2\n", "a.csv has 2 columns 'a'; expected one"),
         ("a.jsonl", '{"a": 1, "b": 2}\n[1, 2]\n', "row 1: expected an object with a value for each column"),
         ("a.jsonl", "3\n", "row 0: expected an object with a value for each column"),
     ],

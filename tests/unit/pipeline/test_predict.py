@@ -1,4 +1,4 @@
-"""A network of pairs is asked about pairs, one of single texts about these; an export's tokenizer gives segments."""
+"""Predictions: pairs and single texts are told apart, an export's tokenizer gives segments, programs are named."""
 
 import json
 
@@ -61,3 +61,9 @@ def test_a_tokenizer_beside_a_network_of_pairs_gives_their_segments(tmp_path):
         if wanted:
             assert sum(found["token_type_ids"]) > 0
         assert json.loads(beside["tokenizer_config.json"])["model_max_length"] == 128
+
+
+def test_a_program_of_torch_export_is_said_to_be_one(tmp_path, table):
+    (file := tmp_path / "model.pt2").write_bytes(b"PK")
+    with pytest.raises(TutelageError, match=r"model\.pt2 is a program of torch\.export, which PyTorch runs by itself"):
+        tt.predict(file, table)
