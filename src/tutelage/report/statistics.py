@@ -1,5 +1,6 @@
 """Statistics of differences paired by seed: interval, tests, multiple-testing correction, number of seeds needed."""
 
+import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ def wilcoxon(differences: Sequence[float] | np.ndarray) -> float:
     if len(d) < 2:  # for one difference both signs are equally likely
         return 1.0
     tied = len(np.unique(np.abs(d))) < len(d)
-    method = stats.PermutationMethod(n_resamples=2**_EXACT) if len(d) <= _EXACT else "asymptotic" if tied else "auto"
+    method = stats.PermutationMethod(n_resamples=np.inf) if len(d) <= _EXACT else "asymptotic" if tied else "auto"
     return float(stats.wilcoxon(d, method=method).pvalue)
 
 
@@ -101,21 +102,17 @@ def holm(p: Sequence[float | None]) -> list[float | None]:
 def power(n: int, mean: float, sd: float) -> float:
     """Returns the power of a two-sided paired t-test of ``n`` pairs at 5 % for a true mean difference.
 
-    P(|T| > t(0.975, n − 1)), T noncentral t with n − 1 degrees of freedom and noncentrality √n·mean/sd.
+    P(F > t(0.975, n − 1)²), F noncentral with 1 and n − 1 degrees of freedom and noncentrality n·(mean/sd)²: the square
+    of the noncentral t, whose far tail is NaN in SciPy.
     """
-    critical = stats.t.ppf((1 + LEVEL) / 2, n - 1)
-    shift = math.sqrt(n) * abs(mean) / sd
-    return float(stats.nct.sf(critical, n - 1, shift) + stats.nct.cdf(-critical, n - 1, shift))
+    noncentrality = min(n * (mean / sd) ** 2, 1e6)  # above it the power is 1, and SciPy ends in NaN
+    if not noncentrality:  # where SciPy is wrong
+        return 1 - LEVEL
+    return float(stats.ncf.sf(stats.t.ppf((1 + LEVEL) / 2, n - 1) ** 2, 1, n - 1, noncentrality))
 
 
 def seeds_needed(mean: float, sd: float) -> int | None:
-    """Returns the smallest n whose :func:`power` is 80 %; None above ``MOST_SEEDS``.
-
-    About (1.96 + 0.84)²·(sd/mean)², where the search begins, as the t-test never needs fewer.
-    """
-    z = stats.norm.ppf((1 + LEVEL) / 2) + stats.norm.ppf(POWER)
-    start = MOST_SEEDS + 1 if abs(mean) * math.sqrt(MOST_SEEDS) < z * sd else math.floor((z * sd / mean) ** 2)
-    for n in range(max(2, start), MOST_SEEDS + 1):
-        if power(n, mean, sd) >= POWER:
-            return n
-    return None
+    """Returns the smallest n whose :func:`power` is 80 %; None above ``MOST_SEEDS``."""
+    counts = range(2, MOST_SEEDS + 1)
+    place = bisect.bisect_left(counts, POWER, key=lambda n: power(n, mean, sd))
+    return counts[place] if place < len(counts) else None

@@ -3,7 +3,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import integrate, optimize, stats
 
 from tutelage.report.statistics import MOST_SEEDS, holm, paired, power, seeds_needed, wilcoxon
 
@@ -46,6 +46,11 @@ def test_wilcoxon_with_ties_is_exact_up_to_13_differences():
     assert wilcoxon(d) == pytest.approx((abs(sums - ranks.sum() / 2) >= far - 1e-9).mean(), abs=1e-12)
 
 
+def test_wilcoxon_of_more_with_ties_is_the_normal_approximation():
+    d = np.array([1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, -3, -4.0, 5])
+    assert wilcoxon(d) == pytest.approx(stats.wilcoxon(d, method="asymptotic").pvalue, abs=1e-12)
+
+
 def test_wilcoxon_of_many_is_scipy_s():
     d = np.random.default_rng(0).normal(0.3, 1, 20)
     assert wilcoxon(d) == pytest.approx(stats.wilcoxon(d, method="exact").pvalue, abs=1e-9)
@@ -65,7 +70,31 @@ def test_power_is_that_of_a_simulation():
     assert power(n, mean, sd) == pytest.approx(seen, abs=0.01)
 
 
-@pytest.mark.parametrize(("mean", "sd", "n"), [(1.0, 1.0, 10), (0.5, 1.0, 34), (-0.5, 1.0, 34), (0.2, 1.0, 199)])
+@pytest.mark.parametrize(
+    ("n", "ratio"), [(2, 0.3), (2, 8.0), (3, 1.0), (4, 8.0), (10, 0.5), (50, 0.4), (10_000, 0.028)]
+)
+def test_power_is_the_integral_over_the_spread(n, ratio):
+    """Over s² ~ σ²·χ²/(n − 1), the chance that a normal mean lies further than t·s/√n from 0."""
+    critical, shift = stats.t.ppf(0.975, n - 1), math.sqrt(n) * ratio
+
+    def outside(u):
+        limit = critical * math.sqrt(stats.chi2.ppf(u, n - 1) / (n - 1))
+        return stats.norm.sf(limit - shift) + stats.norm.cdf(-limit - shift)
+
+    assert power(n, -ratio, 1.0) == pytest.approx(integrate.quad(outside, 0, 1)[0], abs=1e-6)
+
+
+@pytest.mark.parametrize("ratio", [4.0, 8.0, 40.0, 1e4, 1e12])
+def test_the_power_of_large_differences_is_a_number_that_grows(ratio):
+    found = [power(n, ratio, 1.0) for n in (2, 3, 4, 5, 10, 100, MOST_SEEDS)]
+    assert found == sorted(found)
+    assert (found[0] > 0.3, found[-1]) == (True, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("mean", "sd", "n"),
+    [(1.0, 1.0, 10), (0.5, 1.0, 34), (-0.5, 1.0, 34), (0.2, 1.0, 199), (8.0, 1.0, 3), (3.5, 1.0, 3)],
+)
 def test_seeds_needed_is_the_textbook_s(mean, sd, n):
     """Paired t-test, 80 % power, two-sided 5 %: as G*Power has it."""
     assert seeds_needed(mean, sd) == n
@@ -74,7 +103,8 @@ def test_seeds_needed_is_the_textbook_s(mean, sd, n):
 
 @pytest.mark.parametrize("n", [2, 5, 50])
 def test_power_without_a_difference_is_the_level_of_both_sides(n):
-    assert power(n, 0.0, 1.0) == pytest.approx(0.05)
+    assert power(n, 0.0, 1.0) == pytest.approx(0.05, abs=1e-12)
+    assert power(n, 1e-6, 1.0) == pytest.approx(0.05, abs=1e-6)
 
 
 def test_seeds_needed_where_there_is_nothing_to_see():
@@ -82,6 +112,15 @@ def test_seeds_needed_where_there_is_nothing_to_see():
     assert seeds_needed(0.001, 1.0) is None
     assert seeds_needed(100.0, 1.0) == 2
     assert seeds_needed(2.81 / math.sqrt(MOST_SEEDS), 1.0) in range(MOST_SEEDS - 100, MOST_SEEDS + 1)
+
+
+def test_the_most_seeds_are_still_found():
+    def missing(mean):
+        return power(MOST_SEEDS, mean, 1.0) - 0.8
+
+    least = optimize.brentq(missing, 0.02, 0.04, xtol=1e-12)  # the mean that needs MOST_SEEDS
+    assert seeds_needed(least * (1 + 1e-6), 1.0) == MOST_SEEDS
+    assert seeds_needed(least * (1 - 1e-6), 1.0) is None
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says():
