@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from tutelage.compat.torch import map_tensors
 from tutelage.objective import Term
 from tutelage.sources.base import Source
 from tutelage.stacked.layers import DropoutMasks
@@ -56,6 +57,7 @@ class Stack(nn.Module):
         self.dropout = DropoutMasks([module.student.net for module in modules], [m.seed for m in modules], example)
         self.one = stacked([_One(module) for module in modules])
         self.masks = self.dropout.install(self.one.student)
+        self._whole: dict[str, nn.Parameter] = {}
         self._parts: dict[str, list[nn.Parameter]] = {}
 
     @property
@@ -69,8 +71,8 @@ class Stack(nn.Module):
 
     def losses(self, batch: Batch, masks: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns losses [K] and unweighted terms [K] by name, for a batch [S, B, …] and masks [K, B, …]."""
-        state = {**dict(self.one.named_buffers()), **{name: joined(whole, self._parts[name])
-                 for name, whole in self.one.named_parameters()}}  # fmt: skip
+        learning = {name: joined(self._whole[name], parts) for name, parts in self._parts.items()}
+        state = {**dict(self.one.named_buffers()), **learning}
         rows, constant = self._teachers(batch)
 
         def one(state: dict[str, Tensor], masks: list[Tensor], batch: Batch, rows: dict[str, Signals]) -> Any:
@@ -78,6 +80,11 @@ class Stack(nn.Module):
             teachers = {name: {**signals, **constant[name]} for name, signals in rows.items()}
             return functional_call(self.one, state, (batch, teachers))
 
+        if len(self.seeds) == 1:  # one vmap: the Python of a nested one takes as long again
+            batch, rows = map_tensors(lambda tensor: tensor[0], (batch, rows))
+            return vmap(one, in_dims=(0, 0, None, None))(state, masks, batch, rows)
+        if self.cells == 1:
+            return vmap(one)(state, masks, batch, rows)
         cells = vmap(one, in_dims=(0, 0, None, None))
         split = [mask.unflatten(0, (len(self.seeds), self.cells)) for mask in masks]
         total, parts = vmap(cells)(self._split(state), split, batch, rows)
@@ -109,7 +116,8 @@ class Stack(nn.Module):
             settings: each job's settings, such as its learning rate.
         """
         runs = [(setting, len(list(same))) for setting, same in groupby(settings)]
-        self._parts = {name: parts_of(whole, [n for _, n in runs]) for name, whole in self.one.named_parameters()}
+        self._whole = dict(self.one.named_parameters())
+        self._parts = {name: parts_of(whole, [n for _, n in runs]) for name, whole in self._whole.items()}
         distinct: list[Mapping[str, Any]] = []
         for setting, _ in runs:
             if setting not in distinct:
