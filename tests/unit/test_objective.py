@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from tutelage.errors import TutelageError
+from tutelage.losses.base import Loss
 from tutelage.losses.logit.dkd import DKD
 from tutelage.losses.logit.nkd import NKD
 from tutelage.losses.logit.pskd import PSKD
@@ -119,6 +120,53 @@ def test_a_schedule_is_a_further_factor():
         term.on_epoch_start(epoch, 4)
         total, parts = objective(given)
         torch.testing.assert_close(total, parts["soft"] * 2.0 * (epoch + 1) / 4)
+
+
+class Listening(Loss):
+    def on_epoch_start(self, epoch, epochs):
+        self.heard = epoch, epochs
+
+    def forward(self, student):
+        return student.mean()
+
+
+def test_losses_that_listen_are_told_the_epoch():
+    loss = Listening()
+    objective = Objective({"hard": hard(), "own": Term(loss, {"student": "student.logits"})})
+    assert objective.on_epoch_start(2, 7) == ["terms.hard", "terms.own", "terms.own.loss"]
+    assert loss.heard == (2, 7)
+
+
+class Each(nn.Module):
+    def __init__(self, answer):
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, student):
+        return self.answer(student)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda x: x.mean(1), r"Each must return a tensor of one number, such as a mean; found a tensor \[2\]"),
+        (lambda x: float(x.detach().mean()), "Each must return a tensor of one number, such as a mean; found float"),
+    ],
+)
+def test_what_is_no_number_is_said(answer, said):
+    with pytest.raises(TutelageError, match=said):
+        Term(Each(answer), {"student": "student.logits"})(signals())
+
+
+def test_the_rows_of_all_batches_of_a_step_count():
+    term = Term(Difference(), {"student": "student.logits"}, {"teacher": "teacher.logits"}, where="batch.mask")
+    masks = [torch.tensor([True, False]), torch.tensor([True, True])]
+    batches = [{"mask": mask} for mask in masks]
+    term.look_ahead(batches, torch.device("cpu"))
+    given = signals()
+    total = sum(term({**given, "batch": batch}) for batch in batches) / 2
+    rows = (given["student"]["logits"] - given["teacher"]["logits"]).square().mean(1)
+    torch.testing.assert_close(total, (rows[0] + rows[0] + rows[1]) / 3)
 
 
 def test_weights_are_buffers_that_are_not_saved():

@@ -42,6 +42,13 @@ def test_a_process_opens_the_file_once(path, monkeypatch):
     assert len(opened) == 1
 
 
+def test_another_process_is_waited_for_a_minute(path, monkeypatch):
+    waits, connect = [], sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *given, timeout: waits.append(timeout) or connect(*given))
+    AnswerStore(path).put(ONE)
+    assert waits == [60.0]
+
+
 def test_more_questions_than_a_statement_takes(path):
     many = {i.to_bytes(4): np.array([i], np.float32) for i in range(1234)}
     answers = AnswerStore(path)

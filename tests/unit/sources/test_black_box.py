@@ -77,6 +77,10 @@ def test_another_name_or_version_is_asked_anew(source, diary):
     assert len(asked(diary)) == 4
 
 
+def test_the_file_is_named_after_the_model_with_at_most_100_characters(source):
+    assert source(name="a/b c:" + 200 * "x").answers.path.name == "a_b_c_" + 94 * "x" + ".sqlite"
+
+
 def test_questions_have_at_most_so_many_images(source):
     sizes = []
 

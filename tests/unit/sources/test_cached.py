@@ -14,12 +14,12 @@ from tutelage.sources.store import Column, Writer
 KEY = torch.tensor([3, 5, 8, 9])
 
 
-def stored(folder, by_view: list[dict[str, torch.Tensor]], dtype="float32", constant=None):
+def stored(folder, by_view: list[dict[str, torch.Tensor]], dtype="float32", constant=None, key=KEY):
     folder.mkdir(exist_ok=True)
     columns = [
         Column(name, tuple(x.shape[1:]), dtype if x.is_floating_point() else "int32") for name, x in by_view[0].items()
     ]
-    writer = Writer(folder, columns, KEY, len(by_view))
+    writer = Writer(folder, columns, key, len(by_view))
     for view, signals in enumerate(by_view):
         writer.write(view, 0, signals)
     writer.finish(constant or {})
@@ -97,6 +97,9 @@ def test_what_is_not_there_is_refused(tmp_path):
     with pytest.raises(TutelageError, match=r"lacks \['stage1'\]; it has \['logits'\]"):
         source.attach({"logits", "stage1"}, {})
     source.expect({"train": KEY, "val": torch.tensor([1])})  # validation is not its business
+    source.expect({"train": KEY[1:2]})
+    gaps = Cached(None, stored(tmp_path / "gaps", [{"logits": torch.randn(4, 3)}], key=torch.tensor([0, 1, 2, 9])))
+    gaps.expect({"train": torch.tensor([9])})  # the largest key, before which there is none
     for key in (4, 100):
         with pytest.raises(TutelageError, match=f"lacks example {key}"):
             source.expect({"train": torch.tensor([3, key])})

@@ -118,6 +118,19 @@ def test_a_null_is_no_number_and_a_word_is_none(tmp_path):
         read_outputs(file, "logits")
 
 
+def test_a_table_that_does_not_fit_into_half_of_the_memory(tmp_path, monkeypatch):
+    pa = pytest.importorskip("pyarrow", reason="needs the parquet extra")
+    from pyarrow import parquet
+
+    file = tmp_path / "teacher.parquet"
+    parquet.write_table(pa.table({"key": [0, 1, 2], "a": [0.5, 1, 2], "b": [0.5, 1, 2], "c": [0.5, 1, 2]}), file)
+    monkeypatch.setattr("tutelage.runtime.file_sizes.free_memory", lambda: 2 * 3 * 4 * 8)  # numbers of 8 bytes
+    read_outputs(file, "logits")
+    monkeypatch.setattr("tutelage.runtime.file_sizes.free_memory", lambda: 2 * 3 * 4 * 8 - 1)
+    with pytest.raises(TutelageError, match=r"teacher\.parquet: refused because its content takes"):
+        read_outputs(file, "logits")
+
+
 def test_another_ending_and_no_file(tmp_path):
     with pytest.raises(TutelageError, match=r"t\.txt: unknown ending '\.txt'; known: \.csv, \.npy, \.npz, \.parquet"):
         read_outputs(tmp_path / "t.txt", "logits")

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,26 @@ def test_a_file_s_mistakes_name_it(path):
         RecordedFile(path, "logit", 2)
     with pytest.raises(TutelageError, match=r"teacher\.npz: no logits for example 4"):
         RecordedFile(path, "logits", 2)({"key": torch.tensor([4])})
+
+
+def test_logits_that_look_like_probabilities_are_refused_unless_meant(tmp_path):
+    np.savez(tmp_path / "teacher.npz", key=KEY, logits=LOGITS.softmax(1))
+    with pytest.raises(TutelageError, match="probabilities"):
+        RecordedFile(str(tmp_path / "teacher.npz"), "logits", 2)
+    RecordedFile(str(tmp_path / "teacher.npz"), "logits", 2, allow_normalised=True)
+
+
+def test_a_record_is_graded_on_10_000_labelled_examples_of_each_split():
+    def part(n):
+        labels = torch.arange(n) % 3 - 1  # a third has none
+        return SimpleNamespace(keys=torch.arange(n), labels=labels)
+
+    record = Recorded(torch.arange(16_000), torch.randn(16_000, 2))
+    found = record.graded(SimpleNamespace(splits={"train": part(16_000), "val": part(30)}))
+    assert {split: len(labels) for split, (_, labels) in found.items()} == {"training": 10_000, "validation": 20}
+    logits, labels = found["validation"]
+    assert torch.equal(labels, torch.arange(20) % 2)
+    assert torch.equal(logits, record.logits[[i for i in range(30) if i % 3]])
 
 
 def test_augmented_images_are_refused_unless_meant(path):

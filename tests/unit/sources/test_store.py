@@ -13,6 +13,7 @@ import torch
 from command import environment
 
 from tutelage.errors import TutelageError
+from tutelage.sources import store
 from tutelage.sources.cached import Cached
 from tutelage.sources.store import ROWS, Column, Store, Writer
 
@@ -66,6 +67,7 @@ import sys, time, torch
 sys.path.insert(0, {folder!r})
 from pathlib import Path
 from test_store import COLUMNS, signals
+
 from tutelage.sources.cached import Cached
 from tutelage.sources.store import ROWS, Writer
 writer = Writer(Path(sys.argv[1]), COLUMNS, torch.arange(20 * ROWS), 1)
@@ -105,7 +107,8 @@ def test_a_changed_byte_is_named(tmp_path, where):
 
 
 def test_a_large_folder_is_checked_block_by_block_as_its_rows_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("tutelage.sources.store.AT_ONCE", 0)
+    assert store.AT_ONCE == 8 * 2**30
+    monkeypatch.setattr(store, "AT_ONCE", 0)
     write(tmp_path).finish({})
     content = bytearray((tmp_path / "stage1.bin").read_bytes())
     content[-1] ^= 1  # of the second block of view 1
