@@ -108,7 +108,7 @@ def comparisons(stream: TextIO) -> str:
     from tutelage.runtime.status import terminal
 
     found = {}
-    for path in sorted(folder.rglob("metrics.json"), key=str):
+    for path in sorted(_of_equal_length(folder).rglob("metrics.json"), key=str):
         with suppress(OSError, ValueError):  # `status` and `report` name damaged files
             metrics = read_json(path)
             if isinstance(metrics, dict) and metrics.get("schema") == 1 and "student" in metrics:
@@ -119,6 +119,14 @@ def comparisons(stream: TextIO) -> str:
     with console.capture() as text:
         console.print(multirun_table(found))
     return f"{text.get()}{folder}\n"
+
+
+def _of_equal_length(folder: Path) -> Path:
+    """Returns where a multirun's runs are that can be compared: of successive halving the fresh seeds or last rung."""
+    if not (folder / "rungs.csv").is_file():
+        return folder
+    rungs = sorted(folder.glob("rung[0-9]*"), key=lambda path: int(path.name[4:]), reverse=True)
+    return next((path for path in (folder / "fresh", *rungs) if any(path.glob("*/metrics.json"))), folder)
 
 
 def failures() -> str:

@@ -1,5 +1,6 @@
 """A multirun as a whole: names of folders, failures at its end, the same command again."""
 
+import io
 import json
 
 import pytest
@@ -67,3 +68,21 @@ def test_names_of_folders():
     long, other = folder_name("x=" + "a" * 200), folder_name("x=" + "a" * 201)
     assert len(long) == 120
     assert long != other
+
+
+def test_of_successive_halving_the_fresh_seeds_are_compared_else_the_last_rung(tmp_path, monkeypatch):
+    monkeypatch.setattr("tutelage.evaluation.table.multirun_table", lambda found: " ".join(found))
+    sweep.multirun.folder = tmp_path
+    assert sweep.comparisons(io.StringIO()) == ""
+
+    def made(*names):
+        for name in names:
+            (tmp_path / name).mkdir(parents=True)
+            (tmp_path / name / "metrics.json").write_text('{"schema": 1, "student": {}}')
+        return sweep.comparisons(io.StringIO()).splitlines()[0].split()
+
+    assert made("rung0/a", "rung0/b", "rung9/a") == ["rung0/a", "rung0/b", "rung9/a"]  # any folders of a sweep
+    (tmp_path / "rungs.csv").write_text("")
+    (tmp_path / "fresh").mkdir()
+    assert made("rung10/a") == ["rung10/a"]
+    assert made("fresh/a,seed=1", "fresh/a,seed=2") == ["fresh/a,seed=1", "fresh/a,seed=2"]
