@@ -9,6 +9,7 @@ from tutelage.evaluation.predictions import predict
 from tutelage.evaluation.results import WEIGHTS, Trained
 from tutelage.pipeline import fit
 from tutelage.runtime import distributed, manifest
+from tutelage.training.callbacks.best import BestLostError
 
 
 def test_what_a_stage_lays_over_a_group_replaces_by_name_and_leaves_the_rest(compose):
@@ -89,6 +90,24 @@ def test_the_bounds_of_little_work(monkeypatch, caplog, work, small, alone):
     with fit.threads(None, None):
         assert found == [1] * alone
     assert found == [*[1] * alone, 5]
+
+
+@pytest.mark.parametrize("is_main", [True, False])
+def test_without_its_best_weights_a_training_begins_anew_without_older_states(compose, tmp_path, monkeypatch, is_main):
+    stage = factory.stage_config(compose("logger=none"), "student")
+    states, seen = tmp_path / "states", []
+    (states / "old").mkdir(parents=True)
+
+    def train(*given):
+        seen.append(states.exists())
+        if len(seen) == 1:
+            raise BestLostError("lost")
+
+    monkeypatch.setattr(fit, "_train", train)
+    monkeypatch.setattr(fit, "keep_newest", lambda folder, count: None)
+    monkeypatch.setattr(distributed, "is_main", lambda: is_main)
+    fit.run(stage, "student", tmp_path, tmp_path, factory.data(stage), lambda: None)
+    assert seen == [True, not is_main]  # rank 0 removes them
 
 
 def test_predictions_and_epochs_are_those_of_the_weights_that_they_are_said_to_be_of(compose, tmp_path):

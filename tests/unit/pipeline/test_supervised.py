@@ -24,6 +24,7 @@ def test_first_weights_are_those_of_the_file_that_is_given(compose, tmp_path, mo
     for name, value in made[0].student.net.net.state_dict().items():
         assert torch.equal(value, drawn[name] + 1 if given else drawn[name])
     assert ("start" in recipe) == given
+    assert recipe["version"] == 2  # another one makes every artifact anew
 
 
 @pytest.mark.parametrize(

@@ -236,6 +236,15 @@ def test_a_training_goes_on_from_its_state_to_the_same_bits(made, tmp_path, loss
         assert torch.equal(one, other) if isinstance(one, Tensor) else one == other, path
 
 
+def test_schedules_of_the_generator_count_rounds(made, monkeypatch):
+    module, trainer, data = made("cmi", *FEW, f"{KEY}.synthesis.ahead=3")
+    heard = []
+    monkeypatch.setattr(module.generator_objective, "on_epoch_start", lambda *given: heard.append(given))
+    trainer.fit(module, datamodule=data)
+    rounds = EPOCHS * ROUNDS + 3
+    assert heard == [(number, rounds) for number in range(rounds)]
+
+
 def test_a_shared_generator_goes_on_without_an_optimizer_of_its_own(made):
     module, trainer, data = made(
         "fast_meta",
