@@ -1,5 +1,7 @@
 """Lean steps against Lightning's own: the same bits, counters, hooks and logs."""
 
+from types import SimpleNamespace
+
 import lightning as L
 import pytest
 import torch
@@ -199,3 +201,37 @@ def test_a_loss_that_breaks_is_named_in_a_lean_step(fit, monkeypatch):
     monkeypatch.setattr(torch.nn.Linear, "forward", broken)
     with pytest.raises(Exception, match="the loss is nan at epoch 0, batch"):
         fit(Counted)
+
+
+@pytest.mark.parametrize("log_every", [0, 1, 4, 50])
+@pytest.mark.parametrize("validated", [(None, 1), (5, 1), (5, None)])  # every so many batches, of an epoch or of all
+@pytest.mark.parametrize("max_steps", [-1, 12])
+def test_the_steps_that_are_free_are_those_that_nothing_follows(log_every, validated, max_steps):
+    """Counted from every batch of two epochs of ten, against each step's own reasons to be Lightning's."""
+    batches, (val_check, every_epochs) = 10, validated
+
+    def is_lightnings(step):
+        index = step % batches
+        counted = step if every_epochs is None else index
+        return (
+            index in (0, batches - 1)
+            or (log_every and (step + 1) % log_every == 0)
+            or (val_check and (counted + 1) % val_check == 0)
+            or step + 1 == max_steps
+        )
+
+    trainer = SimpleNamespace(
+        num_training_batches=batches, log_every_n_steps=log_every, check_val_every_n_epoch=every_epochs,
+        val_check_batch=float("inf") if val_check is None else val_check,
+    )  # fmt: skip
+    for step in range(2 * batches if max_steps < 0 else max_steps):
+        progress = SimpleNamespace(current=SimpleNamespace(ready=step % batches), total=SimpleNamespace(ready=step))
+        loop = SimpleNamespace(
+            trainer=trainer, batch_progress=progress, restarting=False, logging_step=step, max_steps=max_steps,
+            global_step=step,
+        )  # fmt: skip
+        following = range(step, step // batches * batches + batches)
+        free = next(count for count, one in enumerate(following) if is_lightnings(one))
+        assert LeanEpochLoop._free(loop) == free
+        loop.restarting = True
+        assert LeanEpochLoop._free(loop) == 0

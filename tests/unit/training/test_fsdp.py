@@ -14,6 +14,9 @@ from tutelage.config import factory
 from tutelage.errors import TutelageError
 from tutelage.models.tapped import Tapped
 from tutelage.runtime import distributed
+from tutelage.sources.frozen import Frozen
+from tutelage.sources.live import Live
+from tutelage.sources.recorded import Recorded
 from tutelage.training import fsdp
 from tutelage.training.fsdp import Sharded, _together, shard
 
@@ -128,3 +131,22 @@ def test_of_an_optimizers_state_a_rank_takes_its_part_of_what_is_as_large_as_a_p
     assert values["exp_avg"] == (moment, weight)
     assert values["step"] is step
     assert values["kind"] == "adam"
+
+
+def test_teachers_are_shared_out_as_the_student_is(mesh):
+    student, teacher = Live(Tapped(layers())), Frozen(Tapped(layers()))
+    sources = {"student": student, "teacher": teacher, "record": Recorded(torch.arange(2), torch.zeros(2, 3))}
+    trainer = SimpleNamespace(gradient_clip_val=None, gradient_clip_algorithm=None)
+    learner = SimpleNamespace(
+        needs={}, sources=lambda: sources, student=student, objective=nn.Linear(2, 2), trainer=trainer
+    )
+    sharded = Sharded(block=80)
+    sharded._device_mesh = {"data_parallel": mesh}
+    sharded.share_out(learner)
+    assert gathered_alone(student.net.net) == ["", "1"]
+    assert gathered_alone(teacher.net.net) == ["", "1"]
+    assert Sharded().block == 10**6
+
+
+def test_the_optimizer_goes_on_by_the_strategys_own_way():
+    assert Sharded().lightning_restore_optimizer is True
