@@ -1,5 +1,9 @@
 """Steps of several batches are steps of one large batch, however unevenly tokens are spread over batches and ranks."""
 
+import itertools
+from functools import partial
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.multiprocessing
@@ -9,6 +13,7 @@ from texts import reviews, tsv
 
 from tutelage.data.module import Data
 from tutelage.objective import Objective
+from tutelage.training.module import SupervisedModule
 
 pytest.importorskip("tokenizers", reason="needs the text extra")
 QUIET = ("logger=none", "callbacks.progress=null", "trainer.accelerator=cpu", "optimizer=sgd", "optimizer.lr=0.5")
@@ -86,3 +91,55 @@ def test_two_ranks_that_accumulate_are_one_process_with_one_batch(config, tmp_pa
     whole = trained(config("data.batch_size=8"), tmp_path)
     for name in both:
         assert distance(found[name], whole) < 2e-6, name
+
+
+class Upcoming(Data):
+    """Names batches by (epoch, number), and notes where it was asked to begin."""
+
+    as_set = checked = load = None
+
+    def __init__(self, chance):
+        self.asked = chance
+
+    def upcoming(self, epoch, batch):
+        self.asked.append((epoch, batch))
+        return (lambda number=number: (epoch, number) for number in itertools.count(batch))
+
+
+def test_the_other_batches_of_a_step_are_told_and_read_on_from_where_the_last_ones_ended():
+    told, asked = [], []
+    objective = SimpleNamespace(chooses_rows=True, look_ahead=lambda batches, device: told.append(batches))
+    trainer = SimpleNamespace(datamodule=Upcoming(asked), num_training_batches=7, accumulate_grad_batches=3)
+    module = SimpleNamespace(
+        trainer=trainer,
+        objective=objective,
+        device=torch.device("cpu"),
+        seed=0,
+        global_rank=0,
+        current_epoch=0,
+        _ahead=None,
+    )
+    module._look_ahead = partial(SupervisedModule._look_ahead, module)
+
+    def start(epoch, number):
+        module.current_epoch = epoch
+        SupervisedModule.on_train_batch_start(module, (epoch, number), number)
+
+    for epoch in (0, 1):
+        for number in range(7):
+            start(epoch, number)
+    steps = [[(epoch, n) for n in own] for epoch in (0, 1) for own in ((0, 1, 2), (3, 4, 5), (6,))]
+    assert told == steps
+    assert asked == [(0, 0), (1, 0)]
+    start(1, 3)  # after a resume
+    assert (told[-1], asked[-1]) == ([(1, 3), (1, 4), (1, 5)], (1, 3))
+    trainer.accumulate_grad_batches = 1  # a schedule of accumulation may end
+    start(1, 4)
+    start(1, 5)
+    assert told[-1] == []
+    assert len(told) == 8  # told once
+    trainer.accumulate_grad_batches = 2
+    objective.chooses_rows = False
+    start(1, 6)
+    assert (told[-1], len(told)) == ([], 9)
+    assert len(asked) == 3
