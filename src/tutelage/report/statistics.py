@@ -108,7 +108,7 @@ def power(n: int, mean: float, sd: float) -> float:
     noncentrality = min(n * (mean / sd) ** 2, 1e6)  # above it the power is 1, and SciPy ends in NaN
     if not noncentrality:  # where SciPy is wrong
         return 1 - LEVEL
-    return float(stats.ncf.sf(stats.t.ppf((1 + LEVEL) / 2, n - 1) ** 2, 1, n - 1, noncentrality))
+    return float(stats.ncf.sf(stats.f.ppf(LEVEL, 1, n - 1), 1, n - 1, noncentrality))
 
 
 def seeds_needed(mean: float, sd: float) -> int | None:

@@ -35,6 +35,8 @@ def test_wilcoxon_by_hand():
     assert wilcoxon([0, 1, 2, 3, 4, 5]) == pytest.approx(2 / 32)
     assert wilcoxon([0.0, 0.0]) == wilcoxon([0.0, 0.3]) == 1.0
     assert wilcoxon([0.1 + 0.2, 0.3, 0.3]) == pytest.approx(2 / 8)  # ties, equal but for rounding
+    assert wilcoxon([0.5, -0.5 + 3e-13, 0.5]) == 1.0  # nor does 3e-13 decide
+    assert wilcoxon([0.5, -0.5 + 3e-12, 0.5]) == 0.5
     assert wilcoxon([1, 2]) == pytest.approx(2 / 4)
 
 
