@@ -24,6 +24,10 @@ def test_peers_learn_and_give_the_logits_of_all_and_signals_of_each():
     assert source.trained_networks() == {"0": source.networks[0], "1": source.networks[1]}
 
 
+def test_before_it_is_attached_it_gives_the_logits_of_all():
+    assert Peers([net(), net()])({"input": torch.ones(4, 2)})["logits"].shape == (4, 2, 3)
+
+
 def test_a_signal_of_one_network_needs_no_logits_of_all():
     source = Peers([net(), net()])
     source.attach({"logits@0"}, {})

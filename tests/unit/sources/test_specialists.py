@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tutelage.errors import TutelageError
 from tutelage.models.tapped import Tapped
+from tutelage.sources import specialists
 from tutelage.sources.frozen import Frozen
 from tutelage.sources.specialists import TOLERANCE, Specialists, activity, combine_experts, membership
 
@@ -154,6 +155,29 @@ def test_contradictions_that_take_too_long_are_said(caplog: pytest.LogCaptureFix
         source.worst = float(gap.max())
         source.verify()
     assert f"up to {float(gap.max()):.1e} nats above its minimum" in caplog.text
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_it_takes_so_many_steps_and_bounds_what_is_left_after_the_last(monkeypatch, steps: int) -> None:
+    monkeypatch.setattr(specialists, "_STEPS", steps)
+    generalist, special = drawn(1, scale=3.0)
+    given, said = soft(generalist[0].numpy()), [soft(one[0].numpy()) for one in special]
+
+    def averaged(q: np.ndarray) -> np.ndarray:
+        whole = given.copy()
+        for p, group in zip(said, OVERLAPPING, strict=True):
+            dustbin = [c for c in range(CLASSES) if c not in group]
+            whole[group] += p[group]
+            whole[dustbin] += p[dustbin].sum() * q[dustbin] / q[dustbin].sum()
+        return whole / (1 + len(said))
+
+    q = given
+    for _ in range(steps):
+        q = averaged(q)
+    found, gap = combine_experts(generalist, special, membership(OVERLAPPING, CLASSES), CLASSES)
+    np.testing.assert_allclose(found[0].exp().numpy(), q, rtol=1e-12)
+    assert float(gap) == pytest.approx(((averaged(q) / q).max() - 1) * (1 + len(said)), rel=1e-9)
+    assert float(gap) > TOLERANCE
 
 
 @pytest.mark.parametrize("group", [[], [0, 0], [7], [-1], ["a"], [True], list(range(7))])

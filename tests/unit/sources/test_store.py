@@ -172,6 +172,8 @@ def test_store_json_says_what_is_there(tmp_path):
 def test_blocks_of_wide_signals_have_fewer_rows(tmp_path, monkeypatch):
     monkeypatch.setattr("tutelage.sources.store.BYTES", 3 * 40)
     signal = torch.randn(8, 2, 5)
+    wide = Writer(tmp_path, [Column("wide", (121,), "float32")], torch.arange(2), 1)
+    assert [*wide.missing()] == [(0, 0), (0, 1)]  # one row at least
     writer = Writer(tmp_path, [Column("logits", (2, 5), "float32")], torch.arange(8), 1)
     assert list(writer.missing()) == [(0, 0), (0, 3), (0, 6)]
     for view, start in writer.missing():
