@@ -124,12 +124,11 @@ def _check_values(cfg: DictConfig) -> None:
     number(cfg, "data.num_outputs", low=1, whole=True)
     for key in ("trainer", *(f"stages.{name}.trainer" for name in cfg.stages)):
         number(cfg, f"{key}.max_epochs", low=1, whole=True)
+        _check_trainer_numbers(cfg, key)
     for place in ("", *(f"stages.{name}." for name in cfg.stages)):
         number(cfg, f"{place}optimizer.lr", above=0.0)
         check_settings(OmegaConf.select(cfg, f"{place}optimizer"), f"{place}optimizer")
         _check_schedule(cfg, f"{place}scheduler.scheduler")
-    number(cfg, "trainer.limit_val_batches", above=0.0)
-    number(cfg, "trainer.log_every_n_steps", low=1, whole=True)
     for key in ("callbacks", *(f"stages.{name}.callbacks" for name in cfg.stages)):
         number(cfg, f"{key}.recovery.keep", low=1, whole=True)
     for key in ("data.val_size", "data.test_size"):
@@ -146,6 +145,20 @@ def _check_values(cfg: DictConfig) -> None:
     for key in ("loss.label_smoothing", "stages.teacher.label_smoothing"):
         number(cfg, key, low=0.0, high=1.0)
     _check_finite(OmegaConf.to_container(cfg, resolve=True), "")
+
+
+def _check_trainer_numbers(cfg: DictConfig, key: str) -> None:
+    """Checks numbers that Lightning takes unseen: a negative accumulation ascends, a negative clipping is none."""
+    number(cfg, f"{key}.log_every_n_steps", low=1, whole=True)
+    for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
+        if OmegaConf.select(cfg, f"{key}.{name}") is not None:
+            number(cfg, f"{key}.{name}", low=1, whole=True)
+    for name, low in {"min_epochs": 0, "min_steps": 0, "max_steps": -1}.items():
+        if OmegaConf.select(cfg, f"{key}.{name}") is not None:
+            number(cfg, f"{key}.{name}", low=low, whole=True)
+    for name in ("limit_train_batches", "limit_val_batches", "gradient_clip_val"):
+        if OmegaConf.select(cfg, f"{key}.{name}") is not None:
+            number(cfg, f"{key}.{name}", above=0.0)
 
 
 def _check_schedule(cfg: DictConfig, key: str) -> None:
@@ -198,7 +211,7 @@ def _check_needed(callbacks: DictConfig, path: str) -> None:
 
 
 def _check_finite(node: Any, path: str) -> None:
-    """Refuses NaN and infinity elsewhere: a recipe can't contain them."""
+    """Refuses NaN, infinity and integers of more than 64 bits elsewhere, which no recipe, tensor or file can hold."""
     if isinstance(node, dict):
         for key, value in node.items():
             _check_finite(value, f"{path}.{key}" if path else str(key))
@@ -207,6 +220,8 @@ def _check_finite(node: Any, path: str) -> None:
             _check_finite(value, f"{path}[{i}]")
     elif isinstance(node, float) and not math.isfinite(node):
         raise TutelageError(f"{path} must be a finite number; found {node}")
+    elif isinstance(node, int) and not -(2**63) <= node < 2**63:
+        raise TutelageError(f"{path} must fit into 64 bits; found an integer of {node.bit_length()}")
 
 
 def number(
@@ -232,5 +247,5 @@ def number(
         + [f"≤ {high:.10g}"] * (high < math.inf)
     )
     fits = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-    if not fits or not math.isfinite(value) or value < low or value > high or value <= above:
+    if not fits or not abs(value) < math.inf or value < low or value > high or value <= above:
         raise TutelageError(f"{key} must be {kind} {' and '.join(limits)}; found {value!r}")
