@@ -169,6 +169,28 @@ def test_the_rows_of_all_batches_of_a_step_count():
     torch.testing.assert_close(total, (rows[0] + rows[0] + rows[1]) / 3)
 
 
+def test_rows_with_a_label_count_over_a_step_and_those_of_another_source_are_not_known_before():
+    labels = [torch.tensor([0, NO_LABEL]), torch.tensor([1, 2])]
+    known = hard()
+    known.bind(torch.arange(4), torch.cat(labels))
+    known.look_ahead([{"label": own} for own in labels], torch.device("cpu"))
+    assert float(known.step_rows) == 1.5
+    said = Term(Difference(), {"student": "student.logits"}, {"teacher": "teacher.logits"}, where="teacher.sure")
+    said.look_ahead([{"label": own} for own in labels], torch.device("cpu"))
+    assert said.step_rows is None
+    known.look_ahead([], torch.device("cpu"))
+    assert known.step_rows is None
+
+
+def test_the_label_of_mixed_images_is_soft_and_of_others_their_own():
+    given, shares = signals(), torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.2, 0.8]])
+    term = Term(nn.CrossEntropyLoss(), {"input": "student.logits", "target": "batch.soft_label"})
+    logits = given["student"]["logits"]
+    torch.testing.assert_close(term(given), nn.functional.cross_entropy(logits, given["batch"]["label"]))
+    given["batch"]["soft_label"] = shares
+    torch.testing.assert_close(term(given), nn.functional.cross_entropy(logits, shares))
+
+
 def test_weights_are_buffers_that_are_not_saved():
     objective = Objective({"hard": hard(0.3)})
     assert not objective.state_dict()
