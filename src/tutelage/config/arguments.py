@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from types import NoneType
 from typing import Any, cast
 
 from hydra.utils import get_object
@@ -9,10 +10,14 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from tutelage.config.source_nodes import options
 from tutelage.errors import TutelageError, nearest
-from tutelage.runtime.signatures import parameters, truth_values
+from tutelage.runtime.signatures import parameters, plain_types, truth_values
 from tutelage.training.parameter_groups import OPTIONS
 
 _HYDRA = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")  # keys that Hydra reads itself
+_CALLED = {
+    int: "a whole number", float: "a number", str: "a text", bool: "true or false", list: "a list", dict: "a mapping",
+    NoneType: "null",
+}  # fmt: skip
 _OPTIMIZER = re.compile(r"(stages\.[\w.]+\.)?optimizer")
 
 
@@ -49,9 +54,22 @@ def check_arguments(path: str, node: DictConfig) -> None:
     if _OPTIMIZER.fullmatch(path):
         known |= set(OPTIONS)
     switches = truth_values(target)
+    plain = plain_types(target) if str(getattr(target, "__module__", "")).startswith("tutelage.") else {}
     for key in map(str, node):
         if not takes_others and key not in known and key not in _HYDRA:
             near = nearest(key, _HYDRA if key.startswith("_") else known)
             raise TutelageError(f"{path}.{key}: {node._target_} takes no {key!r}; {near}")
         if key in switches and not OmegaConf.is_interpolation(node, key) and isinstance(node[key], str):
             raise TutelageError(f"{path}.{key} must be true or false; found {node[key]!r}")
+        if key in plain and not OmegaConf.is_interpolation(node, key):
+            _check_type(f"{path}.{key}", node[key], plain[key])
+
+
+def _check_type(key: str, value: Any, types: frozenset[type]) -> None:
+    """Refuses a value of another type than an argument takes; what has a ``_target_`` becomes some object."""
+    if isinstance(value, DictConfig) and "_target_" in value:
+        return
+    found: type = dict if isinstance(value, DictConfig) else list if isinstance(value, ListConfig) else type(value)
+    if found not in types:
+        called = [name for kind, name in _CALLED.items() if kind in types and not (kind is int and float in types)]
+        raise TutelageError(f"{key} must be {' or '.join(called)}; found {value!r}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationKeyError
+from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError
 
 from tutelage.config.arguments import check_arguments, targets
 from tutelage.config.loss_conflicts import check_mixed, check_together
@@ -105,6 +105,9 @@ def check_resolves(cfg: DictConfig) -> DictConfig:
     except InterpolationKeyError:
         refuse_unknown_keys(cfg, DISTILL_KEYS)
         raise
+    except InterpolationResolutionError:  # a resolver that computes with what is no number
+        _check_loss(cfg)
+        raise
 
 
 def _check_speed(cfg: DictConfig) -> None:
@@ -140,11 +143,17 @@ def _check_values(cfg: DictConfig) -> None:
     if cfg.stages.teacher.get("workers") is not None:
         number(cfg, "stages.teacher.workers", low=1, whole=True)
     number(cfg, "generations", low=0, whole=True)
+    if OmegaConf.select(cfg, "data.views") is not None:
+        number(cfg, "data.views", low=1, whole=True)
+    _check_loss(cfg)
+    _check_finite(OmegaConf.to_container(cfg, resolve=True), "")
+
+
+def _check_loss(cfg: DictConfig) -> None:
     number(cfg, "loss.alpha", low=0.0, high=1.0)
     number(cfg, "loss.temperature", above=0.0)
     for key in ("loss.label_smoothing", "stages.teacher.label_smoothing"):
         number(cfg, key, low=0.0, high=1.0)
-    _check_finite(OmegaConf.to_container(cfg, resolve=True), "")
 
 
 def _check_trainer_numbers(cfg: DictConfig, key: str) -> None:

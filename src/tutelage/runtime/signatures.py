@@ -1,8 +1,21 @@
 """Inspects which arguments a class or function takes by name."""
 
 import inspect
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+_PLAIN: dict[Any, frozenset[type]] = {
+    kind: frozenset(types)
+    for kinds, types in (
+        ((int,), {int}), ((float,), {int, float}), ((str, Path, PathLike), {str}), ((bool,), {bool}),
+        ((None, NoneType), {NoneType}), ((list, tuple, Sequence, Iterable, Collection), {list}),
+        ((dict, Mapping), {dict}),
+    )
+    for kind in kinds
+}  # fmt: skip
 
 
 def parameters(target: Any) -> tuple[set[str], bool]:
@@ -22,6 +35,28 @@ def truth_values(target: Any) -> set[str]:
     """Returns the names of the arguments of ``target`` that are annotated as ``bool``."""
     signatures = [found or {} for found in _signatures(target)]
     return {name for found in signatures for name, p in found.items() if p.annotation in (bool, "bool")}
+
+
+def plain_types(target: Any) -> dict[str, frozenset[type]]:
+    """Returns the types of a yaml's values that an argument of ``target`` takes, by its annotation.
+
+    Arguments without an annotation, and those that also take other objects, are left out.
+    """
+    signatures = [found or {} for found in _signatures(target)]
+    known = {name: _plain(p.annotation) for found in reversed(signatures) for name, p in found.items()}
+    return {name: types for name, types in known.items() if types}
+
+
+def _plain(annotation: Any) -> frozenset[type]:
+    """Returns the types of a yaml's values that fit an annotation; none if it also stands for other objects."""
+    if get_origin(annotation) in (Union, UnionType):
+        each = [_plain(one) for one in get_args(annotation)]
+        return frozenset().union(*each) if all(each) else frozenset()
+    if get_origin(annotation) is Literal:
+        return frozenset(type(one) for one in get_args(annotation))
+    if inspect.isclass(annotation) and annotation.__module__.startswith("tutelage."):
+        return frozenset({dict})  # made by a mapping with ``_target_``
+    return _PLAIN.get(get_origin(annotation) or annotation, frozenset())
 
 
 def _signatures(target: Any) -> Iterator[Mapping[str, inspect.Parameter] | None]:

@@ -19,7 +19,7 @@ from tutelage.runtime import devices, job
 from tutelage.sources.base import Source
 from tutelage.stacked.stack import Stack, settings_of
 from tutelage.training.callbacks.best import KEY, monitored
-from tutelage.training.callbacks.gradient_norms import compared, is_due
+from tutelage.training.callbacks.gradient_norms import compared, is_due, is_finite
 from tutelage.training.callbacks.heartbeat import Heartbeat
 from tutelage.training.loggers import LoggedRun
 from tutelage.training.module import SupervisedModule
@@ -157,13 +157,14 @@ class StackedModule(L.LightningModule):
         terms = list(self.modules_alone[0].objective.terms)
         if self.learners[index].zeroed:
             return {}
-        return {
+        found = {
             epoch: {
                 term: [float(values[f"{kind}/{term}"][index]) for kind in ("grad_norm", "grad_cosine")]
                 for term in terms
             }
             for epoch, values in self.gradient_norms.items()
         }
+        return {epoch: of_terms for epoch, of_terms in found.items() if is_finite(of_terms)}
 
     def on_train_epoch_end(self) -> None:
         """Writes this epoch's gradient norms at the step where Lightning would."""

@@ -1,12 +1,14 @@
 """Gradient norm of each term of the objective at the student, and its cosine to the other terms' gradient."""
 
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
 import lightning as L
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.objective import Term
@@ -16,6 +18,7 @@ from tutelage.training.module import SupervisedModule
 log = logging.getLogger(__name__)
 
 _STEPS = 100  # between two measurements, for each term
+_SAFE = 48  # a sum of squares of numbers below 2^48 is far from float32's largest, 2^128
 
 
 class GradientNorms(L.Callback):
@@ -27,7 +30,8 @@ class GradientNorms(L.Callback):
     compare, and in shards (``trainer=fsdp``) nothing is measured.
 
     Logs ``grad_norm/<term>``, the norm ‖g_t‖, and ``grad_cosine/<term>``, cos(g_t, Σ_{s≠t} g_s): whether the other
-    terms point the same way. Both are in ``stage.json`` as ``gradient_norms``: epoch → term → [norm, cosine].
+    terms point the same way. Both are in ``stage.json`` as ``gradient_norms``: epoch → term → [norm, cosine]. A batch
+    with a gradient that is not finite, as half precision has them, is not measured.
     """
 
     def __init__(self) -> None:
@@ -55,6 +59,8 @@ class GradientNorms(L.Callback):
         except RuntimeError as error:  # a compiled network may free what its backward needs
             log.warning("gradients of single terms can't be measured: %s", str(error).splitlines()[0])
             module.watch = None
+            return
+        if not is_finite(found):
             return
         self.measured[trainer.current_epoch] = found
         for name, (norm, cosine) in found.items():
@@ -104,8 +110,17 @@ def gradient_norms(module: SupervisedModule, parts: Mapping[str, Tensor], traine
 
 def compared(gradients: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
     """Term → norm of its gradient, and cosine with the sum of all others; [..., P] → [...]."""
-    total = torch.stack(list(gradients.values())).sum(0)
+    together = torch.stack(list(gradients.values()))
+    largest = together.abs().amax((0, -1))[..., None]
+    power = torch.frexp(largest).exponent.clamp_min(_SAFE) - _SAFE  # 0 but where squares would overflow
+    scaled = torch.ldexp(together, -power)
+    total = scaled.sum(0)
     return {
-        name: (own.norm(dim=-1), torch.cosine_similarity(own, total - own, dim=-1, eps=1e-12))
-        for name, own in gradients.items()
+        name: (torch.ldexp(own.norm(dim=-1), power[..., 0]), F.cosine_similarity(own, total - own, dim=-1, eps=1e-12))
+        for name, own in zip(gradients, scaled, strict=True)
     }
+
+
+def is_finite(found: Mapping[str, Sequence[float]]) -> bool:
+    """Checks whether norms and cosines of all terms are numbers that a file can hold."""
+    return all(math.isfinite(value) for values in found.values() for value in values)

@@ -10,7 +10,7 @@ from torch.optim import SGD
 from tutelage.checkpoints.weights import digest
 from tutelage.config import factory
 from tutelage.training.callbacks import gradient_norms as norms_file
-from tutelage.training.callbacks.gradient_norms import GradientNorms, gradient_norms
+from tutelage.training.callbacks.gradient_norms import GradientNorms, compared, gradient_norms, is_finite
 from tutelage.training.fsdp import Sharded
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(LeafSpec|in eval mode).*")
@@ -119,3 +119,24 @@ def test_norms_and_cosines_are_those_of_a_step_on_one_term(compose, factor):
         rest = sum(step for other, step in steps.items() if other != name)
         expected = [float(steps[name].norm()), float(torch.cosine_similarity(steps[name], rest, dim=0))]
         assert found[name] == pytest.approx(expected, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("large", [1.0, 1e15, 1e30, 1e37])
+def test_large_gradients_do_not_overflow(large):
+    one, other = torch.randn(2, 5, generator=torch.Generator().manual_seed(0)).double()
+    found = compared({"one": (large * one).float(), "other": other.float()})
+    torch.testing.assert_close(found["one"][0].double(), large * one.norm(), rtol=1e-5, atol=0)
+    assert is_finite({name: [float(value) for value in both] for name, both in found.items()})
+
+
+def test_ordinary_gradients_are_compared_to_the_bit_as_torch_does():
+    one, other = torch.randn(2, 500, generator=torch.Generator().manual_seed(1))
+    norm, cosine = compared({"one": one, "other": other})["one"]
+    assert torch.equal(norm, one.norm())
+    assert torch.equal(cosine, torch.cosine_similarity(one, (one + other) - one, dim=-1, eps=1e-12))
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_batch_with_a_gradient_that_is_no_number_is_not_measured(compose, tmp_path, monkeypatch, value):
+    monkeypatch.setattr(norms_file, "gradient_norms", lambda *_: {"hard": [1.0, 0.5], "soft": [value, 0.5]})
+    assert fit(compose, tmp_path, True)[0].measured == {}
