@@ -27,6 +27,7 @@ from tutelage.tasks.classification import Classification
 from tutelage.training.dot import hand_over
 from tutelage.training.fsdp import Sharded
 from tutelage.training.gradient_checks import check_gradients
+from tutelage.training.in_place_checks import check_unchanged, copied
 from tutelage.training.parameter_groups import GroupRules, public_name
 from tutelage.training.schedule_length import epoch_length, filled, length
 from tutelage.types import Batch, Signals
@@ -191,8 +192,13 @@ class SupervisedModule(L.LightningModule):
                 self.objective.check_needs_no_list()
             self.objective.bind(data.splits["train"].keys, data.splits["train"].labels)
             try:
-                signals = self.signals({name: value.to(device) for name, value in batch.items()})
+                given = {name: value.to(device) for name, value in batch.items()}
+                before = copied({"batch": given})
+                signals = self.signals(given)
+                check_unchanged(before, signals, "a network")
+                before = copied(signals)
                 _, parts = self.objective(signals)
+                check_unchanged(before, signals, "a loss")
             except TutelageError:
                 raise
             except Exception as error:

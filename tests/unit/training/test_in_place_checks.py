@@ -1,0 +1,50 @@
+"""Networks and losses that change in place what others read."""
+
+import pytest
+import torch
+from torch import nn
+
+from tutelage.config import factory
+from tutelage.errors import TutelageError
+from tutelage.training.in_place_checks import check_unchanged, copied
+
+JOB = ("logger=none", "model@teacher=mlp", "model@student=mlp", "student.net.widths=[8]", "teacher.net.widths=[8]")
+
+
+class Overwrites(nn.Module):
+    def forward(self, student, teacher):
+        teacher.sub_(teacher.mean())
+        return (student - teacher).square().mean()
+
+
+def module(compose):
+    stage = factory.stage_config(compose(*JOB), "student")
+    data = factory.data(stage)
+    return factory.distillation_module(stage, data, factory.sources(stage), None), data
+
+
+def test_a_network_that_changes_its_input_is_refused(compose):
+    made, data = module(compose)
+    made.student.net.net.register_forward_pre_hook(lambda _, given: (given[0].zero_(),))
+    with pytest.raises(TutelageError, match=r"a network changes batch\.input in place, .* such as x\.clone\(\)"):
+        made.dry_run(data)
+
+
+def test_a_loss_that_changes_the_teachers_logits_is_refused(compose):
+    made, data = module(compose)
+    made.objective.terms["soft"].loss = Overwrites()
+    with pytest.raises(TutelageError, match=r"a loss changes teacher\.logits in place"):
+        made.dry_run(data)
+
+
+def test_what_stays_as_it_is_passes(compose):
+    made, data = module(compose)
+    made.dry_run(data)
+    signals = {"batch": {"a": torch.tensor([1.0, float("nan")]), "b": torch.arange(3)}}
+    before = copied(signals)
+    check_unchanged(before, signals, "nobody")
+    for name, row in (("b", 0), ("a", 1)):
+        changed = copied(signals)
+        changed["batch"][name][row] = 7
+        with pytest.raises(TutelageError, match=rf"one changes batch\.{name}"):
+            check_unchanged(before, changed, "one")
