@@ -27,8 +27,8 @@ from tutelage.tasks.classification import Classification
 from tutelage.training.dot import hand_over
 from tutelage.training.fsdp import Sharded
 from tutelage.training.gradient_checks import check_gradients
-from tutelage.training.in_place_checks import check_unchanged, copied
 from tutelage.training.parameter_groups import GroupRules, public_name
+from tutelage.training.protocol_checks import check_unchanged, copied, warn_of_chance
 from tutelage.training.schedule_length import epoch_length, filled, length
 from tutelage.types import Batch, Signals
 
@@ -196,6 +196,7 @@ class SupervisedModule(L.LightningModule):
                 before = copied({"batch": given})
                 signals = self.signals(given)
                 check_unchanged(before, signals, "a network")
+                warn_of_chance(signals["student"]["logits"].detach(), self.student(given)["logits"].detach())
                 before = copied(signals)
                 _, parts = self.objective(signals)
                 check_unchanged(before, signals, "a loss")

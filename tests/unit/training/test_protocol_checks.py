@@ -1,4 +1,6 @@
-"""Networks and losses that change in place what others read."""
+"""Networks and losses that change in place what others read, and networks that draw at random."""
+
+import logging
 
 import pytest
 import torch
@@ -6,7 +8,7 @@ from torch import nn
 
 from tutelage.config import factory
 from tutelage.errors import TutelageError
-from tutelage.training.in_place_checks import check_unchanged, copied
+from tutelage.training.protocol_checks import check_unchanged, copied
 
 JOB = ("logger=none", "model@teacher=mlp", "model@student=mlp", "student.net.widths=[8]", "teacher.net.widths=[8]")
 
@@ -48,3 +50,13 @@ def test_what_stays_as_it_is_passes(compose):
         changed["batch"][name][row] = 7
         with pytest.raises(TutelageError, match=rf"one changes batch\.{name}"):
             check_unchanged(before, changed, "one")
+
+
+def test_a_student_that_is_random_in_eval_mode_is_named(compose, caplog):
+    made, data = module(compose)
+    with caplog.at_level(logging.WARNING):
+        made.dry_run(data)
+        assert not caplog.text
+        made.student.net.net.register_forward_hook(lambda _, given, answer: answer + torch.randn_like(answer))
+        made.dry_run(data)
+    assert "the student's answers in eval mode are random: the same examples twice differ by" in caplog.text
