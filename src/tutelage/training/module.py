@@ -195,8 +195,9 @@ class SupervisedModule(L.LightningModule):
                 given = {name: value.to(device) for name, value in batch.items()}
                 before = copied({"batch": given})
                 signals = self.signals(given)
-                check_unchanged(before, signals, "a network")
-                warn_of_chance(signals["student"]["logits"].detach(), self.student(given)["logits"].detach())
+                check_unchanged(before, {"batch": given}, "a network")
+                again = self.student(signals["batch"])  # which may be images that were made
+                warn_of_chance(signals["student"]["logits"].detach(), again["logits"].detach())
                 before = copied(signals)
                 _, parts = self.objective(signals)
                 check_unchanged(before, signals, "a loss")
