@@ -39,3 +39,12 @@ def test_processes_are_for_several_networks_that_are_missing(monkeypatch, proces
     missing = [one for one in trainings if not one.is_done()]
     assert asked == ([(missing, processes, 5)] if ran else [])
     assert not ran or len(missing) == ran
+
+
+@pytest.mark.parametrize("option", [*factory.SPEED])
+def test_an_option_of_speed_is_in_the_recipe_where_it_is_on(compose, option):
+    stage = factory.stage_config(compose(*TINY, "logger=none"), "control")
+    data = factory.data(stage)
+    assert option not in supervised.recipe(stage, "control", data)
+    stage[option] = {"compile": True, "graph": "auto"}[option]
+    assert supervised.recipe(stage, "control", data)[option] == stage[option]

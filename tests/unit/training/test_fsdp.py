@@ -150,3 +150,15 @@ def test_teachers_are_shared_out_as_the_student_is(mesh):
 
 def test_the_optimizer_goes_on_by_the_strategys_own_way():
     assert Sharded().lightning_restore_optimizer is True
+
+
+@pytest.mark.parametrize("hook", ["training_step", "on_validation_start"])
+def test_buffers_are_rank_0s_before_each_step_and_validation(monkeypatch, hook):
+    sent, sharded = [], Sharded()
+    monkeypatch.setattr(fsdp, "broadcast_all_", sent.append)
+    monkeypatch.setattr(Strategy, "training_step", lambda *_: "loss")
+    for net, buffers in ((nn.BatchNorm1d(3), 3), (nn.Linear(2, 2), 0)):
+        sharded._lightning_module = net
+        getattr(sharded, hook)()
+        assert [len(own) for own in sent] == [buffers] * bool(buffers)  # nothing is sent where there is none
+        sent.clear()
