@@ -72,4 +72,5 @@ def _check_type(key: str, value: Any, types: frozenset[type]) -> None:
     found: type = dict if isinstance(value, DictConfig) else list if isinstance(value, ListConfig) else type(value)
     if found not in types:
         called = [name for kind, name in _CALLED.items() if kind in types and not (kind is int and float in types)]
-        raise TutelageError(f"{key} must be {' or '.join(called)}; found {value!r}")
+        quoted = f": as a text {key}=\"'{value}'\"" if str in types and isinstance(value, int | float) else ""
+        raise TutelageError(f"{key} must be {' or '.join(called)}; found {value!r}{quoted}")

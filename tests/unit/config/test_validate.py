@@ -126,7 +126,7 @@ LIGHTNING = "lightning.pytorch.callbacks"
         (["data.mix=5"], "data.mix must be a mapping or null; found 5"),
         (["data.augment=5"], "data.augment must be a list or null; found 5"),
         (["data.views=-1"], "data.views must be a whole number ≥ 1; found -1"),
-        (["data.made=5"], "data.made must be a text or null; found 5"),
+        (["data.made=5"], "data.made must be a text or null; found 5: as a text data.made=\"'5'\""),
         (["model@student=mlp", "student.net.widths=''"], "student.net.widths must be a list; found ''"),
         (["model@student=mlp", "student.net.dropout=x"], "student.net.dropout must be a number; found 'x'"),
         (["scheduler=cosine", "scheduler.interval=banana"], "scheduler.interval must be epoch or step; found 'banana'"),
