@@ -61,7 +61,9 @@ def check_arguments(path: str, node: DictConfig) -> None:
             raise TutelageError(f"{path}.{key}: {node._target_} takes no {key!r}; {near}")
         if key in switches and not OmegaConf.is_interpolation(node, key) and isinstance(node[key], str):
             raise TutelageError(f"{path}.{key} must be true or false; found {node[key]!r}")
-        if key in plain and not OmegaConf.is_interpolation(node, key):
+        said = not OmegaConf.is_interpolation(node, key) and not OmegaConf.is_missing(node, key)
+        later = bool(node.get("_partial_")) and said and node[key] is None  # such as a length: the whole training
+        if key in plain and said and not later:
             _check_type(f"{path}.{key}", node[key], plain[key])
 
 
