@@ -165,9 +165,11 @@ def _check_trainer_numbers(cfg: DictConfig, key: str) -> None:
     for name, low in {"min_epochs": 0, "min_steps": 0, "max_steps": -1}.items():
         if OmegaConf.select(cfg, f"{key}.{name}") is not None:
             number(cfg, f"{key}.{name}", low=low, whole=True)
-    for name in ("limit_train_batches", "limit_val_batches", "gradient_clip_val"):
+    for name in ("limit_train_batches", "limit_val_batches"):
         if OmegaConf.select(cfg, f"{key}.{name}") is not None:
             number(cfg, f"{key}.{name}", above=0.0)
+    if OmegaConf.select(cfg, f"{key}.gradient_clip_val") is not None:  # 0: none
+        number(cfg, f"{key}.gradient_clip_val", low=0.0)
 
 
 def _check_schedule(cfg: DictConfig, key: str) -> None:

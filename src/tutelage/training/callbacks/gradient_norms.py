@@ -113,7 +113,7 @@ def compared(gradients: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]
     together = torch.stack(list(gradients.values()))
     largest = together.abs().amax((0, -1))[..., None]
     power = torch.frexp(largest).exponent.clamp_min(_SAFE) - _SAFE  # 0 but where squares would overflow
-    scaled = torch.ldexp(together, -power)
+    scaled = torch.ldexp(together, -power) if power.any() else together
     total = scaled.sum(0)
     return {
         name: (torch.ldexp(own.norm(dim=-1), power[..., 0]), F.cosine_similarity(own, total - own, dim=-1, eps=1e-12))
