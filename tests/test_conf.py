@@ -67,9 +67,7 @@ GIVEN_IN_CODE = {f"lightning.pytorch.loggers.{name}": {"save_dir"} for name in (
 def examine(cfg: DictConfig) -> int:
     """Raises where a target is not there or does not take its arguments; returns how many it has seen."""
     for key in OmegaConf.missing_keys(cfg.data):
-        OmegaConf.update(
-            cfg, key, "nowhere" if key.endswith("root") else 10
-        )  # what only the user can know, such as data.root
+        OmegaConf.update(cfg, key, "nowhere" if key.endswith("root") else 10)  # what only the user can know
     if "student" in cfg:
         check(cfg)
     found = list(targets(cfg))

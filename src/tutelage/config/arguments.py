@@ -59,11 +59,12 @@ def check_arguments(path: str, node: DictConfig) -> None:
         if not takes_others and key not in known and key not in _HYDRA:
             near = nearest(key, _HYDRA if key.startswith("_") else known)
             raise TutelageError(f"{path}.{key}: {node._target_} takes no {key!r}; {near}")
-        if key in switches and not OmegaConf.is_interpolation(node, key) and isinstance(node[key], str):
+        if OmegaConf.is_interpolation(node, key) or OmegaConf.is_missing(node, key):
+            continue
+        if key in switches and isinstance(node[key], str):
             raise TutelageError(f"{path}.{key} must be true or false; found {node[key]!r}")
-        said = not OmegaConf.is_interpolation(node, key) and not OmegaConf.is_missing(node, key)
-        later = bool(node.get("_partial_")) and said and node[key] is None  # such as a length: the whole training
-        if key in plain and said and not later:
+        given_later = bool(node.get("_partial_")) and node[key] is None  # such as a length: the whole training
+        if key in plain and not given_later:
             _check_type(f"{path}.{key}", node[key], plain[key])
 
 

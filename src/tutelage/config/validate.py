@@ -122,8 +122,7 @@ def _check_values(cfg: DictConfig) -> None:
     for key in ("seed", "stages.teacher.seed"):
         number(cfg, key, low=0, high=2**32 - 1, whole=True)
     number(cfg, "data.batch_size", low=1, whole=True)
-    if OmegaConf.select(cfg, "data.num_classes") is not None:  # null: labels are floats
-        number(cfg, "data.num_classes", low=2, whole=True)
+    number(cfg, "data.num_classes", low=2, whole=True, null=True)  # null: labels are floats
     number(cfg, "data.num_outputs", low=1, whole=True)
     for key in ("trainer", *(f"stages.{name}.trainer" for name in cfg.stages)):
         number(cfg, f"{key}.max_epochs", low=1, whole=True)
@@ -140,11 +139,9 @@ def _check_values(cfg: DictConfig) -> None:
     _check_weights(cfg)
     _warn_of_ascent(cfg)
     _check_speed(cfg)
-    if cfg.stages.teacher.get("workers") is not None:
-        number(cfg, "stages.teacher.workers", low=1, whole=True)
+    number(cfg, "stages.teacher.workers", low=1, whole=True, null=True)
     number(cfg, "generations", low=0, whole=True)
-    if OmegaConf.select(cfg, "data.views") is not None:
-        number(cfg, "data.views", low=1, whole=True)
+    number(cfg, "data.views", low=1, whole=True, null=True)
     _check_loss(cfg)
     _check_finite(OmegaConf.to_container(cfg, resolve=True), "")
 
@@ -159,24 +156,24 @@ def _check_loss(cfg: DictConfig) -> None:
 def _check_trainer_numbers(cfg: DictConfig, key: str) -> None:
     """Checks numbers that Lightning takes unseen: a negative accumulation ascends, a negative clipping is none."""
     number(cfg, f"{key}.log_every_n_steps", low=1, whole=True)
-    for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
-        if OmegaConf.select(cfg, f"{key}.{name}") is not None:
-            number(cfg, f"{key}.{name}", low=1, whole=True)
-    for name, low in {"min_epochs": 0, "min_steps": 0, "max_steps": -1}.items():
-        if OmegaConf.select(cfg, f"{key}.{name}") is not None:
-            number(cfg, f"{key}.{name}", low=low, whole=True)
+    whole = {
+        "accumulate_grad_batches": 1,
+        "check_val_every_n_epoch": 1,
+        "min_epochs": 0,
+        "min_steps": 0,
+        "max_steps": -1,
+    }
+    for name, low in whole.items():
+        number(cfg, f"{key}.{name}", low=low, whole=True, null=True)
     for name in ("limit_train_batches", "limit_val_batches"):
-        if OmegaConf.select(cfg, f"{key}.{name}") is not None:
-            number(cfg, f"{key}.{name}", above=0.0)
-    if OmegaConf.select(cfg, f"{key}.gradient_clip_val") is not None:  # 0: none
-        number(cfg, f"{key}.gradient_clip_val", low=0.0)
+        number(cfg, f"{key}.{name}", above=0.0, null=True)
+    number(cfg, f"{key}.gradient_clip_val", low=0.0, null=True)  # 0: none
 
 
 def _check_schedule(cfg: DictConfig, key: str) -> None:
     """Checks lengths and least rates of torch's schedules, which accept negative ones and then oscillate or ascend."""
     for name in ("T_max", "T_0", "step_size", "total_iters", "total_steps"):
-        if OmegaConf.select(cfg, f"{key}.{name}") is not None:  # null: the whole training
-            number(cfg, f"{key}.{name}", low=1, whole=True)
+        number(cfg, f"{key}.{name}", low=1, whole=True, null=True)  # null: the whole training
     for name in ("eta_min", "min_lr"):
         number(cfg, f"{key}.{name}", low=0.0)
 
@@ -242,14 +239,15 @@ def number(
     high: float = math.inf,
     above: float = -math.inf,
     whole: bool = False,
+    null: bool = False,
 ) -> None:
-    """Checks one key, where the config has it, to be a finite number in a range.
+    """Checks one key, where the config has it, to be a finite number in a range, or null where that is allowed.
 
     Raises:
         TutelageError: it is not.
     """
     value = OmegaConf.select(cfg, key, default=_ABSENT)
-    if value is _ABSENT:
+    if value is _ABSENT or (null and value is None):
         return
     kind = "a whole number" if whole else "a number"
     limits = (

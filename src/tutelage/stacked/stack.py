@@ -57,7 +57,7 @@ class Stack(nn.Module):
         self.dropout = DropoutMasks([module.student.net for module in modules], [m.seed for m in modules], example)
         self.one = stacked([_One(module) for module in modules])
         self.masks = self.dropout.install(self.one.student)
-        self._whole: dict[str, nn.Parameter] = {}
+        self._whole: dict[str, nn.Parameter] = {}  # all parameters by name: the walk would cost at every step
         self._parts: dict[str, list[nn.Parameter]] = {}
 
     @property

@@ -192,15 +192,7 @@ class SupervisedModule(L.LightningModule):
                 self.objective.check_needs_no_list()
             self.objective.bind(data.splits["train"].keys, data.splits["train"].labels)
             try:
-                given = {name: value.to(device) for name, value in batch.items()}
-                before = copied({"batch": given})
-                signals = self.signals(given)
-                check_unchanged(before, {"batch": given}, "a network")
-                again = self.student(signals["batch"])  # which may be images that were made
-                warn_of_chance(signals["student"]["logits"].detach(), again["logits"].detach())
-                before = copied(signals)
-                _, parts = self.objective(signals)
-                check_unchanged(before, signals, "a loss")
+                signals, parts = self._watched_pass({name: value.to(device) for name, value in batch.items()})
             except TutelageError:
                 raise
             except Exception as error:
@@ -211,6 +203,18 @@ class SupervisedModule(L.LightningModule):
         check_gradients(self.objective, parts, signals, self.student)
         self.train(training)
         self.parameter_groups()
+
+    def _watched_pass(self, batch: Batch) -> tuple[dict[str, Signals], dict[str, Tensor]]:
+        """Returns signals and terms of a batch, after networks and losses have been watched at their work."""
+        before = copied({"batch": batch})
+        signals = self.signals(batch)
+        check_unchanged(before, {"batch": batch}, "a network")
+        again = self.student(signals["batch"])  # which may be images that were made
+        warn_of_chance(signals["student"]["logits"].detach(), again["logits"].detach())
+        before = copied(signals)
+        _, parts = self.objective(signals)
+        check_unchanged(before, signals, "a loss")
+        return signals, parts
 
     def configure_model(self) -> None:
         """Shards the network for `trainer=fsdp`, once its shapes are known and before the optimizer is made."""
