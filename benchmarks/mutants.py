@@ -239,6 +239,7 @@ def main() -> int:
     enough = True
     with tempfile.TemporaryDirectory() as folder:
         overlay = Path(folder)
+        (chosen.seen or overlay).mkdir(parents=True, exist_ok=True)
         shutil.copytree(ROOT / "src", overlay, dirs_exist_ok=True)
         shutil.copytree(CONF, overlay / "tutelage" / "conf")
         for group in chosen.groups:

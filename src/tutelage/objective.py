@@ -163,14 +163,14 @@ class Term(nn.Module):
         return kept, share
 
     def _mask(self, signals: Mapping[str, Signals]) -> Tensor:
-        known = is_known(_read(signals, "batch.label")) if self.labelled_only else None
         if self.where is None or self.where == "batch.label":
-            return is_known(_read(signals, "batch.label")) if known is None else known
+            return is_known(_read(signals, "batch.label"))
         mask: Tensor = _read(signals, self.where)
         if mask.dtype != torch.bool:
             raise TutelageError(f"where={self.where} must be a mask of bools; found {mask.dtype} {list(mask.shape)}")
-        if known is None:
+        if not self.labelled_only:
             return mask
+        known = is_known(_read(signals, "batch.label"))
         axes = max(mask.dim(), known.dim())
         wide, other = (one.reshape(*one.shape, *[1] * (axes - one.dim())) for one in (mask, known))
         return wide & other

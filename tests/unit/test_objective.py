@@ -50,6 +50,13 @@ def soft(weight=1.0, **more):
     return Term(Difference(), {"student": "student.logits"}, {"teacher": "teacher.logits"}, weight, **more)
 
 
+def test_a_term_has_a_weight_of_1_and_no_targets_schedule_or_mask_unless_they_are_given():
+    term = Term(Listening(), {"student": "student.logits"})
+    assert (float(term.weight), term.targets, term.schedule, term.where) == (1.0, {}, None, None)
+    assert float(term.scale) == 1.0
+    assert not term.chooses_rows
+
+
 def test_total_is_the_weighted_sum_and_parts_are_unweighted():
     given = signals()
     total, parts = Objective({"hard": hard(0.25), "soft": soft(3.0)})(given)
@@ -137,6 +144,13 @@ def test_losses_that_listen_are_told_the_epoch():
     assert loss.heard == (2, 7)
 
 
+def test_losses_that_keep_something_of_each_example_are_refused_for_streams():
+    Objective({"hard": hard(), "soft": soft()}).check_needs_no_list()
+    kept = Term(PSKD(), {"student": "student.logits", "label": "batch.label", "key": "batch.key"})
+    with pytest.raises(TutelageError, match=r"loss\.terms\.own\.loss: PSKD needs the keys and labels of all"):
+        Objective({"hard": hard(), "own": kept}).check_needs_no_list()
+
+
 class Each(nn.Module):
     def __init__(self, answer):
         super().__init__()
@@ -189,6 +203,19 @@ def test_the_label_of_mixed_images_is_soft_and_of_others_their_own():
     torch.testing.assert_close(term(given), nn.functional.cross_entropy(logits, given["batch"]["label"]))
     given["batch"]["soft_label"] = shares
     torch.testing.assert_close(term(given), nn.functional.cross_entropy(logits, shares))
+
+
+def test_which_rows_have_a_label_is_a_signal_of_the_batch():
+    class Look(nn.Module):
+        def forward(self, x, labelled):
+            return (x.sum(1) * labelled).sum()
+
+    given = mixed()
+    term = Term(Look(), {"x": "student.logits"}, {"labelled": "batch.labelled"})
+    rows = given["student"]["logits"].sum(1)
+    torch.testing.assert_close(term(given), rows[KNOWN].sum())
+    given["batch"]["labelled"] = KEY < 2  # where the data say so themselves
+    torch.testing.assert_close(term(given), rows[:2].sum())
 
 
 def test_weights_are_buffers_that_are_not_saved():
@@ -264,6 +291,19 @@ def test_a_batch_without_a_label_is_worth_0_and_moves_nothing(name):
     value.backward()
     assert value.item() == 0
     assert torch.equal(given["student"]["logits"].grad, torch.zeros(7, 3))
+
+
+def test_a_batch_without_a_label_is_worth_0_for_one_class_and_for_rows_of_numbers():
+    """What stands for a label that is not there must be one for any number of classes, and for each number of a row."""
+    one = Term(nn.CrossEntropyLoss(), CROSS_ENTROPY)
+    numbers = Term(nn.MSELoss(), CROSS_ENTROPY)
+    for term, label, width in ((one, torch.full((2,), NO_LABEL), 1), (numbers, torch.full((2, 3), torch.nan), 3)):
+        term.bind(torch.arange(2), label)
+        logits = torch.ones(2, width, requires_grad=True)
+        value = term({"student": {"logits": logits}, "batch": {"label": label}})
+        value.backward()
+        assert value.item() == 0
+        assert torch.equal(logits.grad, torch.zeros(2, width))
 
 
 class Learns(nn.Module):
@@ -391,6 +431,25 @@ def test_the_rows_with_a_label_as_a_mask():
     term = Term(SoftTarget(1.0), STUDENT, TEACHER, where="batch.label")
     given, whole = mixed(), mixed(rows=KNOWN)
     torch.testing.assert_close(term(given), Term(SoftTarget(1.0), STUDENT, TEACHER)(whole))
+
+
+def test_a_loss_that_sees_rows_without_a_label_sees_them_in_its_mask_as_they_are():
+    seen = nn.CrossEntropyLoss()
+    seen.takes_unlabelled = True
+    term = Term(seen, CROSS_ENTROPY, where="batch.mask")
+    term.bind(torch.arange(3), TOKENS)
+    given = sequences()
+    expected = nn.functional.cross_entropy(given["student"]["logits"][MASK], TOKENS[MASK])
+    torch.testing.assert_close(term(given), expected)
+
+
+def test_a_loss_on_some_rows_is_weighed_by_this_rank_s_share_of_them(monkeypatch):
+    """So that the mean over ranks is that over all rows; ranks themselves: below."""
+    monkeypatch.setattr("tutelage.objective.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("tutelage.objective.mean_over_ranks", lambda rows: (rows + 2) / 2)  # two on the other rank
+    term, alone = Term(nn.CrossEntropyLoss(), CROSS_ENTROPY), Term(nn.CrossEntropyLoss(), CROSS_ENTROPY)
+    term.bind(KEY, LABEL)
+    torch.testing.assert_close(term(mixed()), alone(mixed(rows=KNOWN)) * 4 / 3)
 
 
 def test_labels_that_are_numbers_are_known_unless_nan():

@@ -31,7 +31,7 @@ class AnswerStore:
     def __init__(self, path: Path):
         self.path = path
         self._connection: sqlite3.Connection | None = None
-        self._process = 0
+        self._process: int | None = None
 
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:

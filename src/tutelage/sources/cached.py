@@ -120,8 +120,7 @@ class Cached(FollowsMoves, Source):
             rows = rows + batch["view"] * self.count
         if self.checksums is not None:
             self.checksums.check(rows.cpu())
-        width = batch["input"].shape[1] if self.tokens else 0
-        found = {name: self._column(name, rows, width) for name in self.names if name != SIZE}
+        found = {name: self._column(name, rows, batch) for name in self.names if name != SIZE}
         if VALUES in found:
             values, classes, rest = (found.pop(name) for name in (VALUES, CLASSES, REST))
             found["logits"] = _expand_topk(values, classes, rest, self.classes)
@@ -149,10 +148,10 @@ class Cached(FollowsMoves, Source):
     def _place(self, size: int) -> tuple[object, ...]:
         return self.folder, size >> 20, self.row.device
 
-    def _column(self, name: str, rows: Tensor, width: int) -> Tensor:
+    def _column(self, name: str, rows: Tensor, batch: Batch) -> Tensor:
         column = self.on_device[name] if name in self.on_device else self.on_host[name]
         for axis in self.tokens.get(name, ()):
-            column = column.narrow(axis + 1, 0, width)  # a view: what is cut off is not read
+            column = column.narrow(axis + 1, 0, batch["input"].shape[1])  # a view: what is cut off is not read
         if name in self.on_device or rows.device.type == "cpu":
             found = column.index_select(0, rows)
         else:

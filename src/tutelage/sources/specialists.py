@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
 
 import torch
 from torch import Tensor, nn
@@ -142,9 +143,9 @@ def combine_experts(generalist: Tensor, specialists: Tensor, inside: Tensor, top
     fixed = q + torch.einsum("mbc,mc,bm->bc", p, own, active)
     dustbin = torch.einsum("mbc,mc,bm->bm", p, outside, active)
     total = 1 + active.sum(1, keepdim=True)
-    found, gap = q.clone(), torch.zeros_like(q[:, 0])
+    found, gap = q.clone(), q.new_zeros(len(q))
     rows = active.any(1).nonzero()[:, 0]
-    for step in range(_STEPS + 1):
+    for step in count():
         now = found[rows]
         grown = fixed[rows] / now + (dustbin[rows] / (now @ outside.T)) @ outside  # minus the gradient
         gap[rows] = grown.amax(1) - total[rows, 0]

@@ -204,7 +204,7 @@ class AlternatingModule(DistillationModule):
         """Steps the student; ``last`` is the number of the batch in its last turn of the round, which counts it."""
         optimizer = cast(Any, self.optimizers(use_pl_optimizer=True))
         optimizer = optimizer[0] if isinstance(optimizer, list) else optimizer
-        feed = self.pool.batches(len(made["key"]), turn.steps if turn.images == "pool" else 0)
+        feed = self.pool.batches(len(made["key"]), turn.steps)  # drawn as they are asked for
         for step in range(turn.steps):
             if turn.images == "pool":
                 seen = cast(Synthesis, self.turns.synthesis).seen(next(feed))

@@ -1,15 +1,22 @@
 """Settings of a single stage, and its number of threads."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from tutelage.checkpoints.weights import save_network
 from tutelage.config import factory
+from tutelage.errors import TutelageError
+from tutelage.evaluation.cost import multiply_adds
 from tutelage.evaluation.predictions import predict
 from tutelage.evaluation.results import WEIGHTS, Trained
 from tutelage.pipeline import fit
 from tutelage.runtime import distributed, manifest
 from tutelage.training.callbacks.best import BestLostError
+from tutelage.training.callbacks.recovery import Recovery
 
 
 def test_what_a_stage_lays_over_a_group_replaces_by_name_and_leaves_the_rest(compose):
@@ -92,11 +99,14 @@ def test_the_bounds_of_little_work(monkeypatch, caplog, work, small, alone):
     assert found == [*[1] * alone, 5]
 
 
-@pytest.mark.parametrize("is_main", [True, False])
-def test_without_its_best_weights_a_training_begins_anew_without_older_states(compose, tmp_path, monkeypatch, is_main):
+@pytest.mark.parametrize(("is_main", "begun"), [(True, True), (False, True), (True, False)])
+def test_without_its_best_weights_a_training_begins_anew_without_older_states(
+    compose, tmp_path, monkeypatch, is_main, begun
+):
     stage = factory.stage_config(compose("logger=none"), "student")
     states, seen = tmp_path / "states", []
-    (states / "old").mkdir(parents=True)
+    if begun:
+        (states / "old").mkdir(parents=True)
 
     def train(*given):
         seen.append(states.exists())
@@ -107,10 +117,121 @@ def test_without_its_best_weights_a_training_begins_anew_without_older_states(co
     monkeypatch.setattr(fit, "keep_newest", lambda folder, count: None)
     monkeypatch.setattr(distributed, "is_main", lambda: is_main)
     fit.run(stage, "student", tmp_path, tmp_path, factory.data(stage), lambda: None)
-    assert seen == [True, not is_main]  # rank 0 removes them
+    assert seen == [begun, not is_main]  # rank 0 removes them
 
 
-def test_predictions_and_epochs_are_those_of_the_weights_that_they_are_said_to_be_of(compose, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "recovery", "kept"),
+    [("student", {}, 1), ("student", {"extendable": False}, 0), ("teacher", {"extendable": True}, 0)],
+)
+@pytest.mark.parametrize("states", [0, 2])
+def test_of_a_finished_student_alone_the_last_state_stays(tmp_path, monkeypatch, name, recovery, kept, states):
+    """Of artifacts none, which have one length."""
+    monkeypatch.setattr(fit, "_is_finished", lambda folder, epochs: True)
+    for step in range(states):
+        (tmp_path / "states").mkdir(exist_ok=True)
+        torch.save({}, tmp_path / "states" / f"step={step:08d}.ckpt")
+    stage = OmegaConf.create({"callbacks": {"recovery": recovery}, "trainer": {"max_epochs": 3}})
+    for is_main in (False, True):
+        monkeypatch.setattr(distributed, "is_main", lambda own=is_main: own)
+        assert len([*tmp_path.glob("states/*.ckpt")]) == states
+        fit.run(stage, name, tmp_path, tmp_path, None, None)
+    assert len([*tmp_path.glob("states/*.ckpt")]) == min(kept, states)
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """``trained(steps, graph, is_main, best)`` → what a training calls, of which nothing is done."""
+
+    def run(steps=1, graph="never", is_main=True, best=True):
+        calls = []
+        trainer = SimpleNamespace(
+            strategy=SimpleNamespace(root_device="cpu"), loggers=[], callbacks=[], global_step=steps,
+            fit=lambda learner, **how: calls.append(("fit", how["ckpt_path"], how["weights_only"])),
+        )  # fmt: skip
+        learner = SimpleNamespace(about={"seed": 1}, sources=dict)
+        data = SimpleNamespace(named_classes={"classes": ["a"]}, train_dataloader=list)
+        for module, what in ((fit.factory, "trainer"), (fit.loggers, "place"), (fit, "_state_to_go_on_from")):
+            made = {"trainer": trainer, "place": None, "_state_to_go_on_from": "newest"}[what]
+            monkeypatch.setattr(module, what, lambda *_, made=made: made)
+        for module, what in ((fit, "threads"), (fit, "compiled"), (fit.loggers, "training")):
+            monkeypatch.setattr(module, what, lambda *_: nullcontext())
+        monkeypatch.setattr(fit, "warn_of_small_steps", lambda *_: calls.append("warned"))
+        monkeypatch.setattr(fit, "_finish", lambda *_: calls.append("finished"))
+        monkeypatch.setattr(distributed, "is_main", lambda: is_main)
+        if best:
+            (tmp_path / "best.safetensors").touch()
+        stage = OmegaConf.create({"graph": graph, "compile": False})
+        fit._train(stage, "control", tmp_path, tmp_path, data, learner)
+        assert learner.about == {"seed": 1, "classes": ["a"]}
+        return calls
+
+    return run
+
+
+def test_a_training_goes_on_from_plain_tensors_and_is_finished_by_rank_0(trained):
+    goes_on = ("fit", "newest", True)
+    assert trained() == ["warned", goes_on, "finished"]
+    assert trained(graph="auto") == [goes_on, "finished"]  # steps are replayed
+    assert trained(is_main=False) == ["warned", goes_on]
+
+
+def test_a_training_without_a_step_or_without_validation_is_refused(trained):
+    with pytest.raises(TutelageError, match="control: no optimizer step was made"):
+        trained(steps=0, best=False)
+    with pytest.raises(TutelageError, match="control: validation never ran"):
+        trained(best=False)
+
+
+def test_the_networks_beside_a_student_are_saved_and_measured_as_it_is(tmp_path, monkeypatch):
+    saved, finished = {}, {}
+    monkeypatch.setattr(fit, "save_network", lambda net, path, about: saved.update({str(path): (net, about)}))
+    monkeypatch.setattr(fit, "finish", lambda net, folder, *more: finished.update({str(folder): (net, *more)}))
+    learner = SimpleNamespace(
+        trained_beside=lambda: {"peers/0": SimpleNamespace(net="peer")}, about={"seed": 1}, written="student",
+        about_beside=lambda folder: {"stage": folder}, average=None, teaching={},
+        task=SimpleNamespace(keeps_logits=True),
+    )  # fmt: skip
+    monkeypatch.setattr(Recovery, "seconds", 2.5)
+    trainer = SimpleNamespace(
+        callbacks=[Recovery()], current_epoch=3, max_epochs=4, global_step=9,
+        strategy=SimpleNamespace(root_device="cpu"),
+    )  # fmt: skip
+    fit._finish(learner, trainer, tmp_path, "data", {"multiply_adds": 5})
+    facts = {"multiply_adds": 5, "seconds": 2.5, "epochs": 3, "max_epochs": 4, "steps": 9}
+    assert saved == {
+        f"{tmp_path}/peers/0/last.safetensors": ("peer", {"stage": "peers/0", "epoch": 2}),
+        f"{tmp_path}/last.safetensors": ("student", {"seed": 1, "epoch": 2}),
+    }
+    assert finished == {
+        f"{tmp_path}/peers/0": ("peer", "data", learner.task, "cpu", facts),
+        f"{tmp_path}": ("student", "data", learner.task, "cpu", {**facts, "gradient_norms": {}}, None),
+    }
+
+
+def test_the_stages_of_a_plan_are_tried_by_name_and_with_as_many_batches_as_are_known(monkeypatch):
+    tried = []
+    data = SimpleNamespace(train_dataloader=lambda: range(7), val_dataloader=lambda: range(3))
+    plan = SimpleNamespace(
+        phases={"hints": SimpleNamespace(data="mine", trainer="fourth", callbacks=None)},
+        stages={"teacher": SimpleNamespace(data="another", trainer="first", callbacks=None)},
+        student=SimpleNamespace(data="mine", trainer="second", callbacks=None),
+        control=SimpleNamespace(data="mine", trainer="third", callbacks=None),
+    )  # fmt: skip
+    monkeypatch.setattr(fit, "training_data", lambda stage, own: own)
+    monkeypatch.setattr(fit.optimizers, "try_optimizer", lambda stage, name, known: tried.append((name, known)))
+    monkeypatch.setattr(fit, "check_lengths", lambda trainer, name, train, val, _: tried.append((trainer, train, val)))
+    monkeypatch.setattr(fit.factory, "try_trainer", lambda stage: tried.append(stage.trainer))
+    fit.check_stages(plan, data)
+    assert tried == [
+        ("teacher", None), "first",
+        ("student, phase hints,", 7), ("fourth", 7, 3), "fourth",
+        ("student", 7), ("second", 7, 3), "second",
+        ("control", 7), ("third", 7, 3), "third",
+    ]  # fmt: skip
+
+
+def test_predictions_and_epochs_are_those_of_the_weights_that_they_are_said_to_be_of(compose, tmp_path, monkeypatch):
     """The best epoch is the first of three here, and its weights answer otherwise than the last ones."""
     stage = factory.stage_config(compose("model@student=mlp", "student.net.widths=[8]"), "control")
     data, device = factory.data(stage), torch.device("cpu")
@@ -120,13 +241,32 @@ def test_predictions_and_epochs_are_those_of_the_weights_that_they_are_said_to_b
         save_network(net, tmp_path / f"{weights}.safetensors", {"epoch": epoch})
         expected[weights] = {split: predict(net, data.whole(split), device).logits for split in ("val", "test")}
     net = factory.network(stage.student, 7).net
+    asked, labelled = [], data.labelled
+    monkeypatch.setattr(data, "labelled", lambda count: asked.append(count) or labelled(count))
     fit.finish(net, tmp_path, data, factory.task(stage, data), device, {"seconds": 1.0, "epochs": 3, "steps": 9})
     found = Trained.read(tmp_path, reused=False)
     assert found.facts["epoch"] == {"last": 2, "best": 0}
+    assert found.facts["multiply_adds"] == multiply_adds(net, data.sample(1))
+    assert asked == [10_000]  # of the training examples
     for weights in WEIGHTS:
         for split, logits in expected[weights].items():
             torch.testing.assert_close(found.predictions[weights, split].logits, logits, rtol=0, atol=0)
     assert not torch.equal(expected["last"]["val"], expected["best"]["val"])
+
+
+def test_weights_that_are_both_last_and_best_are_measured_once(compose, tmp_path, monkeypatch):
+    stage = factory.stage_config(compose("model@student=mlp", "student.net.widths=[8]"), "control")
+    data, net, measured = factory.data(stage), factory.network(stage.student, 0).net, []
+    for weights in WEIGHTS:
+        save_network(net, tmp_path / f"{weights}.safetensors", {"epoch": 2})
+    measure = fit.measure
+    monkeypatch.setattr(fit, "measure", lambda *given: measured.append(1) or measure(*given))
+    fit.finish(net, tmp_path, data, factory.task(stage, data), torch.device("cpu"), {"steps": 9, "multiply_adds": 3})
+    assert len(measured) == 3  # validation, test and training examples
+    found = Trained.read(tmp_path, reused=False)
+    assert found.facts["multiply_adds"] == 3  # counted before, as of shards it can't be
+    for split in ("val", "test"):
+        assert torch.equal(found.predictions["last", split].logits, found.predictions["best", split].logits)
 
 
 @pytest.mark.parametrize(

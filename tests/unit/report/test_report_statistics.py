@@ -13,19 +13,21 @@ def test_paired_is_scipy_s_test_and_interval():
     found = paired(student - control)
     test = stats.ttest_rel(student, control)
     interval = test.confidence_interval(0.95)
-    assert found.n == 5
+    assert (found.n, found.is_tested) == (5, True)
     assert found.mean == pytest.approx(0.016)
     assert found.p_t == pytest.approx(test.pvalue)
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
     assert found.sd == pytest.approx(math.sqrt(((student - control - 0.016) ** 2).sum() / 4))
+    assert found.p_wilcoxon == wilcoxon(student - control)
+    assert found.seeds == seeds_needed(found.mean, found.sd)
 
 
 def test_what_can_not_be_tested_is_not():
     assert (paired([]).n, paired([]).mean) == (0, None)
     one = paired([0.02])
-    assert (one.mean, one.sd, one.low, one.p_t, one.seeds) == (0.02, None, None, None, None)
+    assert (one.n, one.mean, one.sd, one.low, one.p_t, one.seeds) == (1, 0.02, None, None, None, None)
     equal = paired([0.3 - 0.1, 0.2, 0.2])  # equal but for rounding
-    assert equal.sd == 0.0
+    assert (equal.n, equal.mean, equal.sd, equal.seeds) == (3, pytest.approx(0.2), 0.0, None)
     assert not equal.is_tested
 
 
@@ -110,6 +112,7 @@ def test_power_without_a_difference_is_the_level_of_both_sides(n):
 
 
 def test_seeds_needed_where_there_is_nothing_to_see():
+    assert MOST_SEEDS == 10_000
     assert seeds_needed(0.0, 1.0) is None
     assert seeds_needed(0.001, 1.0) is None
     assert seeds_needed(100.0, 1.0) == 2

@@ -21,7 +21,7 @@ ONE = {b"q": np.array([1.5, -2.0, 1e-30], np.float32)}
 
 @pytest.fixture
 def path(tmp_path):
-    return tmp_path / "deep" / "answers.sqlite"
+    return tmp_path / "deep" / "deeper" / "answers.sqlite"
 
 
 def test_what_was_put_is_got_by_anyone(path):
@@ -59,7 +59,7 @@ def test_more_questions_than_a_statement_takes(path):
 
 
 def test_a_file_that_is_none_is_refused(path):
-    path.parent.mkdir()
+    path.parent.mkdir(parents=True)
     path.write_bytes(b"no database at all" * 100)
     with pytest.raises(TutelageError, match=r"answers\.sqlite: damaged, or not a file of answers .* delete it"):
         AnswerStore(path).get([b"q"])

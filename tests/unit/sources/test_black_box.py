@@ -1,5 +1,6 @@
 import copy
 import importlib
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -127,6 +128,26 @@ def test_the_last_failure_is_told_with_its_cause(source, diary):
         source(Linear(str(diary), 3, fail=9), retries=2)(batch(1, 2))
 
 
+def test_what_happened_before_a_failure_is_told_unless_the_box_hides_it(source):
+    def ask(images, how):
+        try:
+            {}["token"]
+        except KeyError:
+            if how == "hidden":
+                raise OSError("not signed in") from None
+            raise OSError("not signed in")  # noqa: B904
+
+    for how, said in (("told", r"OSError: not signed in, from KeyError: 'token'$"), ("hidden", "not signed in$")):
+        with pytest.raises(TutelageError, match=said):
+            source(partial(ask, how=how), retries=0)(batch(1))
+
+
+def test_the_least_batch_and_no_retry(source, diary):
+    assert source(batch_size=1)(batch(1, 2))["logits"].shape == (2, 3)
+    with pytest.raises(TutelageError, match="in 1 attempts"):
+        source(Linear(str(diary), 3, fail=1), retries=0)(batch(3))
+
+
 def test_a_mistake_is_not_asked_again(source):
     times = []
 
@@ -220,6 +241,17 @@ def test_a_model_in_it_is_no_child_and_copies_share_it(source):
 def test_arguments_that_mean_nothing(source, more, said):
     with pytest.raises(TutelageError, match=said):
         source(**more)
+
+
+def test_of_the_code_of_a_box_only_what_has_changed_is_named(tmp_path, source, monkeypatch):
+    source()(batch(1))
+    file = tmp_path / "asked" / "box_1.code.json"
+    assert not file.exists()  # no code of one's own
+    monkeypatch.setattr(black_box, "_code_of", lambda ask: {"box": "1", "helpers": "2"})
+    for before, named in (({"box": "1", "helpers": "3"}, "helpers"), ({"box": "1"}, "helpers"), ([], "box, helpers")):
+        file.write_text(json.dumps(before))
+        with pytest.raises(TutelageError, match=f"the code of {named} has changed"):
+            source()
 
 
 def test_answers_of_code_that_has_changed_are_refused_and_can_be_kept(tmp_path, monkeypatch):

@@ -47,7 +47,7 @@ def test_half_precision_comes_back_as_float32(tmp_path, dtype):
     assert torch.equal(found, logits.to(getattr(torch, dtype)).float())
 
 
-@pytest.mark.parametrize("top", [1, 3, 7, 50])
+@pytest.mark.parametrize("top", [1, 3, 6, 7, 50])
 def test_the_top_and_the_rest_are_a_distribution_with_the_right_mass(tmp_path, caplog, top):
     logits = torch.randn(4, 7, dtype=torch.float64) * 3
     source = Cached(None, stored(tmp_path, [topk_compress(logits, top)]))
@@ -62,6 +62,19 @@ def test_the_top_and_the_rest_are_a_distribution_with_the_right_mass(tmp_path, c
         torch.testing.assert_close(
             found[row, others[row]], p[row, others[row]].mean().expand(int(others[row].sum())), rtol=1e-4, atol=1e-7
         ) if others[row].any() else None
+
+
+def test_the_top_of_one_example(tmp_path):
+    logits = torch.tensor([[3.0, 1.0, 2.0]])
+    source = Cached(None, stored(tmp_path, [topk_compress(logits, 2)], key=KEY[:1]))
+    torch.testing.assert_close(source({"key": KEY[:1]})["logits"], logits.log_softmax(1))
+
+
+def test_the_greatest_of_the_rest_may_be_far_above_the_others():
+    logits = torch.zeros(1, 9)
+    logits[0, :2] = 300  # one is in the top
+    found = topk_compress(logits, 1)
+    torch.testing.assert_close(found["logits_rest"], torch.tensor([[0.5]]).double().log())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -100,7 +113,7 @@ def test_what_is_not_there_is_refused(tmp_path):
     source.expect({"train": KEY[1:2]})
     gaps = Cached(None, stored(tmp_path / "gaps", [{"logits": torch.randn(4, 3)}], key=torch.tensor([0, 1, 2, 9])))
     gaps.expect({"train": torch.tensor([9])})  # the largest key, before which there is none
-    for key in (4, 100):
+    for key in (4, 10, 100):  # 9 is the last
         with pytest.raises(TutelageError, match=f"lacks example {key}"):
             source.expect({"train": torch.tensor([3, key])})
     with pytest.raises(TutelageError, match="needs a source to write from, or a folder"):
@@ -113,11 +126,32 @@ def test_what_is_not_there_is_refused(tmp_path):
 
 def test_before_it_is_written_the_source_answers():
     teacher = Frozen(Tapped(nn.Sequential(nn.Flatten(), nn.Linear(4, 3))))
-    source = Cached(teacher)
+    source = Cached(teacher, top=1, views=1).to("cpu")
     source.attach({"logits"}, {})
     batch = {"input": torch.randn(2, 1, 2, 2), "key": torch.tensor([0, 1])}
     assert torch.equal(source(batch)["logits"], teacher(batch)["logits"])
     assert source.supports_validation
+    source.expect({"train": KEY})  # whatever it is
+    source.verify()
+    with torch.no_grad():
+        teacher.net.net[1].weight.add_(1)
+    with pytest.raises(TutelageError, match="frozen teacher has changed"):
+        source.verify()
+
+
+def test_signals_of_tokens_are_as_wide_as_the_batch_and_others_whole(tmp_path):
+    signals = {"logits": torch.randn(4, 6, 5), "attention": torch.randn(4, 2, 6, 6), "pooled": torch.randn(4, 7)}
+    axes = {"logits": (0,), "attention": (1, 2), "pooled": ()}
+    columns = [Column(name, tuple(x.shape[1:]), "float32", axes[name]) for name, x in signals.items()]
+    writer = Writer(tmp_path, columns, KEY, 1)
+    writer.write(0, 0, signals)
+    writer.finish({})
+    source = Cached(None, str(tmp_path))
+    found = source({"key": KEY[[2, 0]], "input": torch.zeros(2, 3, dtype=torch.long)})
+    assert torch.equal(found["logits"], signals["logits"][[2, 0], :3])
+    assert torch.equal(found["attention"], signals["attention"][[2, 0], :, :3, :3])
+    assert torch.equal(found["pooled"], signals["pooled"][[2, 0]])
+    source.verify()  # of no teacher
 
 
 def test_the_top_of_tokens_is_that_of_every_position(tmp_path):
@@ -147,6 +181,24 @@ def test_what_lies_on_the_device_was_checked_whole(tmp_path, monkeypatch):
         file.write(b"x")
     with simulated_gpus(), pytest.raises(TutelageError, match=r"logits\.bin: damaged"):
         Cached(None, folder).to("cuda")
+
+
+def test_signals_that_fit_lie_on_the_device_and_others_stay_on_the_host(tmp_path, monkeypatch, caplog):
+    """A quarter of the free memory is theirs."""
+    logits = torch.randn(4, 3 << 16)
+    folder = stored(tmp_path, [{"logits": logits}])
+    for free, lies_there in ((4 * logits.nbytes, True), (4 * logits.nbytes - 1, False)):
+        monkeypatch.setattr("tutelage.sources.cached.free_memory", lambda device, free=free: free)
+        caplog.clear()
+        with simulated_gpus():
+            source = Cached(None, folder).to("cuda")
+            assert (source.asks_host, "3 MB do not fit on cuda" in caplog.text) == (not lies_there, not lies_there)
+            found = source({"key": KEY[[2, 0]].to("cuda")})["logits"]
+            assert found.device.type == "cuda"
+            assert torch.equal(found.cpu(), logits[[2, 0]])
+            source.to("cpu")
+            assert source.asks_host
+        assert torch.equal(source({"key": KEY})["logits"], logits)
 
 
 def test_rows_are_fetched_from_the_host_where_they_are_not_on_the_device(tmp_path):

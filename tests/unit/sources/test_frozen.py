@@ -115,6 +115,7 @@ def test_moves_of_dtype_and_device_take_it_along():
     holder = Holder()
     holder.double()
     assert holder.teaching["teacher"].net.net.classifier.weight.dtype == torch.float64
+    holder.teaching["teacher"].verify()  # the same teacher
     assert holder.teaching["teacher"]({"input": BATCH["input"].double()})["logits"].dtype == torch.float64
     holder.to("meta")
     assert holder.teaching["teacher"].net.net.classifier.weight.device.type == "meta"
@@ -171,6 +172,7 @@ def test_memory_format_changes_neither_digest_nor_answer(channels_last):
     before = digest(convolution)
     source = Frozen(Tapped(convolution), channels_last=channels_last)
     assert source.digest == before
+    assert convolution[0].weight.is_contiguous(memory_format=torch.channels_last) == channels_last
     torch.testing.assert_close(source({"input": picture})["logits"], expected)
     source.verify()
 

@@ -38,6 +38,12 @@ def test_numbers_are_used_only_if_every_name_has_one():
     assert class_order(["p_3", "q_1", "p_2"], CLASSES, "t.csv") == [0, 1, 2]
 
 
+def test_of_many_columns_without_names_of_classes_the_first_ten_are_shown(caplog):
+    columns, classes = [f"{c}x" for c in "abcdefghijkl"], list("ABCDEFGHIJKL")
+    assert class_order(columns, classes, "t.csv") == list(range(12))
+    assert f"columns {columns[:10]} do not have the names of the classes {classes[:10]};" in caplog.text
+
+
 def test_rows_that_sum_to_1_are_logits_where_one_is_negative_or_there_is_one_class():
     keys = [1, 2]
     below, two = np.array([[1.5, -0.5], [2.0, -1.0]]), np.array([[0.5, 0.5], [0.75, 0.25]])
@@ -45,6 +51,8 @@ def test_rows_that_sum_to_1_are_logits_where_one_is_negative_or_there_is_one_cla
     np.testing.assert_allclose(as_logits(np.ones((2, 1)), "logits", 1, 1e-9, "box", keys), np.ones((2, 1)))
     with pytest.raises(TutelageError, match=r"all 2 rows .* look like probabilities"):
         as_logits(two, "logits", 2, 1e-9, "box", keys)
+    with pytest.raises(TutelageError, match=r"all 2 rows .* look like probabilities"):
+        as_logits(np.eye(2), "logits", 2, 1e-9, "box", keys)  # of a teacher that is sure
 
 
 def test_names_of_classes_that_are_numbers_are_names():

@@ -38,9 +38,27 @@ def path(request, tmp_path):
 
 
 def test_keys_and_values_come_back(path):
-    keys, values, _ = read_outputs(write(path), "logits")
+    keys, values, names = read_outputs(write(path), "logits")
     np.testing.assert_array_equal(keys, KEYS)
     np.testing.assert_array_equal(values, VALUES)
+    assert names == (None if path.suffix == ".npz" else ["zebra", "ant"])
+
+
+def test_a_parquet_s_key_may_be_any_column(tmp_path):
+    pa = pytest.importorskip("pyarrow", reason="needs the parquet extra")
+    from pyarrow import parquet
+
+    parquet.write_table(pa.table({"a": [0.5, 1], "b": [2.0, 3], "key": [4, 0], "c": [4.0, 5]}), tmp_path / "t.parquet")
+    keys, values, names = read_outputs(tmp_path / "t.parquet", "logits")
+    assert keys.tolist() == [4, 0]
+    assert values.tolist() == [[0.5, 2, 4], [1, 3, 5]]
+    assert names == ["a", "b", "c"]
+
+
+def test_a_table_of_keys_alone_has_no_classes(tmp_path):
+    for ending in ("csv", "parquet"):
+        keys, values, names = read_outputs(write(tmp_path / f"t.{ending}", KEYS, VALUES[:, :0], ("key",)), "logits")
+        assert (keys.tolist(), values.shape, names) == ([4, 0, 2], (3, 0), [])
 
 
 def test_a_row_of_npy_is_its_key(tmp_path):
@@ -52,15 +70,16 @@ def test_a_row_of_npy_is_its_key(tmp_path):
 def test_the_key_may_be_any_column_and_a_csv_be_a_spreadsheet_s(tmp_path):
     file = tmp_path / "teacher.csv"
     file.write_text('\ufeff"first class", key ,"b,c"\r\n1.5,"4",-2\r\n0.25,0,3\r\n', encoding="utf-8", newline="")
-    keys, values, _ = read_outputs(file, "logits")
+    keys, values, names = read_outputs(file, "logits")
     assert keys.tolist() == [4, 0]
     assert values.tolist() == [[1.5, -2], [0.25, 3]]
+    assert names == ["first class", "b,c"]
 
 
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ([4, 2, 2], "example 2 occurs 2 times, first in rows 1 and 2; 3 rows have 2 distinct keys"),
+        ([1, 2, 2], "example 2 occurs 2 times, first in rows 1 and 2; 3 rows have 2 distinct keys"),
         ([4, -1, 2], r"integers of at least 0 as keys, found -1(\.0)? in row 1"),
         ([4, 0, 2.5], r"integers of at least 0 as keys, found 2\.5 in row 2"),
         ([4, float("nan"), 2], "integers of at least 0 as keys, found nan in row 1"),
@@ -69,6 +88,21 @@ def test_the_key_may_be_any_column_and_a_csv_be_a_spreadsheet_s(tmp_path):
 def test_keys_that_are_none(path, keys, said):
     with pytest.raises(TutelageError, match=rf"teacher\.\w+: .*{said}"):
         read_outputs(write(path, np.array(keys)), "logits")
+
+
+def test_keys_are_numbers_that_a_table_of_floats_holds_exactly(tmp_path):
+    for largest in (2**53 - 1, 2**53):
+        file = write(tmp_path / "teacher.npz", np.array([0, 1, largest]))
+        if largest < 2**53:
+            assert read_outputs(file, "logits")[0].tolist() == [0, 1, largest]
+            continue
+        with pytest.raises(TutelageError, match=f"integers of at least 0 as keys, found {largest} in row 2"):
+            read_outputs(file, "logits")
+
+
+def test_one_number_is_no_table(tmp_path):
+    with pytest.raises(TutelageError, match=r"expected keys \[N\] and outputs \[N, C\], N ≥ 1; found \[0\] and \[\]"):
+        read_outputs(write(tmp_path / "teacher.npy", values=np.float32(1)), "logits")
 
 
 def test_no_example_at_all(path):
@@ -128,6 +162,16 @@ def test_a_table_that_does_not_fit_into_half_of_the_memory(tmp_path, monkeypatch
     read_outputs(file, "logits")
     monkeypatch.setattr("tutelage.runtime.file_sizes.free_memory", lambda: 2 * 3 * 4 * 8 - 1)
     with pytest.raises(TutelageError, match=r"teacher\.parquet: refused because its content takes"):
+        read_outputs(file, "logits")
+
+
+def test_a_csv_whose_numbers_do_not_fit_into_half_of_the_memory(tmp_path, monkeypatch):
+    file = write(tmp_path / "teacher.csv")
+    most = file.stat().st_size * 8 // 2  # a number takes at least a digit and a comma
+    monkeypatch.setattr("tutelage.runtime.file_sizes.free_memory", lambda: 2 * most)
+    read_outputs(file, "logits")
+    monkeypatch.setattr("tutelage.runtime.file_sizes.free_memory", lambda: 2 * most - 1)
+    with pytest.raises(TutelageError, match=r"teacher\.csv: refused because its content takes"):
         read_outputs(file, "logits")
 
 

@@ -73,6 +73,15 @@ def test_one_specialist_has_a_closed_form() -> None:
     assert gap.max() < 1e-9
 
 
+def test_a_class_that_is_rare_for_all_gets_its_mean_though_the_sum_hardly_changes() -> None:
+    """The generalist's distribution is within tolerance of the minimum already, but not its logit of that class."""
+    p, own = torch.full((2, 1, CLASSES), 1 / 6, dtype=torch.float64)
+    p[0, 3], own[0, 3] = 1e-8, 1e-14
+    found, gap = combine_experts(p.log(), own.log()[None], membership([[0, 3]], CLASSES), CLASSES)
+    assert gap.max() < TOLERANCE
+    assert found[0, 3].exp().item() == pytest.approx((p[0, 3] + own[0, 3]).item() / 2 / p.sum().item(), rel=1e-5)
+
+
 def test_who_has_nothing_to_say_is_not_heard() -> None:
     generalist, special = drawn(200)
     inside = membership([[0, 1], [2]], CLASSES)
@@ -150,6 +159,8 @@ def test_contradictions_that_take_too_long_are_said(caplog: pytest.LogCaptureFix
     assert (gap > TOLERANCE).double().mean() < 0.2
     source = Specialists(frozen(0), [frozen(1)], [[0, 1]])
     with caplog.at_level(logging.WARNING):
+        source.verify()
+        source.worst = TOLERANCE
         source.verify()
         assert not caplog.text
         source.worst = float(gap.max())

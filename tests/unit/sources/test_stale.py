@@ -52,6 +52,14 @@ def test_copies_stay_until_it_is_time():
     assert stale.trained_networks() == {}
 
 
+def test_copies_of_the_last_step():
+    stale, student, peers = together(every=1)
+    for _ in range(2):
+        change(student, peers)
+        stale.after_step()
+        assert torch.equal(stale(BATCH)["logits"], now(student, peers))
+
+
 def test_a_resumed_source_refreshes_at_the_same_step():
     stale, student, peers = together()
     for _ in range(4):

@@ -48,6 +48,19 @@ def test_what_is_read_is_what_was_written(tmp_path):
         for name, expected in signals(view, rows).items():
             assert torch.equal(store.columns[name][view], expected.to(store.columns[name].dtype))
     assert not (tmp_path / "progress.jsonl").exists()
+    before = (tmp_path / "logits.bin").read_bytes()
+    store.columns["logits"].zero_()
+    assert (tmp_path / "logits.bin").read_bytes() == before  # what is changed in memory stays there
+    assert store != Store.read(tmp_path)  # each is itself: tensors have no one answer to ==
+
+
+def test_a_block_is_on_the_disk_before_it_is_said_to_be(tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda file: synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{file}"))) or fsync(file)
+    )
+    write(tmp_path, only=1)
+    assert synced == ["logits.bin", "stage1.bin", "class.bin", "progress.jsonl"]
 
 
 def test_a_second_writer_does_what_is_left(tmp_path):
@@ -107,7 +120,6 @@ def test_a_changed_byte_is_named(tmp_path, where):
 
 
 def test_a_large_folder_is_checked_block_by_block_as_its_rows_are_read(tmp_path, monkeypatch):
-    assert store.AT_ONCE == 8 * 2**30
     monkeypatch.setattr(store, "AT_ONCE", 0)
     write(tmp_path).finish({})
     content = bytearray((tmp_path / "stage1.bin").read_bytes())
@@ -125,6 +137,14 @@ def test_a_large_folder_is_checked_block_by_block_as_its_rows_are_read(tmp_path,
     monkeypatch.setattr("zlib.crc32", read.append)
     source({"key": KEY[:20], "view": torch.zeros(20).long()})
     assert not read  # each block once
+
+
+def test_a_folder_is_large_above_its_limit(tmp_path, monkeypatch):
+    write(tmp_path).finish({})
+    size = sum(column.nbytes for column in Store.read(tmp_path).columns.values())
+    for limit, large in ((size, False), (size - 1, True)):
+        monkeypatch.setattr(store, "AT_ONCE", limit)
+        assert (Store.read(tmp_path).checksums is not None) == large
 
 
 def test_a_file_of_another_length_or_none_is_named(tmp_path):
@@ -155,18 +175,18 @@ def test_a_full_disk_is_met_at_the_start_and_leaves_nothing_that_can_be_read(tmp
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e6])
 def test_a_value_that_is_not_finite_there_is_refused_by_key(tmp_path, value):
     writer = Writer(tmp_path, [Column("logits", (2,), "float16")], KEY, 1)
-    block = torch.zeros(10, 2)
+    block = torch.zeros(5, 2)
     block[3, 1] = value
-    with pytest.raises(TutelageError, match="signal 'logits' of example 6 is not finite as float16"):
-        writer.write(0, 0, {"logits": block})
-    assert next(iter(writer.missing())) == (0, 0)
+    with pytest.raises(TutelageError, match=f"signal 'logits' of example {2 * (ROWS + 3)} is not finite as float16"):
+        writer.write(0, ROWS, {"logits": block})
+    assert list(writer.missing()) == [(0, 0), (0, ROWS)]
 
 
 def test_store_json_says_what_is_there(tmp_path):
     write(tmp_path).finish({})
     about = json.loads((tmp_path / "store.json").read_text())
     assert about["columns"][1] == {"name": "stage1", "shape": [2, 2], "dtype": "float16", "tokens": []}
-    assert (about["views"], about["rows"], len(about["crc"])) == (2, len(KEY), 4)
+    assert (about["version"], about["views"], about["rows"], len(about["crc"])) == (1, 2, len(KEY), 4)
 
 
 def test_blocks_of_wide_signals_have_fewer_rows(tmp_path, monkeypatch):

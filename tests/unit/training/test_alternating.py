@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from tutelage.config.turns import check_turns, training_data
 from tutelage.config.validate import check
 from tutelage.errors import TutelageError
 from tutelage.models.generators import ImageGenerator
+from tutelage.training.alternating import AlternatingModule, _held
 from tutelage.training.turns import Turn, Turns
 
 
@@ -144,6 +146,36 @@ def test_a_noise_student_has_one_optimizer(made):
     module, trainer, data = made("noise")
     trainer.fit(module, datamodule=data)
     assert len(trainer.optimizers) == 1
+
+
+def test_rounds_are_logged_by_player_as_often_as_it_is_said():
+    logged = {}
+    optimizers = [torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=lr) for lr in (0.5, 0.25, 0.125)]
+    trainer = SimpleNamespace(log_every_n_steps=3, optimizers=optimizers)
+    part = torch.tensor(2.0, requires_grad=True)
+    losses = {player: (torch.tensor(value), {"soft": part}) for player, value in (("generator", 1.0), ("student", 4.0))}
+    for at in range(1, 5):
+        module = SimpleNamespace(
+            global_step=at, trainer=trainer,
+            log_dict=lambda named, at=at, **how: logged.update({(at, *named): (float(sum(named.values())), how)}),
+            log=lambda name, value, at=at: logged.update({(at, name): value}),
+        )  # fmt: skip
+        AlternatingModule._log_round(module, losses, 6)
+    how = {"prog_bar": True, "batch_size": 6}
+    assert logged == {
+        (3, "train/generator/loss", "train/generator/soft"): (3.0, how),
+        (3, "train/generator/learning_rate"): 0.25,
+        (3, "train/loss", "train/soft"): (6.0, how),
+        (3, "train/learning_rate"): 0.5,
+    }
+
+
+def test_a_student_that_is_held_has_no_gradient_and_learns_again_whatever_happens():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).requires_grad_(False))
+    with pytest.raises(ZeroDivisionError), _held(net):  # noqa: PT012
+        assert not any(parameter.requires_grad for parameter in net.parameters())
+        raise ZeroDivisionError
+    assert [parameter.requires_grad for parameter in net.parameters()] == [True, True, False, False]
 
 
 def test_no_training_image_is_read(made):

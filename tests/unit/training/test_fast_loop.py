@@ -1,6 +1,7 @@
 """Lean steps against Lightning's own: the same bits, counters, hooks and logs."""
 
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import lightning as L
 import pytest
@@ -165,6 +166,7 @@ ORDINARY = {
     "accumulation": {"accumulate_grad_batches": 2},
     "a profiler": {"profiler": "simple"},
     "anomalies": {"detect_anomaly": True},
+    "validation by time": {"val_check_interval": "00:00:10:00"},
 }
 
 
@@ -175,6 +177,20 @@ def test_what_a_lean_step_leaves_out_gets_lightnings_steps(fit, case):
     assert trainer.fit_loop.epoch_loop.lean == 0
     assert digest(module.student.net.net) == digest(same.student.net.net)
     assert watcher.seen == expected.seen
+
+
+@pytest.mark.parametrize(("device", "moves"), [("cpu", 0), ("meta", 1)])
+def test_a_batch_is_moved_to_the_device_unless_it_is_there(device, moves):
+    moved, seen, batch = [], [], {"input": torch.zeros(2), "key": torch.zeros(2)}
+    strategy = SimpleNamespace(
+        root_device=torch.device(device), batch_to_device=lambda one: moved.append(one) or "there"
+    )
+    loop = MagicMock(_before=[], _after=[], _optimise=lambda own, index: seen.append(own))
+    loop.trainer.strategy = strategy
+    fetcher = MagicMock(__next__=lambda self: (batch, 0, 0))
+    LeanEpochLoop._step(loop, fetcher)
+    assert moved == [batch] * moves
+    assert seen == ["there" if moves else batch]
 
 
 def test_hooks_of_a_module_are_called(fit, monkeypatch):

@@ -5,10 +5,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed as dist
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies.strategy import Strategy
 from torch import nn, randn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from tutelage.config import factory
 from tutelage.errors import TutelageError
@@ -51,6 +53,22 @@ def test_it_starts_no_ranks_itself():
         Sharded()._configure_launcher()
 
 
+def test_it_shares_out_whole_networks_and_saves_whole_states():
+    made = Sharded()
+    assert made._tensor_parallel_size == 1
+    assert made._save_distributed_checkpoint is False
+
+
+def test_sgd_is_not_fused_and_others_stay_as_they_are(compose):
+    cfg = compose("trainer=fsdp")
+    assert factory.stage_config(cfg, "student").optimizer.fused is True
+    cfg.optimizer._target_ = "torch.optim.SGD"
+    assert factory.stage_config(cfg, "student").optimizer.fused is False
+    cfg = compose("trainer=ddp")
+    cfg.optimizer._target_ = "torch.optim.SGD"
+    assert factory.stage_config(cfg, "student").optimizer.fused is True
+
+
 def test_whole_networks_of_another_precision_are_refused(compose):
     with pytest.raises(TutelageError, match=r"trainer\.precision.*found 'bf16-true'"):
         factory.stage_config(compose("trainer=fsdp", "trainer.precision=bf16-true"), "student")
@@ -82,6 +100,50 @@ def test_large_blocks_are_gathered_by_themselves(mesh, block, expected):
     net = layers()
     shard(net, mesh, block)
     assert gathered_alone(net) == expected
+
+
+def test_a_block_is_given_back_after_its_forward_pass(mesh, monkeypatch):
+    found = []
+    monkeypatch.setattr(fsdp, "fully_shard", lambda module, **how: found.append(how))
+    shard(layers(), mesh, 80)
+    assert found == [{"mesh": mesh, "reshard_after_forward": True}] * 2
+
+
+def test_what_losses_learn_stays_whole_and_its_gradients_are_averaged(mesh, monkeypatch):
+    monkeypatch.setattr(dist, "get_world_size", lambda: 4)  # of which the other three have no gradient
+    learned, student = nn.Linear(2, 1, bias=False), SimpleNamespace(net=Tapped(nn.Linear(2, 2)))
+    trainer = SimpleNamespace(gradient_clip_val=None, gradient_clip_algorithm=None)
+    learner = SimpleNamespace(
+        needs={"student": {"logits"}}, sources=dict, student=student, objective=learned, trainer=trainer
+    )
+    Sharded().share_out(learner)
+    learned(torch.tensor([[8.0, 4.0]])).sum().backward()
+    assert learned.weight.grad.tolist() == [[2.0, 1.0]]
+    learner.needs = {"student": {"logits", "classifier.weight"}}
+    with pytest.raises(TutelageError, match=r"reads \['classifier\.weight'\] of the student, whose parameters"):
+        Sharded().share_out(learner)
+
+
+def test_states_are_whole_and_a_network_takes_them_strictly(mesh):
+    net = layers()
+    whole = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    shard(net, mesh, 80)
+    strategy = Sharded()
+    strategy._lightning_module = net
+    found = strategy.lightning_module_state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in whole.items())
+    optimizer = torch.optim.Adam(net.parameters())
+    net(randn(3, 4)).sum().backward()
+    optimizer.step()
+    for one in (optimizer, LightningOptimizer(optimizer)):
+        state = strategy.optimizer_state(one)["state"]
+        assert [list(own["exp_avg"].shape) for own in state.values()] == [list(p.shape) for p in net.parameters()]
+        assert not any(isinstance(own["exp_avg"], DTensor) for own in state.values())
+    strategy.load_model_state_dict({"state_dict": {name: tensor + 1 for name, tensor in whole.items()}})
+    assert all(torch.equal(strategy.lightning_module_state_dict()[name], whole[name] + 1) for name in whole)
+    del whole["0.weight"]
+    with pytest.raises(RuntimeError, match=r"Missing key.*0\.weight"):
+        strategy.load_model_state_dict({"state_dict": whole})
 
 
 def test_one_block_where_a_part_learns(mesh):

@@ -22,6 +22,7 @@ from tutelage.objective import Objective
 from tutelage.pipeline.distill import distill
 from tutelage.sources.ema_teacher import EMATeacher
 from tutelage.sources.frozen import Frozen
+from tutelage.sources.recorded import Recorded
 
 QUIET = ("callbacks.progress=null", "logger=none")
 HARD_TO_MATCH = (
@@ -231,6 +232,18 @@ def test_a_source_that_is_not_there_is_named(compose):
         factory.trainer(stage, "student", Path(stage.paths.outputs), Path(stage.paths.outputs), 18).fit(
             module, datamodule=data
         )
+
+
+def test_a_record_without_one_of_the_examples_is_refused_before_the_first_step(compose):
+    module, data, _ = student_module(compose)
+    shown = data.sample(8)["key"]
+    for split in ("train", "val"):
+        lacking = next(key for key in reversed(data.splits[split].keys.tolist()) if key not in shown)
+        keys = torch.cat([data.splits[name].keys for name in ("train", "val")])
+        keys = keys[keys != lacking]
+        module.teaching["teacher"] = Recorded(keys, torch.zeros(len(keys), 10))
+        with pytest.raises(TutelageError, match=f"no logits for example {lacking};"):
+            module.dry_run(data)
 
 
 def test_first_weights_are_a_function_of_the_seed_alone(compose):
