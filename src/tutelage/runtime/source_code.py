@@ -20,11 +20,13 @@ from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
+from tutelage.runtime import live_code
+from tutelage.runtime.live_code import MAIN
+
 _TRAINING = "tutelage.pipeline.fit"  # it imports everything that any training uses
 _INSTALLED = {"site-packages", "dist-packages"}
 # Distributions with another name than the package; searching for it takes half a second.
 _DISTRIBUTIONS = {"hydra": "hydra-core", "PIL": "pillow", "sklearn": "scikit-learn", "yaml": "PyYAML"}
-_MAIN = "__main__"
 _IMPORTERS = ("import_module", "__import__")
 _SESSION = secrets.token_hex(8)  # stands for code that has no file: no later process finds what it made
 
@@ -46,12 +48,28 @@ class Traced:
 
 def trace(names: Iterable[str]) -> Traced:
     """Follows dotted names, such as those of ``_target_``, to their modules and to what these import."""
-    found = Traced()
+    found, names = Traced(), [*names]
     waiting = [name for name in names if _has_source(name, found.packages)]
     for module, path in {module: path for name in waiting for module, path in locate(name).items()}.items():
         for name in _read(module, path)[1]:
             _has_source(name, found.packages)
-    waiting.append(_TRAINING)
+    _follow([*waiting, _TRAINING], found)
+    live = {name: live_code.named(name) for name in names if name.partition(".")[0] == MAIN}
+    modules = {*found.own, *found.tutelage} - {MAIN}
+    live |= live_code.replaced(sorted(modules), cache(lambda owner: owner not in modules and _is_users(owner)))
+    if live:
+        digest, used = live_code.digest(live)
+        _follow([name for name in used if _has_source(name, found.packages)], found)
+        found.own[f"{MAIN} in memory"] = digest
+    return found
+
+
+def _is_users(module: str) -> bool:
+    return not _is_ours(module) and _has_source(module, set())
+
+
+def _follow(waiting: list[str], found: Traced) -> None:
+    """Adds the modules that names are in, with all that these import."""
     seen = set(waiting)
     while waiting:
         for module, path in locate(waiting.pop()).items():
@@ -60,7 +78,6 @@ def trace(names: Iterable[str]) -> Traced:
                 home[module], imported = _read(module, path)
                 waiting += [name for name in imported - seen if _has_source(name, set())]
                 seen |= imported
-    return found
 
 
 def _has_source(name: str, packages: set[str]) -> bool:
@@ -68,7 +85,7 @@ def _has_source(name: str, packages: set[str]) -> bool:
     package = name.partition(".")[0]
     if package == "tutelage":
         return True
-    if package in sys.stdlib_module_names and package != _MAIN:
+    if package in sys.stdlib_module_names and package != MAIN:
         return False
     modules = locate(name)
     if not modules or any(_INSTALLED.isdisjoint(path.parts) for path in modules.values()):
@@ -94,9 +111,9 @@ _located: dict[str, dict[str, Path]] = {}  # the lookup is slow, and every recip
 
 def _locate(name: str) -> dict[str, Path]:
     top, *parts = name.split(".")
-    if top == _MAIN:
-        file = getattr(sys.modules[_MAIN], "__file__", None)
-        return {_MAIN: Path(file) if file else Path(_MAIN)}
+    if top == MAIN:
+        file = getattr(sys.modules[MAIN], "__file__", None)
+        return {MAIN: Path(file) if file else Path(MAIN)}
     found: dict[str, Path] = {}
     spec, path = _spec(top), top
     while spec is not None:
@@ -139,7 +156,7 @@ def _read(module: str, path: Path) -> tuple[str, set[str]]:
 
 
 def _parse(module: str, path: Path) -> tuple[str, set[str]]:
-    if module == _MAIN and not path.is_file():
+    if module == MAIN and not path.is_file():
         return _SESSION, set()
     content = path.read_bytes()
     try:

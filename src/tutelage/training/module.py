@@ -28,7 +28,7 @@ from tutelage.training.dot import hand_over
 from tutelage.training.fsdp import Sharded
 from tutelage.training.gradient_checks import check_gradients
 from tutelage.training.parameter_groups import GroupRules, public_name
-from tutelage.training.protocol_checks import check_unchanged, copied, warn_of_chance
+from tutelage.training.protocol_checks import check_unchanged, copied, warn_of_answers
 from tutelage.training.schedule_length import epoch_length, filled, length
 from tutelage.types import Batch, Signals
 
@@ -209,8 +209,7 @@ class SupervisedModule(L.LightningModule):
         before = copied({"batch": batch})
         signals = self.signals(batch)
         check_unchanged(before, {"batch": batch}, "a network")
-        again = self.student(signals["batch"])  # which may be images that were made
-        warn_of_chance(signals["student"]["logits"].detach(), again["logits"].detach())
+        warn_of_answers(self.student, signals["batch"], signals["student"]["logits"].detach())
         before = copied(signals)
         _, parts = self.objective(signals)
         check_unchanged(before, signals, "a loss")

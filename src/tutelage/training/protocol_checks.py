@@ -1,16 +1,17 @@
-"""Checks, before the first step, that networks and losses leave alone what others read, and answer twice the same."""
+"""Checks before the first step: what others read stays as it is, and answers rest on their example alone."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
 from tutelage.errors import TutelageError
-from tutelage.types import Signals
+from tutelage.types import Batch, Signals
 
 log = logging.getLogger(__name__)
 
 _SAME = 1e-3  # of the largest logit: kernels of a GPU may add in another order
+_ALIKE = 0.03  # the same for batches of two sizes, which in half precision differ more
 
 
 def copied(signals: Mapping[str, Signals]) -> dict[str, dict[str, Tensor]]:
@@ -39,17 +40,31 @@ def check_unchanged(before: Mapping[str, Signals], after: Mapping[str, Signals],
                 )
 
 
-def warn_of_chance(first: Tensor, second: Tensor) -> None:
-    """Warns of a student that answers the same examples in two ways.
+def warn_of_answers(answer: Callable[[Batch], Signals], batch: Batch, first: Tensor) -> None:
+    """Warns of a student whose answer to an example is random, or depends on the others of its batch.
 
     Args:
-        first: its logits in eval mode.
-        second: the same, computed again.
+        answer: the student in eval mode.
+        batch: with one row an example in each field, but for those that are shared, such as ``graph.edges``.
+        first: the student's logits of this batch, computed before.
     """
-    difference, largest = float((first - second).abs().max()), float(first.abs().max())
-    if difference > _SAME * largest:
+    largest = float(first.abs().max())
+    again = answer(batch)["logits"].detach()
+    if (difference := float((first - again).abs().max())) > _SAME * largest:
         log.warning(
             "the student's answers in eval mode are random: the same examples twice differ by %.2g, with logits up to "
             "%.2g; its figures are those of one draw",
             difference, largest,
+        )  # fmt: skip
+        return
+    count = len(batch["input"])
+    half = count // 2
+    part = {name: x[:half] if "." not in name and len(x) == count else x for name, x in batch.items()}
+    if not half or (alone := answer(part)["logits"].detach()).shape != first[:half].shape:
+        return
+    if (difference := float((alone - first[:half]).abs().max())) > _ALIKE * largest:
+        log.warning(
+            "the student's answer to an example depends on the others of its batch: %d of %d examples alone differ by "
+            "%.2g, with logits up to %.2g; its figures hold for this data.eval_batch_size and order of examples",
+            half, count, difference, largest,
         )  # fmt: skip

@@ -8,7 +8,7 @@ from torch import nn
 
 from tutelage.config import factory
 from tutelage.errors import TutelageError
-from tutelage.training.protocol_checks import check_unchanged, copied
+from tutelage.training.protocol_checks import check_unchanged, copied, warn_of_answers
 
 JOB = ("logger=none", "model@teacher=mlp", "model@student=mlp", "student.net.widths=[8]", "teacher.net.widths=[8]")
 
@@ -60,3 +60,31 @@ def test_a_student_that_is_random_in_eval_mode_is_named(compose, caplog):
         made.student.net.net.register_forward_hook(lambda _, given, answer: answer + torch.randn_like(answer))
         made.dry_run(data)
     assert "the student's answers in eval mode are random: the same examples twice differ by" in caplog.text
+
+
+def test_a_student_whose_answers_depend_on_the_batch_is_named_once(compose, caplog):
+    made, data = module(compose)
+    hook = made.student.net.net.register_forward_hook(lambda _, given, answer: answer - answer.mean(0))
+    with caplog.at_level(logging.WARNING):
+        made.dry_run(data)
+    assert "depends on the others of its batch: 4 of 8 examples alone differ by" in caplog.text
+    assert "random" not in caplog.text
+    hook.remove()
+    made.student.net.net.register_forward_hook(lambda _, given, answer: answer + torch.randn_like(answer).mean(0))
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        made.dry_run(data)
+    assert "random" in caplog.text
+    assert "depends" not in caplog.text
+
+
+def test_a_batch_of_one_and_shared_fields_are_no_reason_for_a_warning(caplog):
+    def answer(batch):
+        assert len(batch["graph.edges"]) == 4
+        return {"logits": batch["input"] @ torch.ones(3, 2)}
+
+    for rows in (1, 4):
+        batch = {"input": torch.rand(rows, 3), "graph.edges": torch.zeros(4, 2)}
+        with caplog.at_level(logging.WARNING):
+            warn_of_answers(answer, batch, answer(batch)["logits"])
+    assert not caplog.text
