@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tutelage.models.mlp import MLP
+from tutelage.pipeline import fit  # noqa: F401 - with all that any training uses: loaded modules are read once
 from tutelage.runtime.identity import made_with
 
 CELL = """
