@@ -1,8 +1,7 @@
 """Digests code that no file tells: what a notebook or a script defines, and what it put in the place of other code.
 
 A function counts by its bytecode, defaults, captured values and the names of its ``__main__`` that it reads, a class by
-its attributes and bases. Objects other than plain values, arrays and tensors count by their type alone; a constant that
-was replaced in a module of its own is not seen.
+its attributes and bases. Objects other than plain values, arrays and tensors count by their type alone.
 """
 
 import dataclasses
@@ -53,6 +52,16 @@ def replaced(modules: Iterable[str], is_foreign: Callable[[str], bool]) -> dict[
             elif any(is_foreign(owner) for owner in _owners(value)):
                 found[f"{module}.{name}"] = value
     return found
+
+
+def other_values(module: str, constants: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns those constants of a loaded module that have another value now than its source says, by dotted name."""
+    now = vars(sys.modules[module]) if module in sys.modules else constants
+    return {
+        f"{module}.{name}": now.get(name)
+        for name, value in constants.items()
+        if type(now.get(name)) is not type(value) or now.get(name) != value
+    }
 
 
 def _owners(value: Any) -> list[str]:

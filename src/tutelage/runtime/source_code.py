@@ -14,11 +14,13 @@ import importlib.util
 import re
 import secrets
 import sys
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from typing import Any
 
 from tutelage.runtime import live_code
 from tutelage.runtime.live_code import MAIN
@@ -51,12 +53,14 @@ def trace(names: Iterable[str]) -> Traced:
     found, names = Traced(), [*names]
     waiting = [name for name in names if _has_source(name, found.packages)]
     for module, path in {module: path for name in waiting for module, path in locate(name).items()}.items():
-        for name in _read(module, path)[1]:
+        for name in _read(module, path).imported:
             _has_source(name, found.packages)
     _follow([*waiting, _TRAINING], found)
     live = {name: live_code.named(name) for name in names if name.partition(".")[0] == MAIN}
     modules = {*found.own, *found.tutelage} - {MAIN}
     live |= live_code.replaced(sorted(modules), cache(lambda owner: owner not in modules and _is_users(owner)))
+    for module in modules & _kept.keys():
+        live |= live_code.other_values(module, _kept[module][1].constants)
     if live:
         digest, used = live_code.digest(live)
         _follow([name for name in used if _has_source(name, found.packages)], found)
@@ -75,9 +79,10 @@ def _follow(waiting: list[str], found: Traced) -> None:
         for module, path in locate(waiting.pop()).items():
             home = found.tutelage if _is_ours(module) else found.own
             if module not in home:
-                home[module], imported = _read(module, path)
-                waiting += [name for name in imported - seen if _has_source(name, set())]
-                seen |= imported
+                read = _read(module, path)
+                home[module] = read.digest
+                waiting += [name for name in read.imported - seen if _has_source(name, set())]
+                seen |= read.imported
 
 
 def _has_source(name: str, packages: set[str]) -> bool:
@@ -137,11 +142,26 @@ def _is_ours(module: str) -> bool:
     return module.partition(".")[0] == "tutelage"
 
 
-_kept: dict[str, tuple[ModuleSpec, tuple[str, set[str]]]] = {}
+@dataclass(frozen=True)
+class _Source:
+    """What the source of a module says.
+
+    Attributes:
+        digest: of it.
+        imported: the names that it imports.
+        constants: those that it assigns once, to a number, a word or a tuple of them.
+    """
+
+    digest: str
+    imported: frozenset[str] = frozenset()
+    constants: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _read(module: str, path: Path) -> tuple[str, set[str]]:
-    """The digest of a module's source, and the names that it imports.
+_kept: dict[str, tuple[ModuleSpec, _Source]] = {}
+
+
+def _read(module: str, path: Path) -> _Source:
+    """Reads the source of a module.
 
     Of a module that is loaded the first answer stays until it is loaded again: what runs is what was there then,
     whatever an editor does to the file meanwhile.
@@ -155,18 +175,38 @@ def _read(module: str, path: Path) -> tuple[str, set[str]]:
     return parsed
 
 
-def _parse(module: str, path: Path) -> tuple[str, set[str]]:
+def _parse(module: str, path: Path) -> _Source:
     if module == MAIN and not path.is_file():
-        return _SESSION, set()
+        return _Source(_SESSION)
     content = path.read_bytes()
     try:
         tree = ast.parse(content) if path.suffix == ".py" else None
     except (SyntaxError, ValueError):
         tree = None
     if tree is None:  # compiled, or for another Python
-        return hashlib.sha256(content).hexdigest()[:20], set()
-    imported = set(_imports(tree, module, path.name == "__init__.py"))
-    return hashlib.sha256(ast.unparse(_without_docstrings(tree)).encode()).hexdigest()[:20], imported
+        return _Source(hashlib.sha256(content).hexdigest()[:20])
+    imported, constants = frozenset(_imports(tree, module, path.name == "__init__.py")), dict(_constants(tree))
+    text = ast.unparse(_without_docstrings(tree))
+    return _Source(hashlib.sha256(text.encode()).hexdigest()[:20], imported, constants)
+
+
+def _constants(tree: ast.Module) -> Iterator[tuple[str, Any]]:
+    stored = Counter(
+        node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    )
+    for node in tree.body:
+        match node:
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=value)
+                | ast.AnnAssign(target=ast.Name(id=name), value=value)
+            ):
+                try:
+                    found = ast.literal_eval(value)  # type: ignore[arg-type]
+                    hash(found)
+                except (ValueError, TypeError):
+                    continue
+                if stored[name] == 1:
+                    yield name, found
 
 
 def _imports(tree: ast.AST, module: str, is_package: bool) -> Iterator[str]:

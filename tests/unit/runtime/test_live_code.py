@@ -166,6 +166,17 @@ def test_a_module_that_a_cell_uses_counts_by_its_source(cell, module):
 OWN = """
 from torch import nn
 
+SCALE: float = 1.0
+SIZES = (1, 2)
+KINDS, counted = [], 0
+
+def count():
+    global counted
+    counted += 1
+
+count()
+KINDS.append(count)
+
 def act(x):
     return x
 
@@ -195,6 +206,18 @@ def test_what_a_session_puts_in_the_place_of_code_counts_until_it_is_put_back(ce
             )
             digests.append(made_with(node)["code"])
     assert len({str(one) for one in (before, *digests)}) == 4
+    assert made_with(node)["code"] == before
+
+
+@pytest.mark.parametrize(("name", "new"), [("SCALE", 0.5), ("SCALE", 1), ("SIZES", (1, 3)), ("SIZES", None)])
+def test_a_constant_that_was_replaced_counts_until_it_is_put_back(module, monkeypatch, name, new):
+    own = module("with_constants", OWN)
+    node = {"net": {"_target_": "with_constants.Net"}}
+    before = made_with(node)["code"]
+    assert "__main__ in memory" not in before
+    with monkeypatch.context() as patch:
+        patch.setattr(own, name, new)
+        assert made_with(node)["code"] != before
     assert made_with(node)["code"] == before
 
 
