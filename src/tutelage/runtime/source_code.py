@@ -144,7 +144,7 @@ def _is_ours(module: str) -> bool:
 
 @dataclass(frozen=True)
 class _Source:
-    """What the source of a module says.
+    """The source of a module, as far as it is needed.
 
     Attributes:
         digest: of it.
