@@ -183,14 +183,19 @@ def test_a_training_without_a_step_or_without_validation_is_refused(trained):
         trained(best=False)
 
 
-def test_the_networks_beside_a_student_are_saved_and_measured_as_it_is(tmp_path, monkeypatch):
+@pytest.mark.parametrize("average", [None, "average"])
+@pytest.mark.parametrize("teaching", [{}, {"teacher": "theirs"}])
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_student_and_the_networks_beside_it_are_saved_and_measured(tmp_path, monkeypatch, average, teaching, keeps):
     saved, finished = {}, {}
+    monkeypatch.setattr(fit, "deployed", lambda net: net)
     monkeypatch.setattr(fit, "save_network", lambda net, path, about: saved.update({str(path): (net, about)}))
     monkeypatch.setattr(fit, "finish", lambda net, folder, *more: finished.update({str(folder): (net, *more)}))
     learner = SimpleNamespace(
         trained_beside=lambda: {"peers/0": SimpleNamespace(net="peer")}, about={"seed": 1}, written="student",
-        about_beside=lambda folder: {"stage": folder}, average=None, teaching={},
-        task=SimpleNamespace(keeps_logits=True),
+        about_beside=lambda folder: {"stage": folder}, average=average, teaching=teaching,
+        task=SimpleNamespace(keeps_logits=keeps), student=SimpleNamespace(net=SimpleNamespace(net="raw")),
+        teacher_on_validation=lambda: "theirs",
     )  # fmt: skip
     monkeypatch.setattr(Recovery, "seconds", 2.5)
     trainer = SimpleNamespace(
@@ -202,10 +207,12 @@ def test_the_networks_beside_a_student_are_saved_and_measured_as_it_is(tmp_path,
     assert saved == {
         f"{tmp_path}/peers/0/last.safetensors": ("peer", {"stage": "peers/0", "epoch": 2}),
         f"{tmp_path}/last.safetensors": ("student", {"seed": 1, "epoch": 2}),
+        **({f"{tmp_path}/raw.safetensors": ("raw", {"seed": 1, "epoch": 2})} if average else {}),
     }
+    compared = "theirs" if teaching and not keeps else None  # stored logits are compared later
     assert finished == {
         f"{tmp_path}/peers/0": ("peer", "data", learner.task, "cpu", facts),
-        f"{tmp_path}": ("student", "data", learner.task, "cpu", {**facts, "gradient_norms": {}}, None),
+        f"{tmp_path}": ("student", "data", learner.task, "cpu", {**facts, "gradient_norms": {}}, compared),
     }
 
 

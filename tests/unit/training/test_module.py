@@ -1,12 +1,15 @@
 """What a learner logs, compares, tells files and hands to its optimizer, asked of it alone."""
 
 import inspect
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from tutelage.losses.base import Loss
+from tutelage.objective import Objective, Term
 from tutelage.training import module
 from tutelage.training.module import SupervisedModule
 
@@ -95,6 +98,31 @@ def test_files_of_a_network_beside_the_student_name_it_and_its_own_config():
     about = {"seed": 5, "stage": "peers/0"}
     assert SupervisedModule.about_beside(learner, "peers/0") == {**about, "network": {"width": 3}}
     assert SupervisedModule.about_beside(learner, "peers/1") == {**about, "stage": "peers/1"}  # the student's
+
+
+class Prepared(Loss):
+    def prepare(self, examples):
+        self.seen = [(own["teacher"].tolist(), own["teacher"].requires_grad) for n in (0, 3) for own in examples(n)]
+
+    def forward(self, student, teacher):
+        return (student - teacher).mean()
+
+
+def test_losses_that_prepare_themselves_are_given_what_teachers_say_of_an_epoch():
+    term = Term(Prepared(), {"student": "student.logits"}, {"teacher": "teacher.logits"})
+    plain = Term(nn.MSELoss(), {"input": "student.logits"}, {"target": "teacher.logits"})
+    weight = torch.ones((), requires_grad=True)
+    data = SimpleNamespace(
+        unaugmented_train_loader=lambda epoch: [{"input": torch.full((2,), epoch + number)} for number in (0.0, 0.5)]
+    )
+    learner = SimpleNamespace(
+        objective=Objective({"plain": plain, "own": term}), trainer=SimpleNamespace(datamodule=data), device="cpu",
+        transfer_batch_to_device=lambda batch, device, _: {name: value.to(device) for name, value in batch.items()},
+        sources=lambda: {"student": None, "teacher": lambda batch: {"logits": batch["input"] * weight}},
+    )  # fmt: skip
+    learner._targets = partial(SupervisedModule._targets, learner)
+    SupervisedModule._prepare(learner)
+    assert term.loss.seen == [([value] * 2, False) for value in (0.0, 0.5, 3.0, 3.5)]
 
 
 def test_shards_and_whole_parameters_are_groups_of_their_own(monkeypatch):
