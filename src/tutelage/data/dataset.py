@@ -11,7 +11,7 @@ from torch import Tensor
 from tutelage.data.chance import Chance, Transform, Transforms
 from tutelage.data.examples import Examples, divide
 from tutelage.data.fields import INPUT, LABEL, Fields
-from tutelage.data.found_labels import FoundLabels, class_names_of, labels_of, widths
+from tutelage.data.found_labels import FoundLabels, class_names_of, input_names_of, labels_of, widths
 from tutelage.data.labels import checked_labels, has_label, is_class, of_pixels
 from tutelage.data.module import Data
 from tutelage.data.parts import Part, as_part
@@ -121,6 +121,7 @@ class DatasetData(Data):
             unlabelled=bare, **common,
         )  # fmt: skip
         self.name = type(self.parts["train"].dataset).__name__
+        self.input_names = input_names_of(self.parts["train"].dataset)
         self.vocab_size = vocab_size or getattr(self.parts["train"].dataset, "vocab_size", None)
         self.test_size, self.repeat, self._given_shape = test_size, repeat, input_shape
         self._check_options(views, mean, std)

@@ -34,4 +34,4 @@ class Diabetes(DatasetData):
         inputs, labels = ((x - x[own].mean(0)) / x[own].std(0) for x in (inputs, labels))
         train, held = (TensorDataset(inputs[rows].float(), labels[rows].float()) for rows in (rest, test))
         super().__init__(train=train, test=held, val_size=val_size, split_seed=split_seed, **common)
-        self.name = type(self).__name__
+        self.name, self.input_names = type(self).__name__, list(found.feature_names)

@@ -1,4 +1,4 @@
-"""Finds the labels and class names of a user's dataset, without reading every sample if possible."""
+"""Finds the labels of a user's dataset, and names of classes and inputs, without reading every sample if possible."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -155,8 +155,7 @@ def _numbers(values: Any) -> Tensor | None:
 
 def class_names_of(dataset: Any, fields: Fields) -> list[str] | None:
     """Returns the dataset's ``classes``, ``class_names`` or those of a feature; None without any."""
-    while isinstance(dataset, Subset | Head):
-        dataset = dataset.dataset
+    dataset = _whole(dataset)
     place = (fields.places or {}).get("label")
     features = getattr(dataset, "features", None)
     if isinstance(features, dict):
@@ -169,10 +168,25 @@ def class_names_of(dataset: Any, fields: Fields) -> list[str] | None:
             if isinstance(key, str) and (found := names(key)):
                 return list(found)
     for attribute in ("classes", "class_names"):
-        found = getattr(dataset, attribute, None)
-        if isinstance(found, Sequence) and not isinstance(found, str) and found:
-            return [str(name) for name in found]
+        if found := _texts(getattr(dataset, attribute, None)):
+            return found
     return None
+
+
+def input_names_of(dataset: Any) -> list[str] | None:
+    """Returns the dataset's ``feature_names``, one for each number of an input; None without any."""
+    return _texts(getattr(_whole(dataset), "feature_names", None))
+
+
+def _whole(dataset: Any) -> Any:
+    while isinstance(dataset, Subset | Head):
+        dataset = dataset.dataset
+    return dataset
+
+
+def _texts(found: Any) -> list[str] | None:
+    listed = isinstance(found, Sequence) and not isinstance(found, str) and found
+    return [str(name) for name in found] if listed else None
 
 
 def widths(

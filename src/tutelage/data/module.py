@@ -65,6 +65,7 @@ class Data(L.LightningDataModule, ABC):
 
     name: str
     input_shape: tuple[int, ...]  # of one example's ``input``
+    input_names: list[str] | None = None  # of the numbers of an ``input`` [F], which a table may have in another order
     vocab_size: int | None = None  # of texts: the highest token id + 1
     tokenizer_digest: str | None = None  # of texts: a SHA-256 of what makes token ids of them
     listed: bool = True  # whether keys and labels of all training examples are known before the first is read
@@ -203,10 +204,13 @@ class Data(L.LightningDataModule, ABC):
         return self.splits["train"]
 
     @property
-    def named_classes(self) -> dict[str, list[str]]:
-        """Returns the names of classes or outputs for the header of a file, if they are not just numbers."""
+    def known_names(self) -> dict[str, list[str]]:
+        """Returns the names of outputs and inputs for the header of a file: those of outputs if not just numbers."""
         plain = self.class_names == [str(c) for c in range(self.num_outputs)]
-        return {} if plain else {"class_names": self.class_names}
+        found = {} if plain else {"class_names": self.class_names}
+        if self.input_names and tuple(self.input_shape) == (len(self.input_names),):
+            found["input_names"] = self.input_names
+        return found
 
     @property
     def absent(self) -> list[int]:

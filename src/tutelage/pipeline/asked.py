@@ -1,7 +1,5 @@
 """Batches of the inputs of `tutelage predict`: images of a folder, texts or numbers of a table."""
 
-import csv
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -17,16 +15,15 @@ from tutelage.data.examples import Examples, normalisation
 from tutelage.data.file_names import FileNames
 from tutelage.data.folder_scan import list_images
 from tutelage.data.image_folder import FilePixels
-from tutelage.data.parquet import rows_of
 from tutelage.data.pil_images import fitted
 from tutelage.data.text.encode import Encoder
-from tutelage.data.text.rows import Columns, lines_of, read
+from tutelage.data.text.rows import Columns, read
 from tutelage.data.text.tokenizer import Tokenizer
 from tutelage.data.text.tokens import TokenSet
-from tutelage.errors import TutelageError, nearest
+from tutelage.errors import TutelageError
+from tutelage.pipeline.tables import Chosen, rows
 from tutelage.types import Batch
 
-TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 PIXELS = {"unit": 1.0, "bytes": 255.0}  # how a table has pixels → the greatest value
 _ROUNDED = 1e-5  # that a pixel may be beyond the least and the greatest
 _SHOWN = 40  # characters of a value in a message
@@ -57,16 +54,17 @@ def texts(path: Path, text: str, pair: str | None, tokenizer: Tokenizer, max_len
     Raises:
         TutelageError: the file is missing, damaged or no table, or lacks a column; names the line.
     """
-    rows = read([path], Columns(text, pair, None), "utf-8")
-    tokens = Encoder(tokenizer, max_length)(rows)
-    found = TokenSet(Examples(tokens, torch.zeros(len(rows), dtype=torch.long)), torch.arange(len(rows)), tokenizer.pad)
+    found_rows = read([path], Columns(text, pair, None), "utf-8")
+    count = len(found_rows)
+    tokens = Encoder(tokenizer, max_length)(found_rows)
+    found = TokenSet(Examples(tokens, torch.zeros(count, dtype=torch.long)), torch.arange(count), tokenizer.pad)
 
     def batch(indices: Tensor) -> Batch:
         fields = found[0, indices]
         own = {name: fields[name] for name in ("input", "mask", "segment") if name in fields}
         return own | {f"student_{name}": x for name, x in own.items()}
 
-    return Asked("row", range(len(rows)), batch)
+    return Asked("row", range(count), batch)
 
 
 def images(folder: Path, about: Mapping[str, Any]) -> Asked:
@@ -88,76 +86,54 @@ def images(folder: Path, about: Mapping[str, Any]) -> Asked:
 def numbers(path: Path, columns: Sequence[str] | str | None, about: Mapping[str, Any], pixels: str = "unit") -> Asked:
     """Returns the rows of a table of numbers, or of encoded images in a column of a parquet file.
 
-    Numbers fill the network's input in the order of the columns. Those of an image that the network takes normalised
-    are its pixels: from 0 to 1 (``unit``), or from 0 to 255 (``bytes``).
+    Numbers fill the network's input in the order of ``columns``; else in that of training, where its data named their
+    columns; else in that of the first row, which a line in the log says. Those of an image that the network takes
+    normalised are its pixels: from 0 to 1 (``unit``), or whole numbers from 0 to 255 (``bytes``).
 
     Raises:
-        TutelageError: the file is missing, damaged or no table, a column is missing, there are too few or many for the
-            network, or a value is no finite number or no such pixel; names the row.
+        TutelageError: the file is missing, damaged or no table, a column is missing or unknown, there are too few or
+            many for the network, or a value is no finite number or no such pixel; names the row.
     """
     shape = tuple(about["input_shape"] or ())
-    found = []
-    named = [columns] if isinstance(columns, str) else columns
-    for number, row in enumerate(_rows(path)):
-        if not isinstance(row, Mapping):
-            raise TutelageError(f"{path}, row {number}: expected an object with a value for each column")
-        if None in row:  # of csv.DictReader: what is left over
-            raise TutelageError(f"{path}, row {number} has more values than the header has names")
-        chosen = [*row] if named is None else [str(name) for name in named]
-        for name in chosen:
-            if name not in row:
-                raise TutelageError(f"{path}, row {number}: no column {name!r}; {nearest(name, row)}")
-        values = [row[name] for name in chosen]
-        pictures = [one for one in values if isinstance(one, Image.Image)]
+    of_pixels = len(shape) == 3 and bool(about["mean"])
+    if pixels != "unit" and not of_pixels:
+        raise TutelageError(f"pixels={pixels}: the network takes no normalised images, and reads numbers as they are")
+    named = [columns] if isinstance(columns, str) else None if columns is None else [str(name) for name in columns]
+    chosen = Chosen(named, about.get("input_names"), path)
+    found, greatest = [], 0.0
+    for where, row in rows(path):
+        values = chosen.of(row, where)
+        pictures = [one for one in values.values() if isinstance(one, Image.Image)]
         if len(shape) == 3 and len(pictures) == 1:
-            found.append(_pixels(pictures[0], about, f"{path}, row {number}"))
-        else:
-            read = _floats(values, chosen, prod(shape), f"{path}, row {number}")
-            if len(shape) == 3 and about["mean"]:
-                read = _shares(read, chosen, pixels, f"{path}, row {number}")
-            found.append(read.reshape(shape))
+            found.append(_pixels(pictures[0], about, where))
+            continue
+        read = _floats(values, prod(shape), where)
+        if of_pixels:
+            greatest = max(greatest, read.max())
+            read = _shares(read, [*values], pixels, where)
+        found.append(read.reshape(shape))
     if not found:
         raise TutelageError(f"{path} holds no row")
+    if pixels == "bytes" and 0 < greatest <= 1:
+        raise TutelageError(f"{path}: no pixel is above 1; expected some, up to 255, with pixels=bytes: leave it out")
     stacked = torch.from_numpy(np.stack(found))
     return Asked("row", range(len(found)), lambda rows: {"input": _normalised(stacked[rows], about)})
 
 
-def _rows(path: Path) -> Iterator[Any]:
-    if not path.is_file():
-        raise TutelageError(f"input={path}: there is no such file or folder")
-    if path.suffix not in TABLES:
-        raise TutelageError(f"input={path}: expected a folder of images, or a file that ends in {', '.join(TABLES)}")
-    if path.suffix == ".parquet":
-        yield from rows_of(path)
-        return
-    lines = (line for _, line in lines_of(path, "utf-8"))
-    try:
-        if path.suffix == ".jsonl":
-            yield from (json.loads(line) for line in lines if line.strip())
-        else:
-            reader = csv.DictReader(lines, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
-            names = [*(reader.fieldnames or ())]
-            if twice := [name for name in names if names.count(name) > 1]:
-                raise TutelageError(f"input={path} has {names.count(twice[0])} columns {twice[0]!r}; expected one")
-            yield from reader
-    except (csv.Error, ValueError) as error:
-        raise TutelageError(f"input={path} can't be read as {path.suffix}: {error}") from error
-
-
-def _floats(values: Sequence[Any], names: Sequence[str], wanted: int, where: str) -> np.ndarray:
+def _floats(values: Mapping[str, Any], wanted: int, where: str) -> np.ndarray:
     if len(values) != wanted:
         raise TutelageError(
-            f"{where}: the network takes {wanted} numbers; found {len(values)} columns, {', '.join(names[:5])} …: "
+            f"{where}: the network takes {wanted} numbers; found {len(values)} columns, {', '.join([*values][:5])} …: "
             "columns=[…] names those that it reads, in order"
         )
-    for name, value in zip(names, values, strict=True):
+    for name, value in values.items():
         try:
             finite = bool(abs(float(value)) <= float(np.finfo(np.float32).max))
         except (TypeError, ValueError, OverflowError):
             finite = False
         if not finite:
             raise TutelageError(f"{where}: column {name!r} is {value!r:.{_SHOWN}}; expected a finite number")
-    return np.array([float(value) for value in values], np.float32)
+    return np.array([float(value) for value in values.values()], np.float32)
 
 
 def _shares(values: np.ndarray, names: Sequence[str], pixels: str, where: str) -> np.ndarray:
@@ -170,6 +146,11 @@ def _shares(values: np.ndarray, names: Sequence[str], pixels: str, where: str) -
         raise TutelageError(
             f"{where}: column {names[place]!r} is {values[place]:g}; the network takes images, whose pixels with "
             f"pixels={pixels} are from 0 to {greatest:g}{other}"
+        )
+    if pixels == "bytes" and (parts := np.flatnonzero(values % 1)).size:
+        raise TutelageError(
+            f"{where}: column {names[parts[0]]!r} is {values[parts[0]]:g}; with pixels=bytes pixels are whole numbers: "
+            "without it they are read from 0 to 1"
         )
     shares: np.ndarray = values / np.float32(greatest)
     return shares

@@ -23,7 +23,8 @@ def description(header: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         ``network`` and ``task``, their configs; ``class_names``, one for each output; ``input_shape``, ``mean`` and
         ``std`` of images, null of others, and ``resize``, their short side before the centre is taken; ``max_length``
-        of texts, and ``pair``, the column of their second ones, null of single texts.
+        of texts, and ``pair``, the column of their second ones, null of single texts; ``input_names`` of the columns of
+        a table of numbers, null where the data do not name them.
     """
     data: Mapping[str, Any] = header.get("data") or {}
     outputs = data.get("num_outputs") or data.get("num_classes") or 0
@@ -34,7 +35,7 @@ def description(header: Mapping[str, Any]) -> dict[str, Any]:
         "tutelage": version("tutelage"), "network": header.get("network"),
         "task": header.get("task") or {"_target_": task}, "class_names": [*names],
         **{key: data.get(key) for key in ("input_shape", "resize", "mean", "std", "max_length")},
-        "pair": data.get("pair") or (layout.columns.pair if layout else None),
+        "input_names": header.get("input_names"), "pair": data.get("pair") or (layout.columns.pair if layout else None),
     }  # fmt: skip
 
 

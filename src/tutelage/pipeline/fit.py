@@ -139,7 +139,7 @@ def _is_finished(folder: Path, epochs: int) -> bool:
 def _train(
     stage: DictConfig, name: str, folder: Path, tensorboard_dir: Path, data: Data, learner: SupervisedModule
 ) -> None:
-    learner.about |= data.named_classes
+    learner.about |= data.known_names
     trainer = factory.trainer(stage, name, folder, tensorboard_dir, len(data.train_dataloader()))
     facts: dict[str, Any] = {}
     if sharded := isinstance(trainer.strategy, Sharded):  # it can't be counted for shards

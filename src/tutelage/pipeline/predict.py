@@ -108,9 +108,19 @@ def _output(cfg: DictConfig) -> Path | None:
     output = Path(cfg.output)
     if output.suffix not in _WRITTEN:
         raise TutelageError(f"output={output}: expected a file that ends in {', '.join(_WRITTEN)}")
+    if _are_one(Path(cfg.input), output):
+        raise TutelageError(f"output={output} is the input: choose another name")
     if not is_missing(output) and not cfg.overwrite:
         raise TutelageError(f"output={output} exists: choose another name, or say overwrite=true")
     return output
+
+
+def _are_one(one: Path, other: Path) -> bool:
+    """Checks whether two paths are those of one file, also by a link or another spelling."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 def _network(path: Path, trusted: Any) -> _Asking:

@@ -223,7 +223,7 @@ def _given(teacher: TeacherPlan, file: str | None, root: Path, data: Data, since
 
     def evaluate(work: Path) -> None:
         if distributed.is_main():
-            header = {**factory.about(stage, "teacher"), **data.named_classes, "epoch": None}
+            header = {**factory.about(stage, "teacher"), **data.known_names, "epoch": None}
             for weights in WEIGHTS:
                 save_network(net, work / f"{weights}.safetensors", header)
             training = {"seconds": 0.0, "epochs": 0, "steps": 0}

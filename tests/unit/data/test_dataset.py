@@ -8,7 +8,7 @@ import pytest
 import torch
 from own_data import Dicts, Lengths, Listed, Noisy, Objects, Own, Pictures
 from PIL import Image
-from torch.utils.data import ConcatDataset, DataLoader, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset
 from torchvision.transforms import v2
 
 from tutelage.data.dataset import DatasetData
@@ -75,10 +75,20 @@ def test_further_fields_travel():
 
 def test_number_and_names_of_the_classes_are_the_dataset_s():
     assert data().class_names[:3] == ["zero", "one", "two"]
-    assert data().named_classes == {"class_names": list(Pictures.classes)}
+    assert data().known_names == {"class_names": list(Pictures.classes)}
     assert data(own_data.tensors(), test=own_data.tensors("test")).num_classes == 10
     assert data(class_names=list("abcdefghij")).class_names[0] == "a"
     assert data(Subset(Pictures(), range(300)), val_size=50).class_names[0] == "zero"
+
+
+def test_names_of_the_inputs_are_the_dataset_s_where_there_are_as_many():
+    names = ["age", "weight"]
+    for shape, known in (((2,), {"input_names": names}), ((3,), {}), ((1, 2), {})):
+        table = TensorDataset(torch.rand(20, *shape), torch.arange(20) % 2)
+        table.feature_names = names
+        made = data(Subset(table, range(20)), test=table, val_size=5, batch_size=5)
+        made.setup()
+        assert made.known_names == known
 
 
 def test_labels_come_from_a_column_only_where_samples_agree():

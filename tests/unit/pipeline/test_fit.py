@@ -150,7 +150,7 @@ def trained(tmp_path, monkeypatch):
             fit=lambda learner, **how: calls.append(("fit", how["ckpt_path"], how["weights_only"])),
         )  # fmt: skip
         learner = SimpleNamespace(about={"seed": 1}, sources=dict)
-        data = SimpleNamespace(named_classes={"classes": ["a"]}, train_dataloader=list)
+        data = SimpleNamespace(known_names={"classes": ["a"]}, train_dataloader=list)
         for module, what in ((fit.factory, "trainer"), (fit.loggers, "place"), (fit, "_state_to_go_on_from")):
             made = {"trainer": trainer, "place": None, "_state_to_go_on_from": "newest"}[what]
             monkeypatch.setattr(module, what, lambda *_, made=made: made)

@@ -1,8 +1,9 @@
-"""Predictions: pairs and single texts are told apart, an export's tokenizer gives segments, programs are named."""
+"""Predictions: pairs and single texts are told apart, names of columns are kept, an input is not written over."""
 
 import json
 
 import pytest
+from hydra.utils import instantiate
 from texts import glue, tsv
 
 import tutelage as tt
@@ -67,3 +68,34 @@ def test_a_program_of_torch_export_is_said_to_be_one(tmp_path, table):
     (file := tmp_path / "model.pt2").write_bytes(b"PK")
     with pytest.raises(TutelageError, match=r"model\.pt2 is a program of torch\.export, which PyTorch runs by itself"):
         tt.predict(file, table)
+
+
+def test_the_input_is_not_written_over_under_any_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (path := tmp_path / "a.csv").write_text("a\n1\n")
+    (tmp_path / "link.csv").symlink_to(path)
+    for other in (path, "link.csv", "../" + tmp_path.name + "/a.csv"):
+        with pytest.raises(TutelageError, match=r"output=.*\.csv is the input: choose another name"):
+            tt.predict("none.safetensors", path, other, overwrite=True)
+    assert path.read_text() == "a\n1\n"
+
+
+def test_a_table_in_another_order_than_in_training_is_answered_the_same(tmp_path, compose):
+    data = instantiate(compose("data=diabetes").data)
+    data.setup()
+    assert data.known_names["input_names"][:3] == ["age", "sex", "bmi"]
+    node = {"_target_": "torch.nn.Linear", "in_features": 10, "out_features": 1}
+    header = {
+        "network": {"_target_": f"{Tapped.__module__}.{Tapped.__name__}", "net": node, "reads": {"input": "input"}},
+        "data": {"input_shape": [10], "num_outputs": 1}, **data.known_names,
+        "task": {"_target_": "tutelage.tasks.regression.Regression"},
+    }  # fmt: skip
+    save_network(Tapped(instantiate(node)), file := tmp_path / "a.safetensors", header)
+    names = data.known_names["input_names"]
+    answers = []
+    for order in (names, names[::-1]):
+        values = {name: names.index(name) / 10 for name in order}
+        (tmp_path / "a.jsonl").write_text(json.dumps(values))
+        answers.append(tt.predict(file, tmp_path / "a.jsonl"))
+    assert len(answers[0]) == 2
+    assert answers[0] == answers[1]
