@@ -18,7 +18,8 @@ from tutelage.runtime.file_lists import WEIGHTS, hub_files, listed, listing_dige
 from tutelage.runtime.files import file_digest, recipe_digest
 from tutelage.runtime.json_files import read_json, write_json
 from tutelage.runtime.masking import WRITERS
-from tutelage.runtime.source_code import trace, version
+from tutelage.runtime.package_versions import version
+from tutelage.runtime.source_code import trace
 
 NAME = "identity.json"  # in a run's folder
 

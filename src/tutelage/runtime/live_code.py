@@ -7,9 +7,11 @@ its attributes and bases. Objects other than plain values, arrays and tensors co
 import dataclasses
 import hashlib
 import inspect
+import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial, singledispatchmethod
+from importlib.machinery import SourceFileLoader
 from types import CellType, CodeType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
@@ -54,14 +56,72 @@ def replaced(modules: Iterable[str], is_foreign: Callable[[str], bool]) -> dict[
     return found
 
 
-def other_values(module: str, constants: Mapping[str, Any]) -> dict[str, Any]:
+def edited(module: str, source: bytes, file: str) -> str:
+    """Returns a digest of a loaded module's functions if they are no longer those of its file; else an empty text.
+
+    Modules that a loader of its own has rewritten, as a checker of types does, are taken to be as their file says.
+    """
+    loaded = sys.modules[module]
+    if type(getattr(loaded, "__loader__", None)) is not SourceFileLoader:
+        return ""
+    in_memory = {_written(code) for code in _own_codes(module, os.path.basename(file))}
+    if in_memory <= {_written(code) for code in _codes(compile(source, file, "exec", dont_inherit=True))}:
+        return ""
+    return hashlib.sha256(repr(sorted(in_memory)).encode(errors="surrogatepass")).hexdigest()[:20]
+
+
+def _own_codes(module: str, file: str) -> Iterator[CodeType]:
+    """Yields the code of functions and methods of a loaded module that stand in its file."""
+    names = vars(sys.modules[module])
+    for value in [*names.values()]:
+        held = [*vars(value).values()] if isinstance(value, type) and value.__module__ == module else [value]
+        for function in (part for one in held for part in _parts(one) or (one,)):
+            if not isinstance(function, FunctionType) or function.__globals__ is not names:
+                continue
+            if os.path.basename(function.__code__.co_filename) == file:  # not what a decorator wrote
+                yield function.__code__
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    """Yields all code inside of a module's or function's."""
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield constant
+            yield from _codes(constant)
+
+
+def _written(code: CodeType) -> str:
+    """Returns code as text, wherever it stands in its file."""
+    constants = [
+        _written(one) if isinstance(one, CodeType) else sorted(map(repr, one)) if isinstance(one, frozenset) else one
+        for one in code.co_consts
+    ]
+    return repr((code.co_name, code.co_code, code.co_names, code.co_varnames, code.co_flags, constants))
+
+
+def other_values(module: str, constants: Mapping[tuple[str | int, ...], Any]) -> dict[str, Any]:
     """Returns those constants of a loaded module that have another value now than its source says, by dotted name."""
-    now = vars(sys.modules[module]) if module in sys.modules else constants
+    if module not in sys.modules:
+        return {}
+    now = {path: _at(sys.modules[module], path) for path in constants}
     return {
-        f"{module}.{name}": now.get(name)
-        for name, value in constants.items()
-        if type(now.get(name)) is not type(value) or now.get(name) != value
+        ".".join([module, *map(str, path)]): now[path]
+        for path, value in constants.items()
+        if type(now[path]) in (*_PLAIN, tuple) and repr(now[path]) != repr(value)
     }
+
+
+def _at(value: Any, path: tuple[str | int, ...]) -> Any:
+    """Returns what stands at a path of names and of places in a tuple; ``NotImplemented`` where nothing does."""
+    for part in path:
+        held = value if isinstance(value, tuple | dict) else getattr(value, "__dict__", {})
+        if part in ("__defaults__", "__kwdefaults__"):
+            value = getattr(_parts(value)[0] if _parts(value) else value, part, None)
+        elif isinstance(held, tuple):
+            value = held[part] if isinstance(part, int) and part < len(held) else NotImplemented
+        else:
+            value = held.get(part, NotImplemented)
+    return value
 
 
 def _owners(value: Any) -> list[str]:

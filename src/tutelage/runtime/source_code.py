@@ -11,12 +11,11 @@ import ast
 import hashlib
 import importlib.metadata
 import importlib.util
-import re
 import secrets
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -24,11 +23,11 @@ from typing import Any
 
 from tutelage.runtime import live_code
 from tutelage.runtime.live_code import MAIN
+from tutelage.runtime.package_versions import version
 
 _TRAINING = "tutelage.pipeline.fit"  # it imports everything that any training uses
 _INSTALLED = {"site-packages", "dist-packages"}
-# Distributions with another name than the package; searching for it takes half a second.
-_DISTRIBUTIONS = {"hydra": "hydra-core", "PIL": "pillow", "sklearn": "scikit-learn", "yaml": "PyYAML"}
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _IMPORTERS = ("import_module", "__import__")
 _SESSION = secrets.token_hex(8)  # stands for code that has no file: no later process finds what it made
 
@@ -149,30 +148,35 @@ class _Source:
     Attributes:
         digest: of it.
         imported: the names that it imports.
-        constants: those that it assigns once, to a number, a word or a tuple of them.
+        constants: path → number, word or tuple of them, of what it assigns once: its own names, those of its classes
+            and defaults of functions.
     """
 
     digest: str
     imported: frozenset[str] = frozenset()
-    constants: Mapping[str, Any] = field(default_factory=dict)
+    constants: Mapping[tuple[str | int, ...], Any] = field(default_factory=dict)
 
 
-_kept: dict[str, tuple[ModuleSpec, _Source]] = {}
+_kept: dict[str, tuple[Any, _Source]] = {}
 
 
 def _read(module: str, path: Path) -> _Source:
     """Reads the source of a module.
 
     Of a module that is loaded the first answer stays until it is loaded again: what runs is what was there then,
-    whatever an editor does to the file meanwhile.
+    whatever an editor does to the file meanwhile. If that was done before the first answer, nobody can tell the source
+    of what runs: it is that of this session alone.
     """
-    loaded = getattr(sys.modules.get(module), "__spec__", None)
-    if loaded is not None and module in _kept and _kept[module][0] is loaded:
+    loaded = sys.modules.get(module)
+    version = loaded if (spec := getattr(loaded, "__spec__", None)) is None else spec  # a script has none
+    if version is not None and module in _kept and _kept[module][0] is version:
         return _kept[module][1]
-    parsed = _parse(module, path)
-    if loaded is not None:
-        _kept[module] = loaded, parsed
-    return parsed
+    source = _parse(module, path)
+    if loaded is not None and path.is_file():
+        if path.suffix == ".py" and (live := live_code.edited(module, path.read_bytes(), str(path))):
+            source = replace(source, digest=f"{_SESSION}-{live}", constants={})
+        _kept[module] = version, source
+    return source
 
 
 def _parse(module: str, path: Path) -> _Source:
@@ -190,23 +194,44 @@ def _parse(module: str, path: Path) -> _Source:
     return _Source(hashlib.sha256(text.encode()).hexdigest()[:20], imported, constants)
 
 
-def _constants(tree: ast.Module) -> Iterator[tuple[str, Any]]:
-    stored = Counter(
-        node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    )
-    for node in tree.body:
-        match node:
+def _constants(tree: ast.Module) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    names = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    names += [
+        node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+    ]
+    names += [node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    stored = Counter(names)
+    for path, value in _assigned(tree, ()):
+        if stored[str(path[0])] <= 1 and stored[str(path[-1])] <= 1:
+            try:
+                found = ast.literal_eval(value)
+                hash(found)
+            except (ValueError, TypeError):
+                continue
+            yield path, found
+
+
+def _assigned(
+    node: ast.Module | ast.ClassDef, path: tuple[str | int, ...]
+) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    defined = Counter(one.name for one in node.body if isinstance(one, _DEFINITIONS))
+    for one in node.body:
+        if isinstance(one, _DEFINITIONS) and (defined[one.name] > 1 or one.decorator_list):
+            continue  # what a decorator makes of it is not known
+        match one:
             case (
                 ast.Assign(targets=[ast.Name(id=name)], value=value)
                 | ast.AnnAssign(target=ast.Name(id=name), value=value)
             ):
-                try:
-                    found = ast.literal_eval(value)  # type: ignore[arg-type]
-                    hash(found)
-                except (ValueError, TypeError):
-                    continue
-                if stored[name] == 1:
-                    yield name, found
+                yield (*path, name), value
+            case ast.ClassDef(name=name):
+                yield from _assigned(one, (*path, name))
+            case ast.FunctionDef(name=name, args=arguments):
+                yield from (((*path, name, "__defaults__", i), value) for i, value in enumerate(arguments.defaults))
+                yield from (
+                    ((*path, name, "__kwdefaults__", argument.arg), value)
+                    for argument, value in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+                )
 
 
 def _imports(tree: ast.AST, module: str, is_package: bool) -> Iterator[str]:
@@ -251,37 +276,3 @@ def _without_docstrings(tree: ast.AST) -> ast.AST:
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                 node.body = node.body[1:] or [ast.Pass()]
     return tree
-
-
-@cache
-def version(package: str) -> str | None:
-    """The version of an installed package; with the checksums of its files, where Tutelage does not depend on it.
-
-    None where it was not installed but put there.
-    """
-    name = _DISTRIBUTIONS.get(package, package)
-    try:
-        found = importlib.metadata.distribution(name)
-    except importlib.metadata.PackageNotFoundError:
-        if not (names := importlib.metadata.packages_distributions().get(package)):
-            return None
-        found = importlib.metadata.distribution(name := names[0])
-    if name == "tutelage" or _plain(name) in _needed():
-        return found.version
-    lines = [line for line in (found.read_text("RECORD") or "").splitlines() if ",sha256=" in line]
-    content = "\n".join(sorted(line for line in lines if ".dist-info/" not in line))
-    return f"{found.version} {hashlib.sha256(content.encode()).hexdigest()[:12]}"
-
-
-@cache
-def _needed() -> frozenset[str]:
-    """Tutelage's dependencies, those of its extras included."""
-    try:
-        lines = importlib.metadata.requires("tutelage") or []
-    except importlib.metadata.PackageNotFoundError:  # a checkout that was not installed
-        lines = []
-    return frozenset(_plain(re.split(r"[^\w.-]", line, maxsplit=1)[0]) for line in lines)
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,6 +1,8 @@
 """Code that a notebook or a script defines or replaces counts in recipes as it is now."""
 
+import importlib
 import sys
+import uuid
 from types import ModuleType
 
 import pytest
@@ -98,7 +100,8 @@ def module(monkeypatch, tmp_path):
     def write(name, text):
         (tmp_path / f"{name}.py").write_text(text)
         monkeypatch.delitem(sys.modules, name, raising=False)
-        found = __import__(name)
+        importlib.invalidate_caches()
+        found = importlib.import_module(name)
         monkeypatch.setitem(sys.modules, name, found)
         return found
 
@@ -164,6 +167,7 @@ def test_a_module_that_a_cell_uses_counts_by_its_source(cell, module):
 
 
 OWN = """
+import dataclasses, enum, functools
 from torch import nn
 
 SCALE: float = 1.0
@@ -181,12 +185,38 @@ def act(x):
     return x
 
 class Net(nn.Module):
+    power = 2
+    made_so_far = 0
+
+    def __init__(self, width=4, act=nn.ReLU, *, bias=True):
+        super().__init__()
+        Net.made_so_far += 1
+
     def forward(self, x):
         return act(x)
 
     @classmethod
     def made(cls):
         return cls()
+
+@functools.wraps(act)
+def wrapped(x, by=2):
+    return x
+
+class Kind(enum.IntEnum):
+    ONE = 1
+
+@dataclasses.dataclass
+class Sizes:
+    rows: int = 3
+
+def again(x=1):
+    return x
+
+def again(x=2):
+    return x
+
+Net()
 """
 
 
@@ -219,6 +249,42 @@ def test_a_constant_that_was_replaced_counts_until_it_is_put_back(module, monkey
         patch.setattr(own, name, new)
         assert made_with(node)["code"] != before
     assert made_with(node)["code"] == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("return act(x)", "return -act(x)"),
+        ("width=4", "width=8"),
+        ("bias=True", "bias=False"),
+        ("power = 2", "power = 3"),
+        ("SCALE: float = 1.0", "SCALE: float = 2.0"),
+        ("return cls()", "return cls(2)"),
+    ],
+)
+def test_an_edit_between_import_and_training_makes_nothing_that_a_later_process_finds(module, tmp_path, old, new):
+    name = f"edited_{uuid.uuid4().hex}"
+    assert old in OWN
+    module(name, OWN)
+    (tmp_path / f"{name}.py").write_text(OWN.replace(old, new))
+    node = {"net": {"_target_": f"{name}.Net"}}
+    ran = made_with(node)["code"]
+    assert made_with(node)["code"] == ran
+    module(name, OWN.replace(old, new))  # what another process runs
+    assert made_with(node)["code"] != ran
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("SCALE: float", "# a line\n\nSCALE: float"), ("def act(x):", "def act(x):  # one")]
+)
+def test_a_comment_that_is_added_after_the_import_changes_nothing(module, tmp_path, old, new):
+    name = f"commented_{uuid.uuid4().hex}"
+    module(name, OWN)
+    (tmp_path / f"{name}.py").write_text(OWN.replace(old, new))
+    node = {"net": {"_target_": f"{name}.Net"}}
+    ran = made_with(node)["code"]
+    module(name, OWN)
+    assert made_with(node)["code"] == ran
 
 
 def test_what_an_unrelated_module_replaces_counts_by_its_source(module, monkeypatch):
