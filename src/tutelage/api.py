@@ -3,15 +3,18 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from tutelage.config import resolvers
 from tutelage.config.composed import as_word, composed
 from tutelage.config.saved import network_of
+from tutelage.config.trust import own_packages
 from tutelage.errors import TutelageError
 from tutelage.evaluation.results import WEIGHTS
 from tutelage.pipeline.distill import run_job
@@ -71,6 +74,8 @@ def load(path: str | Path, trust: Iterable[str] = ()) -> nn.Module:
         >>> net.classes[:3]
         ['0', '1', '2']
     """
+    if not isinstance(path, str | PathLike):
+        raise TutelageError(f"load takes the path of a file of weights; found {path!r}")
     net, header = network_of(path, trust)
     data: Any = header.get("data") or {}
     known = {"about": header, "classes": header.get("class_names") or data.get("class_names"), "preprocess": None}
@@ -91,6 +96,7 @@ class Result:
         folder: the run's folder.
         metrics: the content of its ``metrics.json``: for ``teacher``, ``control`` and ``student``, of the ``last`` and
             the ``best`` weights, figures on ``val`` and ``test``.
+        trust: packages of your own that its config names, whose networks are loaded.
 
     Examples:
         >>> import tutelage as tt
@@ -105,11 +111,12 @@ class Result:
 
     folder: Path
     metrics: Mapping[str, Any]
+    trust: tuple[str, ...] = ()
 
     @property
     def student(self) -> nn.Module:
         """The student with its last weights (:func:`load`)."""
-        return load(self.folder / "checkpoints" / "last.safetensors")
+        return load(self.folder / "checkpoints" / "last.safetensors", self.trust)
 
     @property
     def gain(self) -> float | None:
@@ -226,7 +233,8 @@ def distill(*overrides: str, folder: str | Path | None = None, **values: Any) ->
     """
     words = [*overrides, *(f"{key}={as_word(value)}" for key, value in values.items())]
     with composed(words, folder) as (cfg, place):
-        return Result(place, run_job(cfg, words, place))
+        own = own_packages(OmegaConf.to_container(cfg.student))
+        return Result(place, run_job(cfg, words, place), own)
 
 
 def plan(*overrides: str, multirun: bool = False, **values: Any) -> Plan:
@@ -283,6 +291,8 @@ def compare(
         ...
         test accuracy in %; gain: distilled − alone, in points
     """
+    if isinstance(settings, str) or not isinstance(seeds, Iterable):
+        raise TutelageError('compare takes a list of settings and of seeds: compare(["loss=dkd"], seeds=range(2))')
     named, numbers = [[one] if isinstance(one, str) else list(one) for one in settings], list(seeds)
     if weights not in WEIGHTS:
         raise TutelageError(f"weights must be last or best; found {weights!r}")

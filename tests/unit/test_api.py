@@ -126,6 +126,52 @@ def test_a_comparison_is_in_the_figure_of_its_task(tmp_path):
     assert lines[2] == "test NLL, lower is better; gain: distilled − alone"
 
 
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: tt.distill(["loss=dkd"]), r"an override is a text.*\['loss=dkd'\]"),
+        (lambda: tt.distill({"loss": "dkd"}), "an override is a text"),
+        (lambda: tt.distill(None), "found None"),
+        (lambda: tt.plan(3), "found 3"),
+        (lambda: tt.budget(3, parameters=100), "found 3"),
+        (lambda: tt.compare("loss=dkd"), "a list of settings"),
+        (lambda: tt.compare(["loss=dkd"], seeds=2), "a list of settings and of seeds"),
+        (lambda: tt.load(None), "load takes the path"),
+        (lambda: tt.export(None), "checkpoint=None: expected the path of a file of weights"),
+        (lambda: tt.predict(None, "a.csv"), "checkpoint=None: expected the path of a file of weights"),
+    ],
+)
+def test_a_value_of_another_type_is_a_sentence(call, said):
+    with pytest.raises(tt.TutelageError, match=said):
+        call()
+
+
+@pytest.mark.slow
+def test_a_student_of_a_script_s_own_class_is_loaded(tmp_path):
+    script = """
+import sys
+import torch
+import tutelage as tt
+
+class Net(torch.nn.Sequential):
+    def __init__(self):
+        super().__init__(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+
+own = ["~student", "+student={_target_: tutelage.models.tapped.Tapped, net: {_target_: __main__.Net}}"]
+result = tt.distill(*own, "trainer.max_epochs=1", "logger=none", "callbacks.progress=null")
+print(type(result.student).__name__)
+try:
+    tt.load(result.folder / "checkpoints" / "last.safetensors")
+except tt.TutelageError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-"], input=script, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-2] == "Net"
+    assert "trust=[__main__]" in done.stdout.splitlines()[-1]
+
+
 @pytest.mark.parametrize(("arguments", "said"), [({"seeds": []}, "one seed"), ({"weights": "first"}, "last or best")])
 def test_compare_without_seeds_or_with_unknown_weights(arguments, said):
     with pytest.raises(tt.TutelageError, match=said):

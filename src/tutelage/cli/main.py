@@ -54,6 +54,9 @@ def main() -> None:
     """
     from tutelage.runtime.text import in_its_letters
 
+    for name in ("stdout", "stderr"):  # closed by the caller, as some daemons do
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process
     for stream in (sys.stdout, sys.stderr):
         in_its_letters(stream)
     logging.raiseExceptions = False  # else Python prints a traceback about the closed pipe

@@ -39,8 +39,7 @@ def composed(
     """
     if GlobalHydra.instance().is_initialized():
         raise TutelageError("this was called inside a Hydra application: use its command line, or another process")
-    if problem := repeated(words):
-        raise TutelageError(problem)
+    check_words(words)
     resolvers.register()
     compose_quickly()
     try:
@@ -65,6 +64,19 @@ def composed(
         raise TutelageError(explain(error)) from error
     finally:
         HydraConfig.instance().cfg = None
+
+
+def check_words(words: Sequence[Any]) -> None:
+    """Refuses overrides that are no texts, and a key that is given twice.
+
+    Raises:
+        TutelageError: names the override.
+    """
+    for word in words:
+        if not isinstance(word, str):
+            raise TutelageError(f'an override is a text, such as "loss=dkd"; found {word!r}: give several one by one')
+    if problem := repeated(words):
+        raise TutelageError(problem)
 
 
 def jobs_of_sweep(words: Sequence[str], verb: str = "distill") -> list[list[str]]:

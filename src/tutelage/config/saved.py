@@ -19,6 +19,20 @@ from tutelage.tasks.classification import Classification
 _REWRITES = "tutelage.data.text."
 
 
+def checkpoint_of(cfg: DictConfig) -> Path:
+    """Returns the path of the file of weights that ``checkpoint=`` names.
+
+    Raises:
+        TutelageError: it names none.
+    """
+    if not isinstance(cfg.checkpoint, str) or not cfg.checkpoint.strip():
+        raise TutelageError(
+            f"checkpoint={cfg.checkpoint}: expected the path of a file of weights, such as "
+            "outputs/mine/checkpoints/best.safetensors"
+        )
+    return Path(cfg.checkpoint)
+
+
 def network_of(path: str | Path, trusted: Iterable[str] = ()) -> tuple[nn.Module, dict[str, Any]]:
     """Returns the network with its weights, and the file's header.
 

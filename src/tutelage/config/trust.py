@@ -79,6 +79,15 @@ def vetted(config: Any, file: object, trusted: Iterable[str] = ()) -> dict[str, 
     return _copy(config, file, frozenset(map(_trustworthy, trusted)), 0)
 
 
+def own_packages(config: Any) -> tuple[str, ...]:
+    """Returns the packages of a config's ``_target_``s that a file may not name untrusted, in order."""
+    values = [*config.values()] if isinstance(config, dict) else config if isinstance(config, list) else []
+    inner = {name for value in values for name in own_packages(value)}
+    target = config.get("_target_") if isinstance(config, dict) else None
+    own = {str(target).partition(".")[0]} if target is not None else set()
+    return tuple(sorted(inner | {name for name in own if _never(name) is None}))
+
+
 def _copy(node: Any, file: object, trusted: frozenset[str], depth: int) -> Any:
     if depth > _DEEPEST:
         raise TutelageError(f"{file}: its config is nested more than {_DEEPEST} levels deep")
@@ -221,6 +230,6 @@ def _canonical(distribution: str) -> str:
 
 def _advice(package: str) -> str:
     """Returns a hint how to allow a package, if it is the user's own."""
-    if not package.isidentifier() or _never(package) is not None or find_spec(package) is None:
+    if not package.isidentifier() or _never(package) is not None or not (package in sys.modules or find_spec(package)):
         return ""
     return f"; if you trust who made the file: trust=[{package}] (for a report: --trust {package})"

@@ -54,7 +54,7 @@ def check(cfg: DictConfig, overrides: Iterable[str] = (), config: DictConfig | N
         if OmegaConf.select(cfg, key) is None:
             raise TutelageError(f"{key} is needed; found null")
     _check_values(cfg)
-    _check_needed(cfg.callbacks, "callbacks")
+    _check_callbacks(cfg.callbacks, "callbacks")
     stages = stages_of(cfg)
     # only now the merged arguments of `stages.<name>` can be compared with the group's _target_
     for name, stage in stages.items():
@@ -70,7 +70,7 @@ def _check_stage(cfg: DictConfig, stage: DictConfig, student: DictConfig, name: 
     _check_same_data(stage, student, name)
     check_mixed(stage, name)
     _check_ranks(stage.trainer, cfg.trainer, name)
-    _check_needed(stage.callbacks, f"stages.{name}.callbacks")
+    _check_callbacks(stage.callbacks, f"stages.{name}.callbacks")
     check_trainer(stage.trainer, "trainer" if stage.trainer == cfg.trainer else f"stages.{name}.trainer")
     if stage.scheduler.interval not in ("epoch", "step"):
         raise TutelageError(f"scheduler.interval must be epoch or step; found {stage.scheduler.interval!r}")
@@ -212,10 +212,14 @@ def _check_ranks(own: DictConfig, job: DictConfig, name: str) -> None:
             )
 
 
-def _check_needed(callbacks: DictConfig, path: str) -> None:
+def _check_callbacks(callbacks: DictConfig, path: str) -> None:
     for name in ("best", "recovery"):
         if callbacks.get(name) is None:
             raise TutelageError(f"{path}.{name} is needed: it writes the best weights and the states to resume from")
+    if callbacks.get("prune") is not None and callbacks.get("ema") is not None:
+        raise TutelageError(
+            f"{path}.prune: an average of weights ({path}.ema) does not keep zeros; leave out one of them"
+        )
 
 
 def _check_finite(node: Any, path: str) -> None:

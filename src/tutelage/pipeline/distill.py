@@ -8,6 +8,7 @@ weights.
 
 import logging
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ from tutelage.runtime import distributed, identity, manifest, slurm
 from tutelage.runtime.job import is_complete, job
 from tutelage.runtime.json_files import read_json, write_json
 from tutelage.runtime.messages import quiet
+from tutelage.runtime.status import terminal
 from tutelage.sources.base import Source
 from tutelage.tasks.figure_kinds import TaskFigures
 from tutelage.training import loggers
@@ -104,7 +106,7 @@ def _show(metrics: Mapping[str, Any], folder: Path) -> None:
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         Console(soft_wrap=True).print(Text(f"{folder.name}: {short_line(metrics)}"))
         return
-    Console().print(comparison(metrics))
+    terminal(sys.stdout).print(comparison(metrics))
     Console(soft_wrap=True).print(Text(str(folder), style="dim"))  # unwrapped, so that it can be copied
 
 

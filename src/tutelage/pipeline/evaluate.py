@@ -1,16 +1,16 @@
 """``tutelage evaluate``: measures a checkpoint, whose header describes its model and data."""
 
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.table import Table
 
-from tutelage.config.saved import data_of, network_of, task_of
+from tutelage.config.saved import checkpoint_of, data_of, network_of, task_of
 from tutelage.config.unknown_keys import refuse_unknown_keys
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
@@ -20,6 +20,7 @@ from tutelage.evaluation.table import MISSING
 from tutelage.pipeline.sweep import given
 from tutelage.runtime.job import job
 from tutelage.runtime.json_files import write_json
+from tutelage.runtime.status import terminal
 from tutelage.sources.live import Live
 from tutelage.tasks.base import Task
 from tutelage.tasks.figure_kinds import TaskFigures
@@ -45,13 +46,13 @@ def evaluate_job(cfg: DictConfig) -> float:
     with job(cfg, folder, given(HydraConfig.get())):
         document = evaluate(cfg)
         write_json(folder / "metrics.json", document)
-    Console().print(_table(document))
+    terminal(sys.stdout).print(_table(document))
     return document["figures"][TaskFigures.of(document).headline]
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """Returns the metrics of a checkpoint, and facts from its header."""
-    net, header = network_of(cfg.checkpoint, cfg.trust)
+    net, header = network_of(checkpoint_of(cfg), cfg.trust)
     data = data_of(header, cfg.data, cfg.checkpoint, cfg.trust)
     if not cfg.data and header.get("content") not in (None, data.fingerprint()):
         log.warning(

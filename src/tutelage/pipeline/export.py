@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from tutelage.checkpoints.weights import digest
-from tutelage.config.saved import data_of, network_of, task_of
+from tutelage.config.saved import checkpoint_of, data_of, network_of, task_of
 from tutelage.config.unknown_keys import refuse_unknown_keys
 from tutelage.config.validate import number
 from tutelage.data.module import Data
@@ -74,7 +74,7 @@ def export(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
             network; then the folder is as it was.
     """
     formats = _check(cfg)
-    checkpoint = Path(cfg.checkpoint)
+    checkpoint = checkpoint_of(cfg)
     net, header = network_of(checkpoint, cfg.trust)
     output = Path(cfg.output) if cfg.output is not None else _place(checkpoint)
     _check_output(output, digest(net), cfg.overwrite)

@@ -140,7 +140,7 @@ def split(words: Sequence[str]) -> tuple[list[str], list[list[str]], list[Range]
 
     Raises:
         TutelageError: the ends of an interval are in the wrong order, or not above 0 on a logarithmic scale; or the
-            seed is searched.
+            seed or the length of the training is searched.
     """
     fixed: list[str] = []
     several: list[list[str]] = []
@@ -151,6 +151,8 @@ def split(words: Sequence[str]) -> tuple[list[str], list[list[str]], list[Range]
                 "seed: a search has one seed; hydra.sweeper.fresh_seeds trains what it chose with others"
             )
         if one.is_interval_sweep():
+            if one.key_or_group in (LENGTH, "trainer.max_epochs"):
+                raise TutelageError(f"{one.key_or_group}: rungs set how long a trial trains; it can't be searched")
             ranges.append(_interval(one, word))
         elif one.is_sweep_override():
             several.append([f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()])

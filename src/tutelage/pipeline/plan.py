@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tutelage.config import factory
-from tutelage.config.composed import composed, jobs_of_sweep
+from tutelage.config.composed import check_words, composed, jobs_of_sweep
 from tutelage.config.plan import settled
 from tutelage.config.validate import check, check_resolves
 from tutelage.errors import TutelageError
@@ -75,6 +75,7 @@ def plan_jobs(words: Sequence[str], multirun: bool = False, verb: str = "distill
     Raises:
         TutelageError: the command would be refused; of a multirun's jobs each says so by itself.
     """
+    check_words(words)
     if not multirun:
         return Plan((_plan_job(list(words), verb),))
     constant = ",".join(f"'{key}'" for key in sweep.same(words))

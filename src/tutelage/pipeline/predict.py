@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from tutelage.config.saved import data_of, network_of, task_alone
+from tutelage.config.saved import checkpoint_of, data_of, network_of, task_alone
 from tutelage.config.unknown_keys import refuse_unknown_keys
 from tutelage.config.validate import number
 from tutelage.data.text.base import TextData
@@ -90,7 +90,7 @@ def predict(cfg: DictConfig) -> Table:
     number(cfg, "batch_size", 1, whole=True)
     if cfg.pixels not in PIXELS:
         raise TutelageError(f"pixels must be {' or '.join(PIXELS)}; found {cfg.pixels!r}")
-    asking = _network(Path(cfg.checkpoint), cfg.trust)
+    asking = _network(checkpoint_of(cfg), cfg.trust)
     if type(asking.task).columns is Task.columns:  # refuses, before an input is read in vain
         asking.task.columns(torch.empty(0), [])
     asked = _examples(cfg, asking)

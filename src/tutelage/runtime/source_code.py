@@ -89,7 +89,7 @@ def _has_source(name: str, packages: set[str]) -> bool:
     package = name.partition(".")[0]
     if package == "tutelage":
         return True
-    if package in sys.stdlib_module_names and package != MAIN:
+    if package in sys.stdlib_module_names:
         return False
     modules = locate(name)
     if not modules or any(_INSTALLED.isdisjoint(path.parts) for path in modules.values()):

@@ -152,8 +152,10 @@ def _cell(text: str) -> str:
 
 
 def terminal(stream: TextIO) -> Console:
-    """A console as wide as the terminal; in a file or a pipe wide enough."""
-    return Console(file=stream, width=None if stream.isatty() else 160)
+    """A console as wide as the terminal, but for one in which no table fits; in a file or a pipe wide enough."""
+    console = Console(file=stream)
+    console.width = max(console.width, 60) if stream.isatty() else 160
+    return console
 
 
 def _where(one: JobStatus) -> str:

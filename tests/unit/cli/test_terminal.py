@@ -29,6 +29,11 @@ def test_a_reader_that_has_gone_ends_it_without_a_traceback(tmp_path, words):
     assert "Exception" not in done.stderr
 
 
+def test_a_closed_output_is_no_reason_to_stop(tmp_path):
+    command = " ".join([*TUTELAGE, "--help", ">&-", "2>&-"])
+    assert subprocess.run(command, shell=True, cwd=tmp_path, env=environment()).returncode == 0
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_terminal_of_few_letters_gets_plain_ones(tmp_path, encoding):
     done = subprocess.run(

@@ -426,3 +426,8 @@ def test_the_rest_of_a_class_s_arguments_is_its_parent_s(compose):
 def test_a_negative_weight_is_told(compose, caplog):
     check(compose("loss.terms.soft.weight=-1"))
     assert "loss.terms.soft.weight=-1 is negative: training increases this loss" in caplog.text
+
+
+def test_what_the_callbacks_would_refuse_in_training_is_refused_before(compose):
+    with pytest.raises(TutelageError, match=r"callbacks\.prune: an average of weights .* does not keep zeros"):
+        check(compose("prune=magnitude", "callbacks=ema"))

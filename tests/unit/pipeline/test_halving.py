@@ -61,6 +61,7 @@ def test_around_a_value_s_own_and_nothing_where_it_is_off_or_missing():
 @pytest.mark.parametrize(
     ("word", "message"),
     [
+        ("trainer.max_epochs=int(interval(1,4))", "rungs set how long"),
         ("loss.alpha=interval(1,0)", "expected a lower and an upper end"),
         ("loss.alpha=tag(log,interval(0.0,1.0))", "above 0"),
         ("seed=range(0,3)", "seed: a search has one seed"),

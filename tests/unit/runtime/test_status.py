@@ -142,6 +142,14 @@ def test_a_folder_without_jobs_is_named(main):
     assert "no job in nowhere: there is no status.json below it" in answer.message
 
 
+@pytest.mark.parametrize(("columns", "width"), [("20", 60), ("100", 100)])
+def test_a_terminal_in_which_no_table_fits_gets_one_all_the_same(monkeypatch, columns, width):
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    monkeypatch.setenv("COLUMNS", columns)
+    assert terminal(stream).width == width
+
+
 def _shown(root):
     console = terminal(io.StringIO())
     console.print(table(list(jobs(root)), root))
