@@ -28,20 +28,19 @@ from tutelage.exporting.measure import AnswersOfFile, measured, paired_differenc
 from tutelage.exporting.subject import FromPixels, Subject, fields_of
 from tutelage.exporting.table import table
 from tutelage.pipeline.described import description, files_beside
+from tutelage.pipeline.export_folder import FIGURES, ExportFolder
 from tutelage.pipeline.sweep import given
 from tutelage.pipeline.timing import BATCHES, timed
 from tutelage.report.charts import NAMES
 from tutelage.report.runs import Run, read_run
-from tutelage.runtime import manifest
-from tutelage.runtime.files import is_missing, write_atomically
+from tutelage.runtime.files import write_atomically
 from tutelage.runtime.job import job
-from tutelage.runtime.json_files import read_json, write_json
+from tutelage.runtime.json_files import write_json
 from tutelage.tasks.base import Task
 from tutelage.types import Batch
 
 log = logging.getLogger(__name__)
 
-FIGURES = "export.json"
 _KEYS = (
     "checkpoint", "format", "output", "overwrite", "preprocess", "calibration", "teacher", "split", "threads", "data",
     "trust", "paths.outputs",
@@ -77,7 +76,7 @@ def export(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
     checkpoint = checkpoint_of(cfg)
     net, header = network_of(checkpoint, cfg.trust)
     output = Path(cfg.output) if cfg.output is not None else _place(checkpoint)
-    _check_output(output, digest(net), cfg.overwrite)
+    place = ExportFolder(output, digest(net), cfg.overwrite)
     data = data_of(header, cfg.data, checkpoint, cfg.trust)
     task = task_of(header, data, checkpoint, cfg.trust)
     subject = _subject(cfg, net, header, data)
@@ -88,12 +87,13 @@ def export(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
             one.write(subject, work, lambda: _calibration(data, cfg.calibration))
         beside = files_beside(header, data, [*subject.example])
         document = _Measuring(cfg, subject, data, task, checkpoint).document(formats, work)
+        document["formats"] = place.formats(document)
         write_json(work / FIGURES, document)
         run = _run_of(checkpoint)
         page = card(document, run.metrics if run else {}, run.provenance if run else {}, [*beside], NAMES)
         for name, content in {**beside, "README.md": page}.items():
             write_atomically(work / name, content.encode())
-        _publish(work, output)
+        place.publish(work)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return output, document
@@ -116,25 +116,6 @@ def _place(checkpoint: Path) -> Path:
     return (above.parent if above.name == "checkpoints" else above) / "export" / checkpoint.stem
 
 
-def _check_output(output: Path, weights: str, overwrite: bool) -> None:
-    """Refuses a place that holds something else than an earlier export of the same weights."""
-    if is_missing(output) or (overwrite and output.is_dir()):
-        return
-    if not output.is_dir():
-        raise TutelageError(f"output={output} is a file; expected a folder, or none")
-    if not any(output.iterdir()):
-        return
-    try:
-        same = manifest.read(output) and read_json(output / FIGURES).get("weights") == weights
-    except TutelageError:
-        same = False
-    if not same:
-        raise TutelageError(
-            f"output={output} holds something else than an export of this network: choose another folder, or say "
-            "overwrite=true"
-        )
-
-
 def _subject(cfg: DictConfig, net: nn.Module, header: Mapping[str, Any], data: Data) -> Subject:
     about, sample = description(header), data.sample(2)
     pixels = None
@@ -155,16 +136,6 @@ def _calibration(data: Data, count: int) -> list[Batch]:
     dataset: Any = data.whole("train").dataset
     rows = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:count]
     return [dataset[0, some] for some in data.short_first(dataset, rows).split(_AT_ONCE)]
-
-
-def _publish(work: Path, output: Path) -> None:
-    """Moves finished files to their place; what else is there stays, and is none of the manifest's."""
-    names = sorted(path.name for path in work.iterdir() if path.is_file())
-    output.mkdir(parents=True, exist_ok=True)
-    (output / manifest.NAME).unlink(missing_ok=True)
-    for name in names:
-        os.replace(work / name, output / name)
-    manifest.write(output, names)
 
 
 def _run_of(checkpoint: Path) -> Run | None:
