@@ -120,14 +120,19 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
             raise TutelageError(f"no folder {str(folder)!r}")
         found |= dict.fromkeys(_below(folder.resolve()))
     if not found:
-        raise TutelageError(f"no run in {', '.join(map(str, folders))}")
+        links = sum(path.is_symlink() for folder in folders for path in folder.iterdir())
+        said = (
+            f"; a link is followed to a run's own folder alone, and none of the {links} there is one" if links else ""
+        )
+        raise TutelageError(f"no run in {', '.join(map(str, folders))}{said}")
     documents = Documents()
     return [read_run(folder, documents) for folder in found]
 
 
 def _below(folder: Path) -> Iterator[Path]:
+    """Yields the folders of runs in or below one; a link is followed to a run's own folder alone: never in circles."""
     try:
-        inside = [entry.name for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+        inside = [entry.name for entry in os.scandir(folder) if entry.is_symlink() or entry.is_dir()]
         is_run = os.path.lexists(folder / "status.json") or (folder / ".hydra" / "overrides.yaml").is_file()
     except OSError:  # it may be a run, which is then listed with its problem
         inside, is_run = [], True
@@ -135,8 +140,13 @@ def _below(folder: Path) -> Iterator[Path]:
         yield folder
         return
     for name in sorted(inside, key=_natural):
-        if name not in _INSIDE and not name.startswith("."):
-            yield from _below(folder / name)
+        place = folder / name
+        if name in _INSIDE or name.startswith("."):
+            continue
+        if not place.is_symlink():
+            yield from _below(place)
+        elif os.path.isfile(place / "status.json"):
+            yield place.resolve()
 
 
 def _natural(name: str) -> tuple[int, str]:

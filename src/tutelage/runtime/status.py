@@ -113,10 +113,21 @@ def _process_exists(pid: int) -> bool:
 
 
 def jobs(folder: Path) -> Iterator[JobStatus]:
-    """Returns all jobs in ``folder`` or below it, by name; an unreadable folder counts as one."""
+    """Returns all jobs in ``folder`` or below it, by name; an unreadable folder counts as one.
+
+    A link to a job's folder counts where it is not below ``folder`` anyway; other links are not followed.
+    """
     unread: list[OSError] = []
-    walk = os.walk(folder, onerror=unread.append)
-    found = {Path(place) for place, folders, files in walk if "status.json" in (*folders, *files)}
+    found: set[Path] = set()
+    links: dict[Path, Path] = {}  # where a job's folder is → a link to it
+    for place, folders, files in os.walk(folder, onerror=unread.append):
+        if "status.json" in (*folders, *files):
+            found.add(Path(place))
+        for path in (Path(place, name) for name in sorted(folders)):
+            if path.is_symlink() and os.path.isfile(path / "status.json"):
+                links.setdefault(path.resolve(), path)
+    real = {path.resolve() for path in found} if links else set()
+    found |= {path for place, path in links.items() if place not in real}
     made = [JobStatus.read(path) for path in found]
     for error in unread:
         path = Path(error.filename)

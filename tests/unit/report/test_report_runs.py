@@ -25,6 +25,19 @@ def test_a_run_is_read_wherever_above_it_one_looks(tmp_path):
     assert run.overrides["loss.alpha"] == "0.9"
 
 
+def test_links_to_runs_are_followed_and_others_are_counted(tmp_path):
+    folder = made_runs.run(tmp_path / "sweep", seed=3)
+    (root := tmp_path / "links").mkdir()
+    for name, place in (("above", folder.parent), ("loop", "."), ("itself", "itself"), ("nowhere", "nothing")):
+        (root / name).symlink_to(place)
+    with pytest.raises(TutelageError, match=r"no run in .*links; a link is followed .* none of the 4 there is one"):
+        read_runs([root])
+    for name in ("a", "b"):
+        (root / name).symlink_to(folder)
+    assert [(run.folder, run.problem) for run in read_runs([root])] == [(folder, None)]
+    assert len(read_runs([tmp_path])) == 1
+
+
 def test_artifacts_are_found_after_a_move(tmp_path):
     folder = made_runs.run(tmp_path / "here", seed=0)
     (tmp_path / "here").rename(tmp_path / "there")

@@ -118,6 +118,17 @@ def test_an_evaluation_has_no_student(tmp_path):
     assert (one.state, one.best) == ("COMPLETE", None)
 
 
+def test_a_link_to_a_job_counts_once_and_none_is_followed_in_circles(tmp_path):
+    job = write(tmp_path / "elsewhere/a", "COMPLETE")
+    (root := tmp_path / "links").mkdir()
+    (root / "b").symlink_to(job)
+    (root / "c").symlink_to(job)
+    for name, place in (("loop", "."), ("itself", "itself"), ("nowhere", "nothing"), ("above", job.parent)):
+        (root / name).symlink_to(place)
+    assert [one.folder for one in jobs(root)] == [root / "b"]
+    assert [one.folder for one in jobs(tmp_path)] == [job]
+
+
 def test_the_command_shows_all_jobs_and_counts_them(main, tmp_path, gone):
     write(tmp_path / "s/seed=0", "COMPLETE")
     write(tmp_path / "s/seed=1", "RUNNING")
