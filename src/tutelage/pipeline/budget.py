@@ -27,7 +27,7 @@ from tutelage.models.tapped import Tapped, run
 from tutelage.pipeline.candidates import Candidate, candidates, commands
 from tutelage.pipeline.sweep import given
 from tutelage.pipeline.timing import median_latency
-from tutelage.runtime.job import job
+from tutelage.runtime.job import short_job
 from tutelage.runtime.json_files import write_json
 from tutelage.runtime.text import as_text, in_a_line
 
@@ -122,7 +122,7 @@ def budget_job(cfg: DictConfig) -> None:
     """Lists students that meet the targets; prints them and the commands, and writes ``budget.json``."""
     hydra = HydraConfig.get()
     folder, words = Path(hydra.runtime.output_dir), given(hydra)
-    with job(cfg, folder, words):
+    with short_job(cfg, folder, words):
         found = budget(cfg, words, folder)
         write_json(folder / FIGURES, found.document())
     Console(soft_wrap=True).print(found.table())

@@ -18,7 +18,7 @@ from tutelage.evaluation.cost import multiply_adds, parameters
 from tutelage.evaluation.predictions import Stored, measure
 from tutelage.evaluation.table import MISSING
 from tutelage.pipeline.sweep import given
-from tutelage.runtime.job import job
+from tutelage.runtime.job import short_job
 from tutelage.runtime.json_files import write_json
 from tutelage.runtime.status import terminal
 from tutelage.sources.live import Live
@@ -33,6 +33,16 @@ _KEYS = ("checkpoint", "teacher", "split", "data", "device", "trust", "paths.out
 
 def evaluate_job(cfg: DictConfig) -> float:
     """Measures ``checkpoint`` on ``split``; prints the metrics and writes ``metrics.json``."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    with short_job(cfg, folder, given(HydraConfig.get())):
+        _check(cfg)
+        document = evaluate(cfg)
+        write_json(folder / "metrics.json", document)
+    terminal(sys.stdout).print(_table(document))
+    return document["figures"][TaskFigures.of(document).headline]
+
+
+def _check(cfg: DictConfig) -> None:
     refuse_unknown_keys(cfg, _KEYS)
     if OmegaConf.is_missing(cfg, "checkpoint"):
         raise TutelageError("checkpoint=… is needed: a file that `tutelage distill` wrote, such as …/last.safetensors")
@@ -42,12 +52,6 @@ def evaluate_job(cfg: DictConfig) -> float:
         torch.device(cfg.device)
     except RuntimeError as error:
         raise TutelageError(f"device={cfg.device}: {str(error).splitlines()[0]}") from error
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    with job(cfg, folder, given(HydraConfig.get())):
-        document = evaluate(cfg)
-        write_json(folder / "metrics.json", document)
-    terminal(sys.stdout).print(_table(document))
-    return document["figures"][TaskFigures.of(document).headline]
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:

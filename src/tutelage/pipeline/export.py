@@ -34,7 +34,7 @@ from tutelage.pipeline.timing import BATCHES, timed
 from tutelage.report.charts import NAMES
 from tutelage.report.runs import Run, read_run
 from tutelage.runtime.files import write_atomically
-from tutelage.runtime.job import job
+from tutelage.runtime.job import short_job
 from tutelage.runtime.json_files import write_json
 from tutelage.tasks.base import Task
 from tutelage.types import Batch
@@ -50,9 +50,9 @@ _AT_ONCE = 32  # calibration examples
 
 def export_job(cfg: DictConfig) -> Path:
     """Exports ``checkpoint``; prints a table of the files and what they measure, and returns their folder."""
-    refuse_unknown_keys(cfg, _KEYS)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    with job(cfg, folder, given(HydraConfig.get())):
+    with short_job(cfg, folder, given(HydraConfig.get())):
+        refuse_unknown_keys(cfg, _KEYS)
         output, document = export(cfg)
     Console(soft_wrap=True).print(table(document))
     print(output)

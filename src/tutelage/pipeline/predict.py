@@ -31,7 +31,7 @@ from tutelage.pipeline.described import TOKENIZER, description
 from tutelage.pipeline.sweep import given
 from tutelage.runtime import manifest
 from tutelage.runtime.files import is_missing, write_atomically
-from tutelage.runtime.job import job
+from tutelage.runtime.job import short_job
 from tutelage.tasks.base import Task
 
 Table = dict[str, list[Any]]
@@ -64,9 +64,9 @@ class _Asking:
 
 def predict_job(cfg: DictConfig) -> None:
     """Answers ``input`` and writes ``output``; prints how many rows that are."""
-    refuse_unknown_keys(cfg, _KEYS)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    with job(cfg, folder, given(HydraConfig.get())):
+    with short_job(cfg, folder, given(HydraConfig.get())):
+        refuse_unknown_keys(cfg, _KEYS)
         table = predict(cfg)
     print(f"{len(next(iter(table.values()))):,} rows: {cfg.output}")
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import shutil
 import signal
 import socket
 import threading
@@ -72,6 +73,31 @@ def job(cfg: DictConfig, folder: Path, overrides: list[str], extends: Extends = 
             (folder / manifest.NAME).unlink(missing_ok=True)
             yield
             manifest.write(folder, _KEPT)
+
+
+@contextmanager
+def short_job(cfg: DictConfig, folder: Path, overrides: list[str]) -> Iterator[None]:
+    """Context manager of a :func:`job` that trains nothing: bad input leaves no folder, where there was none.
+
+    Folders of a multirun stay, for its table of failures.
+    """
+    new = _is_new(folder)
+    try:
+        with job(cfg, folder, overrides):
+            yield
+    except TutelageError:
+        if new:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _is_new(folder: Path) -> bool:
+    """Checks whether a single job's folder holds only what Hydra has written, and nobody works in it."""
+    if not HydraConfig.initialized() or Path.cwd().is_relative_to(folder):
+        return False
+    hydra = HydraConfig.get()
+    written = {hydra.output_subdir, f"{hydra.job.name}.log"}
+    return hydra.mode == RunMode.RUN and {path.name for path in folder.iterdir()} <= written
 
 
 @contextmanager

@@ -99,3 +99,16 @@ def test_a_table_in_another_order_than_in_training_is_answered_the_same(tmp_path
         answers.append(tt.predict(file, tmp_path / "a.jsonl"))
     assert len(answers[0]) == 2
     assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("words", ["predict checkpoint=none input=a.csv output=a.csv", "export", "evaluate", "budget"])
+def test_bad_input_leaves_no_folder_but_one_s_own(main, tmp_path, words):
+    answer = main(*words.split())
+    assert answer.code == 1
+    assert "Traceback" not in answer.message
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").touch()
+    assert main(*words.split(), "hydra.run.dir=mine").code == 1
+    assert (tmp_path / "mine/notes.txt").is_file()
+    assert json.loads((tmp_path / "mine/status.json").read_text())["state"] == "FAILED"
