@@ -208,8 +208,9 @@ class Data(L.LightningDataModule, ABC):
         """Returns the names of outputs and inputs for the header of a file: those of outputs if not just numbers."""
         plain = self.class_names == [str(c) for c in range(self.num_outputs)]
         found = {} if plain else {"class_names": self.class_names}
-        if self.input_names and tuple(self.input_shape) == (len(self.input_names),):
-            found["input_names"] = self.input_names
+        names = self.input_names or []
+        if names and len(set(names)) == len(names) and tuple(self.input_shape) == (len(names),):
+            found["input_names"] = names
         return found
 
     @property

@@ -52,10 +52,12 @@ def _objects(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"it has {twice[0]!r} {names.count(twice[0])} times; expected it once")
-    return dict(pairs)
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"it has {twice!r} {names.count(twice)} times; expected it once")
+    return found
 
 
 def _separated(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -118,9 +120,10 @@ class Chosen:
         for name in self.names:
             if name not in row:
                 raise TutelageError(f"{where}: no column {name!r}; {nearest(name, row)}")
-        if self.whole and (more := [name for name in row if name not in self.names]):
+        if self.whole and len(row) > len(self.names):
+            more = next(name for name in row if name not in self.names)
             raise TutelageError(
-                f"{where}: column {more[0]!r} is none of those that the network reads, {_listed(self.names)}: "
+                f"{where}: column {more!r} is none of those that the network reads, {_listed(self.names)}: "
                 "columns=[…] names those to read, in order"
             )
         return {name: row[name] for name in self.names}
