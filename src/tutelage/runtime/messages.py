@@ -4,6 +4,7 @@ import logging
 import warnings
 from typing import Any, TextIO
 
+ONCE = {"once": True}  # extra of a warning that each stage of a job would repeat
 _seen: set[tuple[type[Warning], str]] = set()
 _show = warnings.showwarning
 
@@ -34,7 +35,7 @@ def _show_once(
 
 
 class OfLibrariesOnce(logging.Filter):
-    """Lets each warning of a library pass once; all of Tutelage's own pass."""
+    """Lets each warning of a library pass once; of Tutelage's own those that say so (``extra=ONCE``)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +43,8 @@ class OfLibrariesOnce(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Checks whether the record is shown."""
-        if record.name.partition(".")[0] == "tutelage" or record.levelno < logging.WARNING:
+        may_repeat = record.name.partition(".")[0] == "tutelage" or record.levelno < logging.WARNING
+        if may_repeat and not getattr(record, "once", False):
             return True
         key = record.name, record.getMessage()
         if key in self._shown:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from tutelage.errors import TutelageError
+from tutelage.runtime.messages import ONCE
 from tutelage.types import Batch, Signals
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ def warn_of_answers(answer: Callable[[Batch], Signals], batch: Batch, first: Ten
         log.warning(
             "the student's answers in eval mode are random: the same examples twice differ by %.2g, with logits up to "
             "%.2g; its figures are those of one draw",
-            difference, largest,
+            difference, largest, extra=ONCE,
         )  # fmt: skip
         return
     count = len(batch["input"])
@@ -66,5 +67,5 @@ def warn_of_answers(answer: Callable[[Batch], Signals], batch: Batch, first: Ten
         log.warning(
             "the student's answer to an example depends on the others of its batch: %d of %d examples alone differ by "
             "%.2g, with logits up to %.2g; its figures hold for this data.eval_batch_size and order of examples",
-            half, count, difference, largest,
+            half, count, difference, largest, extra=ONCE,
         )  # fmt: skip
