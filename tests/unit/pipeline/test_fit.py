@@ -7,16 +7,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from tutelage.checkpoints.weights import save_network
 from tutelage.config import factory
 from tutelage.errors import TutelageError
-from tutelage.evaluation.cost import multiply_adds
-from tutelage.evaluation.predictions import predict
-from tutelage.evaluation.results import WEIGHTS, Trained
 from tutelage.pipeline import fit
 from tutelage.runtime import distributed, manifest
 from tutelage.training.callbacks.best import BestLostError
-from tutelage.training.callbacks.recovery import Recovery
 
 
 def test_what_a_stage_lays_over_a_group_replaces_by_name_and_leaves_the_rest(compose):
@@ -183,39 +178,6 @@ def test_a_training_without_a_step_or_without_validation_is_refused(trained):
         trained(best=False)
 
 
-@pytest.mark.parametrize("average", [None, "average"])
-@pytest.mark.parametrize("teaching", [{}, {"teacher": "theirs"}])
-@pytest.mark.parametrize("keeps", [True, False])
-def test_a_student_and_the_networks_beside_it_are_saved_and_measured(tmp_path, monkeypatch, average, teaching, keeps):
-    saved, finished = {}, {}
-    monkeypatch.setattr(fit, "deployed", lambda net: net)
-    monkeypatch.setattr(fit, "save_network", lambda net, path, about: saved.update({str(path): (net, about)}))
-    monkeypatch.setattr(fit, "finish", lambda net, folder, *more: finished.update({str(folder): (net, *more)}))
-    learner = SimpleNamespace(
-        trained_beside=lambda: {"peers/0": SimpleNamespace(net="peer")}, about={"seed": 1}, written="student",
-        about_beside=lambda folder: {"stage": folder}, average=average, teaching=teaching,
-        task=SimpleNamespace(keeps_logits=keeps), student=SimpleNamespace(net=SimpleNamespace(net="raw")),
-        teacher_on_validation=lambda: "theirs",
-    )  # fmt: skip
-    monkeypatch.setattr(Recovery, "seconds", 2.5)
-    trainer = SimpleNamespace(
-        callbacks=[Recovery()], current_epoch=3, max_epochs=4, global_step=9,
-        strategy=SimpleNamespace(root_device="cpu"),
-    )  # fmt: skip
-    fit._finish(learner, trainer, tmp_path, "data", {"multiply_adds": 5})
-    facts = {"multiply_adds": 5, "seconds": 2.5, "epochs": 3, "max_epochs": 4, "steps": 9}
-    assert saved == {
-        f"{tmp_path}/peers/0/last.safetensors": ("peer", {"stage": "peers/0", "epoch": 2}),
-        f"{tmp_path}/last.safetensors": ("student", {"seed": 1, "epoch": 2}),
-        **({f"{tmp_path}/raw.safetensors": ("raw", {"seed": 1, "epoch": 2})} if average else {}),
-    }
-    compared = "theirs" if teaching and not keeps else None  # stored logits are compared later
-    assert finished == {
-        f"{tmp_path}/peers/0": ("peer", "data", learner.task, "cpu", facts),
-        f"{tmp_path}": ("student", "data", learner.task, "cpu", {**facts, "gradient_norms": {}}, compared),
-    }
-
-
 def test_the_stages_of_a_plan_are_tried_by_name_and_with_as_many_batches_as_are_known(monkeypatch):
     tried = []
     data = SimpleNamespace(train_dataloader=lambda: range(7), val_dataloader=lambda: range(3))
@@ -236,44 +198,6 @@ def test_the_stages_of_a_plan_are_tried_by_name_and_with_as_many_batches_as_are_
         ("student", 7), ("second", 7, 3), "second",
         ("control", 7), ("third", 7, 3), "third",
     ]  # fmt: skip
-
-
-def test_predictions_and_epochs_are_those_of_the_weights_that_they_are_said_to_be_of(compose, tmp_path, monkeypatch):
-    """The best epoch is the first of three here, and its weights answer otherwise than the last ones."""
-    stage = factory.stage_config(compose("model@student=mlp", "student.net.widths=[8]"), "control")
-    data, device = factory.data(stage), torch.device("cpu")
-    expected = {}
-    for seed, (weights, epoch) in enumerate({"last": 2, "best": 0}.items()):
-        net = factory.network(stage.student, seed).net
-        save_network(net, tmp_path / f"{weights}.safetensors", {"epoch": epoch})
-        expected[weights] = {split: predict(net, data.whole(split), device).logits for split in ("val", "test")}
-    net = factory.network(stage.student, 7).net
-    asked, labelled = [], data.labelled
-    monkeypatch.setattr(data, "labelled", lambda count: asked.append(count) or labelled(count))
-    fit.finish(net, tmp_path, data, factory.task(stage, data), device, {"seconds": 1.0, "epochs": 3, "steps": 9})
-    found = Trained.read(tmp_path, reused=False)
-    assert found.facts["epoch"] == {"last": 2, "best": 0}
-    assert found.facts["multiply_adds"] == multiply_adds(net, data.sample(1))
-    assert asked == [10_000]  # of the training examples
-    for weights in WEIGHTS:
-        for split, logits in expected[weights].items():
-            torch.testing.assert_close(found.predictions[weights, split].logits, logits, rtol=0, atol=0)
-    assert not torch.equal(expected["last"]["val"], expected["best"]["val"])
-
-
-def test_weights_that_are_both_last_and_best_are_measured_once(compose, tmp_path, monkeypatch):
-    stage = factory.stage_config(compose("model@student=mlp", "student.net.widths=[8]"), "control")
-    data, net, measured = factory.data(stage), factory.network(stage.student, 0).net, []
-    for weights in WEIGHTS:
-        save_network(net, tmp_path / f"{weights}.safetensors", {"epoch": 2})
-    measure = fit.measure
-    monkeypatch.setattr(fit, "measure", lambda *given: measured.append(1) or measure(*given))
-    fit.finish(net, tmp_path, data, factory.task(stage, data), torch.device("cpu"), {"steps": 9, "multiply_adds": 3})
-    assert len(measured) == 3  # validation, test and training examples
-    found = Trained.read(tmp_path, reused=False)
-    assert found.facts["multiply_adds"] == 3  # counted before, as of shards it can't be
-    for split in ("val", "test"):
-        assert torch.equal(found.predictions["last", split].logits, found.predictions["best", split].logits)
 
 
 @pytest.mark.parametrize(

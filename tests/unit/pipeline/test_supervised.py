@@ -48,3 +48,16 @@ def test_an_option_of_speed_is_in_the_recipe_where_it_is_on(compose, option):
     assert option not in supervised.recipe(stage, "control", data)
     stage[option] = {"compile": True, "graph": "auto"}[option]
     assert supervised.recipe(stage, "control", data)[option] == stage[option]
+
+
+def test_a_recipe_names_the_parts_and_teachers_that_it_is_asked_for(compose):
+    stage = factory.stage_config(compose(*TINY, "logger=none"), "control")
+    data = factory.data(stage)
+    whole = supervised.recipe(stage, "control", data, sources={})
+    assert {"seed", "network", "data", "task", "loss", "optimizer", "scheduler", "trainer", "callbacks"} < whole.keys()
+    assert whole["sources"] == {}
+    stage.graph = "auto"
+    part = supervised.recipe(stage, "control", data, ("seed", "network"))  # not of a training, so without its speed
+    assert part["network"] == whole["network"]
+    assert not {"sources", "loss", "trainer", "graph"} & part.keys()
+    assert (part["stage"], part["content"]) == ("control", data.fingerprint())
