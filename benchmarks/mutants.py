@@ -47,7 +47,8 @@ def tests_of(file: Path) -> list[Path]:
     """Returns the files of tests that may notice a change of a module, its own first.
 
     These are the files that import it or the package that it is in, name it in a string, choose one of its yamls or
-    take what the whole package offers of it; where there is none, those of the modules that import it.
+    take what the whole package offers of it, or import a helper of the tests that does; where there is none, those of
+    the modules that import it.
     """
     offered = re.findall(rf'"(\w+)": "{_module(file)}"', (PACKAGE / "__init__.py").read_text())
     found = _naming(
@@ -67,7 +68,12 @@ def tests_of(file: Path) -> list[Path]:
 
 
 def _naming(patterns: Sequence[str]) -> set[Path]:
-    pattern = re.compile("|".join(patterns), re.MULTILINE)
+    helpers = [
+        path.stem
+        for path, text in _texts(ROOT / "tests" / "helpers", "*.py").items()
+        if patterns and re.search("|".join(patterns), text, re.MULTILINE)
+    ]
+    pattern = re.compile("|".join([*patterns, *(rf"^(from|import) {name}\b" for name in helpers)]), re.MULTILINE)
     return {path for path, text in _texts(ROOT / "tests", "test_*.py").items() if patterns and pattern.search(text)}
 
 
@@ -231,7 +237,7 @@ def main() -> int:
     parser.add_argument("--among", nargs="*", default=[""], help="parts of the paths of the files of tests to take")
     parser.add_argument("--slow", action="store_true", help="also the tests that are marked slow")
     parser.add_argument("--files", nargs="*", default=[""], help="parts of the paths of the files to take")
-    parser.add_argument("--seen", type=Path, help="folder that keeps what the tests call, for further draws")
+    parser.add_argument("--seen", type=Path, help="folder of what the tests call, for more draws of the same code")
     chosen = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     for name in ("torch", "torchvision", "lightning", "torchmetrics", "omegaconf", "sklearn.datasets"):

@@ -18,6 +18,8 @@ from tutelage.config.turns import check_turns, training_data
 from tutelage.config.validate import check
 from tutelage.errors import TutelageError
 from tutelage.models.generators import ImageGenerator
+from tutelage.objective import Objective, Term
+from tutelage.sources.peers import Peers
 from tutelage.training.alternating import AlternatingModule, _held
 from tutelage.training.turns import Turn, Turns
 
@@ -168,6 +170,24 @@ def test_rounds_are_logged_by_player_as_often_as_it_is_said():
         (3, "train/loss", "train/soft"): (6.0, how),
         (3, "train/learning_rate"): 0.5,
     }
+
+
+def test_what_fixed_sources_say_of_the_same_images_is_kept_and_of_those_that_learn_is_not(made):
+    module, _, _ = made("dfad")
+    peers = Peers([copy.deepcopy(module.student.net)])
+    terms = {
+        "soft": Term(nn.MSELoss(), {"input": "student.logits"}, {"target": "teacher.logits"}),
+        "peer": Term(nn.MSELoss(), {"input": "student.logits"}, {"target": "peers.logits@0"}),
+    }
+    sources = {"teacher": module.sources()["teacher"], "peers": peers}
+    own = AlternatingModule(
+        module.turns, sources, student=module.student, objective=Objective(terms), optimizer=module.optimizer
+    )
+    signals = own._signals("student", own._made(own._draw(6), {"key": torch.arange(6)}))
+    assert signals.keys() == {"batch", "student", "teacher", "peers"}
+    kept = own._kept(signals)
+    assert kept.keys() == {"teacher"}
+    assert own._signals("student", signals["batch"], kept)["teacher"] is kept["teacher"]  # not computed again
 
 
 def test_a_student_that_is_held_has_no_gradient_and_learns_again_whatever_happens():
