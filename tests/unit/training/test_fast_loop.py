@@ -1,17 +1,20 @@
 """Lean steps against Lightning's own: the same bits, counters, hooks and logs."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.loops.progress import _OptimizerProgress
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.plugins.precision import MixedPrecision
 from omegaconf import open_dict
 
 from tutelage.checkpoints.weights import digest
 from tutelage.config import factory
+from tutelage.training import fast_loop
 from tutelage.training.fast_loop import LeanEpochLoop, Quiet
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(LeafSpec|in eval mode|lr_scheduler.step).*")
@@ -191,6 +194,69 @@ def test_a_batch_is_moved_to_the_device_unless_it_is_there(device, moves):
     LeanEpochLoop._step(loop, fetcher)
     assert moved == [batch] * moves
     assert seen == ["there" if moves else batch]
+
+
+@pytest.mark.parametrize(
+    ("why", "scaler", "said"),
+    [
+        (None, None, None),
+        ("it's a CPU", None, "it's a CPU"),
+        (None, "scaler", "trainer.precision=16-mixed scales the loss by a factor that changes"),
+        ("it's a CPU", "scaler", "it's a CPU"),
+    ],
+)
+def test_a_graph_is_made_of_the_same_step_unless_something_prevents_it(monkeypatch, caplog, why, scaler, said):
+    weight = torch.nn.Parameter(torch.ones(()))
+    optimizer, asked = torch.optim.SGD([weight], lr=0.5), []
+    module = SimpleNamespace(
+        training_step=lambda batch, number: asked.append(number) or weight * batch,
+        objective=torch.nn.Identity(), student=torch.nn.Linear(1, 1),
+    )  # fmt: skip
+    precision = SimpleNamespace(scaler=scaler, train_step_context=nullcontext)
+    trainer = SimpleNamespace(
+        lightning_module=module, optimizers=[optimizer], precision="16-mixed", precision_plugin=precision,
+        strategy=SimpleNamespace(root_device="cuda"),
+    )  # fmt: skip
+    monkeypatch.setattr(fast_loop, "why_not", lambda *given: why if given == (module, optimizer, "cuda", True) else "?")
+    monkeypatch.setattr(fast_loop, "GraphedStep", lambda *given: given)
+    loop = SimpleNamespace(trainer=trainer, _lean=True, graph="auto")
+    made = LeanEpochLoop._make_graphed(loop)
+    if said:
+        assert (made, loop.graph) == (None, "never")
+        assert f"graph=auto: steps run eagerly: {said}" in caplog.text
+        return
+    step, *rest = made
+    assert rest == [optimizer, module, [module.objective, module.student]]
+    weight.grad = torch.tensor(100.0)  # of the step before
+    with torch.no_grad():
+        loss = step(3.0)
+    assert (float(loss), loss.requires_grad, weight.item(), asked) == (3.0, False, 1 - 0.5 * 3, [0])
+    assert loop.graph == "auto"
+
+
+def test_a_replayed_step_counts_as_an_eager_one_and_one_that_is_not_replayed_is_eager():
+    weight, found = torch.nn.Parameter(torch.ones(())), []
+    module = SimpleNamespace(
+        on_train_batch_start=lambda batch, index: ("started", batch, index),
+        training_step=lambda batch, _: weight * batch,
+    )
+    trainer = SimpleNamespace(
+        lightning_module=module, optimizers=[torch.optim.SGD([weight], lr=0.5)],
+        precision_plugin=SimpleNamespace(train_step_context=nullcontext),
+    )  # fmt: skip
+    for replayed in (torch.tensor(7.0), None):
+        counts, begun = _OptimizerProgress(), []
+        loop = SimpleNamespace(
+            trainer=trainer, _graphed=lambda batch, begin, begun=begun, own=replayed: begun.append(begin()) or own,
+            automatic_optimization=SimpleNamespace(optim_progress=SimpleNamespace(optimizer=counts)),
+        )  # fmt: skip
+        before = weight.item()
+        loss = LeanEpochLoop._optimise(loop, 2.0, 5)
+        assert begun == [("started", 2.0, 5)]
+        assert loss.item() == (2.0 if replayed is None else 7.0)
+        assert weight.item() == (before - 0.5 * 2 if replayed is None else before)
+        found.append(counts.state_dict())
+    assert found[0] == found[1]
 
 
 def test_hooks_of_a_module_are_called(fit, monkeypatch):
