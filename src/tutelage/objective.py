@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from tutelage.errors import TutelageError, nearest
 from tutelage.losses.base import contract, hooks
@@ -137,16 +137,12 @@ class Term(nn.Module):
         return {name: _read(signals, paths) for name, paths in self.inputs.items()} | self.read_targets(signals)
 
     def _restricted(self, signals: Mapping[str, Signals]) -> tuple[Mapping[str, Signals], float | Tensor]:
-        """Returns the signals that the term reads, restricted to its rows, and the factor of the loss on them.
-
-        It makes the mean over ranks of means over their rows the mean over all rows; 0 for a batch without one.
-        """
+        """Returns the signals that the term reads, restricted to its rows, and the factor of the loss on them."""
         mask = self._mask(signals)
         rows = mask.flatten().nonzero()[:, 0]
         share: float | Tensor = 1.0
         if self._weighs_rows:
-            counted = torch.tensor(float(len(rows)), device=mask.device)
-            share = counted / (mean_over_ranks(counted) if self.step_rows is None else self.step_rows)
+            share = _share(len(rows), mask.device) if self.step_rows is None else len(rows) / self.step_rows
         if empty := self._weighs_rows and not len(rows):
             mask, rows = torch.ones_like(mask), torch.arange(mask.numel(), device=mask.device)
         kept: dict[str, Signals] = defaultdict(dict)
@@ -202,6 +198,16 @@ def is_known(labels: Tensor, each: bool = False) -> Tensor:
         return labels >= 0
     known = ~labels.isnan()
     return known if each or known.dim() == 1 else known.flatten(1).any(1)
+
+
+def _share(rows: int, device: torch.device) -> float | Tensor:
+    """Returns the factor that makes the mean over ranks of means over ``rows`` the mean over all rows; 0 if none.
+
+    One process makes no tensor for it, which would be copied to the device in every step.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return float(rows > 0)
+    return rows / mean_over_ranks(torch.tensor(float(rows), device=device))
 
 
 def _plain(bound: Mapping[str, Path]) -> dict[str, Path]:

@@ -445,6 +445,7 @@ def test_a_loss_that_sees_rows_without_a_label_sees_them_in_its_mask_as_they_are
 
 def test_a_loss_on_some_rows_is_weighed_by_this_rank_s_share_of_them(monkeypatch):
     """So that the mean over ranks is that over all rows; ranks themselves: below."""
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr("tutelage.objective.mean_over_ranks", lambda rows: (rows + 2) / 2)  # two on the other rank
     term, alone = Term(nn.CrossEntropyLoss(), CROSS_ENTROPY), Term(nn.CrossEntropyLoss(), CROSS_ENTROPY)
     term.bind(KEY, LABEL)

@@ -96,6 +96,7 @@ def cell(monkeypatch):
 def module(monkeypatch, tmp_path):
     """Writes and imports a module of the user's."""
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a file that changes within a second keeps its compiled one
 
     def write(name, text):
         (tmp_path / f"{name}.py").write_text(text)
