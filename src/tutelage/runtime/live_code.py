@@ -65,7 +65,11 @@ def edited(module: str, source: bytes, file: str) -> str:
     if type(getattr(loaded, "__loader__", None)) is not SourceFileLoader:
         return ""
     in_memory = {_written(code) for code in _own_codes(module, os.path.basename(file))}
-    if in_memory <= {_written(code) for code in _codes(compile(source, file, "exec", dont_inherit=True))}:
+    try:
+        whole = compile(source, file, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError):  # in the middle of an edit
+        whole = compile("", file, "exec")
+    if in_memory <= {_written(code) for code in _codes(whole)}:
         return ""
     return hashlib.sha256(repr(sorted(in_memory)).encode(errors="surrogatepass")).hexdigest()[:20]
 
