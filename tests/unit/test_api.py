@@ -146,7 +146,7 @@ def test_a_value_of_another_type_is_a_sentence(call, said):
         call()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_student_of_a_script_s_own_class_is_loaded(tmp_path):
     script = """
 import sys
