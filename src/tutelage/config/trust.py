@@ -80,7 +80,7 @@ def vetted(config: Any, file: object, trusted: Iterable[str] = ()) -> dict[str, 
 
 
 def own_packages(config: Any) -> tuple[str, ...]:
-    """Returns the packages of a config's ``_target_``s that a file may not name untrusted, in order."""
+    """Returns the packages of a config's ``_target_``s that a file may not name untrusted, sorted."""
     values = [*config.values()] if isinstance(config, dict) else config if isinstance(config, list) else []
     inner = {name for value in values for name in own_packages(value)}
     target = config.get("_target_") if isinstance(config, dict) else None

@@ -1,7 +1,8 @@
 """Digests code that no file tells: what a notebook or a script defines, and what it put in the place of other code.
 
 A function counts by its bytecode, defaults, captured values and the names of its ``__main__`` that it reads, a class by
-its attributes and bases. Objects other than plain values, arrays and tensors count by their type alone.
+its attributes and bases, and so do plain values, arrays, tensors, data classes and objects of a class of ``__main__``.
+Other objects count by their type alone.
 """
 
 import dataclasses
@@ -120,7 +121,7 @@ def _at(value: Any, path: tuple[str | int, ...]) -> Any:
     for part in path:
         held = value if isinstance(value, tuple | dict) else getattr(value, "__dict__", {})
         if part in ("__defaults__", "__kwdefaults__"):
-            value = getattr(_parts(value)[0] if _parts(value) else value, part, None)
+            value = getattr(value, part, None)
         elif isinstance(held, tuple):
             value = held[part] if isinstance(part, int) and part < len(held) else NotImplemented
         else:
