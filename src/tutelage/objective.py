@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from tutelage.errors import TutelageError, nearest
+from tutelage.errors import TutelageError
 from tutelage.losses.base import contract, hooks
 from tutelage.losses.precision import in_float32
 from tutelage.losses.ranks import mean_over_ranks
+from tutelage.signal_paths import Path, detached, is_known, plain, read
 from tutelage.types import SOFT_LABEL, Batch, Signals, is_shared
 
 _LABELS = {"batch.label", f"batch.{SOFT_LABEL}"}
-Path = str | list[str]  # "<source>.<signal>", or several
 
 
 class Term(nn.Module):
@@ -28,7 +28,7 @@ class Term(nn.Module):
     batch, however these are spread; a loss that divides by counts of all ranks itself says so (``counts_over_ranks``).
 
     ``batch.soft_label`` is the label of mixed images [B, C], and of others ``batch.label``.
-    ``batch.labelled`` is where a label is known, as bools (:func:`is_known`), for a loss that takes a mask itself.
+    ``batch.labelled`` is where a label is known, as bools, for a loss that takes a mask itself.
 
     Args:
         loss: any module (torch's own, too) that maps the tensors named below to a scalar; one that needs more derives
@@ -61,7 +61,7 @@ class Term(nn.Module):
     ):
         super().__init__()
         self.loss, self.schedule, self.where, self.labelled_only = loss, schedule, where, False
-        self.inputs, self.targets = _plain(inputs), _plain(targets or {})
+        self.inputs, self.targets = plain(inputs), plain(targets or {})
         self.step_rows: Tensor | None = None  # of an accumulated step: rows a batch and rank, on average
         self._weighs_rows = not contract(loss).counts_over_ranks
         self.register_buffer("weight", torch.tensor(float(weight)), persistent=False)
@@ -134,7 +134,7 @@ class Term(nn.Module):
         )
 
     def _arguments(self, signals: Mapping[str, Signals]) -> dict[str, Any]:
-        return {name: _read(signals, paths) for name, paths in self.inputs.items()} | self.read_targets(signals)
+        return {name: read(signals, paths) for name, paths in self.inputs.items()} | self.read_targets(signals)
 
     def _restricted(self, signals: Mapping[str, Signals]) -> tuple[Mapping[str, Signals], float | Tensor]:
         """Returns the signals that the term reads, restricted to its rows, and the factor of the loss on them."""
@@ -149,7 +149,7 @@ class Term(nn.Module):
         fits = False
         for path in self.paths(self.inputs | self.targets):
             source, name = path.split(".", 1)
-            signal = _read(signals, path)
+            signal = read(signals, path)
             if empty and path in _LABELS:
                 signal = signal.where(is_known(signal, each=True), 0)
             whole = is_shared(name) or signal.shape[: mask.dim()] != mask.shape
@@ -164,40 +164,24 @@ class Term(nn.Module):
 
     def _mask(self, signals: Mapping[str, Signals]) -> Tensor:
         if self.where is None or self.where == "batch.label":
-            return is_known(_read(signals, "batch.label"))
-        mask: Tensor = _read(signals, self.where)
+            return is_known(read(signals, "batch.label"))
+        mask: Tensor = read(signals, self.where)
         if mask.dtype != torch.bool:
             raise TutelageError(f"where={self.where} must be a mask of bools; found {mask.dtype} {list(mask.shape)}")
         if not self.labelled_only:
             return mask
-        known = is_known(_read(signals, "batch.label"))
+        known = is_known(read(signals, "batch.label"))
         axes = max(mask.dim(), known.dim())
         wide, other = (one.reshape(*one.shape, *[1] * (axes - one.dim())) for one in (mask, known))
         return wide & other
 
     def read_targets(self, signals: Mapping[str, Signals]) -> dict[str, Any]:
         """Returns the arguments that come from ``targets``, detached."""
-        return {name: _detached(_read(signals, paths)) for name, paths in self.targets.items()}
+        return {name: detached(read(signals, paths)) for name, paths in self.targets.items()}
 
     @in_float32
     def _loss(self, **arguments: Any) -> Tensor:
         return self.loss(**arguments)
-
-
-def is_known(labels: Tensor, each: bool = False) -> Tensor:
-    """Returns which labels are known: integers from 0 on, floats that are not NaN.
-
-    Args:
-        labels: [B, …] integers, one for each row of logits; or floats, [B] or [B, D] numbers of one row.
-        each: of every number; by default of a row of numbers whether any is known.
-
-    Returns:
-        Bools: of integers as ``labels``, of floats [B].
-    """
-    if not labels.is_floating_point():
-        return labels >= 0
-    known = ~labels.isnan()
-    return known if each or known.dim() == 1 else known.flatten(1).any(1)
 
 
 def _share(rows: int, device: torch.device) -> float | Tensor:
@@ -208,31 +192,6 @@ def _share(rows: int, device: torch.device) -> float | Tensor:
     if not (distributed.is_available() and distributed.is_initialized()):
         return float(rows > 0)
     return rows / mean_over_ranks(torch.tensor(float(rows), device=device))
-
-
-def _plain(bound: Mapping[str, Path]) -> dict[str, Path]:
-    """Returns plain containers instead of OmegaConf's, which are slow to access."""
-    return {name: path if isinstance(path, str) else list(path) for name, path in bound.items()}
-
-
-def _detached(x: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
-    return [t.detach() for t in x] if isinstance(x, list) else x.detach()
-
-
-def _read(signals: Mapping[str, Signals], path: Path) -> Any:
-    if isinstance(path, list):
-        return [_read(signals, one) for one in path]
-    source, name = path.split(".", 1)
-    if path == "batch.labelled" and name not in signals[source]:
-        return is_known(_read(signals, "batch.label"))
-    if name == SOFT_LABEL and source == "batch" and name not in signals[source]:
-        return _read(signals, "batch.label")
-    try:
-        return signals[source][name]
-    except KeyError:
-        raise TutelageError(
-            f"no signal {path!r}; " + nearest(path, (f"{s}.{n}" for s, named in signals.items() for n in named))
-        ) from None
 
 
 class Objective(nn.Module):

@@ -13,7 +13,8 @@ class BiLSTM(nn.Module):
     """Embeddings, an LSTM in both directions, a hidden layer on both last states, a linear classifier.
 
     Sequences are packed: real tokens alone are read, in their order, wherever the padding stands, so that it changes
-    neither logits nor gradients. The lengths are read on the host, as torch's packing wants them.
+    neither logits nor gradients. The lengths are read on the host, as torch's packing wants them. Tracing, as for ONNX,
+    which has no packing, reads the padding too and takes the states before it.
 
     Args:
         vocab_size: number of token ids.
@@ -69,6 +70,8 @@ class BiLSTM(nn.Module):
         states = embedded(self.tokens, input, "BiLSTM")
         if mask is None:
             _, (last, _) = self.lstm(states)
+        elif torch.jit.is_tracing():
+            last = self._last_without_packing(states, mask)
         else:
             first = mask.logical_not().int().argsort(dim=1, stable=True)  # real tokens, in their order, before padding
             states = states.take_along_dim(first[..., None], 1)
@@ -77,3 +80,31 @@ class BiLSTM(nn.Module):
             _, (last, _) = self.lstm(packed)
         logits: Tensor = self.head(torch.cat([last[-2], last[-1]], 1))  # of the last layer, both directions
         return logits
+
+    def _last_without_packing(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Returns what packing gives, the last states [2, B, H] of the last layer, by operators that ONNX has.
+
+        A layer's two directions run one by one over real tokens and the padding after them, in order and reversed; the
+        state at the last real token is taken.
+        """
+        count = mask.sum(1, keepdim=True).clamp(min=1)
+        place = torch.arange(states.shape[1], device=states.device)[None]
+        is_here = (mask.long().cumsum(1)[:, None] == place[..., None] + 1) & mask[:, None]  # [B, place, token]
+        states = _rows(states, is_here.long().argmax(2))
+        backwards = (count - 1 - place).clamp(min=0)
+        for layer in range(self.lstm.num_layers):
+            forth = self._direction(states, f"l{layer}")
+            back = self._direction(_rows(states, backwards), f"l{layer}_reverse")
+            states = torch.cat([forth, _rows(back, backwards)], 2)
+        return torch.cat([_rows(forth, count - 1), _rows(back, count - 1)], 1).transpose(0, 1)
+
+    def _direction(self, states: Tensor, name: str) -> Tensor:
+        """Returns the states [B, L, H] of one direction of one layer, in the order in which it reads."""
+        weights = [getattr(self.lstm, f"{kind}_{name}") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        begin = states.new_zeros(1, states.shape[0], self.lstm.hidden_size)
+        return torch.lstm(states, [begin, begin], weights, True, 1, 0.0, False, False, True)[0]
+
+
+def _rows(states: Tensor, places: Tensor) -> Tensor:
+    """Returns states [B, L, D] at the places [B, K] of each example: [B, K, D]."""
+    return states.gather(1, places[..., None].expand(*places.shape, states.shape[2]))

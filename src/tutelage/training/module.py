@@ -17,7 +17,7 @@ from tutelage.losses.base import contract, hooks
 from tutelage.models.tapped import Tapped
 from tutelage.models.wrapper import deployed
 from tutelage.objective import Objective, Term
-from tutelage.runtime.distributed import broadcast, is_up
+from tutelage.runtime.distributed import broadcast
 from tutelage.seeding import reseed, seeded
 from tutelage.sources.base import Source
 from tutelage.sources.ema_teacher import EMATeacher
@@ -28,7 +28,7 @@ from tutelage.training.dot import hand_over
 from tutelage.training.fsdp import Sharded
 from tutelage.training.gradient_checks import check_gradients
 from tutelage.training.parameter_groups import GroupRules, public_name
-from tutelage.training.protocol_checks import check_unchanged, copied, warn_of_answers
+from tutelage.training.protocol_checks import check_rows, watched_pass
 from tutelage.training.schedule_length import epoch_length, filled, length
 from tutelage.types import Batch, Signals
 
@@ -144,16 +144,6 @@ class SupervisedModule(L.LightningModule):
                 + nearest(name, self._offered)
             )
 
-    def _check_rows(self, batch_size: int) -> None:
-        """Checks that a whole batch has enough rows for each loss; a short last one may have too few."""
-        ranks = torch.distributed.get_world_size() if is_up() else 1
-        for _, loss in self.objective.losses():
-            if (least := contract(loss).least_rows) > batch_size // ranks:
-                raise TutelageError(
-                    f"{type(loss).__name__} compares examples and needs at least {least}; with "
-                    f"data.batch_size={batch_size} each of {ranks} ranks has {batch_size // ranks}"
-                )
-
     def network_device(self) -> torch.device:
         """Returns where the student's weights are now.
 
@@ -178,7 +168,7 @@ class SupervisedModule(L.LightningModule):
                 than a rank has in a batch, or nothing would learn from a term.
         """
         self.check_sources()
-        self._check_rows(data.batch_size)
+        check_rows(self.objective, data.batch_size)
         device = self.network_device()
         keys = {split: data.splits[split].keys.to(device) for split in ("train", "val")}
         for source in self.sources().values():
@@ -192,7 +182,8 @@ class SupervisedModule(L.LightningModule):
                 self.objective.check_needs_no_list()
             self.objective.bind(data.splits["train"].keys, data.splits["train"].labels)
             try:
-                signals, parts = self._watched_pass({name: value.to(device) for name, value in batch.items()})
+                batch = {name: value.to(device) for name, value in batch.items()}
+                signals, parts = watched_pass(batch, self.signals, self.objective, self.student)
             except TutelageError:
                 raise
             except Exception as error:
@@ -203,17 +194,6 @@ class SupervisedModule(L.LightningModule):
         check_gradients(self.objective, parts, signals, self.student)
         self.train(training)
         self.parameter_groups()
-
-    def _watched_pass(self, batch: Batch) -> tuple[dict[str, Signals], dict[str, Tensor]]:
-        """Returns signals and terms of a batch, after networks and losses have been watched at their work."""
-        before = copied({"batch": batch})
-        signals = self.signals(batch)
-        check_unchanged(before, {"batch": batch}, "a network")
-        warn_of_answers(self.student, signals["batch"], signals["student"]["logits"].detach())
-        before = copied(signals)
-        _, parts = self.objective(signals)
-        check_unchanged(before, signals, "a loss")
-        return signals, parts
 
     def configure_model(self) -> None:
         """Shards the network for `trainer=fsdp`, once its shapes are known and before the optimizer is made."""

@@ -1,11 +1,15 @@
-"""Checks before the first step: what others read stays as it is, and answers rest on their example alone."""
+"""Checks before the first step: enough rows, what others read stays as it is, answers rest on their example alone."""
 
 import logging
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor
 
 from tutelage.errors import TutelageError
+from tutelage.losses.base import contract
+from tutelage.objective import Objective
+from tutelage.runtime.distributed import is_up
 from tutelage.runtime.messages import ONCE
 from tutelage.types import Batch, Signals
 
@@ -13,6 +17,48 @@ log = logging.getLogger(__name__)
 
 _SAME = 1e-3  # of the largest logit: kernels of a GPU may add in another order
 _ALIKE = 0.03  # the same for batches of two sizes, which in half precision differ more
+
+
+def check_rows(objective: Objective, batch_size: int) -> None:
+    """Checks that a whole batch has enough rows for each loss; a short last one may have too few.
+
+    Raises:
+        TutelageError: a loss compares more examples than a rank has in a batch.
+    """
+    ranks = torch.distributed.get_world_size() if is_up() else 1
+    for _, loss in objective.losses():
+        if (least := contract(loss).least_rows) > batch_size // ranks:
+            raise TutelageError(
+                f"{type(loss).__name__} compares examples and needs at least {least}; with "
+                f"data.batch_size={batch_size} each of {ranks} ranks has {batch_size // ranks}"
+            )
+
+
+def watched_pass(
+    batch: Batch,
+    answers: Callable[[Batch], dict[str, Signals]],
+    objective: Objective,
+    student: Callable[[Batch], Signals],
+) -> tuple[dict[str, Signals], dict[str, Tensor]]:
+    """Returns signals and terms of a batch, after networks and losses have been watched at their work.
+
+    Args:
+        batch: some examples.
+        answers: batch → the signals of all sources.
+        objective: has the terms.
+        student: the student in eval mode.
+
+    Raises:
+        TutelageError: a network or a loss changes what others read.
+    """
+    before = copied({"batch": batch})
+    signals = answers(batch)
+    check_unchanged(before, {"batch": batch}, "a network")
+    warn_of_answers(student, signals["batch"], signals["student"]["logits"].detach())
+    before = copied(signals)
+    _, parts = objective(signals)
+    check_unchanged(before, signals, "a loss")
+    return signals, parts
 
 
 def copied(signals: Mapping[str, Signals]) -> dict[str, dict[str, Tensor]]:

@@ -161,13 +161,31 @@ def test_a_network_with_fewer_channels_is_none_of_its_library_s():
     assert library_target({"network": network | {"channels": {"keep": 0.5}}}) == ""
 
 
+class Sorted(nn.Module):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return input.flatten(1).sort(dim=1, stable=True).values[:, :3]
+
+
 def test_an_operator_that_onnx_lacks_is_one_sentence(tmp_path, old_exporter, capfd):
-    net = reader(BiLSTM(vocab_size=30, num_classes=3, hidden=4, units=4))
-    with pytest.raises(TutelageError, match=r"format=onnx: BiLSTM can't be written as ONNX: .*operator Sort") as found:
-        answers("onnx", subject(net, TEXTS, texts=True), tmp_path, TEXTS)
+    with pytest.raises(TutelageError, match=r"format=onnx: Sorted can't be written as ONNX: .*operator Sort") as found:
+        answers("onnx", subject(Sorted(), batch()), tmp_path, batch())
     assert "\n" not in str(found.value)
     assert not any(tmp_path.iterdir())
     assert capfd.readouterr().out == ""  # of torch's own code, which prints the graph
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_bilstm_reads_padding_anywhere_in_texts_of_any_length(layers, tmp_path, old_exporter):
+    net = reader(BiLSTM(vocab_size=30, num_classes=3, hidden=4, units=4, layers=layers))
+    made, chance = subject(net, TEXTS, texts=True), torch.Generator().manual_seed(1)
+    for width in (TEXTS["input"].shape[1], 1, 17):
+        sample = {
+            "input": torch.randint(30, (6, width), generator=chance),
+            "mask": torch.rand(6, width, generator=chance) > 0.4,
+        }
+        sample["mask"][0] = False  # nothing but padding
+        sample["mask"][1] = True
+        assert torch.allclose(answers("onnx", made, tmp_path, sample), net(**sample), atol=1e-6)
 
 
 class OfNodes(nn.Module):

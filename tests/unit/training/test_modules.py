@@ -293,7 +293,7 @@ def test_validation_figures_are_those_of_the_evaluation(run, tmp_path):
     ("loss", "batch_size", "ranks", "least"), [("rkd", 2, 1, 3), ("rkd", 8, 4, 3), ("sp", 1, 1, 2), ("cc", 2, 2, 2)]
 )
 def test_a_loss_that_compares_examples_has_enough_of_them(compose, monkeypatch, loss, batch_size, ranks, least):
-    monkeypatch.setattr("tutelage.training.module.is_up", lambda: ranks > 1)
+    monkeypatch.setattr("tutelage.training.protocol_checks.is_up", lambda: ranks > 1)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: ranks)
     for size, refused in ((batch_size, True), (least * ranks, False)):
         stage = factory.stage_config(compose(*TINY, *QUIET, f"loss={loss}", f"data.batch_size={size}"), "student")
