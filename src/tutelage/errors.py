@@ -150,7 +150,13 @@ def is_users(error: BaseException) -> bool:
         or storage_fault(error) is not None
         or _is_lightnings_refusal(error)
         or _is_lost_process(error)
+        or _is_missing_slurm(error)
     )
+
+
+def _is_missing_slurm(error: BaseException) -> bool:
+    """Checks for what submitit says where there is no SLURM."""
+    return isinstance(error, RuntimeError) and str(error).startswith('Could not detect "srun"')
 
 
 # Of joblib, Python, submitit and Ray, known by name because not all of them are installed.
