@@ -218,6 +218,7 @@ class SupervisedModule(L.LightningModule):
         read = {path.split(".")[0] for path in term.paths(term.targets)}
         for batch in self.trainer.datamodule.unaugmented_train_loader(epoch):  # type: ignore[attr-defined]
             batch = self.transfer_batch_to_device(batch, self.device, 0)
+            batch = self.trainer.precision_plugin.convert_input(batch)  # as Lightning does before a step
             with torch.no_grad():
                 signals = {name: source(batch) for name, source in self.sources().items() if name in read}
             yield term.read_targets({"batch": batch, **signals})

@@ -171,6 +171,10 @@ def test_a_given_teacher_is_measured_anew_on_other_data(run, compose, tmp_path):
 # -- precision --------------------------------------------------------------------------------------------------------
 
 
+def test_a_loss_prepares_in_the_precision_of_the_training(run):
+    run(*PAIR, *SPLITS, *QUIET, "loss=kdpp", "trainer.max_epochs=1", "trainer.precision=64-true")
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "32-true"])
 @pytest.mark.parametrize("temperature", [1, 4, 20])
 def test_losses_match_a_float64_oracle(run, monkeypatch, precision, temperature):
