@@ -154,11 +154,6 @@ def is_users(error: BaseException) -> bool:
     )
 
 
-def _is_missing_slurm(error: BaseException) -> bool:
-    """Checks for what submitit says where there is no SLURM."""
-    return isinstance(error, RuntimeError) and str(error).startswith('Could not detect "srun"')
-
-
 # Of joblib, Python, submitit and Ray, known by name because not all of them are installed.
 _LOST = {"TerminatedWorkerError", "BrokenProcessPool", "UncompletedJobError", "WorkerCrashedError"}
 
@@ -166,6 +161,11 @@ _LOST = {"TerminatedWorkerError", "BrokenProcessPool", "UncompletedJobError", "W
 def _is_lost_process(error: BaseException) -> bool:
     """Checks for what launchers raise when a process that ran a job was killed."""
     return any(kind.__name__ in _LOST for kind in type(error).__mro__)
+
+
+def _is_missing_slurm(error: BaseException) -> bool:
+    """Checks for what submitit says where there is no SLURM."""
+    return isinstance(error, RuntimeError) and str(error).startswith('Could not detect "srun"')
 
 
 def _is_no_choice(error: BaseException) -> bool:
@@ -196,6 +196,8 @@ def _with_advice(error: BaseException, message: str) -> str | None:
     if _is_lost_process(error):
         line = (message.strip() or type(error).__name__).splitlines()[0]
         return f"a process of the launcher that ran a job was killed, for want of memory perhaps: {line}"
+    if _is_missing_slurm(error):
+        return "launcher=submitit_slurm: there is no SLURM here (no srun); launcher=submitit_local and joblib need none"
     if _is_no_choice(error):
         return f"{message}: a group of the config, such as data=… or callbacks=…, takes the name of one of its choices"
     return None

@@ -134,3 +134,12 @@ def test_the_place_is_said_once(key, said):
     with pytest.raises(InstantiationException) as caught:
         instantiate(config.data[key])
     assert explain(caught.value) == said
+
+
+def test_slurm_that_is_not_there_is_one_sentence(monkeypatch, tmp_path):
+    submitit = pytest.importorskip("submitit")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RuntimeError) as caught:
+        submitit.SlurmExecutor(tmp_path)
+    assert is_users(caught.value)
+    assert explain(caught.value).startswith("launcher=submitit_slurm: there is no SLURM here (no srun)")

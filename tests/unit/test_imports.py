@@ -12,8 +12,8 @@ ROOT = Path(tutelage.__file__).parent
 # From top to bottom: each imports only what stands below it.
 ORDER = (
     "__main__", "api", "deployment", "cli", "stacked", "pipeline", "report", "config", "condense", "training",
-    "exporting", "evaluation", "sources", "objective", "models", "losses", "data", "tasks", "types", "checkpoints",
-    "runtime", "compat", "errors", "seeding",
+    "exporting", "evaluation", "sources", "objective", "signal_paths", "models", "losses", "data", "tasks", "types",
+    "checkpoints", "runtime", "compat", "errors", "seeding",
 )  # fmt: skip
 FILES = sorted(ROOT.rglob("*.py"))
 # Packages that must stay usable without these libraries.
