@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import Precision
 from torch import nn
 
 from tutelage.losses.base import Loss
@@ -116,7 +117,8 @@ def test_losses_that_prepare_themselves_are_given_what_teachers_say_of_an_epoch(
         unaugmented_train_loader=lambda epoch: [{"input": torch.full((2,), epoch + number)} for number in (0.0, 0.5)]
     )
     learner = SimpleNamespace(
-        objective=Objective({"plain": plain, "own": term}), trainer=SimpleNamespace(datamodule=data), device="cpu",
+        objective=Objective({"plain": plain, "own": term}), device="cpu",
+        trainer=SimpleNamespace(datamodule=data, precision_plugin=Precision()),
         transfer_batch_to_device=lambda batch, device, _: {name: value.to(device) for name, value in batch.items()},
         sources=lambda: {"student": None, "teacher": lambda batch: {"logits": batch["input"] * weight}},
     )  # fmt: skip
