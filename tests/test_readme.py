@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from corpora import write_texts
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -206,7 +207,10 @@ def composed() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("command", [*composed()])
-def test_a_command_composes(command, compose, known, shown):
+def test_a_command_composes(command, compose, known, shown, tmp_path):
+    if "experiment=python_docs_lm" in command.arguments:  # reads a folder of a Debian package
+        write_texts(tmp_path / "tutorial", 400)
+        command = Command(command.verb, (*command.arguments, f"data.root={tmp_path}"))
     examine(command, compose, known)
 
 
