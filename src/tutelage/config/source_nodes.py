@@ -13,9 +13,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from tutelage.runtime.signatures import parameters
 from tutelage.sources.base import Source
+from tutelage.sources.ema_teacher import EMATeacher
 from tutelage.sources.ensemble import Ensemble
 from tutelage.sources.frozen import Frozen
 from tutelage.sources.specialists import Specialists
+from tutelage.sources.stale import Stale
 
 OPTIONS: Mapping[type, frozenset[str]] = {
     Frozen: frozenset({"cache", "seed", "train"}),
@@ -71,13 +73,23 @@ def networks(node: Any) -> Iterator[DictConfig]:
             yield from networks(item)
 
 
-def trained_beside(sources: DictConfig) -> dict[str, DictConfig]:
+def trained_beside(sources: Mapping[Any, Any]) -> dict[str, DictConfig]:
     """Returns the configs of networks that train beside the student, by their folder in the student's."""
     return {
         f"{name!s}/{number}": network
         for name, node in sources.items()
         for number, network in enumerate(node.get("networks") or ())
     }
+
+
+def copies(sources: Mapping[Any, Any]) -> Iterator[str]:
+    """Returns the names of the sources whose networks are copied, and asked in each step, once for each copy."""
+    for node in sources.values():
+        target = get_object(node._target_)
+        if isinstance(target, type) and issubclass(target, EMATeacher):
+            yield "student"
+        elif isinstance(target, type) and issubclass(target, Stale):
+            yield from build(node).of  # type: ignore[misc]
 
 
 def loading(node: DictConfig) -> dict[str, Any]:

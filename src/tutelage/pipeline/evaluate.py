@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
+from tutelage.checkpoints.weights import digest
 from tutelage.config.saved import checkpoint_of, data_of, network_of, task_of
 from tutelage.config.unknown_keys import refuse_unknown_keys
 from tutelage.data.module import Data
@@ -73,6 +74,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     return {
         "schema": 1,
         "checkpoint": str(Path(cfg.checkpoint).absolute()),
+        "weights": digest(net),
         "about": header,
         "split": cfg.split,
         "parameters": parameters(net),

@@ -112,8 +112,17 @@ def _check(cfg: DictConfig) -> list[Format]:
 
 
 def _place(checkpoint: Path) -> Path:
-    above = checkpoint.absolute().parent
-    return (above.parent if above.name == "checkpoints" else above) / "export" / checkpoint.stem
+    """Returns the default folder of the files: in the run's, ``export`` with the weights' path in ``checkpoints``."""
+    path = checkpoint.absolute()
+    if (folder := _folder_of(checkpoint)) is None:
+        return path.parent / "export" / path.stem
+    return folder / "export" / path.relative_to(folder / "checkpoints").with_suffix("")
+
+
+def _folder_of(checkpoint: Path) -> Path | None:
+    """Returns the folder whose ``checkpoints``, or a folder in it, has the file, such as a run's; None without one."""
+    above = checkpoint.absolute().parents
+    return next((folder.parent for folder in above if folder.name == "checkpoints"), None)
 
 
 def _subject(cfg: DictConfig, net: nn.Module, header: Mapping[str, Any], data: Data) -> Subject:
@@ -140,8 +149,7 @@ def _calibration(data: Data, count: int) -> list[Batch]:
 
 def _run_of(checkpoint: Path) -> Run | None:
     """Returns the run that a checkpoint belongs to; None of another file."""
-    folder = checkpoint.absolute().parent.parent
-    if checkpoint.absolute().parent.name != "checkpoints" or not (folder / "metrics.json").is_file():
+    if (folder := _folder_of(checkpoint)) is None or not (folder / "metrics.json").is_file():
         return None
     found = read_run(folder)
     return None if found.problem else found

@@ -1,25 +1,21 @@
 """Says what a job would train, reuse and write, without training: by the recipes that the job itself would use."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
-from torch import nn
 
 from tutelage.checkpoints.weights import load_into
 from tutelage.config import factory
 from tutelage.config.plan import JobPlan, TeacherPlan, replaced
 from tutelage.config.source_nodes import networks, without_files
-from tutelage.config.trainer_arguments import accumulation
-from tutelage.config.turns import training_data, turns
 from tutelage.data.module import Data
-from tutelage.evaluation.cost import multiply_adds, parameters, total
+from tutelage.evaluation.cost import total
 from tutelage.evaluation.predictions import Predictions
-from tutelage.evaluation.results import SPLITS, read_answers
+from tutelage.evaluation.results import read_answers
 from tutelage.pipeline import artifacts
+from tutelage.pipeline.planned_costs import bytes_of_network, cost_beside_sources, cost_of_training, macs
 from tutelage.pipeline.planned_tasks import GO_ON, REUSE, TRAIN, WRITE, PlannedTask
 from tutelage.pipeline.specialists import find_or_take_groups, recipe_of_all, trainings_of
 from tutelage.pipeline.student_start import recipe_of_start
@@ -38,10 +34,6 @@ from tutelage.runtime import manifest
 from tutelage.runtime.files import recipe_digest
 from tutelage.runtime.job import is_complete
 from tutelage.runtime.json_files import read_json
-from tutelage.training.schedule_length import steps_and_batches
-
-_SAMPLE = 10_000  # training examples of which predictions are kept
-_BACKWARD = 3  # forward and backward of a step are three forward passes
 
 
 def tasks_of(plan: JobPlan, data: Data, folder: Path | None = None, student: bool = True) -> list[PlannedTask]:
@@ -111,7 +103,7 @@ class _Survey:
             return self._given(one, name, one.checkpoint)
         data, stage = self._data(one.training), one.training
         task, folder = self._artifact(
-            name, "teacher", training(self.plan, one).recipe(data), TRAIN, **self._cost(stage, data, [])
+            name, "teacher", training(self.plan, one).recipe(data), TRAIN, **cost_of_training(stage, data)
         )
         if self.plan.epoch is None:
             return task, folder
@@ -130,7 +122,7 @@ class _Survey:
         if file is not None:
             load_into(net, file, **one.loading)
         found = recipe_of_given(one.training, self.data, net)
-        return self._artifact(name, "given", found, WRITE, bytes=self._bytes(net, self.data))
+        return self._artifact(name, "given", found, WRITE, bytes=bytes_of_network(net, self.data))
 
     def _specialists(self, name: str, node: DictConfig, generalist: PlannedTask, folder: Path) -> list[PlannedTask]:
         """Notes the specialists of a generalist and the combination; returns those of them that are missing."""
@@ -138,7 +130,7 @@ class _Survey:
         assert stage is not None  # the plan has it for every generalist
         if not generalist.is_there:
             count = len(node.groups) if node.get("groups") else node.get("count", 3)
-            cost = self._cost(stage, self._data(stage), [])
+            cost = cost_of_training(stage, self._data(stage))
             later = [
                 self._later(f"specialist {number + 1} of {name}", "specialist", TRAIN, [generalist], **cost)
                 for number in range(count)
@@ -151,7 +143,7 @@ class _Survey:
         made = []
         for number, one in enumerate(trainings, start=1):
             data = factory.data(one.stage)
-            cost = self._cost(one.stage, data, [])
+            cost = cost_of_training(one.stage, data)
             made.append(self._artifact(f"specialist {number} of {name}", "specialist", one.recipe(data), TRAIN, **cost))
         folders, missing = [place for _, place in made], [task for task, _ in made if not task.is_there]
         self._combined(
@@ -175,14 +167,14 @@ class _Survey:
         for name, own in self.plan.assistants.items():
             stage = replaced(own, {"sources": self.stage.sources})
             data = self._data(stage)
-            teachers = self._asked(stage)
+            cost = cost_beside_sources(stage, data)
             if self.waits:
-                task = self._later(name, "assistant", TRAIN, self.waits, stage, **self._cost(stage, data, teachers))
+                task = self._later(name, "assistant", TRAIN, self.waits, stage, **cost)
                 folder = Path(task.key)
             else:
                 found = recipe_of_assistant(stage, data)
                 self.signals(stage, f" for {name}")
-                task, folder = self._artifact(name, "assistant", found, TRAIN, **self._cost(stage, data, teachers))
+                task, folder = self._artifact(name, "assistant", found, TRAIN, **cost)
             self.waits = [] if task.is_there else [task]
             node = taught_by(own.network, str(folder / f"{self.plan.weights}.safetensors"))
             self.stage = replaced(self.stage, {"sources": {"teacher": node}})
@@ -193,7 +185,7 @@ class _Survey:
             if node.folder is not None:
                 continue  # the user's
             rows = len(self.data.splits["train"]) * (node.views or 1)
-            nets = [self._macs(network.net) for network in networks(node.source)]
+            nets = [macs(network.net, self.data) for network in networks(node.source)]
             forward = total(nets)
             cost: dict[str, Any] = {
                 "macs": None if forward is None else forward * rows,
@@ -209,7 +201,7 @@ class _Survey:
     def control(self) -> None:
         """Notes the student alone."""
         stage = self.plan.control
-        cost = self._cost(stage, self.data, [])
+        cost = cost_of_training(stage, self.data)
         if stage.network.get("init") is not None and self.waits:  # its first weights are the teacher's
             self._later("control", "control", TRAIN, self.waits, stage, **cost)
             return
@@ -218,12 +210,12 @@ class _Survey:
 
     def student(self, folder: Path | None) -> None:
         """Notes the job's own training."""
-        cost = self._cost(self.stage, self.data, self._asked(self.stage))
+        cost = cost_beside_sources(self.stage, self.data)
         signals = [task for task in self.tasks if task.kind == "signals" and not task.is_there]
         after = tuple(task.name for task in signals or self.waits)
         for name, own in self.plan.phases.items():
             stage = replaced(own, {"sources": self.stage.sources})
-            cost_of = self._cost(stage, self._data(stage), self._asked(stage))
+            cost_of = cost_beside_sources(stage, self._data(stage))
             task = self._later(f"student, phase {name}", "student", TRAIN, self.waits, stage, **cost_of)
             after = (*after, task.name)
         key = recipe_digest({"stage": _plain_recipe(self.stage, self.data)})
@@ -268,44 +260,6 @@ class _Survey:
 
     def _data(self, stage: DictConfig) -> Data:
         return self.data if stage.data == self.plan.student.data else factory.data(stage)
-
-    def _asked(self, stage: DictConfig) -> list[DictConfig]:
-        """Returns the networks of the teachers that answer in every step: of those that nothing is written of."""
-        written = to_cache(stage, self.data)
-        return [one.net for name, node in stage.sources.items() if name not in written for one in networks(node)]
-
-    def _cost(self, stage: DictConfig, data: Data, teachers: Iterable[DictConfig]) -> dict[str, Any]:
-        """Returns epochs, steps, multiply-adds and bytes of a training."""
-        batches_of = len(training_data(stage, data).train_dataloader())
-        steps, batches = steps_and_batches(stage.trainer, batches_of, accumulation(stage.callbacks))
-        forward, asked = self._macs(stage.network), total(map(self._macs, teachers))
-        known = forward is not None and asked is not None
-        examples = batches * data.batch_size
-        macs = examples * (_BACKWARD * forward + asked) if known else None  # type: ignore[operator]
-        if "turns" in stage and known:
-            macs = self._macs_of_rounds(stage, examples, forward, asked)  # type: ignore[arg-type]
-        return {
-            "epochs": int(stage.trainer.max_epochs),
-            "steps": steps,
-            "macs": macs,
-            "bytes": self._bytes(factory.network(stage.network, 0).net, data),
-        }
-
-    def _macs_of_rounds(self, stage: DictConfig, images: int, student: float, teacher: float) -> float | None:
-        made = turns(stage)
-        drawn = made.generator.draw(1, torch.device("cpu"))
-        if (generator := multiply_adds(made.generator, drawn.shape[1:])) is None:
-            return None
-        of_each = {"generator": generator, "student": student, "teacher": teacher}
-        return images * sum(count * of_each[name] for name, count in made.passes(stage.data.batch_size).items())
-
-    def _macs(self, network: DictConfig) -> float | None:
-        return multiply_adds(factory.network(network, 0).net, self.data.sample(1))
-
-    def _bytes(self, net: nn.Module, data: Data) -> int:
-        rows = sum(len(data.splits[split]) for split in SPLITS) + min(_SAMPLE, len(data.splits["train"]))
-        buffers = sum(buffer.numel() * buffer.element_size() for buffer in net.buffers())
-        return 2 * (4 * parameters(net) + buffers + rows * (4 * data.num_outputs + 16))  # last and best
 
 
 def _plain_recipe(stage: DictConfig, data: Data) -> dict[str, Any]:

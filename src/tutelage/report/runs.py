@@ -40,7 +40,7 @@ _DISTILLED: Form = {
 }
 _EVALUATED: Form = {
     "figures?": {"accuracy?": "a fraction", "*?": "a number"}, "split?": "a text", "about?": {"stage?": "a text"},
-    "parameters?": "a size", "multiply_adds?": "a size",
+    "parameters?": "a size", "multiply_adds?": "a size", "checkpoint?": "a text", "weights?": "a text",
 }  # fmt: skip
 
 

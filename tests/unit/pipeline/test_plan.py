@@ -69,6 +69,25 @@ def test_steps_work_and_disk_are_estimated(survey, tmp_path):
     assert by_name["control"].bytes == pytest.approx(files, rel=0.2)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "passes", "networks"),
+    [
+        (["sources=peers", "loss=online/dml", "peers.count=3"], 4, 4),
+        (["sources=stale_peers", "loss=online/codistillation", "peers.count=2"], 3 + 3 / 3, 3),
+        (["sources=momentum"], 1 + 1 / 3, 1),
+        (["loss=hard", "sources.teacher.cache=false"], 1, 1),
+        (["loss.alpha=0", "sources.teacher.cache=false"], 1, 1),
+    ],
+    ids=["peers", "peers and their copies", "a moving average", "no loss reads the teacher", "a weight of 0"],
+)
+def test_the_work_of_all_networks_of_a_step_is_counted(survey, overrides, passes, networks):
+    """In passes of the control's: a network that learns is three forward passes of a step, one that answers one."""
+    _, tasks = survey(*overrides)
+    by_name = {task.name: task for task in tasks}
+    assert by_name["student"].macs == pytest.approx(passes * by_name["control"].macs)
+    assert by_name["student"].bytes == networks * by_name["control"].bytes
+
+
 def test_the_rounds_of_a_generator_are_counted(survey):
     """DFAD: five steps of the student on new images and one of the generator, of which a step is three passes."""
     plan, tasks = survey("loss=data_free/dfad", "stages.student.turns.rounds=3", "sources.teacher.cache=false")

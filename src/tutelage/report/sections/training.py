@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL import Image
 
+from tutelage.checkpoints.header import is_of_other_weights
 from tutelage.errors import TutelageError
 from tutelage.report.cells import Cell, Sweep
 from tutelage.report.charts import Point, against_cost, epoch_chart
@@ -112,10 +113,10 @@ def _cost(sweep: Sweep, cell: Cell, weights: str) -> Iterable[Block]:
         own = run.metrics.get("figures") or {}
         if run.metrics.get("split") == "test" and figures.headline in own:
             stage = (run.metrics.get("about") or {}).get("stage", "network")
+            changed = is_of_other_weights(run.metrics.get("weights"), Path(run.metrics.get("checkpoint", "")))
+            label = f"evaluated: {stage}, {run.folder.name}{', weights written again since' if changed else ''}"
             cost = [run.metrics.get(key) for key in ("parameters", "multiply_adds")]
-            rows.append(
-                ["other", f"evaluated: {stage}, {run.folder.name}", *cost, own[figures.headline], None, None, 1]
-            )
+            rows.append(["other", label, *cost, own[figures.headline], None, None, 1])
     for place, (name, axis) in enumerate(_COSTS.items()):
         points = [
             Point(row[0], row[1], row[2 + place], row[4], row[5] or 0.0) for row in rows if row[2 + place] and row[4]
