@@ -1,10 +1,15 @@
 """Sweeps with Hydra's launchers and sweepers: every job in its folder, teacher and controls made once."""
 
+import os
+import signal
 import sqlite3
+import subprocess
+import sys
+import time
 
 import pytest
 import yaml
-from command import TINY
+from command import PAIR, SPLITS, TINY, environment
 from runs import artifacts, status
 
 pytestmark = pytest.mark.slow
@@ -46,6 +51,47 @@ def test_a_job_whose_process_is_killed_is_said_and_goes_on_by_the_same_command(c
     assert [status(tmp_path / "sweep" / f"seed={seed}")["state"] for seed in (0, 1)] == ["COMPLETE"] * 2
     made = tmp_path / "outputs" / "artifacts"
     assert [len(artifacts(made, kind)) for kind in ("teacher", "control")] == [1, 2]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)], ids=["TERM", "INT", "KILL"]
+)
+def test_jobs_save_and_no_worker_stays_when_the_launching_process_is_ended(tmp_path, number, code):
+    pytest.importorskip("joblib", reason="needs the extra sweep")
+    words = (
+        "distill", "-m", "launcher=joblib", "hydra.launcher.n_jobs=2", *PAIR, *SPLITS, "trainer.max_epochs=1",
+        "stages.student.trainer.max_epochs=100000", "stages.control.trainer.max_epochs=1",
+        "logger=none", "callbacks.progress=null", "hydra.sweep.dir=sweep", "seed=range(0,5)",
+    )  # fmt: skip
+    sweep = subprocess.Popen(
+        [sys.executable, "-m", "tutelage", *words], cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
+    )
+    folders = [tmp_path / "sweep" / f"seed={seed}" for seed in range(5)]
+    while not all((folder / "checkpoints" / "best.safetensors").is_file() for folder in folders[:2]):
+        assert sweep.poll() is None
+        time.sleep(0.1)
+    workers = [status(folder)["pid"] for folder in folders[:2]]
+    sweep.send_signal(number)
+    told = sweep.communicate()[1]
+    assert sweep.returncode == code
+    assert ("2 jobs save their states" in told) == (number != signal.SIGKILL)
+    until = time.monotonic() + 60
+    while any(map(lives, workers)) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not any(map(lives, workers))
+    assert [status(folder)["state"] for folder in folders[:2]] == ["PREEMPTED"] * 2
+    assert all(any((folder / "checkpoints" / "states").iterdir()) for folder in folders[:2])
+    assert not any(map(os.path.exists, folders[2:]))  # what waited was not begun
+
+
+def lives(pid: int) -> bool:
+    """Checks whether a process is there and does not only wait for its parent to take notice."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 @pytest.mark.long

@@ -19,7 +19,10 @@ from tutelage.errors import is_users
 from tutelage.runtime import distributed, masking
 from tutelage.runtime.files import write_atomically
 from tutelage.runtime.json_files import read_json
+from tutelage.runtime.sweep_workers import stop_workers_first
 from tutelage.runtime.text import in_a_line
+
+_GOES_ON = "jobs that were submitted go on without this command: tutelage status {}"
 
 
 @dataclass
@@ -48,6 +51,8 @@ class MultirunCallback(Callback):
         """Records the multirun's folder before its first job."""
         folder = multirun.folder = Path(str(config.hydra.sweep.dir)).absolute()
         folder.mkdir(parents=True, exist_ok=True)  # a sweeper's database may be there
+        elsewhere = "submitit" in config.hydra.launcher._target_
+        stop_workers_first(folder, _GOES_ON.format(folder) if elsewhere else "")
         lines: dict[str, list[str]] = OmegaConf.to_container(config.hydra.overrides)  # type: ignore[assignment]
         constant = ",".join(f"'{key}'" for key in same(lines["task"]))
         quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")

@@ -28,6 +28,7 @@ from tutelage.runtime.json_files import overwrite_json, read_json, write_json
 from tutelage.runtime.masking import hidden
 from tutelage.runtime.provenance import provenance
 from tutelage.runtime.signals import INTERRUPTED, PREEMPTED, exit_code, requests, sigterm_ends
+from tutelage.runtime.sweep_workers import in_worker
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def job(cfg: DictConfig, folder: Path, overrides: list[str], extends: Extends = 
         with sigterm_ends():
             yield
         return
-    with _alone(folder):
+    with in_worker(), _alone(folder):
         for part in ("", "checkpoints/", "checkpoints/*/"):
             remove_temporary_files(folder, f"{part}.*.tmp")
         with track_status([init_run_dir(cfg, folder, overrides, extends)], "COMPLETE"):

@@ -34,6 +34,7 @@ import tutelage
 from tutelage.compat import hydra as compat_hydra
 from tutelage.compat import lightning as compat_lightning
 from tutelage.compat import torch as compat_torch
+from tutelage.compat.joblib import worker_pids
 
 
 def trainer(**arguments) -> L.Trainer:
@@ -384,3 +385,10 @@ def test_transforms_of_torch_func_are_noticed():
     seen = []
     torch.func.vmap(lambda x: seen.append(compat_torch.inside_functorch()) or x)(torch.ones(2))
     assert [*seen, compat_torch.inside_functorch()] == [True, False]
+
+
+def test_joblib_has_the_pids_of_its_workers():
+    joblib = pytest.importorskip("joblib", reason="needs the extra sweep")
+    found = joblib.Parallel(n_jobs=2, backend="loky")(joblib.delayed(os.getpid)() for _ in range(4))
+    assert set(found) <= set(worker_pids())
+    joblib.externals.loky.get_reusable_executor().shutdown(wait=True)
