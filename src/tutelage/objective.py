@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
+from tutelage.compat.torch import KeepsPrecision
 from tutelage.errors import TutelageError
 from tutelage.losses.base import contract, hooks
 from tutelage.losses.precision import in_float32
@@ -194,8 +195,10 @@ def _share(rows: int, device: torch.device) -> float | Tensor:
     return rows / mean_over_ranks(torch.tensor(float(rows), device=device))
 
 
-class Objective(nn.Module):
+class Objective(KeepsPrecision):
     """The weighted sum of the terms whose weight is not 0.
+
+    Losses compute in float32 or better, so their layers stay in it when the module is converted to half precision.
 
     Args:
         terms: name → term; the name is what the logs call it.

@@ -217,3 +217,31 @@ def test_paths_that_read_nothing_are_named():
         Term(Difference(), {"student": "student.logit"})(signals())
     with pytest.raises(TutelageError, match=r"no signal 'techer\.logits'; did you mean 'teacher\.logits'"):
         Term(Difference(), {"student": "techer.logits"})(signals())
+
+
+class Layered(nn.Module):
+    """A loss with a layer, a float buffer and a counter."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+        self.register_buffer("mean", torch.full((2,), 1 / 3))
+        self.register_buffer("count", torch.tensor(3))
+
+    def forward(self, student):
+        return (self.layer(student) - self.mean).square().mean()
+
+
+def test_layers_of_losses_are_not_converted_to_less_than_what_losses_compute_in():
+    loss = Layered()
+    objective = Objective({"it": Term(loss, {"student": "student.logits"})})
+    before = {name: x.clone() for name, x in loss.state_dict().items()}
+    objective.to(torch.bfloat16)
+    objective(signals(torch.bfloat16))[0].backward()
+    objective.half()
+    assert all(torch.equal(x, before[name]) for name, x in loss.state_dict().items())
+    assert loss.layer.weight.grad.dtype == torch.float32
+    assert {name: x.dtype for name, x in objective.double().terms["it"].loss.state_dict().items()} == {
+        "layer.weight": torch.float64, "layer.bias": torch.float64, "mean": torch.float64, "count": torch.int64
+    }  # fmt: skip
+    assert {x.device.type for x in objective.to("meta").state_dict().values()} == {"meta"}

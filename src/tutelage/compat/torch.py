@@ -39,6 +39,18 @@ class FollowsMoves(nn.Module):
         return self
 
 
+class KeepsPrecision(nn.Module):
+    """A module that keeps its precision where it would be converted to a lower one, such as by ``bf16-true``."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        def convert(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            lower = tensor.is_floating_point() and moved.dtype.itemsize < tensor.dtype.itemsize
+            return tensor.to(moved.device) if lower else moved
+
+        return super()._apply(convert, recurse)
+
+
 def convert_tensors(module: nn.Module, convert: Callable[[Tensor], Tensor]) -> None:
     """Applies ``convert`` to every parameter and buffer in place, as ``Module.to`` does with what it was asked for."""
     module._apply(convert)

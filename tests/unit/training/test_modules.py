@@ -175,6 +175,11 @@ def test_a_loss_prepares_in_the_precision_of_the_training(run):
     run(*PAIR, *SPLITS, *QUIET, "loss=kdpp", "trainer.max_epochs=1", "trainer.precision=64-true")
 
 
+@pytest.mark.parametrize("loss", ["kdpp", "srrl", "adversarial/logits"])
+def test_losses_with_layers_train_in_half_precision(run, loss):
+    run(*PAIR, *SPLITS, *QUIET, f"loss={loss}", "trainer.max_epochs=1", "trainer.precision=bf16-true")
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "32-true"])
 @pytest.mark.parametrize("temperature", [1, 4, 20])
 def test_losses_match_a_float64_oracle(run, monkeypatch, precision, temperature):
