@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from command import tutelage
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from tutelage.cli import main as console
@@ -73,6 +75,7 @@ def main(
     monkeypatch.delenv("TUTELAGE_DATA", raising=False)
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    signals = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def run(*arguments: str) -> Answer:
         GlobalHydra.instance().clear()
@@ -97,7 +100,10 @@ def main(
         handler.close()
     root.handlers[:] = handlers
     root.setLevel(level)
+    for number, handler_of in signals.items():
+        signal.signal(number, handler_of)
     GlobalHydra.instance().clear()
+    HydraConfig.instance().cfg = None
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import difflib
 import errno
 import os
 import re
+import sys
 import traceback
 from collections.abc import Iterable
 from typing import Any
@@ -151,6 +152,8 @@ def is_users(error: BaseException) -> bool:
         or _is_lightnings_refusal(error)
         or _is_lost_process(error)
         or _is_missing_slurm(error)
+        or _is_no_letter_of_file_names(error)
+        or _is_no_number_of_jobs(error)
     )
 
 
@@ -166,6 +169,16 @@ def _is_lost_process(error: BaseException) -> bool:
 def _is_missing_slurm(error: BaseException) -> bool:
     """Checks for what submitit says where there is no SLURM."""
     return isinstance(error, RuntimeError) and str(error).startswith('Could not detect "srun"')
+
+
+def _is_no_number_of_jobs(error: BaseException) -> bool:
+    """Checks for what joblib says of ``hydra.launcher.n_jobs=0``."""
+    return isinstance(error, ValueError) and str(error).startswith("n_jobs == 0")
+
+
+def _is_no_letter_of_file_names(error: BaseException) -> bool:
+    """Checks for a path with letters that the locale has none of."""
+    return isinstance(error, UnicodeEncodeError) and sys.getfilesystemencoding() != "utf-8"
 
 
 def _is_no_choice(error: BaseException) -> bool:
@@ -198,6 +211,10 @@ def _with_advice(error: BaseException, message: str) -> str | None:
         return f"a process of the launcher that ran a job was killed, for want of memory perhaps: {line}"
     if _is_missing_slurm(error):
         return "launcher=submitit_slurm: there is no SLURM here (no srun); launcher=submitit_local and joblib need none"
+    if _is_no_number_of_jobs(error):
+        return "hydra.launcher.n_jobs=0: expected a number of jobs at once, or -1 for one per core"
+    if _is_no_letter_of_file_names(error):
+        return f"{message}: the locale has no such letter for names of files; set LC_ALL=C.UTF-8 or PYTHONUTF8=1"
     if _is_no_choice(error):
         return f"{message}: a group of the config, such as data=… or callbacks=…, takes the name of one of its choices"
     return None

@@ -136,6 +136,23 @@ def test_the_place_is_said_once(key, said):
     assert explain(caught.value) == said
 
 
+def test_no_job_at_once_is_one_sentence():
+    joblib = pytest.importorskip("joblib")
+    with pytest.raises(ValueError, match="n_jobs") as caught:
+        joblib.Parallel(n_jobs=0, backend="loky")(joblib.delayed(str)(n) for n in range(2))
+    assert is_users(caught.value)
+    assert explain(caught.value).startswith("hydra.launcher.n_jobs=0: expected a number")
+
+
+def test_a_path_that_the_locale_has_no_letters_for_is_one_sentence(monkeypatch):
+    with pytest.raises(UnicodeEncodeError) as caught:
+        "n\udcc3".encode()
+    assert not is_users(caught.value)
+    monkeypatch.setattr("sys.getfilesystemencoding", lambda: "ascii")
+    assert is_users(caught.value)
+    assert explain(caught.value).endswith("set LC_ALL=C.UTF-8 or PYTHONUTF8=1")
+
+
 def test_slurm_that_is_not_there_is_one_sentence(monkeypatch, tmp_path):
     submitit = pytest.importorskip("submitit")
     monkeypatch.setenv("PATH", str(tmp_path))

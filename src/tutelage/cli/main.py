@@ -88,6 +88,8 @@ def _dispatch(arguments: list[str]) -> None:
         sys.exit(f"tutelage: no verb {verb!r}; {nearest(verb, VERBS)}")
     if problem := repeated(arguments[1:]):
         sys.exit(f"tutelage {verb}: {problem}")
+    if empty := next((word for word in arguments if word in ("hydra.run.dir=", "hydra.sweep.dir=")), None):
+        sys.exit(f"tutelage {verb}: {empty} names no folder")
     given = as_hydra_takes_them(arguments[1:])
     if verb in _WITHOUT_HYDRA:
         sys.argv = [f"{sys.argv[0]} {verb}", *given]

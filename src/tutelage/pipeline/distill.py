@@ -40,7 +40,7 @@ from tutelage.pipeline.teachers import prepare_teachers
 from tutelage.pipeline.tensorboard import write_tensorboard
 from tutelage.pipeline.try_out import try_out
 from tutelage.runtime import distributed, identity, manifest, slurm
-from tutelage.runtime.job import is_complete, job
+from tutelage.runtime.job import FinishedMeanwhileError, is_complete, job
 from tutelage.runtime.json_files import read_json, write_json
 from tutelage.runtime.messages import quiet
 from tutelage.runtime.status import terminal
@@ -88,17 +88,29 @@ def run_job(
     cfg = settled(cfg, HydraConfig.get())
     moved.warn_of_choices(overrides)
     config = check_resolves(cfg)
-    if is_complete(config, folder) and _is_whole(plan_job(cfg, config), folder):
-        log.info("already complete, nothing to do: %s", folder)
-        found: dict[str, Any] = read_json(folder / "metrics.json")
+    if (found := _finished(cfg, config, folder)) is not None:
         return found
-    with job(config, folder, overrides, lambda folder, _: extends(folder, cfg)):
-        plan = check(cfg, overrides, config)
-        with distributed.ranks(cfg, "distill", folder):
-            metrics = distill(plan, folder)
+    try:
+        with job(config, folder, overrides, lambda folder, _: extends(folder, cfg)):
+            plan = check(cfg, overrides, config)
+            with distributed.ranks(cfg, "distill", folder):
+                metrics = distill(plan, folder)
+    except FinishedMeanwhileError:
+        if (found := _finished(cfg, config, folder)) is None:
+            raise
+        return found
     if distributed.is_main():
         trained(metrics, folder)
     return metrics
+
+
+def _finished(cfg: DictConfig, config: DictConfig, folder: Path) -> Mapping[str, Any] | None:
+    """Returns the metrics of a complete run of this config in the folder; None if there is none."""
+    if not (is_complete(config, folder) and _is_whole(plan_job(cfg, config), folder)):
+        return None
+    log.info("already complete, nothing to do: %s", folder)
+    found: dict[str, Any] = read_json(folder / "metrics.json")
+    return found
 
 
 def _show(metrics: Mapping[str, Any], folder: Path) -> None:

@@ -49,6 +49,10 @@ def _never(folder: Path, cfg: DictConfig) -> bool:
     return False
 
 
+class FinishedMeanwhileError(TutelageError):
+    """Another process finished the run in the folder that this one waited for."""
+
+
 @contextmanager
 def job(cfg: DictConfig, folder: Path, overrides: list[str], extends: Extends = _never) -> Iterator[None]:
     """Keeps ``status.json`` true: RUNNING, then COMPLETE, FAILED or PREEMPTED, whatever happens inside.
@@ -61,13 +65,17 @@ def job(cfg: DictConfig, folder: Path, overrides: list[str], extends: Extends = 
 
     Raises:
         TutelageError: the folder belongs to a run with another config, or another process is at work in it.
+        FinishedMeanwhileError: another process was, and has finished.
         SystemExit: with 143 after a SIGTERM, with 130 after Ctrl-C.
     """
     if not distributed.is_main():
         with sigterm_ends():
             yield
         return
+    before = state(folder)
     with in_worker(), _alone(folder):
+        if before != "COMPLETE" and state(folder) == "COMPLETE":
+            raise FinishedMeanwhileError(f"another process has just finished a run in {folder}: choose another folder")
         for part in ("", "checkpoints/", "checkpoints/*/"):
             remove_temporary_files(folder, f"{part}.*.tmp")
         with track_status([init_run_dir(cfg, folder, overrides, extends)], "COMPLETE"):

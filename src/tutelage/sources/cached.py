@@ -108,7 +108,10 @@ class Cached(FollowsMoves, Source):
         train = key["train"]
         rows = self.row[train.clamp(max=len(self.row) - 1)]
         if bool((absent := (rows < 0) | (train >= len(self.row))).any()):
-            raise TutelageError(f"{self.folder} lacks example {int(train[absent][0])}")
+            raise TutelageError(
+                f"{self.folder} lacks training example {int(train[absent][0])}: it was written for others, such as of "
+                "another data.val_size, data.labelled or seed"
+            )
 
     def forward(self, batch: Batch) -> Signals:
         """Returns the signals of the batch, in float32, those of tokens as wide as its ``input``."""

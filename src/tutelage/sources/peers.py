@@ -28,7 +28,7 @@ class Peers(Source):
     def __init__(self, networks: Sequence[nn.Module]):
         super().__init__()
         if not networks:
-            raise TutelageError("networks: expected one or more; found none (peers.count=1)")
+            raise TutelageError("networks: expected one or more; found none (peers.count)")
         self.networks = nn.ModuleList(tapped(net).to(memory_format=torch.channels_last) for net in networks)
         self._of_all = True
 

@@ -35,6 +35,8 @@ from tutelage.types import Batch, Signals
 Optimizer = Callable[[Iterable[nn.Parameter] | Iterable[dict[str, Any]]], torch.optim.Optimizer]
 Scheduler = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
 
+_CHOICE = {"peers": "peers", "stale": "stale_peers", "teacher": "frozen"}  # source → what gives it on the command line
+
 
 class SupervisedModule(L.LightningModule):
     """Trains ``student`` by an objective that reads nothing but it and the batch.
@@ -141,7 +143,7 @@ class SupervisedModule(L.LightningModule):
         for name in self.needs.keys() - {"batch"} - self.sources().keys():
             raise TutelageError(
                 f"the objective reads source {name!r}; this stage has {sorted(self._offered)}: "
-                + nearest(name, self._offered)
+                + (f"add sources={_CHOICE[name]}" if name in _CHOICE else nearest(name, self._offered))
             )
 
     def network_device(self) -> torch.device:

@@ -36,6 +36,14 @@ def test_an_unknown_verb_is_answered_with_the_nearest(main, verb, near):
     assert near in answer.message
 
 
+@pytest.mark.parametrize("key", ["hydra.run.dir", "hydra.sweep.dir"])
+def test_an_empty_name_of_a_folder_is_refused_before_anything_is_written(main, key, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    answer = main("distill", f"{key}=")
+    assert (answer.code, answer.message) == (1, f"tutelage distill: {key}= names no folder")
+    assert not [*tmp_path.iterdir()]
+
+
 def test_a_verb_s_help_lists_groups_and_keys(main):
     answer = main("distill", "--help")
     assert answer.code == 0

@@ -9,7 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from tutelage.errors import TutelageError
-from tutelage.runtime.job import is_complete, job, sign_of_life, state, track_status
+from tutelage.runtime.job import FinishedMeanwhileError, is_complete, job, sign_of_life, state, track_status
+from tutelage.runtime.json_files import write_json
 from tutelage.runtime.provenance import provenance
 from tutelage.runtime.signals import asked_to_stop, sigterm_ends, sigterm_saves
 
@@ -164,6 +165,19 @@ def test_a_second_process_in_the_same_folder_is_refused_and_changes_nothing(tmp_
     with job(config(), tmp_path, []):
         pass
     assert state(tmp_path) == "COMPLETE"
+
+
+def test_who_waited_for_another_process_learns_that_the_run_is_finished(tmp_path, monkeypatch):
+    @contextmanager
+    def waits(folder):
+        write_json(folder / "status.json", {"state": "COMPLETE"})  # as the other process did meanwhile
+        yield
+
+    monkeypatch.setattr("tutelage.runtime.job._alone", waits)
+    with pytest.raises(FinishedMeanwhileError, match="just finished"), job(config(), tmp_path, []):
+        raise AssertionError("ran")
+    with pytest.raises(ZeroDivisionError), job(config(), tmp_path, []):  # it was complete before, too
+        raise ZeroDivisionError
 
 
 def test_the_same_config_may_go_on_in_its_folder_another_may_not(tmp_path):

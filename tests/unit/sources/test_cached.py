@@ -114,7 +114,7 @@ def test_what_is_not_there_is_refused(tmp_path):
     gaps = Cached(None, stored(tmp_path / "gaps", [{"logits": torch.randn(4, 3)}], key=torch.tensor([0, 1, 2, 9])))
     gaps.expect({"train": torch.tensor([9])})  # the largest key, before which there is none
     for key in (4, 10, 100):  # 9 is the last
-        with pytest.raises(TutelageError, match=f"lacks example {key}"):
+        with pytest.raises(TutelageError, match=f"lacks training example {key}: it was written for others"):
             source.expect({"train": torch.tensor([3, key])})
     with pytest.raises(TutelageError, match="needs a source to write from, or a folder"):
         Cached(None)

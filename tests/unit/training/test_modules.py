@@ -237,7 +237,7 @@ def test_a_source_that_no_term_reads_is_dropped(compose):
 
 def test_a_source_that_is_not_there_is_named(compose):
     module, data, stage = student_module(compose, sources=False)
-    with pytest.raises(TutelageError, match=r"the objective reads source 'teacher'; this stage has \['student'\]"):
+    with pytest.raises(TutelageError, match=r"source 'teacher'; this stage has \['student'\]: add sources=frozen"):
         factory.trainer(stage, "student", Path(stage.paths.outputs), Path(stage.paths.outputs), 18).fit(
             module, datamodule=data
         )
