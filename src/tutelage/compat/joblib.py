@@ -2,6 +2,8 @@
 
 import sys
 
+WORKER = "LokyProcess"  # how the names of its processes begin
+
 
 def worker_pids() -> list[int]:
     """Returns the process ids of joblib's workers; none where it runs none. It has no public list of them."""

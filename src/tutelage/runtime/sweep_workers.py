@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from types import FrameType
 
-from tutelage.compat.joblib import worker_pids
+from tutelage.compat.joblib import WORKER, worker_pids
 from tutelage.errors import TutelageError
 from tutelage.runtime.json_files import read_json
 from tutelage.runtime.signals import INTERRUPTED, PREEMPTED, exit_code, requests
@@ -26,7 +26,7 @@ _POLL = 0.2
 
 
 class _Worker:
-    """This process, where it is a worker of a launcher.
+    """This process, where it is a worker of joblib's.
 
     Attributes:
         works: whether a job runs.
@@ -56,12 +56,12 @@ def _this_worker() -> _Worker:
 
 @contextmanager
 def in_worker() -> Iterator[None]:
-    """Context manager of a job: in a worker, it ends when the process that launched it is gone, or is asked to end.
+    """Context manager of a job: a worker of joblib ends when it is asked to, or when the process that began it is gone.
 
     Raises:
         SystemExit: the worker was asked to end during an earlier job.
     """
-    if multiprocessing.current_process().name == "MainProcess":
+    if not multiprocessing.current_process().name.startswith(WORKER):  # others, such as of a pool, end by signals
         yield
         return
     worker = _this_worker()

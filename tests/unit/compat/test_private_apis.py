@@ -1,6 +1,7 @@
 """The private APIs that tutelage.compat rests on are there, and nothing else in src/ uses any."""
 
 import ast
+import multiprocessing
 import os
 import time
 from inspect import signature
@@ -34,7 +35,7 @@ import tutelage
 from tutelage.compat import hydra as compat_hydra
 from tutelage.compat import lightning as compat_lightning
 from tutelage.compat import torch as compat_torch
-from tutelage.compat.joblib import worker_pids
+from tutelage.compat.joblib import WORKER, worker_pids
 
 
 def trainer(**arguments) -> L.Trainer:
@@ -387,8 +388,13 @@ def test_transforms_of_torch_func_are_noticed():
     assert [*seen, compat_torch.inside_functorch()] == [True, False]
 
 
+def _who() -> tuple[int, str]:
+    return os.getpid(), multiprocessing.current_process().name
+
+
 def test_joblib_has_the_pids_of_its_workers():
     joblib = pytest.importorskip("joblib", reason="needs the extra sweep")
-    found = joblib.Parallel(n_jobs=2, backend="loky")(joblib.delayed(os.getpid)() for _ in range(4))
-    assert set(found) <= set(worker_pids())
+    found = joblib.Parallel(n_jobs=2, backend="loky")(joblib.delayed(_who)() for _ in range(4))
+    assert {pid for pid, _ in found} <= set(worker_pids())
+    assert all(name.startswith(WORKER) for _, name in found)
     joblib.externals.loky.get_reusable_executor().shutdown(wait=True)
