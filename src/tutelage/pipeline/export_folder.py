@@ -38,10 +38,8 @@ class ExportFolder:
         if listed and FIGURES not in listed:
             raise TutelageError(f"output={path} holds files of a run or an artifact: choose another folder")
         if not overwrite and not self._is_same and not is_missing(path) and any(path.iterdir()):
-            raise TutelageError(
-                f"output={path} holds something else than an export of this network: choose another folder, or say "
-                "overwrite=true"
-            )
+            held = "an export of other weights" if self.earlier else "something else than an export of this network"
+            raise TutelageError(f"output={path} holds {held}: choose another folder, or say overwrite=true")
 
     @property
     def _is_same(self) -> bool:

@@ -168,12 +168,12 @@ class _Survey:
             stage = replaced(own, {"sources": self.stage.sources})
             data = self._data(stage)
             cost = cost_beside_sources(stage, data)
+            self.signals(stage, f" for {name}")
             if self.waits:
                 task = self._later(name, "assistant", TRAIN, self.waits, stage, **cost)
                 folder = Path(task.key)
             else:
                 found = recipe_of_assistant(stage, data)
-                self.signals(stage, f" for {name}")
                 task, folder = self._artifact(name, "assistant", found, TRAIN, **cost)
             self.waits = [] if task.is_there else [task]
             node = taught_by(own.network, str(folder / f"{self.plan.weights}.safetensors"))

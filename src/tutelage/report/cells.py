@@ -40,6 +40,11 @@ class Cell:
         return next((run.figures for run in self.runs.values()), CLASSIFICATION)
 
     @property
+    def has_teacher(self) -> bool:
+        """Checks whether a run has figures of a teacher; one with peers alone has none."""
+        return any("teacher" in run.metrics for run in self.runs.values())
+
+    @property
     def name(self) -> str:
         """Returns a name such as ``T = 4, α = 0.9``."""
         keys = self.values if self.named is None else self.named

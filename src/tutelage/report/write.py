@@ -116,9 +116,13 @@ def _check_weights(sweep: Sweep, weights: str) -> None:
 def subtitle(sweep: Sweep) -> str:
     """Returns the networks, the data, the seeds and what was varied, as text."""
     choices = sweep.runs[0].choices
-    same = [group for group in _GROUPS if group in choices and group not in sweep.keys]
+    taught = any(cell.has_teacher for cell in sweep.cells)
+    named = [group for group in _GROUPS if taught or group != "model@teacher"]
+    same = [group for group in named if group in choices and group not in sweep.keys]
     parts = [f"{group.rpartition('@')[2]} {show(choices[group])}" for group in same]
     seeds = ", ".join(map(str, sorted({run.seed for run in sweep.runs if run.seed is not None})))
+    counts = {len(run.metrics.get("peers") or ()) for run in sweep.runs} - {0}
+    parts += [plural(count, "peer") for count in sorted(counts)]
     parts += [f"seeds {seeds}", f"varied: {', '.join(sweep.keys) or 'nothing but the seed'}"]
     return "; ".join(parts) + "."
 

@@ -46,7 +46,7 @@ def exit_code() -> int:
 
 @contextmanager
 def sigterm_ends() -> Iterator[None]:
-    """Makes SIGTERM and SIGUSR1 end the process with 143 and Ctrl-C with 130, running every ``finally``.
+    """Makes SIGTERM (and SLURM's SIGUSR1) end the process with 143, Ctrl-C with 130, running every ``finally``.
 
     While Lightning fits, its own handler is in charge and :class:`tutelage.training.callbacks.recovery.Recovery` saves
     first: see :func:`sigterm_saves`.

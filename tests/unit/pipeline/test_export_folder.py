@@ -57,7 +57,7 @@ def test_a_file_that_changed_is_no_longer_listed(tmp_path, export, caplog):
 def test_files_of_other_weights_are_refused_or_removed_and_yours_stay(tmp_path, export):
     export("one", "onnx", "int8")
     (tmp_path / "out/notes.txt").write_text("mine")
-    with pytest.raises(TutelageError, match="holds something else than an export of this network"):
+    with pytest.raises(TutelageError, match="holds an export of other weights"):
         export("two", "onnx")
     assert export("two", "onnx", overwrite=True) == ["onnx"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [

@@ -55,6 +55,20 @@ def test_a_plan_names_exactly_what_the_job_makes(survey, tmp_path, overrides):
     ]
 
 
+def test_a_chain_names_what_is_written_of_each_of_its_teachers(survey, tmp_path):
+    chain = ["+model@assistants.first=dense", "generations=1"]
+    plan, before = survey(*chain)
+    signals = [task for task in before if task.kind == "signals"]
+    assert len(signals) == 3
+    distill(plan, tmp_path / "run")
+    assert len([*(tmp_path / "shop" / "signals").glob("[!.]*")]) == 3
+    written = sum(path.stat().st_size for path in (tmp_path / "shop" / "signals").glob("[!.]*/logits.bin"))
+    assert sum(task.bytes for task in signals) == pytest.approx(written, rel=0.01)
+    _, after = survey(*chain)
+    assert [task.name for task in after if not task.is_there] == ["student"]
+    assert [task.name for task in after] == [task.name for task in before]
+
+
 def test_steps_work_and_disk_are_estimated(survey, tmp_path):
     plan, tasks = survey("stages.teacher.trainer.max_epochs=3", "sources.teacher.cache=false")
     by_name = {task.name: task for task in tasks}

@@ -186,6 +186,22 @@ def test_equal_gains_are_not_tested(tmp_path):
     assert any("all 2 seeds show exactly +10.00 points" in text for _, text in found.texts)
 
 
+def test_networks_that_learned_beside_the_student_have_rows(tmp_path):
+    for seed in (0, 1):
+        folder = made_runs.run(tmp_path, seed)
+        metrics = json.loads((folder / "metrics.json").read_text())
+        peer = metrics["student"] | {"parameters": 777}
+        mean = {kind: {"test": {"accuracy": 0.25 + seed / 2}} for kind in ("last", "best")}
+        del metrics["teacher"]
+        metrics |= {"peers": {"peers/0": peer}, "mean_of_peers": {"count": 2, **mean}}
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+    report(tmp_path, tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "; 1 peer; seeds 0, 1;" in text
+    assert re.search(r"\| peers/0 \| 777 \| 400 \| ", text)
+    assert "| mean of peers and student | – | – | 50.00 | 35.36 | – | 2 |" in text
+
+
 def test_without_control_teacher_or_predictions_it_says_so(tmp_path):
     folder = made_runs.run(tmp_path, 0)
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -196,8 +212,9 @@ def test_without_control_teacher_or_predictions_it_says_so(tmp_path):
     (folder / "checkpoints" / "predictions.safetensors").write_bytes(b"cut")
     text = " ".join(text for _, text in report(tmp_path, tmp_path / "report").texts)
     assert "No gain can be told" in text
-    assert "No predictions could be read of: teacher, student alone, distilled student" in text
-    assert "there are no metrics of a teacher or of a control" in text
+    assert "No predictions could be read of: distilled student" in text
+    assert "These runs have no figures of a teacher." in text
+    assert "this one teacher" not in text
 
 
 def test_older_runs_without_answers_to_training_images(tmp_path):

@@ -165,13 +165,15 @@ def _choice(found: Sequence[CellStatistics], best: CellStatistics, weights: str)
         )
     return message + (
         "Each student is compared with the control of its own seed: same first weights, order of examples and budget. "
-        f"The interval is over seeds, for {_teachers(best.cell)}, this split and this test set."
+        f"The interval is over seeds, for {_teachers(best.cell)}this split and this test set."
     )
 
 
 def _teachers(cell: Cell) -> str:
+    if not cell.has_teacher:
+        return ""
     made = {str(run.artifacts.get("teacher", {}).get("folder")) for run in cell.runs.values()}
-    return "this one teacher" if len(made) == 1 else f"these {len(made)} teachers"
+    return "this one teacher, " if len(made) == 1 else f"these {len(made)} teachers, "
 
 
 def _remarks(sweep: Sweep, found: Sequence[CellStatistics]) -> Iterable[Text]:

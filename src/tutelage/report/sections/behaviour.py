@@ -36,7 +36,8 @@ def behaviour(cell: Cell, answers: Answers, trusted: Iterable[str] = (), images:
         Text(f"For the chosen cell, {cell.name}, over its seeds; on test data unless stated otherwise.")
     ]
     blocks.append(_fidelity(cell, answers))
-    if absent := [NAMES[role] for role in ROLES if not predictions[role]]:
+    expected = [role for role in ROLES if any(role in run.metrics for run in cell.runs.values())]
+    if absent := [NAMES[role] for role in expected if not predictions[role]]:
         blocks.append(
             Text(f"No predictions could be read of: {', '.join(absent)}. Parts that need them are left out.", "note")
         )

@@ -25,14 +25,22 @@ def diagnosis(sweep: Sweep, found: Sequence[CellStatistics], best: CellStatistic
             "Each item is a measurement on these runs and what it may explain; none of them is a proof. "
             f"All are for the chosen cell, {cell.name}."
         ),
-        *_advantage(cell, answers.weights),
-        *_dark_knowledge(sweep, cell, answers),
-        *_train_and_test(cell, answers),
-        *_capacity(cell, answers),
+        *_of_teacher(sweep, cell, answers),
         *gradients(sweep, cell),
         *_limits(found, best),
     ]
     return Section("diagnosis", "Diagnosis: why it helps or does not", blocks)
+
+
+def _of_teacher(sweep: Sweep, cell: Cell, answers: Answers) -> Iterable[Block]:
+    """Yields what the teacher can explain."""
+    if not cell.has_teacher:
+        yield Text("These runs have no figures of a teacher.")
+        return
+    yield from _advantage(cell, answers.weights)
+    yield from _dark_knowledge(sweep, cell, answers)
+    yield from _train_and_test(cell, answers)
+    yield from _capacity(cell, answers)
 
 
 def _advantage(cell: Cell, weights: str) -> Iterable[Block]:

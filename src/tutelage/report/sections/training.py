@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from PIL import Image
@@ -105,7 +105,7 @@ def _cost(sweep: Sweep, cell: Cell, weights: str) -> Iterable[Block]:
     rows, figures = [], sweep.figures
     for role in ("teacher", "control"):
         rows += _of_networks(sweep, role, weights)
-    rows += _of_chain(sweep, weights)
+    rows += _of_chain(sweep, weights) + _of_peers(cell, weights)
     for one in sweep.cells:
         if row := _row("student" if one is cell else "other", one.name, one, "student", weights):
             rows.append(row)
@@ -162,6 +162,25 @@ def _of_chain(sweep: Sweep, weights: str) -> list[list[Any]]:
         value = fmean(entry[weights]["test"][sweep.figures.headline] for entry in entries)
         cost = [entries[0].get(key) for key in ("parameters", "multiply_adds")]
         rows.append(["other", name, *cost, value, None, fmean(entry["seconds"] for entry in entries), len(entries)])
+    return rows
+
+
+def _of_peers(cell: Cell, weights: str) -> list[list[Any]]:
+    """Returns rows of the networks that learned beside the cell's student, and of the mean of them and the student."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for run in cell.runs.values():
+        peers = run.metrics.get("peers") or {}
+        mean_of = {"mean of peers and student": run.metrics["mean_of_peers"]} if "mean_of_peers" in run.metrics else {}
+        for name, entry in {**peers, **mean_of}.items():
+            if weights in entry:
+                groups.setdefault(name, []).append(entry)
+    rows = []
+    for name, entries in groups.items():
+        values = [entry[weights]["test"][cell.figures.headline] for entry in entries]
+        seconds = [entry["seconds"] for entry in entries if "seconds" in entry]
+        cost = [entries[0].get(key) for key in ("parameters", "multiply_adds")]
+        spread = stdev(values) if len(values) > 1 else None
+        rows.append(["other", name, *cost, fmean(values), spread, fmean(seconds) if seconds else None, len(values)])
     return rows
 
 
