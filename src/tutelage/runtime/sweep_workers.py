@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -104,27 +104,26 @@ def stop_workers_first(folder: Path, goes_on: str = "") -> None:
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal stopping
-        code = INTERRUPTED if number == signal.SIGINT else PREEMPTED
         pids = worker_pids()
-        running = [] if stopping else _running(folder, pids)
+        running = [] if stopping else [path for path in folder.rglob("status.json") if pids and _runs(path, pids)]
         stopping = True
         if running:
-            _say(f"\n{len(running)} jobs save their states, then the sweep stops; once more to stop without saving\n")
-            _end(pids, running, _TERMINAL if number == signal.SIGINT else 0.0)
-        elif goes_on:
-            _say(f"\n{goes_on}\n")
-        raise SystemExit(code)
+            _say(f"{len(running)} jobs save their states, then the sweep stops; once more to stop without saving")
+            _wait_for(running, pids, _TERMINAL if number == signal.SIGINT else 0.0)
+        else:
+            _say(goes_on or "tutelage: the sweep is stopped")
+        raise SystemExit(INTERRUPTED if number == signal.SIGINT else PREEMPTED)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, stop)
 
 
-def _end(pids: list[int], running: list[Callable[[], bool]], wait: float) -> None:
-    began = time.monotonic()
-    told = False
-    while any(runs() for runs in running) and time.monotonic() < began + SAVING:
-        if not told and time.monotonic() >= began + wait:
+def _wait_for(running: list[Path], pids: list[int], untold: float) -> None:
+    """Tells workers to end, after as many seconds, and waits until their jobs have."""
+    began, told = time.monotonic(), False
+    while any(_runs(path, pids) for path in running) and time.monotonic() < began + SAVING:
+        if not told and time.monotonic() >= began + untold:
             told = True
             for pid in pids:
                 with suppress(ProcessLookupError):
@@ -132,17 +131,14 @@ def _end(pids: list[int], running: list[Callable[[], bool]], wait: float) -> Non
         time.sleep(_POLL)
 
 
-def _running(folder: Path, pids: list[int]) -> list[Callable[[], bool]]:
-    """Returns, for each job that runs in one of the processes, a function that asks whether it still does."""
-
-    def runs(path: Path) -> bool:
-        with suppress(TutelageError, OSError, ValueError):
-            document = read_json(path)
-            return document.get("state") == "RUNNING" and document.get("pid") in pids
+def _runs(path: Path, pids: list[int]) -> bool:
+    """Checks whether the job of a ``status.json`` runs in one of the processes."""
+    try:
+        document = read_json(path)
+        return document.get("state") == "RUNNING" and document.get("pid") in pids
+    except (AttributeError, TutelageError):
         return False
-
-    return [lambda path=path: runs(path) for path in folder.rglob("status.json") if pids and runs(path)]  # type: ignore[misc]
 
 
 def _say(text: str) -> None:
-    os.write(2, text.encode())  # not by print, which the signal may have interrupted
+    os.write(2, f"\n{text}\n".encode())  # not by print, which the signal may have interrupted
