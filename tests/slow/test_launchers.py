@@ -65,8 +65,9 @@ def test_jobs_save_and_no_worker_stays_when_the_launching_process_is_ended(tmp_p
         "logger=none", "callbacks.progress=null", "hydra.sweep.dir=sweep", "seed=range(0,5)",
     )  # fmt: skip
     sweep = subprocess.Popen(
-        [sys.executable, "-m", "tutelage", *words], cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-m", "tutelage", *words], cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
+    )  # fmt: skip
     folders = [tmp_path / "sweep" / f"seed={seed}" for seed in range(5)]
     while not all((folder / "checkpoints" / "best.safetensors").is_file() for folder in folders[:2]):
         assert sweep.poll() is None
