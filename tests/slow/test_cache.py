@@ -78,7 +78,7 @@ def test_a_folder_by_name_is_used_or_refused(main, tmp_path):
     assert digest(read_state(tmp_path / "alone" / student)) == digest(read_state(tmp_path / "run" / student))
     for change, said in (
         ("stages.teacher.seed=1", "is stale: weights changed since it was written"),
-        ("data.split_seed=1", "lacks example"),
+        ("data.split_seed=1", "lacks training example"),
         ("data.mean=[0.5]", "is stale: mean, weights changed since it was written"),
     ):
         answer = main("distill", *TINY, *QUICK, *named, change, "hydra.run.dir=stale")

@@ -110,7 +110,7 @@ class Cached(FollowsMoves, Source):
         if bool((absent := (rows < 0) | (train >= len(self.row))).any()):
             raise TutelageError(
                 f"{self.folder} lacks training example {int(train[absent][0])}: it was written for others, such as of "
-                "another data.val_size, data.labelled or seed"
+                "another data.val_size, data.split_seed or data.labelled"
             )
 
     def forward(self, batch: Batch) -> Signals:
