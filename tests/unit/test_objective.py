@@ -244,4 +244,5 @@ def test_layers_of_losses_are_not_converted_to_less_than_what_losses_compute_in(
     assert {name: x.dtype for name, x in objective.double().terms["it"].loss.state_dict().items()} == {
         "layer.weight": torch.float64, "layer.bias": torch.float64, "mean": torch.float64, "count": torch.int64
     }  # fmt: skip
+    assert objective.float().terms["it"].loss.mean.dtype == torch.float32
     assert {x.device.type for x in objective.to("meta").state_dict().values()} == {"meta"}

@@ -19,6 +19,9 @@ BatchNorm = nn.modules.batchnorm._BatchNorm
 SPARSE_PRODUCTS = (torch.ops.aten._embedding_bag, torch.ops.aten._embedding_bag_forward_only)  # of F.embedding_bag
 
 
+_SINGLE = torch.float32.itemsize
+
+
 class FollowsMoves(nn.Module):
     """A module that is told when it moves to another device or precision.
 
@@ -40,13 +43,13 @@ class FollowsMoves(nn.Module):
 
 
 class KeepsPrecision(nn.Module):
-    """A module that keeps its precision where it would be converted to a lower one, such as by ``bf16-true``."""
+    """A module that stays in single precision where it would be converted to half precision, such as by ``bf16-true``."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         def convert(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
-            lower = tensor.is_floating_point() and moved.dtype.itemsize < tensor.dtype.itemsize
-            return tensor.to(moved.device) if lower else moved
+            halved = tensor.is_floating_point() and moved.dtype.itemsize < _SINGLE <= tensor.dtype.itemsize
+            return tensor.to(moved.device) if halved else moved
 
         return super()._apply(convert, recurse)
 

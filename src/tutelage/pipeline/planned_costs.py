@@ -58,7 +58,8 @@ def cost_beside_sources(stage: DictConfig, data: Data) -> dict[str, Any]:
     of_source: dict[str, list[DictConfig]] = {"student": [stage.network]}
     for place, network in learn.items():
         of_source.setdefault(place.partition("/")[0], []).append(network)
-    live = [node for name, node in sources.items() if name not in to_cache(stage, data)]
+    written = to_cache(stage, data)
+    live = [node for name, node in sources.items() if name not in written]
     answer = [one.net for node in live for one in networks(node)]
     answer += [network for name in copies(sources) for network in of_source.get(name, [])]
     return cost_of_training(stage, data, learn.values(), answer)

@@ -104,8 +104,8 @@ def stop_workers_first(folder: Path, goes_on: str = "") -> None:
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal stopping
-        pids = worker_pids()
-        running = [] if stopping else [path for path in folder.rglob("status.json") if pids and _runs(path, pids)]
+        pids = [] if stopping else worker_pids()
+        running = [path for path in folder.rglob("status.json") if _runs(path, pids)] if pids else []
         stopping = True
         if running:
             _say(f"{len(running)} jobs save their states, then the sweep stops; once more to stop without saving")

@@ -159,9 +159,8 @@ def _of_chain(sweep: Sweep, weights: str) -> list[list[Any]]:
                 groups.setdefault((name, entry["parameters"]), []).append(entry)
     rows = []
     for (name, _), entries in groups.items():
-        value = fmean(entry[weights]["test"][sweep.figures.headline] for entry in entries)
-        cost = [entries[0].get(key) for key in ("parameters", "multiply_adds")]
-        rows.append(["other", name, *cost, value, None, fmean(entry["seconds"] for entry in entries), len(entries)])
+        values = [entry[weights]["test"][sweep.figures.headline] for entry in entries]
+        rows.append(_of_entries(name, entries, values))
     return rows
 
 
@@ -177,11 +176,17 @@ def _of_peers(cell: Cell, weights: str) -> list[list[Any]]:
     rows = []
     for name, entries in groups.items():
         values = [entry[weights]["test"][cell.figures.headline] for entry in entries]
-        seconds = [entry["seconds"] for entry in entries if "seconds" in entry]
-        cost = [entries[0].get(key) for key in ("parameters", "multiply_adds")]
-        spread = stdev(values) if len(values) > 1 else None
-        rows.append(["other", name, *cost, fmean(values), spread, fmean(seconds) if seconds else None, len(values)])
+        rows.append(_of_entries(name, entries, values, stdev(values) if len(values) > 1 else None))
     return rows
+
+
+def _of_entries(
+    name: str, entries: list[Mapping[str, Any]], values: list[float], spread: float | None = None
+) -> list[Any]:
+    """Returns the row of entries of ``metrics.json``, which may have no cost, with their figures."""
+    cost = [entries[0].get(key) for key in ("parameters", "multiply_adds")]
+    seconds = [entry["seconds"] for entry in entries if "seconds" in entry]
+    return ["other", name, *cost, fmean(values), spread, fmean(seconds) if seconds else None, len(values)]
 
 
 def _row(kind: str, label: str, cell: Cell, role: str, weights: str) -> list[Any] | None:
