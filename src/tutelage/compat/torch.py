@@ -43,7 +43,7 @@ class FollowsMoves(nn.Module):
 
 
 class KeepsPrecision(nn.Module):
-    """A module that stays in single precision where it would be converted to half precision, such as by ``bf16-true``."""
+    """A module that stays in single precision where it would be converted to half of it, such as by ``bf16-true``."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         def convert(tensor: Tensor) -> Tensor:
