@@ -75,7 +75,7 @@ def export(cfg: DictConfig) -> tuple[Path, dict[str, Any]]:
     formats = _check(cfg)
     checkpoint = checkpoint_of(cfg)
     net, header = network_of(checkpoint, cfg.trust)
-    output = Path(cfg.output) if cfg.output is not None else _place(checkpoint)
+    output = Path(cfg.output) if cfg.output is not None else default_folder(checkpoint)
     place = ExportFolder(output, digest(net), cfg.overwrite)
     data = data_of(header, cfg.data, checkpoint, cfg.trust)
     task = task_of(header, data, checkpoint, cfg.trust)
@@ -111,7 +111,7 @@ def _check(cfg: DictConfig) -> list[Format]:
     return chosen(names)  # type: ignore[arg-type]
 
 
-def _place(checkpoint: Path) -> Path:
+def default_folder(checkpoint: Path) -> Path:
     """Returns the default folder of the files: in the run's, ``export`` with the weights' path in ``checkpoints``."""
     path = checkpoint.absolute()
     if (folder := _folder_of(checkpoint)) is None:

@@ -20,8 +20,8 @@ class PlannedTask:
         after: the names of the tasks that it waits for.
         epochs: of a training; None of others.
         steps: of a training's optimizer; None of others.
-        macs: multiply-adds, estimated: three times the network's forward pass for each example that is learned from,
-            once that of each teacher which is asked in a step; None where they are not known.
+        macs: multiply-adds, estimated: for each example that is learned from three times the forward pass of each
+            network that learns, once that of each which only answers in a step; None where they are not known.
         bytes: on disk in the end, estimated: weights, predictions or signals.
     """
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tutelage.errors import TutelageError
+from tutelage.pipeline.export import default_folder
 from tutelage.pipeline.export_folder import ExportFolder
 from tutelage.runtime import manifest
 
@@ -71,3 +72,15 @@ def test_the_checksums_of_a_run_are_not_replaced(tmp_path, export):
     manifest.write(tmp_path / "out")
     with pytest.raises(TutelageError, match="out holds files of a run or an artifact: choose another folder"):
         export("one", "onnx", overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("weights", "folder"),
+    [
+        ("run/checkpoints/last.safetensors", "run/export/last"),
+        ("run/checkpoints/peers/0/best.safetensors", "run/export/peers/0/best"),
+        ("mine/student.safetensors", "mine/export/student"),
+    ],
+)
+def test_the_default_folder_is_in_the_run(tmp_path, weights, folder):
+    assert default_folder(tmp_path / weights) == tmp_path / folder

@@ -9,7 +9,10 @@ from itertools import pairwise
 
 import made_runs
 import pytest
+from torch import nn
 
+from tutelage.checkpoints.header import recorded_digest
+from tutelage.checkpoints.weights import save_network
 from tutelage.cli.report import main
 from tutelage.errors import TutelageError
 from tutelage.report.runs import read_runs
@@ -200,6 +203,28 @@ def test_networks_that_learned_beside_the_student_have_rows(tmp_path):
     assert "; 1 peer; seeds 0, 1;" in text
     assert re.search(r"\| peers/0 \| 777 \| 400 \| ", text)
     assert "| mean of peers and student | – | – | 50.00 | 35.36 | – | 2 |" in text
+
+
+def test_an_evaluation_of_weights_that_were_written_again_says_so(tmp_path):
+    made_runs.run(tmp_path, 0)
+    path = tmp_path / "net.safetensors"
+    save_network(nn.Linear(2, 2), path, {})
+    found = {
+        "checkpoint": str(path), "weights": recorded_digest(path), "split": "test", "parameters": 6, "multiply_adds": 4,
+        "about": {"stage": "student"}, "figures": {"accuracy": 0.5},
+    }  # fmt: skip
+    folder = tmp_path / "asked"
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "hydra.yaml").write_text("hydra: {job: {config_name: evaluate}}")
+    (folder / ".hydra" / "overrides.yaml").write_text("[]")
+    (folder / "status.json").write_text(json.dumps({"state": "COMPLETE"}))
+    (folder / "metrics.json").write_text(json.dumps(found))
+    report(tmp_path, tmp_path / "report")
+    assert "| evaluated: student, asked | 6 |" in (tmp_path / "report" / "report.md").read_text()
+    save_network(nn.Linear(2, 2), path, {})
+    report(tmp_path, tmp_path / "again")
+    text = (tmp_path / "again" / "report.md").read_text()
+    assert "| evaluated: student, asked, weights written again since | 6 |" in text
 
 
 def test_without_control_teacher_or_predictions_it_says_so(tmp_path):
