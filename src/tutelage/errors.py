@@ -183,7 +183,8 @@ def _is_no_letter_of_file_names(error: BaseException) -> bool:
 
 def _is_no_choice(error: BaseException) -> bool:
     """Checks for what Hydra says of a group that is given null, a number or a list of lists."""
-    return isinstance(error, ValueError) and str(error).startswith("Config group override must be")
+    said = str(error).startswith("Config group override must be")
+    return said and isinstance(error, ValueError) and not isinstance(error, TutelageError)
 
 
 def _is_lightnings_refusal(error: BaseException) -> bool:
@@ -208,7 +209,10 @@ def _with_advice(error: BaseException, message: str) -> str | None:
         return f"trainer or callbacks were rejected by Lightning: {' '.join(message.split())}"
     if _is_lost_process(error):
         line = (message.strip() or type(error).__name__).splitlines()[0]
-        return f"a process of the launcher that ran a job was killed, for want of memory perhaps: {line}"
+        codes = re.search(r"exit codes of the workers are (.+)", message)  # of joblib; (-9) is SIGKILL
+        guess = "" if codes and "(-9)" not in codes[1] else ", for want of memory perhaps"
+        told = f" (exit codes of workers: {codes[1].strip()})" if codes else ""
+        return f"a process of the launcher that ran a job was killed{guess}: {line}{told}"
     if _is_missing_slurm(error):
         return "launcher=submitit_slurm: there is no SLURM here (no srun); launcher=submitit_local and joblib need none"
     if _is_no_number_of_jobs(error):
@@ -232,6 +236,24 @@ def _of_a_key(message: str, key: str, node: Any) -> str:
     return f"{message}\n{key!r}: {hint}"
 
 
+def _of_another_kind(override: str, cause: str) -> str:
+    """Returns what is wrong with an override whose value is not of the kind that its key has."""
+    if "Cannot merge" in cause:  # a list with a section; OmegaConf says it in this order in both cases
+        kinds = ["a section with keys of its own", "a list"]
+        given = override.partition("=")[2].startswith("[")
+        return f"{override}: expected {kinds[not given]}, found {kinds[given]}"
+    return f"{override}: {cause.splitlines()[0]}" if cause else override
+
+
+def _of_an_override(message: str, cause: BaseException | None) -> str | None:
+    """Returns what is wrong with the key or the value of an override; None if Hydra says nothing of one."""
+    node, key = getattr(cause, "parent_node", None), str(getattr(cause, "key", "") or "")
+    if "Could not override" in message and node is not None and key:
+        return _of_a_key(message, key, node)
+    merged = "Error merging override "
+    return _of_another_kind(message.removeprefix(merged), str(cause)) if message.startswith(merged) else None
+
+
 def explain(error: BaseException) -> str:
     """Returns the error's message, or its cause's where Hydra failed to build a part of the config.
 
@@ -252,10 +274,8 @@ def explain(error: BaseException) -> str:
         place = message.rpartition("full_key: ")[2]
         said = str(cause) if isinstance(cause, CompactHydraException) else in_own_code(cause) or str(cause)
         return said if said.startswith((f"{place}.", f"{place}:", f"{place} ")) else f"{place}: {said}"
-    node = getattr(cause, "parent_node", None)
-    key = str(getattr(cause, "key", "") or "")
-    if "Could not override" in message and node is not None and key:
-        return _of_a_key(message, key, node)
+    if (worded := _of_an_override(message, cause)) is not None:
+        return worded
     for choice, extra in _EXTRAS.items():
         if f"'hydra/{choice}'" in message:
             return f"{message}\n{choice} needs an extra: pip install 'tutelage[{extra}]'"

@@ -114,6 +114,32 @@ def test_a_launcher_s_process_that_was_killed_is_one_sentence(name):
     assert "\n" not in explain(error)
 
 
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("assistants=[]", "assistants=[]: expected a section with keys of its own, found a list"),
+        ("data.mean={a: 1}", "data.mean={a: 1}: expected a list, found a section with keys of its own"),
+        ("hydra.job.chdir=maybe", "hydra.job.chdir=maybe: Value 'maybe' is not a valid bool"),
+    ],
+)
+def test_a_value_of_another_kind_is_named_with_what_is_expected(compose, word, said):
+    with pytest.raises(ConfigCompositionException) as error:
+        compose(word)
+    assert explain(error.value).startswith(said)
+
+
+def test_memory_is_guessed_at_only_where_a_worker_was_killed():
+    lost = type("TerminatedWorkerError", (RuntimeError,), {})
+    said = "A worker was lost.\nThe exit codes of the workers are {}\n"
+    assert explain(lost(said.format("{SIGKILL(-9)}"))) == (
+        "a process of the launcher that ran a job was killed, for want of memory perhaps: A worker was lost. "
+        "(exit codes of workers: {SIGKILL(-9)})"
+    )
+    assert explain(lost(said.format("{SIGSEGV(-11)}"))).startswith(
+        "a process of the launcher that ran a job was killed: A worker was lost. (exit codes"
+    )
+
+
 def test_a_link_to_nothing_is_a_sentence(tmp_path):
     link = tmp_path / "config.yaml"
     link.symlink_to(tmp_path / "absent" / "file")

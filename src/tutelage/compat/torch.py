@@ -17,8 +17,6 @@ from torch.nn.parallel import DistributedDataParallel
 # The base of BatchNorm1d, 2d and 3d and of SyncBatchNorm, to derive from beside one of them: torch exports it nowhere.
 BatchNorm = nn.modules.batchnorm._BatchNorm
 SPARSE_PRODUCTS = (torch.ops.aten._embedding_bag, torch.ops.aten._embedding_bag_forward_only)  # of F.embedding_bag
-
-
 _SINGLE = torch.float32.itemsize
 
 
@@ -52,6 +50,12 @@ class KeepsPrecision(nn.Module):
             return tensor.to(moved.device) if halved else moved
 
         return super()._apply(convert, recurse)
+
+
+def empty_for_other_processes(*shape: int) -> Tensor:
+    """Returns an empty float32 tensor in shared memory; ``share_memory_`` would fill ordinary memory and copy it."""
+    storage = torch.UntypedStorage._new_shared(torch.Size(shape).numel() * _SINGLE)
+    return torch.empty(0).set_(storage).view(shape)
 
 
 def convert_tensors(module: nn.Module, convert: Callable[[Tensor], Tensor]) -> None:

@@ -86,18 +86,23 @@ def _check_stage(cfg: DictConfig, stage: DictConfig, student: DictConfig, name: 
     check_apart(stage, get_object(stage.optimizer._target_), kinds, compiles)
 
 
-_SECTIONS = ("data", "teacher", "student", "loss", "optimizer", "scheduler", "stages", "trainer", "paths")
+_SECTIONS = (
+    "data", "teacher", "student", "loss", "sources", "optimizer", "scheduler", "stages", "callbacks", "trainer",
+    "paths",
+)  # fmt: skip
 
 
 def check_resolves(cfg: DictConfig) -> DictConfig:
     """Returns the resolved config; if that fails, misplaced keys are reported first.
 
     Raises:
-        TutelageError: names keys that nothing reads, or that have no content.
+        TutelageError: names a section that is missing, keys that nothing reads, or that have no content.
         OmegaConfBaseException: an interpolation names a key that is not there, or a value is missing.
     """
     for key in _SECTIONS:
-        if key in cfg and not isinstance(value := cfg.get(key), DictConfig):
+        if key not in cfg:
+            raise TutelageError(f"{key}: the config has no such section, which is needed; leave out {key}=[] or ~{key}")
+        if not isinstance(value := cfg.get(key), DictConfig):
             given = "null" if value is None else value
             raise TutelageError(f"{key}={given}: it must be a section of the config, with keys of its own")
     try:

@@ -4,7 +4,7 @@ It doesn't matter which batch, order, worker or run the example comes in, so a t
 resumed run all see the same picture. Images are in [0, 1]: augmentation comes before normalisation.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -13,11 +13,13 @@ from torch.nn import functional as F
 from torch.utils.data import get_worker_info
 
 from tutelage import seeding
+from tutelage.compat.torch import empty_for_other_processes
 from tutelage.data.chance import Chance, Views, drawn
 from tutelage.errors import TutelageError
 from tutelage.runtime import devices
 from tutelage.types import NO_LABEL
 
+_LARGE = 1 << 14  # values of an image from which on it is mirrored by itself: seven times as fast at 3 × 224 × 224
 _AT_ONCE = 12  # images of files: what is in between stays in the processor's cache; views of an image are 2, 3 or 4
 
 
@@ -33,7 +35,11 @@ class Pixels(Protocol):
 
 @runtime_checkable
 class Step(Protocol):
-    """One augmentation; its random numbers are an argument, so it draws none itself."""
+    """One augmentation; its random numbers are an argument, so it draws none itself.
+
+    One that has ``takes_bytes = True`` is given images of files as uint8 and returns uint8, so that no floats are made
+    of them before it.
+    """
 
     draws: int  # number of uniform random numbers per example
 
@@ -65,7 +71,13 @@ class Croppable(Protocol):
     """Images of which parts can be taken before they are scaled to one size."""
 
     def cropped(self, rows: Tensor, crop: Crop, chance: Tensor) -> Tensor:
-        """Returns the parts of the images ``rows`` [B] as [B, C, H, W] float32 in [0, 1]; ``chance`` [B, draws]."""
+        """Returns the parts of the images ``rows`` [B], uint8, or float32 in [0, 1]: [B, C, H, W].
+
+        Args:
+            rows: [B] int64.
+            crop: says which parts.
+            chance: [B, draws], its random numbers.
+        """
 
 
 @runtime_checkable
@@ -82,6 +94,31 @@ class MovesLabels(Protocol):
         Returns:
             [B, H, W], ``NO_LABEL`` where no pixel came from the image.
         """
+
+
+def _empty(*shape: int) -> Tensor:
+    """Returns an empty batch; in a worker in shared memory, else the whole batch would be copied once more."""
+    return torch.empty(shape) if get_worker_info() is None else empty_for_other_processes(*shape)
+
+
+def copied(image: Tensor, picture: Tensor) -> Tensor:
+    """Copies an image of bytes, or of floats in [0, 1], into a picture of floats; returns the picture."""
+    picture.copy_(image)
+    return picture.div_(255) if image.dtype == torch.uint8 else picture
+
+
+def as_floats(images: Tensor) -> Tensor:
+    """Returns images [B, C, H, W] on the host, uint8 or float32, as float32 in [0, 1]; each stays in the cache."""
+    if images.dtype != torch.uint8:
+        return images
+    found = torch.empty(images.shape)
+    for picture, image in zip(found, images, strict=True):
+        copied(image, picture)
+    return found
+
+
+def _unchanged(images: Tensor) -> Tensor:
+    return images
 
 
 class Augment:
@@ -121,35 +158,39 @@ class Augment:
         """Returns the augmentations that make input ``number`` of a view: the same, drawn independently."""
         return Augment(self.steps, seeding.derive_seed(self.seed, "input", number), self.views)
 
-    def read(self, pixels: Pixels, keys: Tensor, view: int | Views) -> Tensor:
+    def read(
+        self, pixels: Pixels, keys: Tensor, view: int | Views, finish: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
         """Reads and augments the examples ``keys`` [B]; a crop is taken of the original images where these are files.
 
         Args:
             pixels: images by key.
             keys: [B] int64.
             view: the number of the view, or that of each example.
+            finish: changes pictures [..., C, H, W] in place, last, such as a normalisation; None: nothing.
 
         Returns:
             [B, C, H, W].
         """
-        if not (self.crops and isinstance(pixels, Croppable)):
-            return self(pixels[keys], keys, view)
+        finish = finish or _unchanged
+        if not (len(keys) and self.crops and isinstance(pixels, Croppable)):
+            return finish(self(pixels[keys], keys, view))
         found: Tensor | None = None
         for rows in torch.arange(len(keys)).split(_AT_ONCE):
             some = self._cropped(pixels, keys[rows], view if isinstance(view, int) else view[rows])
             if found is None:
-                found = some.new_empty(len(keys), *some.shape[1:])
-                if get_worker_info() is not None:  # else the whole batch would be copied once more on its way
-                    found.share_memory_()
-            found[rows[0] : rows[-1] + 1] = some
-        return pixels[keys] if found is None else found
+                found = _empty(len(keys), *some.shape[1:])
+            for picture, image in zip(found[rows[0] : rows[-1] + 1], some, strict=True):  # each stays in the cache
+                finish(copied(image, picture))
+        assert found is not None
+        return found
 
     def _cropped(self, pixels: Croppable, keys: Tensor, view: int | Views) -> Tensor:
         (crop, own), *others = self._drawn(keys, view)
         assert isinstance(crop, Crop)
         images = pixels.cropped(keys, crop, own)
         for step, chance in others:
-            images = step(images, chance)
+            images = step(images if getattr(step, "takes_bytes", False) else as_floats(images), chance)
         return images
 
     def __call__(self, images: Tensor, keys: Tensor, view: int | Views) -> Tensor:
@@ -239,6 +280,7 @@ class Flip:
     """
 
     draws = 1
+    takes_bytes = True
 
     def __init__(self, probability: float = 0.5):
         if not 0 <= probability <= 1:
@@ -251,7 +293,12 @@ class Flip:
         if devices.waits(images.device):  # their number is not known here
             return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
         rows = mirrored.nonzero()[:, 0]
-        return images.index_copy(0, rows, images.index_select(0, rows).flip(-1))
+        if images[:1].numel() < _LARGE:
+            return images.index_copy(0, rows, images.index_select(0, rows).flip(-1))
+        made = images.clone()
+        for row in rows.tolist():
+            made[row] = images[row].flip(-1)
+        return made
 
     def move_labels(self, labels: Tensor, chance: Tensor) -> Tensor:
         """Returns the labels [B, H, W], mirrored where the image is."""

@@ -24,6 +24,7 @@ class EachImage:
     """
 
     draws = 2  # 24 bits each, of the seed
+    takes_bytes = True
 
     def __init__(self, transform: Callable[[Any], Any]):
         if not callable(transform):
@@ -37,19 +38,24 @@ class EachImage:
     def __call__(self, images: Tensor, chance: Tensor) -> Tensor:
         """Returns the images [B, C, H, W], C being 1 or 3, transformed, from random numbers [B, 2].
 
+        Images of bytes stay bytes.
+
         Raises:
             TutelageError: the images have other channels, or the transform fails or gives another size.
         """
         if images.shape[1] not in (1, 3):
             raise TutelageError(f"{type(self).__name__} needs images of 1 or 3 channels; found {images.shape[1]}")
         size = images.shape[-2], images.shape[-1]
-        pixels = (images * 255).round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()
+        are_bytes = images.dtype == torch.uint8
+        rounded = images if are_bytes else (images * 255).round_().clamp_(0, 255).to(torch.uint8)
+        pixels = rounded.cpu().numpy()
         seeds, transform, made = (chance * (1 << 24)).long().tolist(), self.transform(size), np.empty_like(pixels)
         with own_generators():
             for row, seed in enumerate(seeds):
                 seed_generators("each image", *seed)
                 made[row] = self._one(transform, pixels[row])
-        return torch.from_numpy(made).to(images.device, torch.float32).div_(255)
+        found = torch.from_numpy(made).to(images.device)
+        return found if are_bytes else found.float().div_(255)
 
     def _one(self, transform: Callable[[Any], Any], pixels: np.ndarray) -> np.ndarray:
         bands = [Image.fromarray(band) for band in pixels]  # Pillow interleaves them faster than NumPy

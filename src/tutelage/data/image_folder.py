@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tutelage.data.augment import Crop
+from tutelage.data.augment import Crop, as_floats
 from tutelage.data.base import ImageData
 from tutelage.data.examples import Examples, divide
 from tutelage.data.file_names import FileNames
@@ -27,7 +27,8 @@ from tutelage.data.folder_scan import (
     subfolders,
     tell,
 )
-from tutelage.data.pil_images import draft, fitted, plain, reduction
+from tutelage.data.jpeg import decoded
+from tutelage.data.pil_images import draft, fitted, reduction
 from tutelage.errors import TutelageError
 
 
@@ -176,15 +177,15 @@ class FilePixels:
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         images = torch.from_numpy(np.stack([self._decode(row) for row in rows.tolist()]))
-        return images.permute(0, 3, 1, 2).contiguous().float().div_(255)
+        return as_floats(images.permute(0, 3, 1, 2))
 
     def cropped(self, rows: Tensor, crop: Crop, chance: Tensor) -> Tensor:
-        """Returns parts of the images, taken of the files' own pixels; a file is decoded once for neighbours."""
+        """Returns parts of the images, uint8, of the files' own pixels; a file is decoded once for neighbours."""
         images = torch.empty(len(rows), *self.shape, dtype=torch.uint8)
         reader = _Parts(self, crop)
         for place, (row, numbers) in enumerate(zip(rows.tolist(), chance.tolist(), strict=True)):
             images[place] = reader.part(row, numbers)
-        return images.float().div_(255)
+        return images
 
     def content(self) -> bytes:
         """Returns a digest of path, size and modification time of every file."""
@@ -228,24 +229,25 @@ class _Parts:
 
     def part(self, row: int, chance: Sequence[float]) -> Tensor:
         """Returns the part of image ``row`` [C, H, W] that the random numbers choose, as uint8."""
-        if row != self.row or reduction(self.crop.box(*self.size, chance)[2:], self.target) not in self.decoded:
-            self._decode(row, chance)
-        top, left, height, width = self.crop.box(*self.size, chance)
-        image, times = self.decoded[reduction((height, width), self.target)]
+        box = self.crop.box(*self.size, chance) if row == self.row else None
+        if box is None or reduction(box[2:], self.target) not in self.images:
+            box = self._decode(row, chance)
+        top, left, height, width = box
+        image, times = self.images[reduction((height, width), self.target)]
         if times > 1:  # the box in whole pixels of the smaller image
             height, width = max(1, round(height / times)), max(1, round(width / times))
-            top, left = min(round(top / times), image.height - height), min(round(left / times), image.width - width)
-        pixels = np.array(image.crop((left, top, left + width, top + height)))
-        found = torch.from_numpy(pixels.reshape(height, width, -1)).permute(2, 0, 1)
-        return self.crop.scaled(found, self.target, chance)
+            top = min(round(top / times), image.shape[1] - height)
+            left = min(round(left / times), image.shape[2] - width)
+        return self.crop.scaled(image[:, top : top + height, left : left + width], self.target, chance)
 
-    def _decode(self, row: int, chance: Sequence[float]) -> None:
+    def _decode(self, row: int, chance: Sequence[float]) -> tuple[int, int, int, int]:
+        """Decodes image ``row`` as large as the part needs it; returns the box of the part."""
         with self.pixels.open(row) as image:
             if row != self.row:
                 self.row, self.size = row, (image.height, image.width)
-                self.decoded: dict[int, tuple[Image.Image, int]] = {}  # wanted reduction → image, how much smaller
-            wanted = reduction(self.crop.box(*self.size, chance)[2:], self.target)
+                self.images: dict[int, tuple[Tensor, int]] = {}  # wanted reduction → image, how much smaller
+            box = self.crop.box(*self.size, chance)
+            wanted = reduction(box[2:], self.target)
             times = draft(image, wanted)
-            whole = plain(image, self.pixels.shape[0])
-            whole.load()  # as the file is closed next
-            self.decoded[wanted] = whole, times
+            self.images[wanted] = decoded(image, self.pixels.shape[0], times == 1), times
+            return box

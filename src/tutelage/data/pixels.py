@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tutelage.data.augment import Crop, Croppable, Pixels
+from tutelage.data.augment import Crop, Croppable, Pixels, as_floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ class JoinedPixels:
 
         def taken(part: Pixels, own: Tensor, places: Tensor) -> Tensor:
             if isinstance(part, Croppable):
-                return part.cropped(own, crop, chance[places])
+                return as_floats(part.cropped(own, crop, chance[places]))
             return crop(part[own], chance[places])
 
         return self._gathered(rows, taken)

@@ -47,9 +47,9 @@ class ReusedClassifier(nn.Module):
         if reduction < 1:
             raise TutelageError(f"SimKD's reduction must be at least 1; found {reduction}")
         images = torch.zeros(2, *input_shape)
-        feature = _output(student, tap, images)
+        feature = _output(student, tap, images, "student")
         with torch.no_grad():
-            target = _output(teacher, tap, images)
+            target = _output(teacher, tap, images, "teacher")
         check_pair(feature, target, "SimKD", (MAPS, VECTORS))
         if "classifier" not in teacher.taps:
             raise TutelageError(f"SimKD: the teacher {type(teacher.net).__name__} has no tap 'classifier' to reuse")
@@ -110,10 +110,12 @@ def _keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None
     module.__dict__["_feature"] = output  # separate from a tap's output, which may be of the same module
 
 
-def _output(tapped: Tapped, tap: str, images: Tensor) -> Tensor:
+def _output(tapped: Tapped, tap: str, images: Tensor, role: str) -> Tensor:
     """Returns the output of the tap's submodule for ``images``, in eval mode."""
     if tap not in tapped.taps:
-        raise TutelageError(f"no tap {tap!r} in {type(tapped.net).__name__}; {nearest(tap, tapped.taps)}")
+        raise TutelageError(
+            f"SimKD: no tap {tap!r} (loss.tap) in the {role} {type(tapped.net).__name__}; {nearest(tap, tapped.taps)}"
+        )
     _check_whole(tapped, tap)
     kept: list[Tensor] = []
     handle = tapped.net.get_submodule(tapped.taps[tap]).register_forward_hook(lambda _, __, out: kept.append(out))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tutelage.checkpoints.header import is_of_other_weights
 from tutelage.errors import TutelageError
 from tutelage.runtime import manifest
 from tutelage.runtime.files import is_missing
@@ -87,6 +88,13 @@ class ExportFolder:
     def _kept(self) -> set[str]:
         """Returns the files of an earlier export of the same weights that are as they were written."""
         return set(self.old) - manifest.problems(self.path).keys() if self._is_same else set()
+
+
+def newer_weights(folder: Path) -> Path | None:
+    """Returns the file of weights that an export in ``folder`` was made of, if it was written again since."""
+    document = _document(folder)
+    path = Path(document.get("checkpoint", ""))
+    return path if is_of_other_weights(document.get("weights"), path) else None
 
 
 def _listed(folder: Path) -> list[str]:

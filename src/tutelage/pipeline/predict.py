@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +29,14 @@ from tutelage.exporting.subject import FromPixels
 from tutelage.models.tapped import run
 from tutelage.pipeline.asked import PIXELS, Asked, images, numbers, texts
 from tutelage.pipeline.described import TOKENIZER, description
+from tutelage.pipeline.export_folder import newer_weights
 from tutelage.pipeline.sweep import given
 from tutelage.runtime import manifest
 from tutelage.runtime.files import is_missing, write_atomically
 from tutelage.runtime.job import short_job
 from tutelage.tasks.base import Task
+
+log = logging.getLogger(__name__)
 
 Table = dict[str, list[Any]]
 
@@ -134,6 +138,8 @@ def _network(path: Path, trusted: Any) -> _Asking:
         file = found[0]
         if not is_missing(path / manifest.NAME):
             manifest.check_file(path, file.name)
+    if (newer := newer_weights(folder)) is not None:
+        log.warning("%s is an export of earlier weights: %s was written since", folder, newer)
     if file.suffix == ".pt2":
         raise TutelageError(
             f"checkpoint={file} is a program of torch.export, which PyTorch runs by itself: give a file of "

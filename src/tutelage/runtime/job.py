@@ -27,7 +27,7 @@ from tutelage.runtime.files import locked, recipe_digest, remove_temporary_files
 from tutelage.runtime.json_files import overwrite_json, read_json, write_json
 from tutelage.runtime.masking import hidden
 from tutelage.runtime.provenance import provenance
-from tutelage.runtime.signals import INTERRUPTED, PREEMPTED, exit_code, requests, sigterm_ends
+from tutelage.runtime.signals import INTERRUPTED, PREEMPTED, exit_code, reason, requests, sigterm_ends
 from tutelage.runtime.sweep_workers import in_worker
 
 log = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ def track_status(folders: Sequence[Path], after: str) -> Iterator[None]:
         if not preempted:
             end("FAILED", f"exit {stop.code}")
             raise
-        why = "Ctrl-C" if (code := exit_code()) == INTERRUPTED else "SIGTERM"
+        code, why = exit_code(), reason()
         end("PREEMPTED", why)
         log.warning(
             "stopped by %s, exit code %d; to resume, run the same command with %s", why, code, _same_place(folders[0])

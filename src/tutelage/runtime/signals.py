@@ -1,4 +1,4 @@
-"""The signals that ask a process to end: SIGTERM, Ctrl-C and SLURM's notice."""
+"""The signals that ask a process to end: SIGTERM, Ctrl-C, and SIGUSR1, by which clusters tell of a time limit."""
 
 import os
 import signal
@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 
-from tutelage.runtime import distributed, slurm
+from tutelage.runtime import distributed
 
 PREEMPTED = 128 + signal.SIGTERM  # the exit code of a process that a SIGTERM ended
 INTERRUPTED = 128 + signal.SIGINT  # and of one that Ctrl-C ended
+ENDING = (signal.SIGTERM, signal.SIGUSR1)
 
 
 @dataclass
@@ -44,9 +45,16 @@ def exit_code() -> int:
     return INTERRUPTED if requests.came(signal.SIGINT) else PREEMPTED
 
 
+def reason() -> str:
+    """Returns the name of the signal that ended the process."""
+    if requests.came(signal.SIGINT):
+        return "Ctrl-C"
+    return "SIGUSR1" if requests.came(signal.SIGUSR1) else "SIGTERM"
+
+
 @contextmanager
 def sigterm_ends() -> Iterator[None]:
-    """Makes SIGTERM (and SLURM's SIGUSR1) end the process with 143, Ctrl-C with 130, running every ``finally``.
+    """Makes SIGTERM and SIGUSR1 end the process with 143, Ctrl-C with 130, running every ``finally``.
 
     While Lightning fits, its own handler is in charge and :class:`tutelage.training.callbacks.recovery.Recovery` saves
     first: see :func:`sigterm_saves`.
@@ -101,7 +109,7 @@ def note_sigterm() -> None:
 def _signals() -> tuple[signal.Signals, ...]:
     """Returns the signals that ask a job to end; in the background, where Ctrl-C is ignored, without it."""
     ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-    return slurm.signals() if ignored else (*slurm.signals(), signal.SIGINT)
+    return ENDING if ignored else (*ENDING, signal.SIGINT)
 
 
 @contextmanager

@@ -2,17 +2,11 @@
 
 import logging
 import os
-import signal
 import subprocess
 
 from tutelage.errors import TutelageError
 
 log = logging.getLogger(__name__)
-
-
-def signals() -> tuple[signal.Signals, ...]:
-    """Returns the signals that ask a job to end: SIGTERM, and under SLURM that of ``--signal=USR1@…``."""
-    return (signal.SIGTERM, signal.SIGUSR1) if "SLURM_JOB_ID" in os.environ else (signal.SIGTERM,)
 
 
 def queue_again(noticed: bool) -> None:

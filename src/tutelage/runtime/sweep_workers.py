@@ -18,7 +18,7 @@ from types import FrameType
 from tutelage.compat.joblib import WORKER, worker_pids
 from tutelage.errors import TutelageError
 from tutelage.runtime.json_files import read_json
-from tutelage.runtime.signals import INTERRUPTED, PREEMPTED, exit_code, requests
+from tutelage.runtime.signals import ENDING, INTERRUPTED, PREEMPTED, exit_code, requests
 
 SAVING = 60.0  # seconds that jobs have to save their states
 _TERMINAL = 2.0  # seconds in which a Ctrl-C, which a terminal sends to workers as well, has ended what trains nothing
@@ -84,13 +84,13 @@ def _note_signals(worker: _Worker) -> None:
     def note(number: int, frame: FrameType | None) -> None:
         worker.ends = True
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (*ENDING, signal.SIGINT):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, note)
 
 
 def stop_workers_first(folder: Path, goes_on: str = "") -> None:
-    """Makes the launching process of a sweep end when its jobs have saved: with 143 after a SIGTERM, 130 after Ctrl-C.
+    """Makes the launching process of a sweep end when its jobs have saved: with 143, after Ctrl-C with 130.
 
     A second signal ends it at once.
 
@@ -114,7 +114,7 @@ def stop_workers_first(folder: Path, goes_on: str = "") -> None:
             _say(goes_on or "tutelage: the sweep is stopped")
         raise SystemExit(INTERRUPTED if number == signal.SIGINT else PREEMPTED)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (*ENDING, signal.SIGINT):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, stop)
 

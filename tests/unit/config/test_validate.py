@@ -211,6 +211,14 @@ def test_refused(tmp_path, monkeypatch, overrides, said):
         (["loss.alpha=7"], "tutelage distill: loss.alpha"),
         (["callbacks=null"], "a group of the config, such as data=… or callbacks=…, takes the name of one of its"),
         (["student=null"], "tutelage distill: student=null: it must be a section of the config, with keys of its own"),
+        (
+            ["callbacks=[]"],
+            "tutelage distill: callbacks: the config has no such section, which is needed; leave out callb",
+        ),
+        (
+            ["~teacher"],
+            "tutelage distill: teacher: the config has no such section, which is needed; leave out teacher=[]",
+        ),
         (["stages=null"], "tutelage distill: stages=null: it must be a section of the config, with keys of its own"),
         (
             ["callbacks.best.monitor=val/acc"],

@@ -12,9 +12,11 @@ from torchvision import transforms
 from torchvision.transforms import functional
 
 from tutelage import seeding
-from tutelage.data.augment import Augment, Crop, Flip
-from tutelage.data.chance import Views
+from tutelage.data.augment import Augment, Crop, Flip, as_floats
+from tutelage.data.chance import Views, drawn
 from tutelage.data.crops import RandomResizedCrop
+from tutelage.data.each_image import EachImage
+from tutelage.data.examples import normalisation
 from tutelage.data.file_names import FileNames
 from tutelage.data.image_folder import FilePixels
 from tutelage.data.pil_images import draft, fitted, reduction
@@ -104,12 +106,12 @@ def test_files_are_cropped_in_their_own_size(tmp_path):
     rows = torch.tensor([2, 0, 0, 1, 0])
     chance = seeding.uniform(1, torch.arange(5), 23)
     found = pixels.cropped(rows, crop, chance)
-    assert found.dtype == torch.float32
+    assert found.dtype == torch.uint8
     for image, row, numbers in zip(found, rows.tolist(), chance.tolist(), strict=True):
         whole = functional.pil_to_tensor(Image.open(tmp_path / pixels.names[row]))
         box = crop.box(*whole.shape[1:], numbers)
-        expected = functional.resized_crop(whole, *box, [16, 16], antialias=True).float() / 255
-        assert (image - expected).abs().max() < 1.01 / 255
+        expected = functional.resized_crop(whole, *box, [16, 16], antialias=True)
+        assert (image.int() - expected.int()).abs().max() <= 1
 
 
 def test_a_picture_is_a_function_of_seed_view_and_key(tmp_path):
@@ -135,7 +137,7 @@ def test_a_large_jpeg_is_decoded_smaller_with_nearly_the_same_pixels(tmp_path, m
     chance = seeding.uniform(3, torch.arange(1), 23)
     box = crop.box(*size, chance[0].tolist())
     assert reduction(box[2:], (16, 16)) == times
-    small, centre = pixels.cropped(row, crop, chance), pixels[row]
+    small, centre = as_floats(pixels.cropped(row, crop, chance)), pixels[row]
     monkeypatch.setattr("tutelage.data.pil_images.draft", lambda image, times: 1)
     whole = functional.pil_to_tensor(Image.open(tmp_path / "0.jpg"))
     rounded = [round(x / times) * times for x in box]  # of the smaller image the box has whole pixels
@@ -178,7 +180,7 @@ def test_unlabelled_images_in_memory_are_cropped_in_their_size(tmp_path):
     both, rows, chance = JoinedPixels((files, memory), (2, 2)), torch.tensor([3, 0, 2, 1]), torch.rand(4, 23)
     crop = RandomResizedCrop()
     found = both.cropped(rows, crop, chance)
-    assert torch.equal(found[1::2], files.cropped(rows[1::2], crop, chance[1::2]))
+    assert torch.equal(found[1::2], files.cropped(rows[1::2], crop, chance[1::2]) / 255)
     assert torch.equal(found[::2], crop(memory[rows[::2] - 2], chance[::2]))
 
 
@@ -190,6 +192,50 @@ def test_a_folder_is_cropped_and_its_validation_is_not(tmp_path):
     assert not torch.equal(one["input"], one["input2"])
     assert not torch.equal(one["input"], plain.splits["train"][0, rows]["input"])
     assert torch.equal(cropped.splits["val"][0, rows]["input"], plain.splits["val"][0, rows]["input"])
+
+
+def test_pictures_of_files_have_the_bits_of_steps_on_floats_and_are_normalised_last(tmp_path):
+    """Steps that take bytes are given them; with a step between that does not, all that follow have floats."""
+    pixels, keys = originals(tmp_path, [(28, 90), (400, 305), (31, 31)]), torch.arange(3).repeat(9)  # in two parts
+    normalise = normalisation((3, 16, 16), [0.4, 0.5, 0.6], [0.2, 0.3, 0.4])
+    for steps in ([], [Flip()], [EachImage(ImageOps.mirror)], [EachImage(ImageOps.invert), Half(), Flip()]):
+        made = Augment([RandomResizedCrop(), *steps], 1)
+        chance = drawn(1, "augment", keys, 4, sum(step.draws for step in made.steps))
+        first, *others = chance.split([step.draws for step in made.steps], dim=1)
+        expected = pixels.cropped(keys, made.steps[0], first).float() / 255
+        for step, own in zip(steps, others, strict=True):
+            expected = step(expected, own)
+        assert torch.equal(made.read(pixels, keys, 4), expected)
+        found = made.read(pixels, keys, 4, normalise)
+        assert torch.equal(found, (expected - normalise.mean) / normalise.std)
+
+
+def test_a_worker_makes_its_batch_in_shared_memory(tmp_path, monkeypatch):
+    pixels, keys = originals(tmp_path, [(28, 90), (40, 30)]), torch.tensor([1, 0, 1])
+    here = Augment([RandomResizedCrop()], 1).read(pixels, keys, 0)
+    monkeypatch.setattr("tutelage.data.augment.get_worker_info", lambda: "a worker")
+    there = Augment([RandomResizedCrop()], 1).read(pixels, keys, 0)
+    assert there.is_shared()
+    assert there.is_contiguous()
+    assert torch.equal(here, there)
+
+
+class Half:
+    draws = 1
+
+    def __call__(self, images, chance):
+        assert images.dtype == torch.float32
+        return images * 0.5
+
+
+def test_large_images_are_mirrored_as_small_ones_are():
+    images, chance = torch.rand(5, 3, 80, 80), torch.rand(5, 1)
+    for some in (images, (images * 255).to(torch.uint8)):
+        rows = (chance[:, 0] < 0.5)[:, None, None, None]
+        assert torch.equal(Flip()(some, chance), torch.where(rows, some.flip(-1), some))
+        assert torch.equal(
+            Flip()(some[..., :8, :8], chance), torch.where(rows, some[..., :8, :8].flip(-1), some[..., :8, :8])
+        )
 
 
 def test_a_damaged_file_is_named(tmp_path):

@@ -84,7 +84,7 @@ def test_the_student_s_taps_are_there_beside_its_own() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(TutelageError, match="no tap 'mpa' in Sequential; did you mean 'map'"):
+    with pytest.raises(TutelageError, match=r"no tap 'mpa' \(loss.tap\) in the student Sequential; did you mean 'map'"):
         reused(net(6, 4), net(8, 4), "mpa", (3, 8, 8))
     wide = net(8, 4)
     wide.net[5] = nn.Linear(9, 5)

@@ -1,12 +1,14 @@
 """Predictions: pairs and single texts are told apart, names of columns are kept, an input is not written over."""
 
 import json
+import shutil
 
 import pytest
 from hydra.utils import instantiate
 from texts import glue, tsv
 
 import tutelage as tt
+from tutelage.checkpoints.header import recorded_digest
 from tutelage.checkpoints.weights import save_network
 from tutelage.data.text.files import TextFiles
 from tutelage.data.text.glue import Glue
@@ -14,6 +16,7 @@ from tutelage.errors import TutelageError
 from tutelage.models.tapped import Tapped
 from tutelage.models.text_cnn import TextCNN
 from tutelage.pipeline.described import description, files_beside
+from tutelage.runtime import manifest
 
 pytest.importorskip("tokenizers")
 
@@ -24,8 +27,8 @@ def table(tmp_path):
     return tsv(tmp_path / "a.tsv", rows, ("text", "second", "label"))
 
 
-@pytest.mark.parametrize("pair", [None, "second"])
-def test_single_texts_and_pairs_are_not_taken_for_each_other(tmp_path, table, pair):
+def saved(tmp_path, table, pair):
+    """Returns a file of weights of a small network of texts."""
     given = {"train": str(table), "pair": pair, "max_length": 16, "batch_size": 8, "seed": 0}
     size = TextFiles(**given).vocab_size
     inner = f"{TextCNN.__module__}.{TextCNN.__name__}"
@@ -37,12 +40,34 @@ def test_single_texts_and_pairs_are_not_taken_for_each_other(tmp_path, table, pa
         "data": {"_target_": f"{TextFiles.__module__}.{TextFiles.__name__}", "num_outputs": 2, **given},
     }  # fmt: skip
     save_network(Tapped(TextCNN(size, 2)), file := tmp_path / "a.safetensors", header)
+    return file
+
+
+@pytest.mark.parametrize("pair", [None, "second"])
+def test_single_texts_and_pairs_are_not_taken_for_each_other(tmp_path, table, pair):
+    file = saved(tmp_path, table, pair)
     assert len(tt.predict(file, table, **({"pair": pair} if pair else {}))["prediction"]) == 40
     said = (
         r"pair=… is needed: .* \(in training 'second'\)" if pair else "pair=second: the network was trained on single"
     )
     with pytest.raises(TutelageError, match=said):
         tt.predict(file, table, **({} if pair else {"pair": "second"}))
+
+
+def test_an_export_of_earlier_weights_is_warned_of(tmp_path, table, caplog):
+    file = saved(tmp_path, table, None)
+    (folder := tmp_path / "export").mkdir()
+    shutil.copy(file, folder / "model.safetensors")
+    for weights, checkpoint, warned in [
+        (recorded_digest(file), file, False),
+        ("other", file, True),
+        ("other", tmp_path / "moved.safetensors", False),
+    ]:
+        (folder / "export.json").write_text(json.dumps({"weights": weights, "checkpoint": str(checkpoint)}))
+        manifest.write(folder, ["export.json", "model.safetensors"])
+        caplog.clear()
+        assert len(tt.predict(folder, table)["prediction"]) == 40
+        assert (f"{folder} is an export of earlier weights: {file} was written since" in caplog.text) == warned
 
 
 def test_a_task_of_glue_with_pairs_has_a_second_text():

@@ -79,15 +79,17 @@ def test_exit(tmp_path, code, said):
     assert status(tmp_path)["state"] == said
 
 
-def test_a_sigterm_is_a_preemption_and_the_old_handler_comes_back(tmp_path):
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_signal_to_end_is_a_preemption_and_the_old_handler_comes_back(tmp_path, name):
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
     cleaned = []
     with pytest.raises(SystemExit) as stop, job(config(), tmp_path, []), closing(cleaned):
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
     assert stop.value.code == 143
     assert cleaned
-    assert status(tmp_path)["state"] == "PREEMPTED"
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert [status(tmp_path)[key] for key in ("state", "why")] == ["PREEMPTED", name]
+    assert signal.getsignal(number) == before
 
 
 @pytest.fixture
