@@ -238,7 +238,9 @@ class _Parts:
             height, width = max(1, round(height / times)), max(1, round(width / times))
             top = min(round(top / times), image.shape[1] - height)
             left = min(round(left / times), image.shape[2] - width)
-        return self.crop.scaled(image[:, top : top + height, left : left + width], self.target, chance)
+        part = image[None, :, top : top + height, left : left + width]
+        part = part.contiguous(memory_format=torch.channels_last)[0]  # as it is scaled fastest
+        return self.crop.scaled(part, self.target, chance)
 
     def _decode(self, row: int, chance: Sequence[float]) -> tuple[int, int, int, int]:
         """Decodes image ``row`` as large as the part needs it; returns the box of the part."""
