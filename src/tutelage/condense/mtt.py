@@ -1,6 +1,7 @@
 """Matching training trajectories: a network that learns from few images arrives where one that sees all does."""
 
 import copy
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from tutelage.condense.matching import Matching, batches
 from tutelage.data.augment import Step
 from tutelage.errors import TutelageError
 
+log = logging.getLogger(__name__)
+
+_FALLEN = 30  # times that the learned rate is below its first value when it is warned of
 Update = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -116,6 +120,11 @@ class TrajectoryMatching(Matching):
             return loss
 
         repeated([images, rate], optimizer, self.steps, step, folder, self.save_every)
+        if rate < self.rate / _FALLEN:
+            log.warning(
+                "condense: the learned rate fell from %g to %.3g, so that steps on the images hardly move a network: "
+                "they teach little; try a lower condense.rate_lr", self.rate, rate.item(),
+            )  # fmt: skip
         return Condensed(images, first.targets, rate.item())
 
     def update(self, net: nn.Module, labels: Tensor, *chance: int | str) -> Update:

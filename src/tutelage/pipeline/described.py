@@ -58,7 +58,8 @@ def files_beside(header: Mapping[str, Any], data: Data, fields: list[str]) -> di
         "do_resize": True, "size": size, "resample": 2, "do_rescale": True, "rescale_factor": 1 / 255,
         "do_normalize": True, "image_mean": found["mean"], "image_std": found["std"],
     }  # fmt: skip
-    if short := found.get("resize"):
+    square = shape[1] if shape[1] == shape[2] else None  # a short side of this length covers it, as in training
+    if short := found.get("resize") or square:
         processor |= {"size": {"shortest_edge": short}, "do_center_crop": True, "crop_size": size}
     return {"preprocessor_config.json": _text(processor)}
 

@@ -197,6 +197,13 @@ def test_a_condensation_that_was_stopped_ends_in_the_same_bits(train, trained, t
     assert whole.rate == again.rate != 0.05
 
 
+@pytest.mark.parametrize(("share", "warned"), [(1.0, False), (0.01, True)])
+def test_a_rate_that_fell_far_is_warned_of(train, trained, tmp_path, caplog, monkeypatch, share, warned):
+    monkeypatch.setattr("tutelage.condense.mtt.repeated", lambda tensors, *others: tensors[1].mul_(share))
+    assert method().after(trained).condense(train, 1, tmp_path).rate == pytest.approx(0.05 * share)
+    assert ("the learned rate fell from 0.05 to 0.0005" in caplog.text) == warned
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -155,6 +155,20 @@ def test_preprocessing_that_stands_beside_weights_has_the_size_before_the_crop(t
     assert wanted.items() <= found.items()
 
 
+@pytest.mark.parametrize(
+    ("shape", "wanted"),
+    [
+        ([3, 64, 64], {"size": {"shortest_edge": 64}, "crop_size": {"height": 64, "width": 64}}),
+        ([3, 64, 48], {"size": {"height": 64, "width": 48}}),
+    ],
+)
+def test_images_cover_a_square_and_are_cropped(shape, wanted):
+    data = {"input_shape": shape, "mean": [0.5] * 3, "std": [0.5] * 3}
+    found = json.loads(files_beside({"data": data}, None, [])["preprocessor_config.json"])
+    assert {key: found[key] for key in ("size", "crop_size") if key in found} == wanted
+    assert found.get("do_center_crop", False) == ("crop_size" in wanted)
+
+
 def test_a_network_with_fewer_channels_is_none_of_its_library_s():
     network = {"_target_": "tutelage.models.tapped.Tapped", "net": {"_target_": "tutelage.models.timm.create"}}
     assert library_target({"network": network}) == "tutelage.models.timm.create"
