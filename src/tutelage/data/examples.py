@@ -152,11 +152,12 @@ class ImageSet(ExampleSet):
         labels = self.examples.labels.index_select(0, keys)
         view = {}
         more: dict[str, Tensor] = {}
-        last = None if self.mix or self.derived else self.normalise  # what nothing else reads is normalised at once
+        # Parts of files are normalised one by one, unless something else reads them before.
+        early = self.normalise if self.augment and self.augment.crops and not (self.mix or self.derived) else None
         if self.augment:
             number = self._view(self.augment, epoch, indices)
             view = {"view": _numbers(number, keys)}
-            images, *others = self._pictures(self.augment, keys, number, last)
+            images, *others = self._pictures(self.augment, keys, number, early)
             more = {f"input{place}": picture for place, picture in enumerate(others, 2)}
             if of_pixels(labels):
                 labels = self.augment.move_labels(labels, keys, number)
@@ -169,7 +170,7 @@ class ImageSet(ExampleSet):
         else:
             images = self.examples.pixels[keys]
         made = {name: make(images) for name, make in self.derived.items()}
-        if self.normalise and not (last and self.augment):
+        if self.normalise and not early:
             images = self.normalise(images)
             more |= {name: self.normalise(more[name]) for name in more if name != SOFT_LABEL}
         return {"input": images, "label": labels, "key": keys, **view, **more, **made}
@@ -181,13 +182,12 @@ class ImageSet(ExampleSet):
         numbers = [augment.view(epoch * self.times + turn) for turn in range(self.times)]
         return Views(numbers, indices // (len(self.keys) // self.times))
 
-    def _pictures(self, augment: Augment, keys: Tensor, view: int | Views, last: Normalise | None) -> Iterator[Tensor]:
+    def _pictures(self, augment: Augment, keys: Tensor, view: int | Views, early: Normalise | None) -> Iterator[Tensor]:
         ways = [augment, *(augment.further(place) for place in range(2, self.inputs + 1))]
         if augment.crops:
-            return (way.read(self.examples.pixels, keys, view, last) for way in ways)
+            return (way.read(self.examples.pixels, keys, view, early) for way in ways)
         images = self.examples.pixels[keys]  # read once for all of them
-        pictures = (way(images, keys, view) for way in ways)
-        return map(last, pictures) if last else pictures
+        return (way(images, keys, view) for way in ways)
 
 
 def _numbers(view: int | Views, keys: Tensor) -> Tensor:
