@@ -16,6 +16,9 @@ _ALIASES = 20  # expand to at most about a thousand times the size
 _SUSPICIOUS = re.compile(r"(?:^|[\s\[{,:-])\*\w|^ {60}|(?:[-?:]\s+){60}", re.M)
 
 
+_SECTION = re.compile(r"^(?=[A-Za-z_]\w*:(?:\s|$))", re.M)  # before a key at the beginning of a line
+
+
 class Documents:
     """Reads files; equal parts of documents, down to single strings, are one object.
 
@@ -24,6 +27,8 @@ class Documents:
 
     def __init__(self) -> None:
         self._parts: dict[Hashable, Any] = {}
+        self._strings: dict[str, str] = {}
+        self._sections: dict[str, Any] = {}  # text of a section of a YAML file → what it says
 
     def read(self, path: Path, kind: type) -> Any:
         """Reads a document with string keys and JSON values.
@@ -35,8 +40,7 @@ class Documents:
             if not path.is_file():
                 raise TutelageError("it is not a file")
             text = path.read_text(encoding="utf-8")
-            document = json.loads(text) if path.suffix == ".json" else _yaml(text)
-            document = self._shared(document, 0)
+            document = self._shared(json.loads(text), 0) if path.suffix == ".json" else self._yaml(text)
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise TutelageError(f"{path.name} can't be read: {str(reason).splitlines()[0]}") from error
@@ -44,27 +48,50 @@ class Documents:
             raise TutelageError(f"{path.name} can't be read: expected {kind.__name__}")
         return document
 
+    def _yaml(self, text: str) -> Any:
+        """Loads a YAML document section by section, each text of one once."""
+        _check_yaml(text)
+        sections = _SECTION.split(text)
+        if "&" in text or len(sections) < 2 or sections[0].strip():  # an anchor may be of another section
+            return self._shared(yaml.load(text, _LOADER), 0)
+        try:
+            made: dict[str, Any] = {}
+            for section in sections[1:]:
+                if section not in self._sections:
+                    self._sections[section] = self._shared(yaml.load(section, _LOADER), 0)
+                made |= self._sections[section]
+        except (TypeError, yaml.YAMLError):  # a value goes on at the beginning of a line
+            return self._shared(yaml.load(text, _LOADER), 0)
+        return self._parts.setdefault(_key(made), made)
+
     def _shared(self, node: Any, depth: int) -> Any:
         if depth > _DEEPEST:
             raise TutelageError(f"nested more than {_DEEPEST} levels deep")
-        made: Any = node
-        key: Hashable
+        if type(node) is str:
+            return self._strings.setdefault(node, node)
+        if node is None or isinstance(node, bool):
+            return node
         if isinstance(node, dict):
-            made = {self._shared(str(name), depth): self._shared(value, depth + 1) for name, value in node.items()}
-            key = (dict, *((id(name), id(value)) for name, value in made.items()))
-        elif isinstance(node, list):
-            made = [self._shared(value, depth + 1) for value in node]
-            key = (list, *map(id, made))
-        else:
-            is_plain = node is None or isinstance(node, str | int | float)  # YAML knows dates
-            is_huge = isinstance(node, int) and abs(node) >= 2**63
-            made = node if is_plain and not is_huge else str(node)
-            key = (type(made), repr(made))
-        return self._parts.setdefault(key, made)
+            strings = self._strings
+            made = {
+                strings.setdefault(str(name), str(name)): self._shared(value, depth + 1) for name, value in node.items()
+            }
+            return self._parts.setdefault(_key(made), made)
+        if isinstance(node, list):
+            several = [self._shared(value, depth + 1) for value in node]
+            return self._parts.setdefault((list, *map(id, several)), several)
+        is_number = isinstance(node, float) or (isinstance(node, int) and abs(node) < 2**63)
+        if not is_number:  # YAML knows dates
+            return self._shared(str(node), depth)
+        return self._parts.setdefault((type(node), repr(node)), node)
 
 
-def _yaml(text: str) -> Any:
-    """Loads a YAML document; refuses many aliases, which can expand to fill the memory, and deep nesting.
+def _key(made: dict[str, Any]) -> Hashable:
+    return (dict, *((id(name), id(value)) for name, value in made.items()))
+
+
+def _check_yaml(text: str) -> None:
+    """Refuses many aliases, which can expand to fill the memory, and deep nesting.
 
     The C loader is recursive: a nesting of a hundred thousand levels would crash the process.
     """
@@ -77,4 +104,3 @@ def _yaml(text: str) -> Any:
             aliases += isinstance(event, yaml.AliasEvent)
             if aliases > _ALIASES:
                 raise TutelageError(f"it has more than {_ALIASES} aliases")
-    return yaml.load(text, _LOADER)

@@ -9,6 +9,8 @@ import made_runs
 import odd_documents
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tutelage.errors import TutelageError
 from tutelage.report.document import markdown
@@ -110,6 +112,54 @@ def test_what_documents_have_alike_is_in_memory_once(tmp_path):
     assert one["a"] is two["a"]
     assert (one["n"], two["n"]) == (0, 1)
     assert (type(one["x"]), type(one["y"])) == (float, bool)
+
+
+def test_sections_of_a_yaml_file_are_read_once(tmp_path):
+    documents, made = Documents(), []
+    for number in range(2):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(yaml.safe_dump({"data": {"root": "x", "sizes": [1, 2.5]}, "seed": number, "tt": None}))
+        made.append(documents.read(path, dict))
+    assert made[0]["data"] is made[1]["data"]
+    assert [one["seed"] for one in made] == [0, 1]
+
+
+LEAVES = (
+    st.none() | st.booleans() | st.integers(-9, 9) | st.floats(allow_nan=False) | st.text(max_size=90)
+    | st.just("x: y\nb: c\n")
+)  # fmt: skip
+KEYS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=4) | st.sampled_from(
+    ["a", "yes"]
+)
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab", max_size=2), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.dictionaries(KEYS, VALUES, max_size=4), st.sampled_from([None, True, False]))
+def test_a_yaml_file_says_section_by_section_what_it_says_as_a_whole(tmp_path_factory, document, flow):
+    path = tmp_path_factory.mktemp("yaml") / "config.yaml"
+    path.write_text(yaml.safe_dump(document, default_flow_style=flow, width=20, allow_unicode=True, sort_keys=False))
+    assert Documents().read(path, dict) == yaml.safe_load(path.read_text())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: [1,\nb, 2]\nc: 3\n",
+        "a: {x: 1,\ny: 2}\n",
+        "a: 'it\nb: is'\nc: 1\n",
+        "# c\na: 1\n",
+        "a: 1\nb: 2\na: 3\n",
+        "a: |\n  b: 1\n\n  c\nd: 2\n",
+    ],
+)
+def test_values_that_go_on_at_the_beginning_of_a_line_are_read(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    assert Documents().read(tmp_path / "config.yaml", dict) == yaml.safe_load(text)
 
 
 EVIL = "=1+1 <script>alert(1)</script> [x](http://evil) ![p](http://evil) `a` \x1b[31m\x07 |"
