@@ -110,9 +110,18 @@ def _check_header(header: Mapping[str, str], path: object) -> None:
         )
 
 
-def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _check_is_file(path: Path) -> None:
+    if path.is_dir():
+        raise TutelageError(
+            f"checkpoint: {path.absolute()} is a folder; expected a file of weights, such as …/last.safetensors "
+            "(predict takes the folder of an export, too)"
+        )
     if not path.is_file():
         raise TutelageError(f"checkpoint: no file {path.absolute()}")
+
+
+def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    _check_is_file(path)
     try:
         path.open("rb").close()  # safetensors would report an unreadable file as missing
         with safe_open(path, framework="pt") as file:
@@ -137,8 +146,7 @@ def read_states(path: str | os.PathLike[str]) -> dict[str, dict[str, Tensor]]:
         if "digest" in header and header["digest"] != (found := digest(state)):
             raise TutelageError(f"{path}: its tensors have digest {found}, its header says {header['digest']}")
         return {"": state}
-    if not path.is_file():
-        raise TutelageError(f"checkpoint: no file {path.absolute()}")
+    _check_is_file(path)
     return state_dicts.load_states(path)
 
 

@@ -48,7 +48,7 @@ def check_arguments(path: str, node: DictConfig) -> None:
     try:
         target = get_object(node._target_)
     except Exception as error:
-        raise TutelageError(f"{path}._target_: cannot find {node._target_!r} ({error})") from error
+        raise TutelageError(f"{path}._target_: {_not_found(str(node._target_), error)}") from error
     known, takes_others = parameters(target)
     known |= options(target)
     if _OPTIMIZER.fullmatch(path):
@@ -66,6 +66,16 @@ def check_arguments(path: str, node: DictConfig) -> None:
         given_later = bool(node.get("_partial_")) and node[key] is None  # such as a length: the whole training
         if key in plain and not given_later:
             _check_type(f"{path}.{key}", node[key], plain[key])
+
+
+def _not_found(name: str, error: Exception) -> str:
+    """Returns what is wrong with a name that can't be imported, in one line."""
+    place, _, last = name.rpartition(".")
+    try:
+        known = [one for one in dir(get_object(place)) if not one.startswith("_")]
+    except Exception:  # whatever the import of anyone's module raises
+        return f"cannot find {name!r} ({' '.join(str(error).split())})"
+    return f"{place} has no {last!r}; {nearest(last, known)}"
 
 
 def _check_type(key: str, value: Any, types: frozenset[type]) -> None:

@@ -136,8 +136,8 @@ def _copies(size: int, net: DictConfig, seed: int) -> ListConfig:
 
 def _repeat(count: int, *nets: DictConfig | None) -> ListConfig:
     """Returns the first network's config that is not null, ``count`` times."""
-    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
-        raise TutelageError(f"expected a number of networks, 0, 1, 2 …; found {count!r}")
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise TutelageError(f"a number of networks (peers.count, loss.branches) must be 1, 2, 3 …; found {count!r}")
     return OmegaConf.create([OmegaConf.to_container(next(filter(None, nets)), resolve=True)] * count)
 
 

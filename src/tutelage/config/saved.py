@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -10,6 +10,7 @@ from torch import nn
 
 from tutelage.checkpoints.weights import about, load_into
 from tutelage.config import factory
+from tutelage.config.arguments import check_arguments
 from tutelage.config.trust import vetted
 from tutelage.data.module import Data
 from tutelage.errors import TutelageError
@@ -66,7 +67,10 @@ def data_of(
         TutelageError: the data are missing, or the file names code that is not ``trusted``.
     """
     plain = vetted(_without_rewrites(header.get("data")), f"{path}, data", trusted)
-    return factory.data(OmegaConf.merge({"data": plain}, {"data": changes}))  # type: ignore[arg-type]
+    config = cast(DictConfig, OmegaConf.merge({"data": plain}, {"data": changes}))
+    if "_target_" in config.data:
+        check_arguments("data", config.data)
+    return factory.data(config)
 
 
 def _without_rewrites(node: Any) -> Any:

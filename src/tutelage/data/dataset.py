@@ -111,7 +111,7 @@ class DatasetData(Data):
         found = {key: part.labels or self.found(key, part) for key, part in self.parts.items()}
         self.parts = {key: replace(part, labels=found[key]) for key, part in self.parts.items()}
         self._labels = {key: one.table for key, one in found.items()}
-        names = class_names or class_names_of(self.parts["train"].dataset, self.fields)
+        names = class_names_of(self.parts["train"].dataset, self.fields) if class_names is None else class_names
         num_classes, num_outputs = widths(found, num_classes, num_outputs, names)
         if class_names is None and names and len(names) != num_outputs:
             names = None  # a dataset's ``classes`` need not be those of this label

@@ -1,5 +1,6 @@
 """Augmentations of other packages that take one image after the other, as functions of (seed, view, key)."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from tutelage.data.chance import own_generators, seed_generators
 from tutelage.errors import TutelageError
+
+_SECTION = re.compile(r"(?:m|n|mmax|inc)\d+|(?:mstd|p)\d*\.?\d+|t(?:weights|3aw|3a)")  # of a string of timm's
 
 
 class EachImage:
@@ -117,6 +120,12 @@ class RandAugment(EachImage):
             from timm.data.auto_augment import posterize, rand_augment_transform
         except ImportError as error:
             raise TutelageError("RandAugment needs timm: pip install 'tutelage[vision]'") from error
+        for section in self.config.split("-")[1:]:
+            if not _SECTION.fullmatch(section):  # timm leaves some of them out in silence
+                raise TutelageError(
+                    f"RandAugment.config={self.config!r}: {section!r} is none of m9, mstd0.5, mmax10, n2, p0.5, inc1, "
+                    "tweights and the like"
+                )
         given: dict[str, Any] = {
             "translate_const": int(side * 0.45), "img_mean": tuple(min(255, round(255 * x)) for x in self.fill),
         }  # fmt: skip

@@ -103,7 +103,7 @@ class Data(L.LightningDataModule, ABC):
         self.num_classes, self.num_outputs = num_classes, outputs(num_classes, num_outputs)
         self.val_size, self.seed, self.split_seed = val_size, seed, split_seed
         self.drop_last, self.num_workers, self.sampler = drop_last, num_workers, sampler
-        self.class_names = list(class_names) if class_names else [str(c) for c in range(self.num_outputs)]
+        self.class_names = list(class_names) if class_names is not None else [str(c) for c in range(self.num_outputs)]
         check_arguments(self)
         self.transfer = Transfer(num_classes, labelled, classes, unlabelled, repeat_labelled, focus, long_tail, made)
 

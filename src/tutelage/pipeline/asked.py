@@ -99,6 +99,8 @@ def numbers(path: Path, columns: Sequence[str] | str | None, about: Mapping[str,
     if pixels != "unit" and not of_pixels:
         raise TutelageError(f"pixels={pixels}: the network takes no normalised images, and reads numbers as they are")
     named = [columns] if isinstance(columns, str) else None if columns is None else [str(name) for name in columns]
+    if named == []:
+        raise TutelageError("columns=[]: name the columns that the network reads, in order, or leave it out")
     chosen = Chosen(named, about.get("input_names"), path)
     found, greatest = [], 0.0
     for where, row in rows(path):

@@ -14,11 +14,13 @@ from tutelage.checkpoints.weights import digest
 from tutelage.config.saved import checkpoint_of, data_of, network_of, task_of
 from tutelage.config.unknown_keys import refuse_unknown_keys
 from tutelage.data.module import Data
-from tutelage.errors import TutelageError
+from tutelage.errors import TutelageError, first_line
 from tutelage.evaluation.cost import multiply_adds, parameters
-from tutelage.evaluation.predictions import Stored, measure
+from tutelage.evaluation.predictions import Stored, eval_mode, measure
 from tutelage.evaluation.table import MISSING
+from tutelage.models.tapped import run
 from tutelage.pipeline.sweep import given
+from tutelage.runtime import devices
 from tutelage.runtime.job import short_job
 from tutelage.runtime.json_files import write_json
 from tutelage.runtime.status import terminal
@@ -49,10 +51,7 @@ def _check(cfg: DictConfig) -> None:
         raise TutelageError("checkpoint=… is needed: a file that `tutelage distill` wrote, such as …/last.safetensors")
     if cfg.split not in ("train", "val", "test"):
         raise TutelageError(f"split must be train, val or test; found {cfg.split!r}")
-    try:
-        torch.device(cfg.device)
-    except RuntimeError as error:
-        raise TutelageError(f"device={cfg.device}: {str(error).splitlines()[0]}") from error
+    devices.usable(cfg.device)
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
@@ -67,10 +66,13 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         )
     beside = network_of(cfg.teacher, cfg.trust)[0] if cfg.teacher else None
     task = task_of(header, data, cfg.checkpoint, cfg.trust)
+    outputs = _outputs(net, data, f"checkpoint={cfg.checkpoint}")
+    if beside is not None and (theirs := _outputs(beside, data, f"teacher={cfg.teacher}")) != outputs:
+        raise TutelageError(f"teacher={cfg.teacher} gives logits {theirs} for these data, the network {outputs}")
     compared = beside is not None and task.keeps_logits  # afterwards; else the teacher answers beside the network
-    theirs = _answers(beside, data, cfg, task, None)[0] if compared else None  # type: ignore[arg-type]
+    other = _answers(beside, data, cfg, task, None)[0] if compared else None  # type: ignore[arg-type]
     found, own = _answers(net, data, cfg, task, None if compared else beside)
-    figures = task.figures(as_saved(found), None if theirs is None else as_saved(theirs))
+    figures = task.figures(as_saved(found), None if other is None else as_saved(other))
     return {
         "schema": 1,
         "checkpoint": str(Path(cfg.checkpoint).absolute()),
@@ -82,6 +84,20 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         "task": task.figure_kinds.document(),
         "figures": figures | own,
     }
+
+
+def _outputs(net: torch.nn.Module, data: Data, what: str) -> list[int]:
+    """Returns the shape of the logits of one example.
+
+    Raises:
+        TutelageError: the network can't read these data.
+    """
+    with eval_mode(net), torch.no_grad():
+        try:
+            return [*run(net, data.sample(1)).shape]
+        except Exception as error:  # networks may be anyone's
+            shape = list(data.input_shape)
+            raise TutelageError(f"{what} can't answer these data, of {shape}: {first_line(error)}") from error
 
 
 def _answers(

@@ -31,7 +31,7 @@ from tutelage.pipeline.asked import PIXELS, Asked, images, numbers, texts
 from tutelage.pipeline.described import TOKENIZER, description
 from tutelage.pipeline.export_folder import newer_weights
 from tutelage.pipeline.sweep import given
-from tutelage.runtime import manifest
+from tutelage.runtime import devices, manifest
 from tutelage.runtime.files import is_missing, write_atomically
 from tutelage.runtime.job import short_job
 from tutelage.tasks.base import Task
@@ -92,6 +92,7 @@ def predict(cfg: DictConfig) -> Table:
             raise TutelageError(f"{key}=… is needed: {text}")
     output = _output(cfg)
     number(cfg, "batch_size", 1, whole=True)
+    devices.usable(cfg.device)
     if cfg.pixels not in PIXELS:
         raise TutelageError(f"pixels must be {' or '.join(PIXELS)}; found {cfg.pixels!r}")
     asking = _network(checkpoint_of(cfg), cfg.trust)
@@ -195,10 +196,7 @@ def _tokenizer(cfg: DictConfig, asking: _Asking) -> Tokenizer:
 
 
 def _answers(asking: _Asking, asked: Asked, cfg: DictConfig) -> Table:
-    try:
-        net = asking.net.to(cfg.device)
-    except RuntimeError as error:
-        raise TutelageError(f"device={cfg.device}: {str(error).splitlines()[0]}") from error
+    net = asking.net.to(cfg.device)
     table: Table = {asked.name: [*asked.keys]}
     with eval_mode(net), torch.inference_mode():
         for batch in asked.batches(cfg.batch_size):

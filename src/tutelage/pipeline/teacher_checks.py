@@ -180,9 +180,9 @@ def report_quality(who: str, split: str, logits: Tensor, labels: Tensor, task: T
 
 
 def report_accuracy(who: str, split: str, logits: Tensor, labels: Tensor, trained_here: bool = False) -> None:
-    """Logs a teacher's accuracy on labelled examples; warns if it is no better than chance.
+    """Logs a teacher's accuracy on labelled examples; warns if it is no better than chance, or cannot be told from it.
 
-    Chance is the share of the most frequent class; up to three standard deviations above it count as chance.
+    Chance is the share of the most frequent class; up to three standard deviations above it may be chance.
 
     Args:
         who: the teacher, for the log.
@@ -198,13 +198,18 @@ def report_accuracy(who: str, split: str, logits: Tensor, labels: Tensor, traine
     if not trained_here:
         log.info("%s: accuracy %.2f %% on %d %s examples", who, 100 * right / count, count, split)
     chance = float(labels.bincount().max()) / count
-    if chance < 1 and right <= count * chance + _DEVIATIONS * math.sqrt(count * chance * (1 - chance)):
-        log.warning(
-            "NO BETTER THAN CHANCE: %s has accuracy %.2f %% on %d %s examples; always predicting the most frequent "
-            "class has %.2f %%. %s%s",
-            who, 100 * right / count, count, split, 100 * chance, _LEARNT_NOTHING if trained_here else _NOT_MEANT,
-            _renamed(predicted, labels, logits.shape[1]),
-        )  # fmt: skip
+    most = count * chance + _DEVIATIONS * math.sqrt(count * chance * (1 - chance))
+    if chance == 1 or right > most:
+        return
+    above = right > count * chance
+    limit = f", of so few examples by chance up to {100 * most / count:.2f} %" if above else ""
+    advice = "" if above and trained_here else f". {_LEARNT_NOTHING if trained_here else _NOT_MEANT}"
+    log.warning(
+        "%sNO BETTER THAN CHANCE: %s has accuracy %.2f %% on %d %s examples; always predicting the most frequent class "
+        "has %.2f %%%s%s%s",
+        "PERHAPS " if above else "", who, 100 * right / count, count, split, 100 * chance, limit, advice,
+        _renamed(predicted, labels, logits.shape[1]),
+    )  # fmt: skip
 
 
 def _renamed(predicted: Tensor, labels: Tensor, classes: int) -> str:

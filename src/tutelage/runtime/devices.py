@@ -3,6 +3,22 @@
 import torch
 from torch import Tensor
 
+from tutelage.errors import TutelageError, first_line
+
+
+def usable(name: str) -> torch.device:
+    """Returns a device by its name.
+
+    Raises:
+        TutelageError: there is no such device here.
+    """
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise TutelageError(
+            f"device={name} can't be used here (cpu, cuda, cuda:1 …): {first_line(error)[:200]}"
+        ) from error
+
 
 def waits(device: torch.device) -> bool:
     """Checks whether the host must wait for ``device`` to finish its work before it can read a value there."""

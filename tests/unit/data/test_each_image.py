@@ -36,7 +36,9 @@ def test_a_picture_depends_on_seed_view_and_key_alone(make):
         assert (other != whole).flatten(1).any(1).sum() >= 4
 
 
-@pytest.mark.parametrize("config", ["rand-m9-mstd0.5-inc1", "rand-m7-mstd0.5", "rand-m5-n3-p1.0"])
+@pytest.mark.parametrize(
+    "config", ["rand-m9-mstd0.5-inc1", "rand-m7-mstd0.5", "rand-m5-n3-p1.0", "rand-tweights-mmax8"]
+)
 def test_randaugment_does_what_timm_does(config):
     """The same string and seed, of images of bytes; 0.45 of the shorter side is the longest move."""
     step, chance = RandAugment(config, fill=(0.5, 0.25, 0.75)), seeding.uniform(1, KEYS, 2)
@@ -73,7 +75,10 @@ def test_bytes_and_grey_come_through():
     ("make", "message"),
     [
         (lambda: RandAugment("auto-m9"), "config='auto-m9' is no string of timm's"),
-        (lambda: RandAugment("rand-mx9"), "config='rand-mx9' is no string of timm's"),
+        (lambda: RandAugment("rand-mx9"), "config='rand-mx9': 'mx9' is none of m9, mstd0.5"),
+        (lambda: RandAugment("rand-zz"), "config='rand-zz': 'zz' is none of"),
+        (lambda: RandAugment("rand-m9-inc"), "config='rand-m9-inc': 'inc' is none of"),
+        (lambda: RandAugment("rand-m9-twights"), "config='rand-m9-twights': 'twights' is none of"),
         (lambda: RandAugment("rand-m9", interpolation="box"), "found 'box'"),
         (lambda: RandAugment("rand-m9", fill=(0.5, 2, 0)), r"three numbers in \[0, 1\]"),
         (lambda: EachImage("flip"), "can't be called; found 'flip'"),

@@ -110,6 +110,15 @@ def test_within_three_deviations_of_the_most_frequent_class_is_chance(caplog, ri
     report_accuracy("t.pt", "validation", said(labels, right), labels)
     assert f"t.pt: accuracy {right / 10:.2f} % on 1000 validation examples" in caplog.text
     assert ("NO BETTER THAN CHANCE" in caplog.text) == chance
+    assert ("PERHAPS NO" in caplog.text) == (right == 128)
+
+
+def test_a_teacher_above_chance_on_few_examples_has_not_failed(caplog):
+    labels = torch.arange(15) % 3
+    report_accuracy("t.pt", "validation", said(labels, 10, 3), labels, trained_here=True)
+    assert "PERHAPS NO BETTER THAN CHANCE: t.pt has accuracy 66.67 % on 15 validation examples" in caplog.text
+    assert "has 33.33 %, of so few examples by chance up to 69.85 %" in caplog.text
+    assert "failed" not in caplog.text
 
 
 def test_the_most_frequent_class_is_what_chance_is_measured_by(caplog):
