@@ -52,10 +52,10 @@ class KeepsPrecision(nn.Module):
         return super()._apply(convert, recurse)
 
 
-def empty_for_other_processes(*shape: int) -> Tensor:
-    """Returns an empty float32 tensor in shared memory; ``share_memory_`` would fill ordinary memory and copy it."""
-    storage = torch.UntypedStorage._new_shared(torch.Size(shape).numel() * _SINGLE)
-    return torch.empty(0).set_(storage).view(shape)
+def empty_for_other_processes(*shape: int, dtype: torch.dtype) -> Tensor:
+    """Returns an empty tensor in shared memory; ``share_memory_`` would fill ordinary memory and copy it."""
+    storage = torch.UntypedStorage._new_shared(torch.Size(shape).numel() * dtype.itemsize)
+    return torch.empty(0, dtype=dtype).set_(storage).view(shape)
 
 
 def convert_tensors(module: nn.Module, convert: Callable[[Tensor], Tensor]) -> None:

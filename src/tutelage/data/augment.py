@@ -96,29 +96,32 @@ class MovesLabels(Protocol):
         """
 
 
-def _empty(*shape: int) -> Tensor:
+def _empty(*shape: int, dtype: torch.dtype) -> Tensor:
     """Returns an empty batch; in a worker in shared memory, else the whole batch would be copied once more."""
-    return torch.empty(shape) if get_worker_info() is None else empty_for_other_processes(*shape)
+    here = get_worker_info() is None
+    return torch.empty(shape, dtype=dtype) if here else empty_for_other_processes(*shape, dtype=dtype)
 
 
-def copied(image: Tensor, picture: Tensor) -> Tensor:
-    """Copies an image of bytes, or of floats in [0, 1], into a picture of floats; returns the picture."""
-    picture.copy_(image)
-    return picture.div_(255) if image.dtype == torch.uint8 else picture
+def finished(images: Tensor, out: Tensor, finish: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """Copies images [B, C, H, W], uint8 or float32 in [0, 1], into ``out`` as float32; returns it.
+
+    Args:
+        images: on the host.
+        out: [B, C, H, W] float32.
+        finish: changes each picture [C, H, W] in place, last, while it is in the processor's cache.
+    """
+    for image, picture in zip(images, out, strict=True):
+        picture.copy_(image)
+        if image.dtype == torch.uint8:
+            picture.div_(255)
+        if finish:
+            finish(picture)
+    return out
 
 
 def as_floats(images: Tensor) -> Tensor:
-    """Returns images [B, C, H, W] on the host, uint8 or float32, as float32 in [0, 1]; each stays in the cache."""
-    if images.dtype != torch.uint8:
-        return images
-    found = torch.empty(images.shape)
-    for picture, image in zip(found, images, strict=True):
-        copied(image, picture)
-    return found
-
-
-def _unchanged(images: Tensor) -> Tensor:
-    return images
+    """Returns images [B, C, H, W] on the host, uint8 or float32, as float32 in [0, 1]."""
+    return finished(images, torch.empty(images.shape)) if images.dtype == torch.uint8 else images
 
 
 class Augment:
@@ -159,7 +162,12 @@ class Augment:
         return Augment(self.steps, seeding.derive_seed(self.seed, "input", number), self.views)
 
     def read(
-        self, pixels: Pixels, keys: Tensor, view: int | Views, finish: Callable[[Tensor], Tensor] | None = None
+        self,
+        pixels: Pixels,
+        keys: Tensor,
+        view: int | Views,
+        finish: Callable[[Tensor], Tensor] | None = None,
+        keeps_bytes: bool = False,
     ) -> Tensor:
         """Reads and augments the examples ``keys`` [B]; a crop is taken of the original images where these are files.
 
@@ -168,20 +176,25 @@ class Augment:
             keys: [B] int64.
             view: the number of the view, or that of each example.
             finish: changes pictures [..., C, H, W] in place, last, such as a normalisation; None: nothing.
+            keeps_bytes: whether crops of files that are bytes after the last step are returned as they are, unfinished.
 
         Returns:
             [B, C, H, W].
         """
-        finish = finish or _unchanged
         if not (len(keys) and self.crops and isinstance(pixels, Croppable)):
-            return finish(self(pixels[keys], keys, view))
+            whole = self(pixels[keys], keys, view)
+            return finish(whole) if finish else whole
         found: Tensor | None = None
         for rows in torch.arange(len(keys)).split(_AT_ONCE):
             some = self._cropped(pixels, keys[rows], view if isinstance(view, int) else view[rows])
+            stays = keeps_bytes and some.dtype == torch.uint8
             if found is None:
-                found = _empty(len(keys), *some.shape[1:])
-            for picture, image in zip(found[rows[0] : rows[-1] + 1], some, strict=True):  # each stays in the cache
-                finish(copied(image, picture))
+                found = _empty(len(keys), *some.shape[1:], dtype=torch.uint8 if stays else torch.float32)
+            part = found[rows[0] : rows[-1] + 1]
+            if stays:
+                part.copy_(some)
+            else:
+                finished(some, part, finish)
         assert found is not None
         return found
 

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tutelage import seeding
-from tutelage.data.augment import Augment, Pixels
+from tutelage.data.augment import Augment, Pixels, finished
 from tutelage.data.chance import Views
 from tutelage.data.derived import Derived
 from tutelage.data.labels import is_class, of_pixels
 from tutelage.data.mix import Mixing
-from tutelage.data.order import Request
+from tutelage.data.order import Request, Unfinished
 from tutelage.data.pixels import JoinedPixels, MemoryPixels, digest
 from tutelage.errors import TutelageError
 from tutelage.types import SOFT_LABEL, Batch
@@ -157,7 +157,7 @@ class ImageSet(ExampleSet):
         if self.augment:
             number = self._view(self.augment, epoch, indices)
             view = {"view": _numbers(number, keys)}
-            images, *others = self._pictures(self.augment, keys, number, early)
+            images, *others = self._pictures(self.augment, keys, number, early, isinstance(request, Unfinished))
             more = {f"input{place}": picture for place, picture in enumerate(others, 2)}
             if of_pixels(labels):
                 labels = self.augment.move_labels(labels, keys, number)
@@ -182,10 +182,19 @@ class ImageSet(ExampleSet):
         numbers = [augment.view(epoch * self.times + turn) for turn in range(self.times)]
         return Views(numbers, indices // (len(self.keys) // self.times))
 
-    def _pictures(self, augment: Augment, keys: Tensor, view: int | Views, early: Normalise | None) -> Iterator[Tensor]:
+    def finished(self, batch: Batch) -> Batch:
+        """Returns a batch with pictures of bytes as normalised floats."""
+        return {name: self._finished(x) if x.dtype == torch.uint8 else x for name, x in batch.items()}
+
+    def _finished(self, images: Tensor) -> Tensor:
+        return finished(images, torch.empty(images.shape), self.normalise)
+
+    def _pictures(
+        self, augment: Augment, keys: Tensor, view: int | Views, early: Normalise | None, unfinished: bool
+    ) -> Iterator[Tensor]:
         ways = [augment, *(augment.further(place) for place in range(2, self.inputs + 1))]
         if augment.crops:
-            return (way.read(self.examples.pixels, keys, view, early) for way in ways)
+            return (way.read(self.examples.pixels, keys, view, early, bool(early) and unfinished) for way in ways)
         images = self.examples.pixels[keys]  # read once for all of them
         return (way(images, keys, view) for way in ways)
 

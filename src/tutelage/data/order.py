@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from lightning.pytorch import Trainer
@@ -17,6 +17,19 @@ from tutelage.errors import TutelageError
 from tutelage.types import Batch, is_shared
 
 Request = tuple[int, Tensor]  # (epoch, indices), which determine a batch
+
+
+class Unfinished(tuple[int, Tensor]):
+    """A request to a worker process, which may leave pictures in bytes, a quarter as large: see :class:`Finishes`."""
+
+
+@runtime_checkable
+class Finishes(Protocol):
+    """A dataset that can leave the last work on a batch to the process that asks for it."""
+
+    def finished(self, batch: Batch) -> Batch:
+        """Returns the batch of an :class:`Unfinished` request as that of an ordinary one."""
+
 
 _BATCHES, _BYTES = 32, 64 << 20  # at most so many batches, and bytes, are made at once on a device
 
@@ -62,6 +75,7 @@ class EpochOrder(DistributedSampler[Request]):
         self.size, self.batch_size, self.draw, self.order = size, batch_size, draw, order
         self.balanced = not (shuffle or drop_last)
         self.device = torch.device("cpu")  # where indices are wanted; the order of an epoch is copied there at once
+        self.unfinished = False  # whether requests are such
         self._resume: tuple[int, int] | None = None
         self._check()
 
@@ -92,7 +106,8 @@ class EpochOrder(DistributedSampler[Request]):
         epoch, resume, self._resume = self.epoch, self._resume, None
         order = self._permutation(epoch).to(self.device)
         for step in range(resume[1] if resume and resume[0] == epoch else 0, len(self)):
-            yield epoch, order[self._share(step)]
+            request = epoch, order[self._share(step)]
+            yield Unfinished(request) if self.unfinished else request
 
     def resume(self, epoch: int, batch: int) -> None:
         """Makes the next iteration start at ``batch`` if it is of ``epoch``; later ones are whole."""
@@ -164,7 +179,11 @@ class EpochLoader(DataLoader[Batch]):
             yield from map(self.dataset.__getitem__, self.sampler)
             return
         try:
-            yield from super().__iter__()
+            if self.num_workers and not self.pin_memory and isinstance(self.dataset, Finishes):
+                self.sampler.unfinished = True
+                yield from map(self.dataset.finished, super().__iter__())
+            else:
+                yield from super().__iter__()
         except TutelageError as error:
             if not self.num_workers:
                 raise

@@ -19,6 +19,8 @@ from tutelage.data.each_image import EachImage
 from tutelage.data.examples import normalisation
 from tutelage.data.file_names import FileNames
 from tutelage.data.image_folder import FilePixels
+from tutelage.data.mix import Mix
+from tutelage.data.order import Unfinished
 from tutelage.data.pil_images import draft, fitted, reduction
 from tutelage.data.pixels import JoinedPixels, MemoryPixels
 from tutelage.errors import TutelageError
@@ -218,6 +220,36 @@ def test_a_worker_makes_its_batch_in_shared_memory(tmp_path, monkeypatch):
     assert there.is_shared()
     assert there.is_contiguous()
     assert torch.equal(here, there)
+
+
+@pytest.mark.parametrize("steps", [[], [Flip()], [EachImage(ImageOps.invert)]], ids=["crop", "flip", "each"])
+def test_what_a_worker_leaves_in_bytes_is_finished_to_the_same_bits(tmp_path, steps):
+    write(tmp_path, {"train": 6, "test": 2})
+    given = {"augment": [RandomResizedCrop(), *steps], "inputs": 2, "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]}
+    train = folder(tmp_path, **given).splits["train"]
+    whole, left = train[1, torch.arange(5)], train[Unfinished((1, torch.arange(5)))]
+    assert (left["input"].dtype, left["input2"].dtype) == (torch.uint8, torch.uint8)
+    same(train.finished(left), whole)
+    here, there = (folder(tmp_path, num_workers=workers, **given).train_dataloader() for workers in (0, 2))
+    for one, other in zip(here, there, strict=True):
+        same(one, other)
+
+
+def test_what_is_no_more_bytes_is_finished_in_the_worker(tmp_path):
+    write(tmp_path, {"train": 6, "test": 2})
+    steps = [RandomResizedCrop(), Half()]
+    for given in ({"augment": steps}, {"augment": steps[:1], "mix": Mix()}, {"augment": [Flip()]}, {}):
+        train = folder(tmp_path, **given).splits["train"]
+        whole, left = train[1, torch.arange(5)], train[Unfinished((1, torch.arange(5)))]
+        assert left["input"].dtype == torch.float32
+        same(left, whole)
+        same(train.finished(left), whole)
+
+
+def same(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
 
 
 class Half:
