@@ -10,7 +10,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from tutelage.config.source_nodes import options
 from tutelage.errors import TutelageError, nearest
-from tutelage.runtime.signatures import parameters, plain_types, truth_values
+from tutelage.runtime.signatures import lists_of_numbers, parameters, plain_types, truth_values
 from tutelage.training.parameter_groups import OPTIONS
 
 _HYDRA = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")  # keys that Hydra reads itself
@@ -54,7 +54,8 @@ def check_arguments(path: str, node: DictConfig) -> None:
     if _OPTIMIZER.fullmatch(path):
         known |= set(OPTIONS)
     switches = truth_values(target)
-    plain = plain_types(target) if str(getattr(target, "__module__", "")).startswith("tutelage.") else {}
+    ours = str(getattr(target, "__module__", "")).startswith("tutelage.")
+    plain, listed = (plain_types(target), lists_of_numbers(target)) if ours else ({}, set())
     for key in map(str, node):
         if not takes_others and key not in known and key not in _HYDRA:
             near = nearest(key, _HYDRA if key.startswith("_") else known)
@@ -66,6 +67,14 @@ def check_arguments(path: str, node: DictConfig) -> None:
         given_later = bool(node.get("_partial_")) and node[key] is None  # such as a length: the whole training
         if key in plain and not given_later:
             _check_type(f"{path}.{key}", node[key], plain[key])
+        if key in listed and isinstance(node[key], ListConfig):
+            _check_numbers(f"{path}.{key}", node[key])
+
+
+def _check_numbers(key: str, values: ListConfig) -> None:
+    for place in range(len(values)):
+        if not OmegaConf.is_interpolation(values, place) and isinstance(values[place], str):
+            raise TutelageError(f"{key}[{place}] must be a number; found {values[place]!r}")
 
 
 def _not_found(name: str, error: Exception) -> str:

@@ -40,7 +40,8 @@ class RandomResizedCrop:
         interpolation: str = "bilinear",
     ):
         for name, pair, most in (("scale", scale, 1.0), ("ratio", ratio, math.inf)):
-            if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= most or math.isinf(pair[1]):
+            numbers = all(isinstance(one, int | float) for one in pair)
+            if len(pair) != 2 or not numbers or not 0 < pair[0] <= pair[1] <= most or math.isinf(pair[1]):
                 within = "above 0 and at most 1" if most == 1 else "above 0"
                 raise TutelageError(
                     f"RandomResizedCrop.{name} must be two numbers {within}, in ascending order; found {list(pair)}"

@@ -17,6 +17,8 @@ _PLAIN: dict[Any, frozenset[type]] = {
     for kind in kinds
 }  # fmt: skip
 
+_NUMBERS = frozenset({int, float})
+
 
 def parameters(target: Any) -> tuple[set[str], bool]:
     """The names of the arguments of ``target``, and whether it takes others as well.
@@ -45,6 +47,20 @@ def plain_types(target: Any) -> dict[str, frozenset[type]]:
     signatures = [found or {} for found in _signatures(target)]
     known = {name: _plain(p.annotation) for found in reversed(signatures) for name, p in found.items()}
     return {name: types for name, types in known.items() if types}
+
+
+def lists_of_numbers(target: Any) -> set[str]:
+    """Returns the names of the arguments of ``target`` that take lists, and only such of numbers."""
+    signatures = [found or {} for found in _signatures(target)]
+    return {name for found in signatures for name, p in found.items() if _has_numbers(p.annotation)}
+
+
+def _has_numbers(annotation: Any) -> bool:
+    several = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else [annotation]
+    elements = [get_args(one) for one in several if list in _plain(one)]
+    return bool(elements) and all(
+        bool(each) and all(one is ... or _NUMBERS >= _plain(one) > frozenset() for one in each) for each in elements
+    )
 
 
 def _plain(annotation: Any) -> frozenset[type]:

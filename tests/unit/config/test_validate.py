@@ -118,6 +118,11 @@ LIGHTNING = "lightning.pytorch.callbacks"
         (["+trainer.limit_val_batches=x"], "trainer.limit_val_batches must be a number > 0; found 'x'"),
         (["data.repeat_labelled=99999999999999999999"], "repeat_labelled must fit into 64 bits; found"),
         (["data.batch_size=1" + 400 * "0"], "data.batch_size must fit into 64 bits"),
+        (["model@student=mlp", "student.net.widths=[8,a]"], "student.net.widths[1] must be a number; found 'a'"),
+        (
+            ["data.augment=[{_target_: tutelage.data.crops.RandomResizedCrop, scale: [0.08, x]}]"],
+            "data.augment[0].scale[1] must be a number; found 'x'",
+        ),
         (["data.val_size=abc"], "data.val_size must be a number; found 'abc'"),
         (["data.val_size=-1"], "data.val_size must be a number ≥ 0; found -1"),
         (["data.mean=0.5"], "data.mean must be a list; found 0.5"),

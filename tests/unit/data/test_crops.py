@@ -280,6 +280,7 @@ def test_a_damaged_file_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: RandomResizedCrop((0.5, "x")), r"scale must be two numbers above 0 and at most 1.*\[0.5, 'x'\]"),
         (lambda: RandomResizedCrop((0.5, 1.5)), r"scale must be two numbers above 0 and at most 1.*\[0.5, 1.5\]"),
         (lambda: RandomResizedCrop(ratio=(2, 1)), "ratio must be two numbers above 0, in ascending order"),
         (lambda: RandomResizedCrop(interpolation="nearest"), "bilinear, bicubic or random; found 'nearest'"),

@@ -9,7 +9,7 @@ import pytest
 from torch import Tensor, nn
 
 from tutelage.losses.logit.soft_target import SoftTarget
-from tutelage.runtime.signatures import plain_types
+from tutelage.runtime.signatures import lists_of_numbers, plain_types
 
 NULL = type(None)
 
@@ -42,3 +42,18 @@ def test_what_an_annotation_takes(annotation, types):
 def test_the_rest_of_a_class_is_its_parents():
     assert plain_types(Child) == {"depth": {int, float, NULL}, "width": {int}}  # "str" is not looked up
     assert plain_types(print) == {}
+
+
+@pytest.mark.parametrize(
+    ("annotation", "numbers"),
+    [
+        (Sequence[float], True), (tuple[int, int], True), (tuple[float, ...], True), (list[int] | None, True),
+        (int | Sequence[int], True), (Sequence[str], False), (Sequence[float | None], False), (list, False),
+        (Sequence[float] | Sequence[str], False), (float, False), (Any, False), (Sequence[Any], False),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_which_arguments_take_lists_of_numbers_alone(annotation, numbers):
+    def target(value: annotation): ...
+
+    assert lists_of_numbers(target) == ({"value"} if numbers else set())
