@@ -54,8 +54,7 @@ def check_arguments(path: str, node: DictConfig) -> None:
     if _OPTIMIZER.fullmatch(path):
         known |= set(OPTIONS)
     switches = truth_values(target)
-    ours = str(getattr(target, "__module__", "")).startswith("tutelage.")
-    plain, listed = (plain_types(target), lists_of_numbers(target)) if ours else ({}, set())
+    plain = plain_types(target) if str(getattr(target, "__module__", "")).startswith("tutelage.") else {}
     for key in map(str, node):
         if not takes_others and key not in known and key not in _HYDRA:
             near = nearest(key, _HYDRA if key.startswith("_") else known)
@@ -67,7 +66,7 @@ def check_arguments(path: str, node: DictConfig) -> None:
         given_later = bool(node.get("_partial_")) and node[key] is None  # such as a length: the whole training
         if key in plain and not given_later:
             _check_type(f"{path}.{key}", node[key], plain[key])
-        if key in listed and isinstance(node[key], ListConfig):
+        if key in plain and isinstance(node[key], ListConfig) and key in lists_of_numbers(target):
             _check_numbers(f"{path}.{key}", node[key])
 
 

@@ -10,11 +10,10 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import get_worker_info
 
 from tutelage import seeding
-from tutelage.compat.torch import empty_for_other_processes
 from tutelage.data.chance import Chance, Views, drawn
+from tutelage.data.floats import as_floats, empty_batch, finished
 from tutelage.errors import TutelageError
 from tutelage.runtime import devices
 from tutelage.types import NO_LABEL
@@ -96,34 +95,6 @@ class MovesLabels(Protocol):
         """
 
 
-def _empty(*shape: int, dtype: torch.dtype) -> Tensor:
-    """Returns an empty batch; in a worker in shared memory, else the whole batch would be copied once more."""
-    here = get_worker_info() is None
-    return torch.empty(shape, dtype=dtype) if here else empty_for_other_processes(*shape, dtype=dtype)
-
-
-def finished(images: Tensor, out: Tensor, finish: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """Copies images [B, C, H, W], uint8 or float32 in [0, 1], into ``out`` as float32; returns it.
-
-    Args:
-        images: on the host.
-        out: [B, C, H, W] float32.
-        finish: changes each picture [C, H, W] in place, last, while it is in the processor's cache.
-    """
-    for image, picture in zip(images, out, strict=True):
-        picture.copy_(image)
-        if image.dtype == torch.uint8:
-            picture.div_(255)
-        if finish:
-            finish(picture)
-    return out
-
-
-def as_floats(images: Tensor) -> Tensor:
-    """Returns images [B, C, H, W] on the host, uint8 or float32, as float32 in [0, 1]."""
-    return finished(images, torch.empty(images.shape)) if images.dtype == torch.uint8 else images
-
-
 class Augment:
     """Applies augmentations one after the other.
 
@@ -189,7 +160,7 @@ class Augment:
             some = self._cropped(pixels, keys[rows], view if isinstance(view, int) else view[rows])
             stays = keeps_bytes and some.dtype == torch.uint8
             if found is None:
-                found = _empty(len(keys), *some.shape[1:], dtype=torch.uint8 if stays else torch.float32)
+                found = empty_batch(len(keys), *some.shape[1:], dtype=torch.uint8 if stays else torch.float32)
             part = found[rows[0] : rows[-1] + 1]
             if stays:
                 part.copy_(some)

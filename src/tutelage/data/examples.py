@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tutelage import seeding
-from tutelage.data.augment import Augment, Pixels, finished
+from tutelage.data.augment import Augment, Pixels
 from tutelage.data.chance import Views
 from tutelage.data.derived import Derived
+from tutelage.data.floats import finished
 from tutelage.data.labels import is_class, of_pixels
 from tutelage.data.mix import Mixing
 from tutelage.data.order import Request, Unfinished

@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tutelage.data.augment import Crop, as_floats
+from tutelage.data.augment import Crop
 from tutelage.data.base import ImageData
 from tutelage.data.examples import Examples, divide
 from tutelage.data.file_names import FileNames
+from tutelage.data.floats import as_floats
 from tutelage.data.folder_scan import (
     SUFFIXES,
     Listing,

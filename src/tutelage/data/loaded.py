@@ -1,11 +1,9 @@
 """Loads data once: checks the examples, splits validation off, chooses the transfer set, and refuses what is empty."""
 
-import logging
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from tutelage.data.examples import Examples
 from tutelage.data.labels import is_class
@@ -13,9 +11,6 @@ from tutelage.data.samplers import Repeatable, Repeated, Sampler
 from tutelage.errors import TutelageError
 from tutelage.types import NO_LABEL
 
-log = logging.getLogger(__name__)
-
-_NAMED = 5  # classes that a message names
 Data = Any  # tutelage.data.module.Data, which imports this module
 _LEAST = {"batch_size": 1, "eval_batch_size": 1, "num_workers": 0}
 
@@ -65,22 +60,7 @@ def loaded(data: Data) -> Loaded:
                 f"{'learned from' if part == 'train' else 'measured on'} its {len(found)} examples; labels of "
                 f"{NO_LABEL}, and of data.ignore_index where that is given, are not counted"
             )
-    _tell_absent(data, pool.labels, {part: plain[part].labels for part in ("val", "test")})
     return Loaded(pool, test, examples, train, {**plain, "train": data.for_training(train, examples)})
-
-
-def _tell_absent(data: Data, pool: Tensor, parts: dict[str, Tensor]) -> None:
-    """Warns of classes of which a split has no example, so that its figures say nothing of them."""
-    if data.num_classes is None or not is_class(pool):
-        return
-    for part, labels in parts.items():
-        absent = sorted({*pool[pool >= 0].unique().tolist()} - {*labels.unique().tolist()})
-        if absent:
-            named = ", ".join(data.class_names[label] for label in absent[:_NAMED])
-            log.warning(
-                "%s: the %s split, of %d examples, has none of %d classes: %s%s",
-                data.name, part, len(labels), len(absent), named, " …" if len(absent) > _NAMED else "",
-            )  # fmt: skip
 
 
 def outputs(num_classes: int | None, num_outputs: int | None) -> int:

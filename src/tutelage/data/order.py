@@ -75,7 +75,7 @@ class EpochOrder(DistributedSampler[Request]):
         self.size, self.batch_size, self.draw, self.order = size, batch_size, draw, order
         self.balanced = not (shuffle or drop_last)
         self.device = torch.device("cpu")  # where indices are wanted; the order of an epoch is copied there at once
-        self.unfinished = False  # whether requests are such
+        self.unfinished = False  # whether requests are :class:`Unfinished`
         self._resume: tuple[int, int] | None = None
         self._check()
 
@@ -179,7 +179,7 @@ class EpochLoader(DataLoader[Batch]):
             yield from map(self.dataset.__getitem__, self.sampler)
             return
         try:
-            if self.num_workers and not self.pin_memory and isinstance(self.dataset, Finishes):
+            if not self.pin_memory and isinstance(self.dataset, Finishes):  # pinned batches go to a device as they are
                 self.sampler.unfinished = True
                 yield from map(self.dataset.finished, super().__iter__())
             else:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tutelage.data.augment import Crop, Croppable, Pixels, as_floats
+from tutelage.data.augment import Crop, Croppable, Pixels
+from tutelage.data.floats import as_floats
 
 
 @dataclass(frozen=True, eq=False)

@@ -66,13 +66,11 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         )
     beside = network_of(cfg.teacher, cfg.trust)[0] if cfg.teacher else None
     task = task_of(header, data, cfg.checkpoint, cfg.trust)
-    outputs = _outputs(net, data, f"checkpoint={cfg.checkpoint}")
-    if beside is not None and (theirs := _outputs(beside, data, f"teacher={cfg.teacher}")) != outputs:
-        raise TutelageError(f"teacher={cfg.teacher} gives logits {theirs} for these data, the network {outputs}")
+    _check_outputs(net, beside, data, cfg)
     compared = beside is not None and task.keeps_logits  # afterwards; else the teacher answers beside the network
-    other = _answers(beside, data, cfg, task, None)[0] if compared else None  # type: ignore[arg-type]
+    theirs = _answers(beside, data, cfg, task, None)[0] if compared else None  # type: ignore[arg-type]
     found, own = _answers(net, data, cfg, task, None if compared else beside)
-    figures = task.figures(as_saved(found), None if other is None else as_saved(other))
+    figures = task.figures(as_saved(found), None if theirs is None else as_saved(theirs))
     return {
         "schema": 1,
         "checkpoint": str(Path(cfg.checkpoint).absolute()),
@@ -84,6 +82,13 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         "task": task.figure_kinds.document(),
         "figures": figures | own,
     }
+
+
+def _check_outputs(net: torch.nn.Module, teacher: torch.nn.Module | None, data: Data, cfg: DictConfig) -> None:
+    """Checks that network and teacher can read the data, and give logits of one shape."""
+    own = _outputs(net, data, f"checkpoint={cfg.checkpoint}")
+    if teacher is not None and (theirs := _outputs(teacher, data, f"teacher={cfg.teacher}")) != own:
+        raise TutelageError(f"teacher={cfg.teacher} gives logits {theirs} for these data, the network {own}")
 
 
 def _outputs(net: torch.nn.Module, data: Data, what: str) -> list[int]:

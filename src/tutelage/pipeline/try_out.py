@@ -13,7 +13,7 @@ from tutelage.errors import TutelageError, tried_out
 from tutelage.evaluation.cost import multiply_adds
 from tutelage.evaluation.results import SPLITS
 from tutelage.pipeline import fit
-from tutelage.pipeline.class_checks import warn_of_classes
+from tutelage.pipeline.class_checks import warn_of_classes, warn_of_unmeasured_classes
 from tutelage.pipeline.specialists import check_groups
 from tutelage.pipeline.student_start import check_start, started
 from tutelage.pipeline.task_checks import check_fits_task, check_losses_fit_task
@@ -42,6 +42,7 @@ def try_out(plan: JobPlan, data: Data) -> None:
         task.check_labels(split, data.splits[split].labels)
     check_fits_task(plan, task)
     warn_of_classes(data)
+    warn_of_unmeasured_classes(data)
     _try_networks(plan, data, task)
     check_given(plan, data)
     check_groups(stage.sources, data.num_outputs)

@@ -12,12 +12,13 @@ from torchvision import transforms
 from torchvision.transforms import functional
 
 from tutelage import seeding
-from tutelage.data.augment import Augment, Crop, Flip, as_floats
+from tutelage.data.augment import Augment, Crop, Flip
 from tutelage.data.chance import Views, drawn
 from tutelage.data.crops import RandomResizedCrop
 from tutelage.data.each_image import EachImage
 from tutelage.data.examples import normalisation
 from tutelage.data.file_names import FileNames
+from tutelage.data.floats import as_floats
 from tutelage.data.image_folder import FilePixels
 from tutelage.data.mix import Mix
 from tutelage.data.order import Unfinished
@@ -215,7 +216,7 @@ def test_pictures_of_files_have_the_bits_of_steps_on_floats_and_are_normalised_l
 def test_a_worker_makes_its_batch_in_shared_memory(tmp_path, monkeypatch):
     pixels, keys = originals(tmp_path, [(28, 90), (40, 30)]), torch.tensor([1, 0, 1])
     here = Augment([RandomResizedCrop()], 1).read(pixels, keys, 0)
-    monkeypatch.setattr("tutelage.data.augment.get_worker_info", lambda: "a worker")
+    monkeypatch.setattr("tutelage.data.floats.get_worker_info", lambda: "a worker")
     there = Augment([RandomResizedCrop()], 1).read(pixels, keys, 0)
     assert there.is_shared()
     assert there.is_contiguous()

@@ -238,13 +238,3 @@ def test_the_fingerprint_follows_paths_sizes_and_times(tmp_path):
     moved = folder(tmp_path / "b").fingerprint()
     (tmp_path / "b").rename(tmp_path / "c")
     assert folder(tmp_path / "c").fingerprint() == moved
-
-
-@pytest.mark.parametrize(("size", "absent"), [(2, True), (9, False)])
-def test_a_split_that_lacks_a_class_is_told(tmp_path, caplog, size, absent):
-    write(tmp_path, {"train": 6, "test": 1})
-    data = folder(tmp_path, val_size=size)
-    data.setup()
-    assert ("ImageFolder: the val split, of 2 examples, has none of " in caplog.text) == absent
-    assert ("bird" in caplog.text or "cat" in caplog.text or "dog" in caplog.text) == absent
-    assert "the test split" not in caplog.text

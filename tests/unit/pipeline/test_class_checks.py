@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from command import TINY
+from picture_folders import folder, write
 
 from tutelage.config import factory
-from tutelage.pipeline.class_checks import warn_of_classes
+from tutelage.pipeline.class_checks import warn_of_classes, warn_of_unmeasured_classes
 
 
 def data(train, val, test, classes=None):
@@ -77,3 +78,14 @@ def test_and_before_a_stack_trains_one(main, tmp_path):
     assert answer.code == 1
     assert "trainer.max_steps=3: the student is validated for the first time" in answer.message + answer.out
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize(("size", "absent"), [(2, True), (9, False)])
+def test_a_split_that_lacks_a_class_is_told(tmp_path, caplog, size, absent):
+    write(tmp_path, {"train": 6, "test": 1})
+    data = folder(tmp_path, val_size=size)
+    data.setup()
+    warn_of_unmeasured_classes(data)
+    assert ("ImageFolder: the val split, of 2 examples, has none of " in caplog.text) == absent
+    assert ("bird" in caplog.text or "cat" in caplog.text or "dog" in caplog.text) == absent
+    assert "the test split" not in caplog.text
